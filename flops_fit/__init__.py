@@ -1,0 +1,50 @@
+"""How big a model, on how much data, and what loss will it reach? Answered by experiment.
+
+`find_optimal` plans an IsoFLOP sweep, trains it, and fits scaling laws to the finished runs; its
+parts (`plan_sweep`, `analyze`, `fit`) stand alone. Names load on first use, so that importing this
+package stays quick and free of torch, MLflow, Optuna, SciPy and Matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flops_fit.api import analyze as analyze
+    from flops_fit.api import find_optimal as find_optimal
+    from flops_fit.api import fit as fit
+    from flops_fit.api import plan_sweep as plan_sweep
+    from flops_fit.errors import FlopsFitError as FlopsFitError
+    from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
+    from flops_fit.result import Prediction as Prediction
+    from flops_fit.result import Result as Result
+    from flops_fit.sweep.plan import SweepPlan as SweepPlan
+    from flops_fit.sweep.recipe import Recipe as Recipe
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "FlopsFitError": "errors",
+    "FlopsFitWarning": "errors",
+    "Prediction": "result",
+    "Recipe": "sweep.recipe",
+    "Result": "result",
+    "SweepPlan": "sweep.plan",
+    "analyze": "api",
+    "find_optimal": "api",
+    "fit": "api",
+    "plan_sweep": "api",
+}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'flops_fit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"flops_fit.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Models and data to start from; never imported by the library."""

@@ -1,0 +1,79 @@
+"""What crosses the borders between rooms: a planned `Trial` and a finished `Run`.
+
+Units: compute in FLOPs, data in *units* (tokens, or examples where a target holds one element),
+loss in whatever the user's loss returns (nats for cross-entropy), time in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+Size = int | float | str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One planned grid point: a model of one size, trained on exactly `num_tokens`.
+
+    Attributes:
+        trial_id: Hash of all that determines the result.
+        compute_budget: The budget C of its row, in FLOPs.
+        size: Value of the user's size parameter.
+        size_index: Place in its budget's row, from the smallest model up.
+        num_params: N, as the model's own `num_params()` counts.
+        num_tokens: D, in tokens or examples (see `SweepPlan.data_unit`): steps x batch.
+        flops: What the trial will spend, in FLOPs: `num_tokens` times FLOPs per token.
+        steps: Optimiser steps.
+        batch_size: Examples a step, over all processes.
+        learning_rate: Peak learning rate.
+        seed: Seed of initialisation, data order and dropout.
+    """
+
+    trial_id: str
+    compute_budget: float
+    size: Size
+    size_index: int
+    num_params: int
+    num_tokens: int
+    flops: float
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of one trial: a row of `Result.runs`.
+
+    `state` is one of `planned running complete failed diverged killed`; `excluded` is the reason
+    why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
+    `flops` what was actually spent; both are NaN until the run is complete.
+    """
+
+    trial_id: str
+    run_id: str
+    compute_budget: float
+    size: Size | None
+    num_params: float
+    num_tokens: float
+    flops: float
+    loss: float
+    wall_time_s: float
+    seed: int
+    state: str
+    excluded: str = ""
+
+
+RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
+TRIAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Trial))
+
+
+def to_frame(records: Iterable[Trial | Run], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Records as a DataFrame with the given columns, in the given order."""
+    rows: list[dict[str, Any]] = [asdict(record) for record in records]
+    return pd.DataFrame(rows, columns=list(columns))

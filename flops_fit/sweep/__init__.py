@@ -1,0 +1,1 @@
+"""The work: from the user's objects to finished runs."""
