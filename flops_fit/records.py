@@ -50,7 +50,7 @@ class Trial:
 class Run:
     """What became of one trial: a row of `Result.runs`.
 
-    `state` is one of `planned running complete failed diverged killed`; `excluded` is the reason
+    `state` is one of `planned running complete failed diverged`; `excluded` is the reason
     why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
     `flops` what was actually spent; both are NaN until the run is complete.
     """

@@ -1,0 +1,157 @@
+"""How one trial trains: optimiser, learning rate, batch, schedule, precision.
+
+`"auto"` follows DeepSeek LLM (2024, section 3.1): peak learning rate .3118 C^-.125 and batch
+.2920 C^.3271 tokens, for every size of a budget alike. No published rule counts images: where the
+unit of D is examples the batch is 64 of them. The plan prints what came of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+
+from flops_fit.errors import ArgumentError
+from flops_fit.records import Trial
+
+SCHEDULES = ("linear", "cosine", "wsd", "constant")
+PRECISIONS = ("no", "bf16", "fp16")
+AUTO_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every trial of a sweep trains.
+
+    Attributes:
+        learning_rate: Peak learning rate: a number, a function of the `Trial` (its own learning
+            rate not yet set), or "auto" (DeepSeek's rule).
+        batch_size: Examples a step, or "auto" (DeepSeek's rule, in tokens).
+        optimizer: "adamw", or a function `(parameters, learning_rate) -> Optimizer`.
+        schedule: "linear" to zero, "cosine" to a tenth, "wsd" (warm-up, stable, last fifth down by
+            1 - sqrt), "constant", or a function from the share of the steps done to a multiplier.
+        warmup: Share of a trial's steps over which the learning rate rises linearly.
+        weight_decay: AdamW's, on matrices only.
+        betas: AdamW's.
+        clip: Largest gradient norm; None for no clipping.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        max_epochs: Passes over the data that a trial may make (Muennighoff et al. 2023: up to 4
+            are nearly as good as new data).
+        eval_examples: Held-out examples that the reported loss averages over, the same for all.
+        log_points: Points on each training curve.
+    """
+
+    learning_rate: float | Callable[[Trial], float] | Literal["auto"] = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    optimizer: str | Callable[[Iterable[Any], float], torch.optim.Optimizer] = "adamw"
+    schedule: str | Callable[[float], float] = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float | None = 1.0
+    precision: str = "no"
+    max_epochs: float = 4.0
+    eval_examples: int = 2048
+    log_points: int = 100
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ArgumentError(problems, "the recipe cannot be followed:")
+
+    def peak_learning_rate(self, trial: Trial) -> float:
+        """Peak learning rate of a trial."""
+        if self.learning_rate == "auto":
+            return 0.3118 * trial.compute_budget**-0.125
+        if callable(self.learning_rate):
+            return float(self.learning_rate(trial))
+        return float(self.learning_rate)
+
+    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: int) -> int:
+        """Examples a step for a budget in FLOPs."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        if unit == "examples":
+            return AUTO_EXAMPLES
+        return max(1, round(0.2920 * compute_budget**0.3271 / tokens_per_example))
+
+    def identity(self) -> dict[str, Any]:
+        """What of the recipe determines a trial's result, beside its learning rate and batch."""
+        left_out = {"learning_rate", "batch_size", "max_epochs", "log_points"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+
+
+def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser; AdamW is fused where the device has it and spares vectors decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if callable(recipe.optimizer):
+        return recipe.optimizer(parameters, peak)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=peak, betas=recipe.betas, fused=fused
+    )
+
+
+def multiplier(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate at `step` (0 to steps - 1) as a share of its peak.
+
+    Warm-up and decay are shares of the trial's own steps, so that each schedule ends at its own
+    horizon (Hoffmann et al. 2022, appendix B).
+    """
+    done = (step + 1) / steps
+    if callable(recipe.schedule):
+        return recipe.schedule(done)
+    rise = max(1, round(recipe.warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return _decay(recipe.schedule, (step - rise) / max(1, steps - rise))
+
+
+def _decay(schedule: str, share: float) -> float:
+    """After the warm-up; `share` runs from 0 to just under 1."""
+    if schedule == "linear":
+        return 1 - share
+    if schedule == "cosine":
+        return 0.55 + 0.45 * math.cos(math.pi * share)
+    if schedule == "wsd":
+        return 1.0 if share < 0.8 else 1 - math.sqrt((share - 0.8) / 0.2)
+    return 1.0
+
+
+def _problems(recipe: Recipe) -> Iterable[str]:
+    rate, batch = recipe.learning_rate, recipe.batch_size
+    if not (rate == "auto" or callable(rate) or (_is_number(rate) and 0 < rate < math.inf)):
+        yield f"learning_rate: expected a positive number, a function or 'auto', got {rate!r}"
+    if batch != "auto" and not (_is_count(batch) and batch > 0):
+        yield f"batch_size: expected a positive whole number or 'auto', got {batch!r}"
+    if recipe.optimizer != "adamw" and not callable(recipe.optimizer):
+        yield f"optimizer: expected 'adamw' or a function, got {recipe.optimizer!r}"
+    if recipe.schedule not in SCHEDULES and not callable(recipe.schedule):
+        yield f"schedule: expected one of {', '.join(SCHEDULES)}, got {recipe.schedule!r}"
+    if recipe.precision not in PRECISIONS:
+        yield f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
+    if not (_is_number(recipe.warmup) and 0 <= recipe.warmup < 1):
+        yield f"warmup: expected a share of the steps in [0, 1), got {recipe.warmup!r}"
+    if not (_is_number(recipe.max_epochs) and recipe.max_epochs > 0):
+        yield f"max_epochs: expected a positive number, got {recipe.max_epochs!r}"
+    if recipe.clip is not None and not (_is_number(recipe.clip) and recipe.clip > 0):
+        yield f"clip: expected a positive number or None, got {recipe.clip!r}"
+    for name in ("eval_examples", "log_points"):
+        value = getattr(recipe, name)
+        if not (_is_count(value) and value > 0):
+            yield f"{name}: expected a positive whole number, got {value!r}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

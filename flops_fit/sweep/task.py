@@ -1,0 +1,223 @@
+"""The user's model, data and loss: what they must offer, checked before compute is spent."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from flops_fit.errors import ArgumentError
+from flops_fit.records import Size
+from flops_fit.sweep.data import Source, open_source, targets_of
+
+_HOW_TO_COUNT = "add `def num_params(self): return sum(p.numel() for p in self.parameters())`"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the user wants trained, taken untouched.
+
+    Attributes:
+        model_cls: Called as `model_cls(**{size_param: size}, **model_kwargs)`, returns a module.
+        size_param: Name of the argument that sets the model's size.
+        model_kwargs: The other arguments.
+        dataset: Training data, or a factory of it.
+        loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches.
+        eval_dataset: Held-out data; None sets a share of `dataset` aside.
+    """
+
+    model_cls: Callable[..., nn.Module]
+    size_param: str
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Any = None
+    loss_fn: Callable[..., torch.Tensor] | None = None
+    eval_dataset: Any = None
+
+    @property
+    def model_name(self) -> str:
+        """Dotted name of the model class."""
+        return qualified_name(self.model_cls)
+
+    @property
+    def loss_name(self) -> str:
+        """Dotted name of the loss."""
+        return qualified_name(self.loss_fn)
+
+    def build(self, size: Size) -> nn.Module:
+        """A model of this size, on torch's current default device."""
+        return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """The loss of a model on a batch, as a tensor that carries a gradient."""
+        assert self.loss_fn is not None
+        if isinstance(batch, Mapping):
+            return self.loss_fn(model(**batch), batch)
+        return self.loss_fn(model(batch[0]), targets_of(batch))
+
+    def open(self) -> Source:
+        """The data, opened and split."""
+        return open_source(self.dataset, self.eval_dataset)
+
+
+def check_arguments(task: Task) -> list[str]:
+    """Faults that can be seen without building or reading anything."""
+    problems = []
+    if not callable(task.model_cls):
+        problems.append(
+            f"model_cls: expected a class or function that returns an nn.Module, got "
+            f"{task.model_cls!r}; pass the class itself, not an instance or its name"
+        )
+    if not isinstance(task.model_kwargs, Mapping):
+        problems.append(f"model_kwargs: expected a dict, got {type(task.model_kwargs).__name__}")
+    elif task.size_param in task.model_kwargs:
+        problems.append(
+            f"model_kwargs: holds {task.size_param!r}, which is the size parameter; leave it out, "
+            "flops-fit sets it"
+        )
+    elif callable(task.model_cls):
+        problems += _check_signature(task)
+    if task.dataset is None:
+        problems.append("dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory")
+    if not callable(task.loss_fn):
+        problems.append(
+            f"loss_fn: expected a function (outputs, targets) -> scalar tensor, got "
+            f"{task.loss_fn!r}"
+        )
+    return problems
+
+
+def check_model(model: object, size: Size) -> list[str]:
+    """Faults of one built model: not a module, no `num_params()`, or a count that is none."""
+    if not isinstance(model, nn.Module):
+        return [f"model_cls: expected it to return an nn.Module, got {type(model).__name__}"]
+    if not callable(getattr(model, "num_params", None)):
+        return [f"model_cls: {type(model).__name__} has no num_params(); {_HOW_TO_COUNT}"]
+    try:
+        count: Any = model.num_params()
+    except Exception as error:
+        return [f"model_cls: num_params() raised {type(error).__name__}: {error}"]
+    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
+        return [
+            f"model_cls: num_params() must return a positive int, got {count!r} at size {size!r}"
+        ]
+    return []
+
+
+def check_loss(task: Task, source: Source, size: Size) -> list[str]:
+    """Faults seen by one real step at this size: shape, gradient, finiteness."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            loss: Any = task.loss(task.build(size).train(), source.sample)
+        except Exception as error:
+            return [
+                f"model or loss_fn: one batch at size {size!r} raised "
+                f"{type(error).__name__}: {error}"
+            ]
+    if not isinstance(loss, torch.Tensor):
+        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
+    if loss.numel() != 1:
+        return [
+            f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; take the mean over the "
+            "batch"
+        ]
+    if not loss.requires_grad:
+        return ["loss_fn: its result carries no gradient; do not detach it or call .item()"]
+    if not torch.isfinite(loss):
+        return [
+            f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected finite"
+        ]
+    return []
+
+
+def task_identity(task: Task, source: Source) -> dict[str, Any]:
+    """What of the task determines a trial's result, as plain JSON values."""
+    return {
+        "model": task.model_name,
+        "size_param": task.size_param,
+        "model_kwargs": plain(task.model_kwargs),
+        "data": source.fingerprint,
+        "loss": task.loss_name,
+    }
+
+
+def digest(value: Any) -> str:
+    """A hash of plain values: 16 hex digits, the same in every process."""
+    text = json.dumps(plain(value), sort_keys=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """JSON values as they are; functions and classes by name; objects by type and fields."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, map(plain, value)))
+    if hasattr(value, "__qualname__"):
+        return qualified_name(value)
+    if isinstance(value, torch.Tensor):
+        return [qualified_name(type(value)), value.detach().cpu().tolist()]
+    fields_of = getattr(value, "__dict__", None)
+    return [qualified_name(type(value)), plain(fields_of) if fields_of else _stable_repr(value)]
+
+
+def qualified_name(value: object) -> str:
+    """`package.module.Name` of a class or function; of its type for any other object."""
+    inner = getattr(value, "func", value)  # functools.partial
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _stable_repr(value: object) -> str:
+    text = repr(value)
+    return text if " at 0x" not in text else ""
+
+
+def _check_signature(task: Task) -> list[str]:
+    try:
+        signature = inspect.signature(task.model_cls)
+    except (TypeError, ValueError):
+        return []
+    problems = []
+    if not isinstance(task.size_param, str):
+        return [f"model_size_param: expected the argument's name, got {task.size_param!r}"]
+    accepted = signature.parameters
+    catch_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    if task.size_param not in accepted and not catch_all:
+        problems.append(
+            f"model_size_param: {task.model_name} takes no {task.size_param!r}; it takes "
+            f"{', '.join(accepted) or 'nothing'}"
+        )
+    unknown = [key for key in task.model_kwargs if key not in accepted and not catch_all]
+    if unknown:
+        problems.append(
+            f"model_kwargs: {task.model_name} takes no {', '.join(map(repr, unknown))}; it takes "
+            f"{', '.join(accepted) or 'nothing'}"
+        )
+    given = {task.size_param, *task.model_kwargs}
+    missing = [
+        p.name
+        for p in accepted.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in given
+    ]
+    if missing and not problems:
+        problems.append(f"model_kwargs: {task.model_name} also needs {', '.join(missing)}")
+    return problems
+
+
+def raise_problems(problems: list[str], heading: str = "") -> None:
+    """Raise one `ArgumentError` that lists every problem, if there is any."""
+    if problems:
+        raise ArgumentError(problems, heading)
