@@ -1,0 +1,288 @@
+"""The parametric law L(N, D) = E + A / N^alpha + B / D^beta, its optimum and its fit.
+
+Approach 3 of Hoffmann et al. (2022, section 3.3 and appendix D.3), fitted as Besiroglu et al.
+(2024) show it must be: the Huber loss of log residuals *summed*, run to convergence. Data enter as
+centred logarithms, so no start and no bound is tuned to any one sweep; see `solver` and `start`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.cost import Cost, CostCurve
+from flops_fit.laws.frontier import frontier, loss_at
+from flops_fit.laws.solver import (
+    FREE,
+    LOWER,
+    TIED,
+    UPPER,
+    Array,
+    Problem,
+    Solution,
+    Space,
+    jacobian,
+    residuals,
+    solve,
+)
+from flops_fit.laws.start import grid_starts
+
+Form = Literal["five", "tied"]
+NAMES = ("E", "A", "B", "alpha", "beta")
+AGREE_WITHIN = 1e-6
+E_AT_ZERO = 1e-4
+
+
+@dataclass(frozen=True)
+class ParametricLaw:
+    """L(N, D) = E + A / N^alpha + B / D^beta.
+
+    Attributes:
+        E: Irreducible loss, in the unit of the loss.
+        A: Size coefficient.
+        B: Data coefficient.
+        alpha: Size exponent.
+        beta: Data exponent.
+        flops_per_param_token: kappa in C = kappa N D, FLOPs per parameter and token.
+        curve: Measured FLOPs per token, used instead of kappa N where given.
+    """
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    flops_per_param_token: float = 6.0
+    curve: CostCurve | None = None
+
+    @property
+    def a(self) -> float:
+        """Exponent of N_opt in C (where f(N) is proportional to N): beta / (alpha + beta)."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def b(self) -> float:
+        """Exponent of D_opt in C (where f(N) is proportional to N): alpha / (alpha + beta)."""
+        return self.alpha / (self.alpha + self.beta)
+
+    @property
+    def cost(self) -> Cost:
+        """FLOPs per token, as `frontier` takes it."""
+        return Cost(self.flops_per_param_token, self.curve)
+
+    @property
+    def row(self) -> Array:
+        """(E, ln A, ln B, alpha, beta), shape (1, 5)."""
+        return np.array([[self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta]])
+
+    def loss(self, N: ArrayLike, D: ArrayLike) -> Any:
+        """Loss at N parameters and D tokens; arrays broadcast."""
+        x, y = np.broadcast_arrays(np.log(np.asarray(N, float)), np.log(np.asarray(D, float)))
+        return _plain(loss_at(self.row, x.ravel(), y.ravel())[0].reshape(x.shape))
+
+    def n_opt(self, C: ArrayLike) -> Any:
+        """Parameters of the best model for C FLOPs."""
+        return _plain(np.exp(self._frontier(C)[0]))
+
+    def d_opt(self, C: ArrayLike) -> Any:
+        """Tokens to train the best model on, for C FLOPs."""
+        return _plain(np.exp(self._frontier(C)[1]))
+
+    def l_opt(self, C: ArrayLike) -> Any:
+        """Loss of the best model for C FLOPs."""
+        return _plain(self._frontier(C)[2])
+
+    def _frontier(self, C: ArrayLike) -> tuple[Array, Array, Array]:
+        budgets = np.asarray(C, float)
+        if not (np.isfinite(budgets) & (budgets > 0)).all():
+            raise ArgumentError(f"expected budgets in FLOPs, positive and finite; got {C!r}")
+        found = frontier(self.row, budgets.ravel(), self.cost)
+        x, y, loss = (part[0].reshape(budgets.shape) for part in found)
+        return x, y, loss
+
+
+@dataclass(frozen=True)
+class ParametricFit:
+    """One fit of the parametric law, and how far to believe the optimiser.
+
+    Attributes:
+        law: What was found.
+        form: "five" parameters, or "tied" with alpha = beta.
+        space: Residuals of ln L ("log") or of L ("linear").
+        delta: Huber's threshold on the residuals; None for least squares.
+        num_runs: Runs it rests on.
+        objective: Sum over runs of Huber's loss, or of r^2 / 2.
+        residual_std: s = sqrt(sum r^2 / (n - parameters)); of ln L, or of L over its mean.
+        converged: Whether the best start converged.
+        gradient: Largest cosine between residuals and Jacobian at the optimum (0 is perfect).
+        agreement: Share of starts that ended at the optimum.
+        num_starts: Starts made.
+        at_bound: Names of parameters at a bound of the search; "E" where E is zero.
+        condition: Condition number of the scaled Jacobian: over 1e3 the five parameters are not
+            separable on these data, though the exponents' ratio may be.
+        theta: (e, a, b, alpha, beta) in centred logarithms.
+        centre: (mean ln N, mean ln D, mean ln L) the data were centred by.
+    """
+
+    law: ParametricLaw
+    form: Form
+    space: Space
+    delta: float | None
+    num_runs: int
+    objective: float
+    residual_std: float
+    converged: bool
+    gradient: float
+    agreement: float
+    num_starts: int
+    at_bound: tuple[str, ...]
+    condition: float
+    theta: tuple[float, ...]
+    centre: tuple[float, float, float]
+
+    @property
+    def num_free(self) -> int:
+        """Free parameters."""
+        return 5 if self.form == "five" else 4
+
+
+def fit_parametric(
+    N: ArrayLike,
+    D: ArrayLike,
+    loss: ArrayLike,
+    *,
+    form: Form = "five",
+    space: Space = "log",
+    delta: float | None = None,
+    cost: Cost | None = None,
+    starts: Array | None = None,
+    most_starts: int = 12,
+) -> ParametricFit:
+    """Fit L(N, D) = E + A / N^alpha + B / D^beta.
+
+    Args:
+        N: Parameters of each run, shape (n,).
+        D: Tokens of each run, shape (n,).
+        loss: Loss of each run, shape (n,), positive (in linear space: any sign).
+        form: Five parameters, or alpha = beta tied.
+        space: Residuals of ln L, or of L.
+        delta: Huber's threshold; None for least squares. 1e-3 is the papers'.
+        cost: FLOPs per token, for the law's optimum. Default C = 6 N D.
+        starts: Starts (e, a, b, alpha, beta) in centred logarithms, shape (S, 5). Default: the
+            minima of a variable-projection grid and a lattice over it.
+        most_starts: Most starts to make by default.
+
+    Raises:
+        FitError: No start converged to a finite law, or there are fewer runs than parameters.
+
+    References:
+        Hoffmann et al. 2022, appendix D.3; Besiroglu et al. 2024, section 3.
+    """
+    N, D, loss = (np.asarray(column, float) for column in (N, D, loss))
+    _require_enough(len(loss), form)
+    problem, centre = centred(N, D, loss, form=form, space=space, delta=delta)
+    if starts is None:
+        tied = form == "tied"
+        starts = grid_starts(problem.x, problem.y, problem.loss, tied=tied, most=most_starts)
+    found = solve(problem, starts)
+    best = int(np.argmin(found.objective))
+    if not np.isfinite(found.objective[best]):
+        raise FitError("the parametric fit found no finite law from any start")
+    return _describe(problem, found, best, centre, form, cost or Cost())
+
+
+def centred(
+    N: Array,
+    D: Array,
+    loss: Array,
+    *,
+    form: Form = "five",
+    space: Space = "log",
+    delta: float | None = None,
+) -> tuple[Problem, tuple[float, float, float]]:
+    """The problem in centred logarithms, and (mean ln N, mean ln D, mean ln L)."""
+    x, y = np.log(N), np.log(D)
+    scale = np.log(loss).mean() if (loss > 0).all() else np.log(np.abs(loss).mean())
+    centre = (float(x.mean()), float(y.mean()), float(scale))
+    ties = FREE if form == "five" else TIED
+    scaled = loss / np.exp(scale)
+    return Problem(x - centre[0], y - centre[1], scaled, space, delta, ties), centre
+
+
+def natural(theta: Array, centre: tuple[float, float, float]) -> Array:
+    """Rows (E, ln A, ln B, alpha, beta) from rows in centred logarithms."""
+    e, a, b, alpha, beta = theta.T
+    mx, my, scale = centre
+    E = np.exp(e + scale)
+    return np.stack([E, a + scale + alpha * mx, b + scale + beta * my, alpha, beta], axis=1)
+
+
+def law_of(row: Array, cost: Cost) -> ParametricLaw:
+    """A law from one row (E, ln A, ln B, alpha, beta)."""
+    E, log_A, log_B, alpha, beta = (float(value) for value in row)
+    A, B = float(np.exp(log_A)), float(np.exp(log_B))
+    return ParametricLaw(E, A, B, alpha, beta, cost.flops_per_param_token, cost.curve)
+
+
+def _describe(
+    problem: Problem,
+    found: Solution,
+    best: int,
+    centre: tuple[float, float, float],
+    form: Form,
+    cost: Cost,
+) -> ParametricFit:
+    theta = found.theta[best : best + 1]
+    r = residuals(problem, theta)[0]
+    free = 5 if form == "five" else 4
+    low = found.objective[best]
+    agree = found.objective <= low * (1 + AGREE_WITHIN) + 1e-24 * len(r)
+    return ParametricFit(
+        law=law_of(natural(theta, centre)[0], cost),
+        form=form,
+        space=problem.space,
+        delta=problem.delta,
+        num_runs=len(r),
+        objective=float(low),
+        residual_std=float(np.sqrt((r @ r) / max(len(r) - free, 1))),
+        converged=bool(found.converged[best]),
+        gradient=float(found.gradient[best]),
+        agreement=float(agree.mean()),
+        num_starts=len(found.objective),
+        at_bound=_at_bound(theta[0], problem),
+        condition=condition(problem, theta),
+        theta=tuple(theta[0].tolist()),
+        centre=centre,
+    )
+
+
+def condition(problem: Problem, theta: Array) -> float:
+    """Condition number of the Jacobian with its columns scaled to one."""
+    J = jacobian(problem, theta)[0]
+    basis = np.eye(max(problem.ties) + 1)[list(problem.ties)]
+    J = J @ basis
+    lengths = np.linalg.norm(J, axis=0)
+    if not (lengths > 1e-12 * lengths.max()).all():
+        return float("inf")
+    return float(np.linalg.cond(J / lengths))
+
+
+def _at_bound(theta: Array, problem: Problem) -> tuple[str, ...]:
+    near = (theta <= LOWER + 1e-9) | (theta >= UPPER - 1e-9)
+    near[0] |= np.exp(theta[0]) < E_AT_ZERO * np.abs(problem.loss).min()
+    return tuple(name for name, hit in zip(NAMES, near, strict=True) if hit)
+
+
+def _require_enough(n: int, form: Form) -> None:
+    least = 5 if form == "five" else 4
+    if n < least:
+        raise FitError(f"expected at least {least} runs for {least} parameters, got {n}")
+
+
+def _plain(value: Array) -> Any:
+    """A float for a scalar, the array otherwise."""
+    return float(value) if np.ndim(value) == 0 else value

@@ -1,0 +1,53 @@
+"""The value of the user's size parameter that gives a model of N parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.records import Size
+
+
+def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
+    """Log-log interpolation over recorded (size, N) pairs, continued by the end slopes.
+
+    Integers stay integers; sizes that are not numbers give the nearest recorded one; None where no
+    size is recorded.
+
+    Args:
+        runs: Table of runs with `size` and `num_params`.
+        num_params: N wanted.
+    """
+    known = runs.loc[runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
+    known = known[known["num_params"] > 0].sort_values("num_params")
+    if known.empty or not np.isfinite(num_params) or num_params <= 0:
+        return None
+    sizes, x = known["size"].tolist(), np.log(known["num_params"].to_numpy(float))
+    target = np.log(num_params)
+    if not all(_is_number(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
+        return _native(sizes[int(np.abs(x - target).argmin())])
+    value = float(np.exp(_extend(target, x, np.log(np.array(sizes, float)))))
+    if all(float(size).is_integer() for size in sizes):
+        return max(1, round(value))
+    return value
+
+
+def _is_number(size: object) -> bool:
+    if isinstance(size, bool) or not isinstance(size, int | float | np.number):
+        return False
+    return bool(np.isfinite(size) and size > 0)
+
+
+def _native(size: object) -> Size:
+    return size.item() if isinstance(size, np.generic) else size  # type: ignore[return-value]
+
+
+def _extend(target: float, x: np.ndarray, y: np.ndarray) -> float:
+    """Linear interpolation, continued by the slope of the nearest two points."""
+    x, first = np.unique(x, return_index=True)
+    y = y[first]
+    if target < x[0]:
+        return float(y[0] + (target - x[0]) * (y[1] - y[0]) / (x[1] - x[0]))
+    if target > x[-1]:
+        return float(y[-1] + (target - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2]))
+    return float(np.interp(target, x, y))

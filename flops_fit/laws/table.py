@@ -1,0 +1,214 @@
+"""A table of runs as people have it, read into the columns of `Run`.
+
+Column names are matched without regard to case, blanks, dashes or underscores. Every fault is found
+before any is reported, each with its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.errors import TableError
+from flops_fit.records import RUN_COLUMNS
+
+Runs = pd.DataFrame | str | PathLike[str] | Iterable[Mapping[str, Any]]
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "num_params": ("numparams", "params", "n", "parameters", "nparams", "modelsize", "paramcount"),
+    "num_tokens": ("numtokens", "tokens", "d", "ntokens", "traintokens", "trainingtokens", "data"),
+    "loss": ("loss", "valloss", "evalloss", "testloss", "heldoutloss", "finalloss", "l"),
+    "flops": ("flops", "flop", "trainingflop", "trainingflops", "trainflops", "c", "compute"),
+    "compute_budget": ("computebudget", "budget", "isoflop"),
+    "unique_tokens": ("uniquetokens", "uniqued", "u"),
+}
+NEEDED = ("num_params", "num_tokens", "loss")
+FLOPS_PER_PARAM_TOKEN = 6.0
+MOST_FAULTS = 50
+FINISHED = ("", "complete", "completed", "finished")
+ABSENT: dict[str, Any] = {
+    "trial_id": "",
+    "run_id": "",
+    "size": None,
+    "wall_time_s": np.nan,
+    "seed": 0,
+    "state": "complete",
+    "excluded": "",
+}
+
+
+def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
+    """A clean table with `RUN_COLUMNS` first, and notes on what was assumed.
+
+    Args:
+        runs: A DataFrame, the path of a CSV file, or an iterable of mappings, with N, D and loss
+            and, if measured, C.
+
+    Returns:
+        The table, in the order given, a row a run; runs that cannot be fitted keep their reason in
+        `excluded`. And what was assumed, a sentence each.
+
+    Raises:
+        TableError: Columns are missing, or rows hold what no run can; lists every fault.
+    """
+    frame, where = _load(runs)
+    frame = _rename(frame)
+    _require_columns(frame)
+    frame = _fill_state(frame)
+    faults = [*_faulty_numbers(frame), *_duplicates(frame)]
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        rest = [f"... and {more} more"] if more > 0 else []
+        heading = f"{len(faults)} faults in the table of runs ({where}):"
+        raise TableError([*faults[:MOST_FAULTS], *rest], heading)
+    notes = _fill_flops(frame)
+    _name_excluded(frame)
+    return _ordered(frame), notes
+
+
+def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
+    """The table, and how its rows are counted."""
+    counted = "rows count from 0"
+    if isinstance(runs, pd.DataFrame):
+        return runs.reset_index(drop=True).copy(), counted
+    if isinstance(runs, str | PathLike):
+        return _read_csv(runs), f"{counted}: row 0 is line 2 of {runs}"
+    try:
+        rows = [dict(row) for row in runs]
+    except (TypeError, ValueError) as error:
+        kinds = "a DataFrame, the path of a CSV file or a list of dicts"
+        raise TableError(f"expected {kinds}, got {type(runs).__name__}") from error
+    return pd.DataFrame(rows), counted
+
+
+def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise TableError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} could not be read as CSV: {error}") from error
+
+
+def _rename(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give recognised columns their own names; an exact name wins over an alias."""
+    taken, names = set(map(str, frame.columns)), {}
+    for name, aliases in ALIASES.items():
+        if name in taken:
+            continue
+        hits = [c for c in frame.columns if _plain(c) in aliases]
+        hits.sort(key=lambda c: aliases.index(_plain(c)))
+        if hits:
+            names[hits[0]] = name
+    return frame.rename(columns=names)
+
+
+def _plain(column: object) -> str:
+    return "".join(letter for letter in str(column).lower() if letter.isalnum())
+
+
+def _require_columns(frame: pd.DataFrame) -> None:
+    if frame.columns.duplicated().any():
+        twice = sorted(set(map(str, frame.columns[frame.columns.duplicated()])))
+        raise TableError(f"these columns come twice: {', '.join(twice)}")
+    absent = [name for name in NEEDED if name not in frame.columns]
+    if absent:
+        came = ", ".join(map(str, frame.columns)) or "none"
+        known = "; ".join(f"{name}: {', '.join(ALIASES[name][:5])}" for name in absent)
+        raise TableError(
+            f"expected columns for N, D and loss; {', '.join(absent)} not found among: {came}. "
+            f"Rename a column (known names: {known})"
+        )
+    if frame.empty:
+        raise TableError("the table has no rows")
+
+
+def _fill_state(frame: pd.DataFrame) -> pd.DataFrame:
+    for name, value in ABSENT.items():
+        if name not in frame.columns:
+            frame[name] = value
+    for name in ("state", "excluded", "trial_id", "run_id"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
+    stopped = ~frame["state"].str.lower().isin(FINISHED)
+    unnamed = stopped & (frame["excluded"] == "")
+    frame.loc[unnamed, "excluded"] = frame.loc[unnamed, "state"]
+    return frame
+
+
+def _faulty_numbers(frame: pd.DataFrame) -> list[str]:
+    """Turn numeric columns into floats; name the cells that cannot be."""
+    faults: dict[int, list[str]] = {}
+    standing = (frame["excluded"] == "").to_numpy()
+    optional = [name for name in ("flops", "compute_budget", "unique_tokens") if name in frame]
+    for name in (*NEEDED, *optional, "wall_time_s"):
+        given = frame[name].astype(object).tolist()
+        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        frame[name] = numbers.replace([np.inf, -np.inf], np.inf)
+        for i, (raw, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
+            fault = _fault(name, raw, number, name in NEEDED[:2]) if standing[i] else ""
+            if fault:
+                faults.setdefault(i, []).append(fault)
+    return [f"row {i}: {fault}" for i in sorted(faults) for fault in faults[i]]
+
+
+def _fault(name: str, raw: object, number: float, required: bool) -> str:
+    """What is wrong with one cell; empty where nothing is. A loss may be anything numeric."""
+    absent = raw is None or raw is pd.NA or (isinstance(raw, float) and np.isnan(raw))
+    if absent:
+        return f"{name} is missing" if required else ""
+    if np.isnan(number) and not _spells_nan(raw):
+        return f"{name} is not a number: {raw!r}"
+    if name in ("loss", "wall_time_s"):
+        return ""
+    if not np.isfinite(number) or number <= 0:
+        return f"{name} must be positive and finite: {raw!r}"
+    return ""
+
+
+def _spells_nan(raw: object) -> bool:
+    return isinstance(raw, float) or str(raw).strip().lower() in ("nan", "")
+
+
+def _duplicates(frame: pd.DataFrame) -> list[str]:
+    """Rows alike in all that tells runs apart."""
+    keys = ["num_params", "num_tokens", "loss", "seed", "trial_id", "run_id", "flops", "size"]
+    standing = frame[frame["excluded"] == ""]
+    present = [standing[name].astype(object) for name in keys if name in frame.columns]
+    rows = standing.index.to_series()
+    first = rows.groupby(present, sort=False, dropna=False).transform("first")
+    return [f"row {i}: the same run as row {first[i]}" for i in rows[rows != first]]
+
+
+def _fill_flops(frame: pd.DataFrame) -> list[str]:
+    """C where it is not given: the budget, or 6 N D."""
+    notes = []
+    product = FLOPS_PER_PARAM_TOKEN * frame["num_params"] * frame["num_tokens"]
+    if "flops" not in frame.columns:
+        if "compute_budget" in frame.columns:
+            frame["flops"] = frame["compute_budget"].fillna(product)
+        else:
+            frame["flops"] = product
+            notes.append("no FLOPs in the table: C = 6 N D was assumed")
+    elif frame["flops"].isna().any():
+        lacking = frame["flops"].isna() & (frame["excluded"] == "")
+        frame["flops"] = frame["flops"].fillna(product)
+        if lacking.any():
+            notes.append(f"{int(lacking.sum())} runs lack FLOPs: C = 6 N D was assumed for them")
+    if "compute_budget" not in frame.columns:
+        frame["compute_budget"] = frame["flops"]
+    frame["compute_budget"] = frame["compute_budget"].fillna(frame["flops"])
+    return notes
+
+
+def _name_excluded(frame: pd.DataFrame) -> None:
+    bad = ~np.isfinite(frame["loss"]) & (frame["excluded"] == "")
+    frame.loc[bad, "excluded"] = "loss is not finite"
+
+
+def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    rest = [name for name in frame.columns if name not in RUN_COLUMNS]
+    return frame[[*RUN_COLUMNS, *rest]]

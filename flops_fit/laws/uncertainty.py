@@ -1,0 +1,250 @@
+"""Intervals: delta method with Student's t, wild bootstrap, bootstrap by cluster; the wider wins.
+
+* Delta: the covariance s^2 (J'J)^-1 of the least-squares fit, carried to any quantity by finite
+  differences, times t with n - p degrees of freedom.
+* Wild bootstrap (Wu 1986; HC3 of MacKinnon & White 1985): each run keeps its N and D, its residual
+  over (1 - leverage) gets a random sign, and the law is fitted again, to convergence.
+* By cluster (CR3 of Bell & McCaffrey 2002; weights of Webb 2013): where runs of one size share an
+  error, all of a size get the same random weight.
+
+Above `MOST_REFITS` runs a refit is replaced by its first Gauss-Newton step, to which it then
+converges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from flops_fit.laws.parametric import Form, ParametricFit, centred, natural
+from flops_fit.laws.solver import LOWER, UPPER, Array, Problem, jacobian, residuals, solve
+
+LEVEL = 0.95
+NUM_DRAWS = 600
+MOST_REFITS = 3000
+CHUNK = 400_000
+WEBB = np.sqrt([0.5, 1.0, 1.5])
+
+Quantity = Callable[[Array], Array]
+Method = Literal["delta", "wild", "cluster", "pairs"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How uncertain one fit is.
+
+    Attributes:
+        form: The fitted form.
+        centre: (E, ln A, ln B, alpha, beta), shape (5,).
+        covariance: Of those, by the delta method, shape (5, 5).
+        dof: Degrees of freedom, n - p.
+        residual_std: s, of ln L.
+        draws: Bootstrap laws by method ("wild", "cluster"), rows like `centre`.
+    """
+
+    form: Form
+    centre: Array
+    covariance: Array
+    dof: int
+    residual_std: float
+    draws: dict[str, Array] = field(default_factory=dict)
+
+    def interval(
+        self, quantity: Quantity, *, level: float = LEVEL, method: Method | None = None
+    ) -> tuple[Array, Array]:
+        """Interval of a quantity of the law.
+
+        Args:
+            quantity: Takes rows (E, ln A, ln B, alpha, beta), shape (S, 5), gives (S, k).
+            level: Coverage.
+            method: One method; default the wider of all, for each quantity.
+
+        Returns:
+            Lower and upper ends, shape (k,) each.
+        """
+        if method == "delta":
+            return self._delta(quantity, level)
+        if method is not None:
+            return _percentiles(quantity(self.draws[method]), level)
+        ends = [] if "pairs" in self.draws else [self._delta(quantity, level)]
+        ends += [_percentiles(quantity(rows), level) for rows in self.draws.values()]
+        return _widest(ends)
+
+    def standard_error(self, quantity: Quantity) -> Array:
+        """Standard error of a quantity by the delta method, shape (k,)."""
+        G = _differences(quantity, self.centre, self.covariance)
+        return np.sqrt(np.maximum((G @ G.T).diagonal(), 0.0))
+
+    def _delta(self, quantity: Quantity, level: float) -> tuple[Array, Array]:
+        middle = quantity(self.centre[None])[0]
+        reach = float(stats.t.ppf(0.5 + level / 2, max(self.dof, 1)))
+        half = reach * self.standard_error(quantity)
+        return middle - half, middle + half
+
+
+def measure_spread(
+    fit: ParametricFit,
+    N: Array,
+    D: Array,
+    loss: Array,
+    *,
+    clusters: Array | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Spread:
+    """Covariance and bootstrap draws of a least-squares fit in log space.
+
+    Args:
+        fit: The fit; its theta is where every refit starts.
+        N: Parameters of each run it rests on, shape (n,).
+        D: Tokens, shape (n,).
+        loss: Loss, shape (n,).
+        clusters: Label of the group whose error each run shares, shape (n,); None for independent.
+        num_draws: Bootstrap refits.
+        seed: Seed of the random signs.
+    """
+    problem, _ = centred(N, D, loss, form=fit.form, space=fit.space)
+    theta = np.array([fit.theta])
+    basis = _basis(problem, theta[0])
+    r = residuals(problem, theta)[0]
+    J = jacobian(problem, theta)[0] @ basis
+    Q, inverse = _factor(J)
+    dof = len(r) - J.shape[1]
+    s = float(np.sqrt(r @ r / max(dof, 1)))
+    to_natural = _to_natural(fit) @ basis @ inverse
+    rng = np.random.default_rng(seed)
+    leverage = np.minimum((Q * Q).sum(axis=1), 1 - 1e-6)
+    wild = r / (1 - leverage) * rng.choice([-1.0, 1.0], (num_draws, len(r)))
+    draws = {"wild": _refit(problem, fit, wild, basis @ inverse, Q)}
+    if clusters is not None:
+        shocks = _cluster_shocks(r, Q, clusters, num_draws, rng)
+        draws["cluster"] = _refit(problem, fit, shocks, basis @ inverse, Q)
+    covariance = s * s * (to_natural @ to_natural.T)
+    centre = natural(theta, fit.centre)[0]
+    return Spread(fit.form, centre, covariance, dof, s, draws)
+
+
+def pairs_spread(
+    fit: ParametricFit,
+    N: Array,
+    D: Array,
+    loss: Array,
+    *,
+    clusters: Array | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Spread:
+    """Draws of a Huber fit by resampling runs (or whole clusters) with replacement.
+
+    As Besiroglu et al. (2024, section 3.2) do for the papers' estimator; its covariance is that of
+    the draws. Arguments as for `measure_spread`.
+    """
+    problem, _ = centred(N, D, loss, form=fit.form, space=fit.space, delta=fit.delta)
+    theta = np.array([fit.theta])
+    n = len(loss)
+    labels = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    k = int(labels.max()) + 1
+    counts = rng.multinomial(k, np.full(k, 1 / k), num_draws)[:, labels].astype(float)
+    ends = []
+    step = max(1, CHUNK // n)
+    for at in range(0, num_draws, step):
+        weight = counts[at : at + step]
+        part = replace(problem, weight=weight)
+        ends.append(solve(part, np.broadcast_to(theta, (len(weight), 5)), tol=1e-6).theta)
+    rows = natural(np.concatenate(ends), fit.centre)
+    dof = n - fit.num_free
+    centre = natural(theta, fit.centre)[0]
+    return Spread(fit.form, centre, np.cov(rows.T), dof, fit.residual_std, {"pairs": rows})
+
+
+def _basis(problem: Problem, theta: Array) -> Array:
+    """Columns that fold tied parameters, without those held at a bound."""
+    basis = np.eye(max(problem.ties) + 1)[list(problem.ties)]
+    held = (theta <= LOWER + 1e-9) | (theta >= UPPER - 1e-9)
+    return basis[:, ~(basis[held] > 0).any(axis=0)]
+
+
+def _factor(J: Array) -> tuple[Array, Array]:
+    """Q and R^-1 of J, with scaled columns and a floor under the smallest singular value."""
+    lengths = np.linalg.norm(J, axis=0) + 1e-300
+    U, d, Vt = np.linalg.svd(J / lengths, full_matrices=False)
+    d = np.maximum(d, 1e-9 * d[0])
+    return U, (Vt.T / d) / lengths[:, None]
+
+
+def _to_natural(fit: ParametricFit) -> Array:
+    """Derivatives of (E, ln A, ln B, alpha, beta) by the centred parameters, shape (5, 5)."""
+    mx, my, scale = fit.centre
+    T = np.eye(5)
+    T[0, 0] = np.exp(fit.theta[0] + scale)
+    T[1, 3], T[2, 4] = mx, my
+    return T
+
+
+def _refit(problem: Problem, fit: ParametricFit, shocks: Array, inverse: Array, Q: Array) -> Array:
+    """Laws fitted to the fitted values plus each row of shocks."""
+    theta = np.array([fit.theta])
+    first = theta + (shocks @ Q) @ inverse.T
+    if len(problem.x) > MOST_REFITS:
+        return natural(np.clip(first, LOWER, UPPER), fit.centre)
+    r = residuals(problem, theta)[0]
+    ends = []
+    step = max(1, CHUNK // len(r))
+    for at in range(0, len(shocks), step):
+        part = shocks[at : at + step]
+        if problem.space == "log":
+            loss = problem.loss * np.exp(r + part)
+        else:
+            loss = problem.loss + r + part
+        redrawn = Problem(problem.x, problem.y, loss, problem.space, None, problem.ties)
+        ends.append(solve(redrawn, np.broadcast_to(theta, (len(part), 5)), tol=1e-4).theta)
+    return natural(np.concatenate(ends), fit.centre)
+
+
+def _cluster_shocks(
+    r: Array, Q: Array, clusters: Array, num_draws: int, rng: np.random.Generator
+) -> Array:
+    """Residuals by CR3, one Webb weight a cluster and draw, shape (num_draws, n)."""
+    labels, index = np.unique(clusters, return_inverse=True)
+    spread = np.empty_like(r)
+    for g in range(len(labels)):
+        own = index == g
+        block = np.eye(own.sum()) - Q[own] @ Q[own].T
+        spread[own] = np.linalg.lstsq(block, r[own], rcond=1e-6)[0]
+    weights = rng.choice(np.concatenate([-WEBB, WEBB]), (num_draws, len(labels)))
+    return spread * weights[:, index]
+
+
+def _differences(quantity: Quantity, centre: Array, covariance: Array) -> Array:
+    """Derivatives of the quantity along the principal axes of the covariance, shape (k, 5)."""
+    size = np.sqrt(np.maximum(covariance.diagonal(), 1e-300))
+    values, axes = np.linalg.eigh(covariance / np.outer(size, size))
+    steps = (axes * np.sqrt(np.maximum(values, 0.0))).T * size
+    h = _safe_step(centre, steps)
+    high, low = quantity(centre + h * steps), quantity(centre - h * steps)
+    return ((high - low) / (2 * h)).T
+
+
+def _safe_step(centre: Array, steps: Array) -> float:
+    """A share of one standard deviation that keeps both exponents positive."""
+    reach = np.abs(steps[:, 3:]).max(axis=0) / centre[3:]
+    return float(min(1e-2, 0.1 / max(reach.max(), 1e-300)))
+
+
+def _percentiles(values: Array, level: float) -> tuple[Array, Array]:
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def _widest(ends: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """For each quantity the interval that is widest."""
+    low, high = np.stack([e[0] for e in ends]), np.stack([e[1] for e in ends])
+    pick = (high - low).argmax(axis=0)
+    columns = np.arange(low.shape[1])
+    return low[pick, columns], high[pick, columns]
