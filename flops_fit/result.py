@@ -18,8 +18,9 @@ from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws import archive, predict, sizes
 from flops_fit.laws.checks import Check
 from flops_fit.laws.isoflop import Curve
+from flops_fit.laws.options import Method, Options
 from flops_fit.laws.parametric import ParametricFit, ParametricLaw
-from flops_fit.laws.pipeline import Findings, Method, Options, analyse
+from flops_fit.laws.pipeline import Findings, analyse
 from flops_fit.laws.power import PowerLaws
 from flops_fit.laws.solver import Array
 from flops_fit.laws.table import Runs, read_runs

@@ -8,14 +8,15 @@ then costs a bias in the exponent for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import FitError
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.isoflop import fit_isoflop, group_budgets
-from flops_fit.laws.parametric import Form, ParametricFit, fit_parametric
-from flops_fit.laws.solver import Array, Space
+from flops_fit.laws.parametric import Form, ParametricFit, refit
+from flops_fit.laws.solver import Array
 
 LEAST_GROUPS = 3
 LEAST_TRAIN = 7
@@ -39,10 +40,8 @@ def backtest(
     D: Array,
     loss: Array,
     C: Array,
-    cost: Cost,
+    fits: Mapping[Form, ParametricFit],
     *,
-    space: Space = "log",
-    delta: float | None = None,
     tolerance: float = 0.1,
 ) -> pd.DataFrame:
     """Errors on the largest budget, and on the two largest where five or more are there.
@@ -52,9 +51,7 @@ def backtest(
         D: Tokens, shape (n,).
         loss: Loss, shape (n,).
         C: Budget, FLOPs, shape (n,).
-        cost: FLOPs per token.
-        space: Residuals of ln L, or of L.
-        delta: Huber's threshold; None for least squares.
+        fits: Fits of all these runs, by form; each is made again, alike, without the largest.
         tolerance: Budgets this close (relative) are one.
 
     Returns:
@@ -63,12 +60,11 @@ def backtest(
         at the largest held-out budget against its own IsoFLOP curve (NaN where it has none).
     """
     rows = []
+    top = _largest_optimum(N, loss, C, next(iter(fits.values())).law.cost, tolerance)
     for cut in _cuts(C, tolerance):
         train = cut > C
-        if train.sum() < LEAST_TRAIN:
-            continue
-        for form in ("five", "tied"):
-            rows += _try(N, D, loss, C, cost, train, form, space, delta)
+        if train.sum() >= LEAST_TRAIN:
+            rows += [_try(N, D, loss, C, train, fit, top) for fit in fits.values()]
     return pd.DataFrame(rows, columns=list(BACKTEST_COLUMNS))
 
 
@@ -119,47 +115,39 @@ def _try(
     D: Array,
     loss: Array,
     C: Array,
-    cost: Cost,
     train: np.ndarray,
-    form: Form,
-    space: Space,
-    delta: float | None,
-) -> list[dict[str, object]]:
+    fit: ParametricFit,
+    top: pd.Series,
+) -> dict[str, object]:
+    """One form fitted without the held-out runs, against them."""
     held = ~train
-    try:
-        fit = fit_parametric(
-            N[train],
-            D[train],
-            loss[train],
-            form=form,
-            space=space,
-            delta=delta,
-            cost=cost,
-            most_starts=4,
-        )
-    except FitError:
-        return []
-    foretold = fit.law.loss(N[held], D[held])
-    error = np.log(foretold / loss[held]) if (loss[held] > 0).all() else foretold - loss[held]
+    less = refit(fit, N[train], D[train], loss[train])
+    foretold = less.law.loss(N[held], D[held])
+    if fit.space == "log":
+        error = np.log(foretold / loss[held])
+    else:
+        error = (foretold - loss[held]) / np.exp(fit.centre[2])
     rmse = float(np.sqrt((error**2).mean()))
+    budget, best = float(top["compute_budget"]), float(top["num_params"])
     row: dict[str, object] = {
-        "form": form,
+        "form": fit.form,
         "held_out_from": float(C[held].min()),
         "num_train": int(train.sum()),
         "num_held_out": int(held.sum()),
         "loss_rmse": rmse,
         "loss_bias": float(error.mean()),
-        "in_sample_std": fit.residual_std,
-        "ratio": rmse / fit.residual_std if fit.residual_std > 1e-9 else float("nan"),
-        "num_params_error": _size_error(fit.law.n_opt, N, loss, C, cost),
+        "in_sample_std": less.residual_std,
+        "ratio": rmse / less.residual_std if less.residual_std > 1e-9 else float("nan"),
+        "num_params_error": float(np.log(less.law.n_opt(budget) / best)),
     }
-    return [row]
+    return row
 
 
-def _size_error(n_opt: object, N: Array, loss: Array, C: Array, cost: Cost) -> float:
-    """Ln of the foretold N_opt over the one its own curve shows, at the largest budget."""
-    top = group_budgets(C) == group_budgets(C).max()
-    row = fit_isoflop(C[top], N[top], loss[top], cost=cost).iloc[-1]
+def _largest_optimum(N: Array, loss: Array, C: Array, cost: Cost, tolerance: float) -> pd.Series:
+    """The IsoFLOP optimum of the largest budget; its N is NaN where the curve shows none."""
+    labels = group_budgets(C, tolerance)
+    top = labels == labels.max()
+    row = fit_isoflop(C[top], N[top], loss[top], cost=cost, tolerance=tolerance).iloc[-1].copy()
     if row["refused"]:
-        return float("nan")
-    return float(np.log(n_opt(row["compute_budget"]) / row["num_params"]))  # type: ignore[operator]
+        row["num_params"] = np.nan
+    return row

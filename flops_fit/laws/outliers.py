@@ -37,11 +37,14 @@ def screen(fit: ParametricFit, N: Array, D: Array, loss: Array) -> Array:
 
 
 def screen_mad(excess: Array, num_free: int) -> Array:
-    """Excess beyond four MAD of its median, the MAD widened for the parameters it has followed."""
-    n = len(excess)
+    """Excess beyond four MAD of its median.
+
+    A Huber fit with a small delta runs through about as many runs as it has parameters: those
+    residuals say nothing of the noise, so the median is over the others.
+    """
     middle = np.median(excess)
-    mad = TO_SIGMA * np.median(np.abs(excess - middle)) * np.sqrt(n / (n - num_free))
-    return excess - middle > MADS * mad + FLOOR
+    sizes = np.sort(np.abs(excess - middle))[num_free:]
+    return excess - middle > MADS * TO_SIGMA * np.median(sizes) + FLOOR
 
 
 def screen_iqr(excess: Array, reach: float = 1.5) -> Array:

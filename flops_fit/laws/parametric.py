@@ -34,6 +34,7 @@ from flops_fit.laws.start import grid_starts
 Form = Literal["five", "tied"]
 NAMES = ("E", "A", "B", "alpha", "beta")
 AGREE_WITHIN = 1e-6
+MANY_STARTS, FEW_STARTS = 12, 3
 E_AT_ZERO = 1e-4
 
 
@@ -160,7 +161,7 @@ def fit_parametric(
     delta: float | None = None,
     cost: Cost | None = None,
     starts: Array | None = None,
-    most_starts: int = 12,
+    most_starts: int = MANY_STARTS,
 ) -> ParametricFit:
     """Fit L(N, D) = E + A / N^alpha + B / D^beta.
 
@@ -195,6 +196,22 @@ def fit_parametric(
     return _describe(problem, found, best, centre, form, cost or Cost())
 
 
+def refit(fit: ParametricFit, N: Array, D: Array, loss: Array) -> ParametricFit:
+    """The same fit on other runs, started at its own end and at the best points of the grid."""
+    problem, centre = centred(N, D, loss, form=fit.form, space=fit.space, delta=fit.delta)
+    fresh = grid_starts(problem.x, problem.y, problem.loss, tied=fit.form == "tied", most=1)
+    return fit_parametric(
+        N,
+        D,
+        loss,
+        form=fit.form,
+        space=fit.space,
+        delta=fit.delta,
+        cost=fit.law.cost,
+        starts=np.vstack([restart(fit, centre), fresh]),
+    )
+
+
 def centred(
     N: Array,
     D: Array,
@@ -211,6 +228,13 @@ def centred(
     ties = FREE if form == "five" else TIED
     scaled = loss / np.exp(scale)
     return Problem(x - centre[0], y - centre[1], scaled, space, delta, ties), centre
+
+
+def restart(fit: ParametricFit, centre: tuple[float, float, float]) -> Array:
+    """The end of one fit as a start for data centred elsewhere, shape (1, 5)."""
+    e, a, b, alpha, beta = fit.theta
+    x, y, scale = (new - old for new, old in zip(centre, fit.centre, strict=True))
+    return np.array([[e - scale, a - scale - alpha * x, b - scale - beta * y, alpha, beta]])
 
 
 def natural(theta: Array, centre: tuple[float, float, float]) -> Array:

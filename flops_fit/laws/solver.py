@@ -217,7 +217,7 @@ class _Slopes:
 def _solve(H: Array, g: Array) -> Array:
     """H^-1 g for each member; by the pseudo-inverse where one is singular."""
     try:
-        return np.linalg.solve(H, g[..., None])[..., 0]
+        return np.asarray(np.linalg.solve(H, g[..., None])[..., 0], float)
     except np.linalg.LinAlgError:
         return np.asarray((np.linalg.pinv(H) @ g[..., None])[..., 0], float)
 
@@ -264,7 +264,7 @@ def _best_step(
     """The better of Newton's and the majoriser's step, and the objective there."""
     best, low = theta, np.full(len(theta), np.inf)
     for hessian in (slopes.newton, slopes.major):
-        step = np.clip(slopes.step(hessian, damping), -3.0, 3.0)[:, list(problem.ties)]
+        step = np.clip(slopes.step(hessian, damping), -1.0, 1.0)[:, list(problem.ties)]
         trial = np.clip(theta + step, LOWER, UPPER)
         with np.errstate(over="ignore", invalid="ignore"):
             value = objective(problem, trial)

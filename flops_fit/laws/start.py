@@ -16,7 +16,7 @@ from flops_fit.laws.solver import Array
 
 EXPONENTS = np.geomspace(0.05, 1.2, 28)
 LATTICE = (4, 13, 22)
-FLOOR = 1e-6
+FLOOR = 0.1
 
 
 def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: int = 12) -> Array:

@@ -1,0 +1,228 @@
+"""The headline: which runs count, the parametric fit through them, and how uncertain it is.
+
+The order is: fit by Huber from many starts; screen on its residuals; refit by least squares, five
+parameters and tied; hold out the largest budgets; choose the form; measure its uncertainty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from flops_fit.errors import FitError
+from flops_fit.laws.backtest import BACKTEST_COLUMNS, backtest, choose_form
+from flops_fit.laws.checks import Check
+from flops_fit.laws.cost import Cost, measure_cost
+from flops_fit.laws.options import Options
+from flops_fit.laws.outliers import excess, screen, screen_iqr
+from flops_fit.laws.parametric import (
+    FEW_STARTS,
+    MANY_STARTS,
+    Form,
+    ParametricFit,
+    fit_parametric,
+)
+from flops_fit.laws.solver import Array, Space
+from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread, pairs_spread
+
+LEAST_RUNS = 8
+
+
+@dataclass(frozen=True)
+class Data:
+    """Columns of the runs that are fitted, shape (n,) each, and how they are fitted."""
+
+    N: Array
+    D: Array
+    loss: Array
+    C: Array
+    sizes: np.ndarray
+    cost: Cost
+    space: Space
+
+    def fit(
+        self,
+        form: Form,
+        delta: float | None,
+        space: Space | None = None,
+        most_starts: int = MANY_STARTS,
+    ) -> ParametricFit:
+        """The parametric law through these runs."""
+        return fit_parametric(
+            self.N,
+            self.D,
+            self.loss,
+            form=form,
+            space=space or self.space,
+            delta=delta,
+            cost=self.cost,
+            most_starts=most_starts,
+        )
+
+    def without(self, out: np.ndarray) -> Data:
+        """The same, less some runs."""
+        keep = ~out
+        N, D, loss, C = (part[keep] for part in (self.N, self.D, self.loss, self.C))
+        return Data(N, D, loss, C, self.sizes[keep], self.cost, self.space)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The parametric fits, the one chosen, and its uncertainty.
+
+    Attributes:
+        data: The runs that count.
+        out: Which of the finished runs were screened out, shape (runs before the screen,).
+        fits: "huber" (all finished runs), "five" and "tied" (the runs that count).
+        form: The form chosen; None where no parametric law may be fitted.
+        choice: Why.
+        spreads: Uncertainty of the chosen form, and of five parameters where tied was chosen: that
+            alpha = beta is itself uncertain.
+        backtest: Errors on held-out budgets.
+        refusal: Why no law may be fitted, where none may.
+    """
+
+    data: Data
+    out: np.ndarray
+    fits: dict[str, ParametricFit] = field(default_factory=dict)
+    form: Form | None = None
+    choice: str = "no parametric fit"
+    spreads: tuple[Spread, ...] = ()
+    backtest: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
+    )
+    refusal: Check | None = None
+
+    def interval(self, quantity: Quantity) -> tuple[Array, Array]:
+        """95 % interval of a quantity of the law: it holds those of all spreads."""
+        return hull(self.spreads, quantity)
+
+
+def headline(runs: pd.DataFrame, options: Options) -> Headline:
+    """Screen, fit, choose and measure.
+
+    Args:
+        runs: A clean table, as `table.read_runs` gives.
+        options: How to fit.
+
+    Raises:
+        FitError: No run has finished.
+    """
+    data = _data(runs, options)
+    refusal = refuse_parametric(data)
+    if refusal:
+        return Headline(data, np.zeros(len(data.loss), bool), refusal=refusal)
+    out, fits = _first_fits(data, options)
+    data = data.without(out)
+    fits |= _refits(data, options)
+    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
+    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
+    form, choice = choose_form(tested, fits["five"], fits["tied"])
+    if options.form != "auto":
+        form, choice = options.form, "as asked"
+    forms: tuple[Form, ...] = ("tied", "five") if form == "tied" else ("five",)
+    if options.form == "tied":
+        forms = ("tied",)
+    spreads = tuple(_spread(fits[f], data, options) for f in forms)
+    return Headline(data, out, fits, form, choice, spreads, tested)
+
+
+def refuse_parametric(data: Data) -> Check | None:
+    """Why no parametric law may be fitted to these runs; None where one may."""
+    n = len(data.loss)
+    if n < LEAST_RUNS:
+        return Check(
+            "too-few-runs",
+            "refuse",
+            f"{n} finished runs; the parametric law needs {LEAST_RUNS}.",
+            "Add budgets or sizes.",
+        )
+    x, y = np.log(data.N), np.log(data.D)
+    if min(np.ptp(x), np.ptp(y)) < 0.05 or np.ptp(y - x) < 0.05:
+        return Check(
+            "one-direction",
+            "refuse",
+            "all runs have one N, one D or one D / N: the law's terms cannot be told apart.",
+            "Train several sizes at each budget.",
+        )
+    return None
+
+
+def _data(runs: pd.DataFrame, options: Options) -> Data:
+    good = runs[runs["excluded"] == ""]
+    if good.empty:
+        raise FitError("expected finished runs with a finite loss, got none")
+    N, D, loss, C, flops = (
+        good[name].to_numpy(float)
+        for name in ("num_params", "num_tokens", "loss", "compute_budget", "flops")
+    )
+    positive = bool((loss > 0).all())
+    space: Space = "log" if positive and options.method != "linear" else "linear"
+    return Data(N, D, loss, C, _size_labels(good), measure_cost(N, D, flops), space)
+
+
+def _size_labels(good: pd.DataFrame) -> np.ndarray:
+    """One label a size: the size where recorded, else N to one part in a thousand."""
+    if good["size"].notna().all():
+        return np.unique(good["size"].astype(str), return_inverse=True)[1]
+    return np.unique(np.round(np.log(good["num_params"].to_numpy(float)), 3), return_inverse=True)[
+        1
+    ]
+
+
+def _first_fits(data: Data, options: Options) -> tuple[np.ndarray, dict[str, ParametricFit]]:
+    """Runs to leave out, and the Huber fit of all of them that says so."""
+    huber = data.fit("five", options.delta)
+    out = np.zeros(len(data.loss), bool)
+    if options.outliers == "iqr":
+        out = screen_iqr(excess(huber, data.N, data.D, data.loss))
+    elif options.outliers == "residuals" and options.method == "screened":
+        out = screen(huber, data.N, data.D, data.loss)
+    return out, {"huber": huber}
+
+
+def _refits(data: Data, options: Options) -> dict[str, ParametricFit]:
+    """The candidates for the headline: five parameters and tied, by the method asked for."""
+    delta = options.delta if options.method == "huber" else None
+    return {"five": data.fit("five", delta), "tied": data.fit("tied", delta, None, FEW_STARTS)}
+
+
+def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
+    clusters = None
+    if options.shared_errors == "size":
+        clusters = data.sizes
+    elif options.shared_errors == "auto" and sizes_share_error(fit, data):
+        clusters = data.sizes
+    measure = measure_spread if fit.delta is None else pairs_spread
+    return measure(
+        fit,
+        data.N,
+        data.D,
+        data.loss,
+        clusters=clusters,
+        num_draws=options.num_draws,
+        seed=options.seed,
+    )
+
+
+def sizes_share_error(fit: ParametricFit, data: Data) -> bool:
+    """Whether residuals of one size are alike (analysis of variance, p < .01)."""
+    r = excess(fit, data.N, data.D, data.loss)
+    labels, index, counts = np.unique(data.sizes, return_inverse=True, return_counts=True)
+    k, free = len(labels), len(r) - len(labels) - fit.num_free
+    if k < 3 or free < 3 or (counts > 1).sum() < 3 or fit.residual_std < 1e-9:
+        return False
+    means = np.bincount(index, r) / counts
+    between = float((counts * means**2).sum()) / (k - 1)
+    within = float(((r - means[index]) ** 2).sum()) / free
+    return between / max(within, 1e-300) > float(stats.f.ppf(0.99, k - 1, free))
+
+
+def hull(spreads: tuple[Spread, ...], quantity: Quantity) -> tuple[Array, Array]:
+    """The interval that holds those of all spreads."""
+    ends = [spread.interval(quantity) for spread in spreads]
+    low, high = np.stack([e[0] for e in ends]), np.stack([e[1] for e in ends])
+    return low.min(axis=0), high.max(axis=0)
