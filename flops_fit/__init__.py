@@ -37,7 +37,7 @@ _HOME_OF = {
     "plan_sweep": "api",
 }
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:

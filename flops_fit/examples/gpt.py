@@ -74,12 +74,27 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(d_model, n_head) for _ in range(n_layer))
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, vocab_size, bias=False)
-        self.apply(_initialise)
-        for block in self.blocks:
-            nn.init.normal_(block.project.weight, std=0.02 / (2 * n_layer) ** 0.5)
-            nn.init.normal_(block.down.weight, std=0.02 / (2 * n_layer) ** 0.5)
+        self._initialise()
         if tie_weights:
             self.head.weight = self.tokens.weight
+
+    def _initialise(self) -> None:
+        """By fan-in, so that narrow models learn from the first step; blocks begin as identity.
+
+        A fixed std of 0.02 starts widths of 8 to 64 near zero, where short runs lose much of
+        their tokens to leaving it: that bends the law.
+        """
+        residual: list[nn.Parameter] = []
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.1)
+            elif isinstance(module, Block):
+                residual += [module.project.weight, module.down.weight]
+        for weight in residual:
+            nn.init.zeros_(weight)
+        nn.init.normal_(self.head.weight, std=0.5 * self.head.in_features**-0.5)
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) of each next token."""
@@ -97,11 +112,6 @@ class GPT(nn.Module):
         tied = self.head.weight is self.tokens.weight
         tables = self.positions.weight.numel() + (0 if tied else self.tokens.weight.numel())
         return total - tables
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
 
 
 def next_token_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,8 @@ class SweepPlan:
         recipe: How each trial trains.
         model_name: Dotted name of the model class.
         size_param: Name of the size parameter.
+        setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
+            Runs of one setting may be fitted together.
     """
 
     trials: tuple[Trial, ...]
@@ -74,6 +76,7 @@ class SweepPlan:
     recipe: Recipe
     model_name: str
     size_param: str
+    setting: str
 
     @property
     def total_flops(self) -> float:
@@ -182,6 +185,7 @@ def make_plan(
         recipe=recipe,
         model_name=task.model_name,
         size_param=task.size_param,
+        setting=digest({**draft.identity, **recipe.setting(), "flops": conventions}),
     )
     return Planned(plan, source, finder)
 
@@ -241,12 +245,39 @@ def _explicit_costs(finder: SizeFinder, sizes: Sequence[Size]) -> list[Cost]:
 
 
 def _grid(finder: SizeFinder, budget: float, source: Source, recipe: Recipe) -> list[Cost]:
-    """Different sizes, evenly spaced in log N around the expected optimum of a budget."""
+    """Different sizes, evenly spaced in log N around the expected optimum of a budget.
+
+    The row is cut short where the data would not last, and where fewer than `FEW_STEPS` steps would
+    be left: so short a run measures its warm-up, not its size.
+    """
     centre = math.sqrt(budget / (6 * TOKENS_PER_PARAM))
-    low, high = (centre * 10 ** (side * HALF_WIDTH_DECADES) for side in (-1, 1))
-    low = max(low, _fewest_params(finder, budget, source, recipe))
-    wanted = np.geomspace(low, max(low, high), SIZES_PER_BUDGET)
+    low = max(centre / 10**HALF_WIDTH_DECADES, _fewest_params(finder, budget, source, recipe))
+    high = centre * 10**HALF_WIDTH_DECADES
+    high = max(low, min(high, _most_params(finder, high, budget, source, recipe)))
+    wanted = np.geomspace(low, high, SIZES_PER_BUDGET)
     return [finder.cost(size) for size in dict.fromkeys(map(finder.nearest, wanted))]
+
+
+def _most_params(
+    finder: SizeFinder, start: float, budget: float, source: Source, recipe: Recipe
+) -> float:
+    """The N, at most about `start`, above which a budget would be over in `FEW_STEPS` steps."""
+    batch = _batch_size(budget, source, recipe) * source.tokens_per_example
+    per_token = budget / (FEW_STEPS * batch)
+    cost = finder.cost(finder.nearest(start))
+    while cost.flops_per_token > per_token:
+        smaller = finder.nearest(cost.num_params * min(0.95, per_token / cost.flops_per_token))
+        if smaller == cost.size:
+            break
+        cost = finder.cost(smaller)
+    return cost.num_params
+
+
+def _batch_size(budget: float, source: Source, recipe: Recipe) -> int:
+    """Examples a step: the recipe's, else the user's loader's, else by the recipe's rule."""
+    if recipe.batch_size == "auto" and source.batch_size is not None:
+        return source.batch_size
+    return recipe.examples_per_step(budget, source.unit, source.tokens_per_example)
 
 
 def _fewest_params(finder: SizeFinder, budget: float, source: Source, recipe: Recipe) -> float:
@@ -288,8 +319,7 @@ class _Draft:
     def trial(self, budget: float, cost: Cost, index: int) -> Trial:
         """One grid point: D is the budget over FLOPs per token, in whole steps."""
         per_example = self.source.tokens_per_example
-        batch = self.source.batch_size if self.recipe.batch_size == "auto" else None
-        batch = batch or self.recipe.examples_per_step(budget, self.source.unit, per_example)
+        batch = _batch_size(budget, self.source, self.recipe)
         steps = round(budget / (cost.flops_per_token * batch * per_example))
         tokens = steps * batch * per_example
         trial = Trial(
@@ -349,7 +379,7 @@ def _infeasible(
     reason = passed[0].reason if passed else f"only {len(row)} sizes lie in its range"
     text = f"budget {budget:.3g}: fewer than {FEWEST_SIZES} sizes fit ({reason})"
     if any("steps" in skip.reason for skip in passed) or not passed:
-        batch = recipe.examples_per_step(budget, source.unit, source.tokens_per_example)
+        batch = _batch_size(budget, source, recipe)
         needed = smallest.flops_per_token * batch * source.tokens_per_example * FEW_STEPS
         return f"{text}; use budgets from about {2 * needed:.1g} FLOPs, or a smaller batch_size"
     return f"{text}; use more data, a smaller budget, or Recipe(max_epochs=...)"

@@ -80,7 +80,12 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What of the recipe determines a trial's result, beside its learning rate and batch."""
-        left_out = {"learning_rate", "batch_size", "max_epochs", "log_points"}
+        left_out = {"learning_rate", "batch_size"}
+        return {key: value for key, value in self.setting().items() if key not in left_out}
+
+    def setting(self) -> dict[str, Any]:
+        """What must be alike for two runs to be compared."""
+        left_out = {"max_epochs", "log_points"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 

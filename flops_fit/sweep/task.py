@@ -99,7 +99,7 @@ def check_model(model: object, size: Size) -> list[str]:
     if not callable(getattr(model, "num_params", None)):
         return [f"model_cls: {type(model).__name__} has no num_params(); {_HOW_TO_COUNT}"]
     try:
-        count: Any = model.num_params()
+        count: Any = model.num_params()  # type: ignore[operator]
     except Exception as error:
         return [f"model_cls: num_params() raised {type(error).__name__}: {error}"]
     if isinstance(count, bool) or not isinstance(count, int) or count <= 0:

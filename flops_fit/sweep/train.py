@@ -158,7 +158,7 @@ def _loop(
         total += loss.detach()
         if step % every == 0 or step == trial.steps:
             mean = total.item() / (step - done)
-            rate = scheduler.get_last_lr()[0]
+            rate = float(scheduler.get_last_lr()[0])
             report(point := _point(trial, step, mean, rate, time.perf_counter() - started))
             if not math.isfinite(mean):
                 raise DivergedError(f"the training loss is {mean} at step {step}", step)
@@ -195,4 +195,3 @@ def _held_out_loss(
     if not math.isfinite(loss):
         raise DivergedError(f"the held-out loss is {loss} after the last step", trial.steps)
     return loss
-

@@ -1,0 +1,33 @@
+"""The five lines, on real text that every machine has: the source of Python's standard library.
+
+Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the table. Run it again
+and nothing is trained twice.
+"""
+
+import flops_fit
+from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.text import stdlib_text
+
+BUDGETS = [2e10, 5e10, 1.2e11, 3e11]  # FLOPs
+
+
+def main() -> None:
+    """Run the sweep and print what it found."""
+    result = flops_fit.find_optimal(
+        model_cls=GPT,
+        model_size_param="d_model",
+        model_kwargs={"n_layer": 2},
+        dataset=stdlib_text("train"),
+        eval_dataset=stdlib_text("eval"),
+        loss_fn=next_token_loss,
+        compute_budgets=BUDGETS,
+        recipe=flops_fit.Recipe(eval_examples=512),
+        name="gpt-stdlib",
+        workers="auto",
+    )
+    print(result, end="\n\n")
+    print(result.chinchilla_table().to_string(index=False, float_format="{:.4g}".format))
+
+
+if __name__ == "__main__":
+    main()

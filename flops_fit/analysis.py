@@ -1,0 +1,68 @@
+"""Finished MLflow runs -> laws -> `Result`; table, plots and laws logged back as artifacts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from flops_fit import tracking
+from flops_fit.errors import FitError, NoRunsError
+from flops_fit.records import Size
+from flops_fit.result import Result, fit
+from flops_fit.tracking import Ledger
+
+_FIGURES = ("isoflops", "scaling")
+
+
+def analyze_ledger(
+    ledger: Ledger, *, build_size: Callable[[float], Size | None] | None = None
+) -> Result:
+    """Fit the runs of a sweep's latest setting and log what comes of it on the parent run.
+
+    Raises:
+        NoRunsError: If no run has finished.
+        FitError: If the runs do not carry a fit.
+    """
+    meta = tracking.read_meta(ledger)
+    runs = tracking.fetch_runs(ledger, meta.get("setting"))
+    if not any(run.state == "complete" for run in runs):
+        raise NoRunsError(
+            f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished; run "
+            "find_optimal(...) again to go on"
+        )
+    result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
+    _log(ledger, result)
+    return result
+
+
+def _log(ledger: Ledger, result: Result) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(result, Path(folder))
+        tracking.log_analysis(ledger, Path(folder), _headline(result))
+
+
+def write_files(result: Result, folder: Path) -> None:
+    """Table (CSV, Markdown), plots (PNG, SVG) and laws (JSON + CSV) as files."""
+    try:
+        table = result.chinchilla_table()
+        table.to_csv(folder / "chinchilla_table.csv", index=False)
+        text = table.to_markdown(index=False, floatfmt=".4g")
+        (folder / "chinchilla_table.md").write_text(text + "\n", encoding="utf-8")
+    except FitError as error:
+        (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
+    (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
+    for kind in _FIGURES:
+        figure = result.plot(kind)
+        figure.savefig(folder / f"{kind}.png", dpi=150)
+        figure.savefig(folder / f"{kind}.svg")
+    result.save(folder / "laws")
+
+
+def _headline(result: Result) -> dict[str, float]:
+    """Numbers of the law as metrics of the parent run, to sort and compare sweeps by."""
+    if result.law is None:
+        return {}
+    law = result.law
+    names = ("E", "A", "B", "alpha", "beta", "a")
+    return {f"law_{name}": float(getattr(law, name)) for name in names}

@@ -1,0 +1,179 @@
+"""The calls: plan, run, analyse, fit."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+
+from flops_fit import __version__, tracking
+from flops_fit.analysis import analyze_ledger
+from flops_fit.errors import ArgumentError
+from flops_fit.records import Size
+from flops_fit.result import Result
+from flops_fit.result import fit as fit
+from flops_fit.sweep.flops import FlopsConvention
+from flops_fit.sweep.plan import Planned, SweepPlan, make_plan
+from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.runner import Job, run_sweep
+from flops_fit.sweep.study import storage_url
+from flops_fit.sweep.task import Task
+
+
+def find_optimal(
+    model_cls: Callable[..., torch.nn.Module],
+    model_size_param: str,
+    model_kwargs: Mapping[str, Any] | None = None,
+    dataset: Any = None,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
+    compute_budgets: Iterable[float] | None = None,
+    *,
+    eval_dataset: Any = None,
+    sizes: Sequence[Size] | None = None,
+    recipe: Recipe | None = None,
+    flops: FlopsConvention = "measured",
+    name: str | None = None,
+    tracking_uri: str | PathLike[str] | None = None,
+    storage: str | None = None,
+    workers: int | str = 1,
+    executor: Any = None,
+    seed: int = 0,
+) -> Result:
+    """How big a model, on how much data, and what loss will it reach? Answered by experiment.
+
+    Plans an IsoFLOP sweep, trains what has not been trained yet, fits scaling laws to the runs and
+    logs them. Calling again goes on where the last call stopped: what has finished is never run
+    again, and budgets added later reuse the rest.
+
+    Args:
+        model_cls: Class or function that returns an `nn.Module` when called with the size and
+            `model_kwargs`; its instances offer `num_params() -> int`.
+        model_size_param: Name of the argument that sets the size, as "d_model".
+        model_kwargs: The other arguments of `model_cls`.
+        dataset: Map-style or iterable dataset, `DataLoader` (its batch size, collate and workers
+            are kept), or a function without arguments that returns one. Batches are
+            `(inputs, targets)` or a mapping, which the model gets as keywords.
+        loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches;
+            returns the mean loss as a scalar tensor.
+        compute_budgets: Budgets C in FLOPs, at least four over two decades where possible.
+        eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
+        sizes: Values of the size parameter to train at every budget; by default seven, spaced
+            evenly in log N around the expected optimum of each.
+        recipe: How each trial trains.
+        flops: "measured", "6ND", or a function from a model to FLOPs for one unit of D.
+        name: Name of the sweep, which is its MLflow experiment; by default the model class's.
+        tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
+        storage: Optuna storage URL; by default `optuna.db` beside the MLflow store.
+        workers: Worker processes; "auto" is one per GPU, else one per core.
+        executor: Anything with `submit()`, to run the workers elsewhere.
+        seed: Seed of the sweep; each trial derives its own.
+
+    Returns:
+        The runs, the laws, and what they predict.
+
+    Raises:
+        ArgumentError: Listing everything that is wrong with the arguments, before any training.
+        InfeasiblePlanError: If no budget can be planned.
+        SweepError: If the store cannot be used, or workers die again and again.
+        NoRunsError: If no trial finished.
+        FitError: If the runs do not carry a fit; they are kept.
+    """
+    task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
+    _check_workers(workers, executor)
+    planned = make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
+    ledger = tracking.open_ledger(name or task.model_name.rpartition(".")[2], tracking_uri)
+    tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
+    job = Job(
+        task=task,
+        trials=planned.plan.trials,
+        recipe=planned.plan.recipe,
+        ledger=ledger,
+        storage=storage_url(ledger.home, storage),
+        setting=planned.plan.setting,
+        params=_run_params(planned),
+    )
+    run_sweep(job, workers=workers, executor=executor, source=planned.source)
+    build = None if sizes is not None else planned.finder.nearest
+    return analyze_ledger(ledger, build_size=build)
+
+
+def plan_sweep(
+    model_cls: Callable[..., torch.nn.Module],
+    model_size_param: str,
+    model_kwargs: Mapping[str, Any] | None = None,
+    dataset: Any = None,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
+    compute_budgets: Iterable[float] | None = None,
+    *,
+    eval_dataset: Any = None,
+    sizes: Sequence[Size] | None = None,
+    recipe: Recipe | None = None,
+    flops: FlopsConvention = "measured",
+    seed: int = 0,
+) -> SweepPlan:
+    """The grid that `find_optimal` would train, and its FLOPs; nothing is trained.
+
+    The arguments are those of `find_optimal`.
+
+    Raises:
+        ArgumentError: Listing everything that is wrong with the arguments.
+        InfeasiblePlanError: If no budget can be planned.
+    """
+    task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
+    return make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed).plan
+
+
+def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:
+    """Fit the finished runs of a sweep, and log table, plots and laws on its parent run.
+
+    Args:
+        name: Name of the sweep.
+        tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
+
+    Raises:
+        SweepError: If there is no such sweep.
+        NoRunsError: If none of its runs has finished.
+        FitError: If the runs do not carry a fit.
+    """
+    return analyze_ledger(tracking.find_ledger(name, tracking_uri))
+
+
+def _check_workers(workers: int | str, executor: Any) -> None:
+    problems = []
+    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
+    if workers != "auto" and not whole:
+        problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        problems.append(f"executor: expected something with submit(), got {executor!r}")
+    if problems:
+        raise ArgumentError(problems)
+
+
+def _meta(planned: Planned) -> dict[str, str]:
+    plan = planned.plan
+    return {
+        "setting": plan.setting,
+        "model": plan.model_name,
+        "size_param": plan.size_param,
+        "data_unit": plan.data_unit,
+        "flops_convention": plan.flops_convention,
+        "recipe": repr(plan.recipe),
+    }
+
+
+def _run_params(planned: Planned) -> dict[str, str]:
+    return {
+        **_meta(planned),
+        "data_fingerprint": planned.source.fingerprint,
+        "tokens_per_example": str(planned.plan.tokens_per_example),
+        "flops_fit_version": __version__,
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+    }
+
+
+def _description(plan: SweepPlan) -> str:
+    return f"```\n{plan!r}\n```"

@@ -1,0 +1,68 @@
+"""One bar for the whole sweep, weighted by FLOPs, with the time left."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm.auto import tqdm
+
+_LOG = logging.getLogger("flops_fit")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker says: how far a trial is, or how it ended.
+
+    Attributes:
+        trial_id: Whose.
+        label: The trial in words.
+        flops: FLOPs spent on it so far.
+        loss: Training loss so far, or the held-out loss at the end.
+        state: "running", or the state it ended in.
+    """
+
+    trial_id: str
+    label: str
+    flops: float
+    loss: float
+    state: str = "running"
+
+
+class Progress:
+    """A tqdm bar where somebody watches; a line of log per finished trial in any case."""
+
+    def __init__(self, total_flops: float, num_trials: int, done: dict[str, float]) -> None:
+        self._spent = dict(done)
+        self._ended = set(done)
+        self._num_trials = num_trials
+        self._bar: Any = tqdm(
+            total=total_flops,
+            initial=sum(done.values()),
+            unit="FLOP",
+            unit_scale=True,
+            desc="sweep",
+            disable=None if hasattr(sys.stderr, "isatty") else True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}FLOPs "
+            "[{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        self._bar.update(max(0.0, event.flops - self._spent.get(event.trial_id, 0.0)))
+        self._spent[event.trial_id] = max(event.flops, self._spent.get(event.trial_id, 0.0))
+        if event.state == "running":
+            self._bar.set_postfix_str(f"{event.label} loss {event.loss:.4g}", refresh=False)
+            return
+        self._ended.add(event.trial_id)
+        text = f"[{len(self._ended)}/{self._num_trials}] {event.label}: {event.state}"
+        text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
+        self._bar.write(text, file=sys.stderr) if not self._bar.disable else _LOG.info(text)

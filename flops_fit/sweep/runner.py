@@ -1,0 +1,294 @@
+"""From a plan to finished runs: claim, train, record, until nothing waits.
+
+Workers are all alike. `work` is the whole of one; `run_sweep` starts as many as were asked for, in
+this process, in processes of its own, or through anything with `submit()`, and sees to it that what
+a dead one left behind is run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cloudpickle
+
+from flops_fit import tracking
+from flops_fit.errors import DivergedError, SweepError
+from flops_fit.records import Run, Trial
+from flops_fit.sweep import study as dispatch
+from flops_fit.sweep.data import Source
+from flops_fit.sweep.owners import at_work, is_dead
+from flops_fit.sweep.progress import Event, Progress
+from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.task import Task
+from flops_fit.sweep.train import Outcome, Point, Report, train
+from flops_fit.sweep.workers import run_in_processes
+from flops_fit.tracking import CurveWriter, Ledger
+
+_LOG = logging.getLogger("flops_fit")
+_POLL_S = 2.0
+_ATTEMPTS = 2  # times that one call starts a trial whose worker dies under it
+_ENDED = ("complete", "diverged")
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know; travels by cloudpickle on the caller's own channel.
+
+    Attributes:
+        task: The user's model, data and loss.
+        trials: The planned trials.
+        recipe: How they train.
+        ledger: Where runs are recorded.
+        storage: Optuna storage URL of the study.
+        setting: Hash of what all trials share.
+        params: What is written on every run beside the trial's own fields.
+        seconds_between_events: Least time between two events of a trial.
+    """
+
+    task: Task
+    trials: tuple[Trial, ...]
+    recipe: Recipe
+    ledger: Ledger
+    storage: str
+    setting: str
+    params: dict[str, str]
+    seconds_between_events: float = 0.2
+
+    @property
+    def study_name(self) -> str:
+        """One study per sweep and setting."""
+        return f"{self.ledger.name} {self.setting}"
+
+
+Train = Callable[[Task, Source, Trial, Recipe, Report], Outcome]
+
+
+def work(
+    job: Job, listener: Listener, source: Source | None = None, train_trial: Train = train
+) -> None:
+    """Be a worker: claim, train, record, until no trial waits.
+
+    Args:
+        job: What to work on.
+        listener: Told how far each trial is.
+        source: The data, where it is already open.
+        train_trial: Trains one trial.
+    """
+    source = source or job.task.open()
+    study = dispatch.open_study(job.study_name, job.storage)
+    wanted = {trial.trial_id for trial in job.trials}
+    with at_work() as owner:
+        dispatch.work_through(
+            study,
+            wanted,
+            owner,
+            lambda trial: _run_trial(job, source, trial, owner, listener, train_trial),
+        )
+
+
+def run_sweep(
+    job: Job,
+    *,
+    workers: int | str = 1,
+    executor: Any = None,
+    source: Source | None = None,
+    train_trial: Train = train,
+) -> list[Run]:
+    """Run what is missing of a job's trials; returns a run per trial of its setting.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, once all is recorded; says how to go on.
+        SweepError: If workers die again and again.
+    """
+    with _stated(job.ledger), _progress(job) as progress:
+        failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
+        for attempt in range(_ATTEMPTS + 1):
+            missing = _missing(job, failed_before)
+            if not missing:
+                return _fetch(job)
+            if attempt == _ATTEMPTS:
+                break
+            study = dispatch.open_study(job.study_name, job.storage)
+            _release_dead(job, study)
+            dispatch.enqueue(study, missing)
+            _start_workers(job, len(missing), workers, executor, source, train_trial, progress)
+            _wait_for_others(job, study)
+    raise SweepError(
+        f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
+        "memory?). What has finished is kept; call again to go on"
+    )
+
+
+def failed_runs(runs: list[Run]) -> list[Run]:
+    """The runs that failed."""
+    return [run for run in runs if run.state == "failed"]
+
+
+def _start_workers(
+    job: Job,
+    num_missing: int,
+    workers: int | str,
+    executor: Any,
+    source: Source | None,
+    train_trial: Train,
+    listener: Listener,
+) -> None:
+    count = min(count_workers(workers), num_missing)
+    if executor is not None:
+        payload = cloudpickle.dumps(job)
+        for future in [executor.submit(work_remotely, payload) for _ in range(count)]:
+            future.result()
+    elif count == 1:
+        work(job, listener, source, train_trial)
+    else:
+        run_in_processes(cloudpickle.dumps((work, job)), count, listener)
+
+
+def work_remotely(payload: bytes) -> None:
+    """Be a worker somewhere else, with nobody listening."""
+    work(cloudpickle.loads(payload), lambda event: None)
+
+
+def count_workers(workers: int | str) -> int:
+    """How many workers: as asked, or for "auto" one per GPU, else one per core."""
+    if workers != "auto":
+        return int(workers)
+    import torch
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+def _run_trial(
+    job: Job,
+    source: Source,
+    trial: Trial,
+    owner: str,
+    listener: Listener,
+    train_trial: Train,
+) -> float:
+    """Train and record one trial; whatever happens, its run is closed with its reason."""
+    run_id = tracking.start_run(job.ledger, trial, job.setting, {**job.params, **_here()}, owner)
+    label = f"C={trial.compute_budget:.3g} {job.params.get('size_param', 'size')}={trial.size}"
+    event = Event(trial.trial_id, label, 0.0, math.nan)
+    try:
+        with CurveWriter(job.ledger, run_id) as curve:
+            report = _reporter(job, event, curve, listener)
+            outcome = train_trial(job.task, source, trial, job.recipe, report)
+        _record(job.ledger, run_id, trial, outcome)
+    except DivergedError as error:
+        tracking.close_run(job.ledger, run_id, "diverged", str(error))
+        listener(replace(event, flops=trial.flops, state="diverged"))
+        raise
+    except Exception as error:
+        tracking.close_run(job.ledger, run_id, "failed", _trace(error))
+        listener(replace(event, state="failed"))
+        _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
+        raise
+    except BaseException:
+        tracking.close_run(job.ledger, run_id, "planned", "interrupted")
+        raise
+    listener(replace(event, flops=trial.flops, loss=outcome.loss, state="complete"))
+    return outcome.loss
+
+
+def _reporter(job: Job, event: Event, curve: CurveWriter, listener: Listener) -> Report:
+    told = 0.0
+
+    def report(point: Point) -> None:
+        nonlocal told
+        curve.add(
+            point.num_tokens,
+            train_loss=point.train_loss,
+            learning_rate=point.learning_rate,
+            tokens_per_second=point.tokens_per_second,
+        )
+        if time.monotonic() - told > job.seconds_between_events:
+            told = time.monotonic()
+            listener(replace(event, flops=point.flops, loss=point.train_loss))
+
+    return report
+
+
+def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None:
+    metrics = {
+        "loss": outcome.loss,
+        "flops": outcome.flops,
+        "wall_time_s": outcome.wall_time_s,
+        "tokens_per_second": outcome.tokens_per_second,
+        "epochs": outcome.epochs,
+        "num_params": float(trial.num_params),
+        "log10_num_params": math.log10(trial.num_params),
+    }
+    tracking.complete_run(ledger, run_id, metrics, trial.num_tokens)
+
+
+def _here() -> dict[str, str]:
+    return {"hostname": platform.node()}
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _fetch(job: Job) -> list[Run]:
+    return tracking.fetch_runs(job.ledger, job.setting)
+
+
+def _missing(job: Job, failed_before: set[str]) -> list[Trial]:
+    """Planned trials that have not ended, failures of this call aside."""
+    ended = {
+        run.trial_id
+        for run in _fetch(job)
+        if run.state in _ENDED or (run.state == "failed" and run.run_id not in failed_before)
+    }
+    return [trial for trial in job.trials if trial.trial_id not in ended]
+
+
+def _release_dead(job: Job, study: Any) -> None:
+    for run_id, owner in tracking.open_runs(job.ledger):
+        if is_dead(owner):
+            tracking.close_run(job.ledger, run_id, "planned", "its worker died")
+    dispatch.release_dead(study)
+
+
+def _wait_for_others(job: Job, study: Any) -> None:
+    """Another driver may still be at work on trials of this plan."""
+    ours = {trial.trial_id for trial in job.trials}
+    while ours & dispatch.trials_running(study):
+        _release_dead(job, study)
+        time.sleep(_POLL_S)
+
+
+@contextlib.contextmanager
+def _stated(ledger: Ledger) -> Iterator[None]:
+    """The parent run shows whether the sweep is at work, done, or stopped."""
+    tracking.set_parent_state(ledger, "running")
+    try:
+        yield
+    except BaseException:
+        tracking.set_parent_state(ledger, "planned")
+        raise
+    tracking.set_parent_state(ledger, "complete")
+
+
+@contextlib.contextmanager
+def _progress(job: Job) -> Iterator[Progress]:
+    planned = {trial.trial_id: trial.flops for trial in job.trials}
+    done = {r.trial_id: planned[r.trial_id] for r in _fetch(job) if _counts(r, planned)}
+    with Progress(sum(planned.values()), len(planned), done) as progress:
+        yield progress
+
+
+def _counts(run: Run, planned: dict[str, float]) -> bool:
+    return run.state in _ENDED and run.trial_id in planned

@@ -1,0 +1,441 @@
+"""Memory: MLflow is the ledger of what has been trained.
+
+A sweep is an MLflow experiment with one parent run; each trial is a child of it. A trial is done
+when a child carries its `flops_fit.trial_id`, is FINISHED, has a finite loss, and the tag
+`flops_fit.state=complete`, which is written last: FINISHED alone proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import Metric, Param, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from flops_fit.errors import ArgumentError, SweepError
+from flops_fit.records import RUN_COLUMNS, Run, Size, Trial, to_frame
+
+TRIAL_ID = "flops_fit.trial_id"
+STATE = "flops_fit.state"
+SWEEP = "flops_fit.sweep"
+SETTING = "flops_fit.setting"
+WORKER = "flops_fit.worker"
+META = "flops_fit.meta"
+_PARENT = "mlflow.parentRunId"
+_NAME_LIMIT = 200
+_LOG = logging.getLogger("flops_fit")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where a sweep's runs are kept; plain strings, so that it travels to workers.
+
+    Attributes:
+        name: The sweep's name, which is the experiment's.
+        tracking_uri: The MLflow store.
+        experiment_id: The sweep's experiment.
+        parent_run_id: The run that the trials are children of.
+    """
+
+    name: str
+    tracking_uri: str
+    experiment_id: str
+    parent_run_id: str
+
+    @property
+    def home(self) -> Path | None:
+        """The folder of a sqlite store; None for a server."""
+        return _sqlite_folder(self.tracking_uri)
+
+    def url(self) -> str:
+        """Where a browser shows the runs of this sweep, behind the UI's address."""
+        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
+
+def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
+    """The store to use: the argument, else MLflow's own setting, else `mlruns/mlflow.db` here."""
+    if tracking_uri is not None:
+        uri = str(tracking_uri)
+    elif mlflow.is_tracking_uri_set():
+        uri = mlflow.get_tracking_uri()
+    else:
+        uri = f"sqlite:///{Path('mlruns/mlflow.db')}"
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///")).absolute()
+        return f"sqlite:///{path}"
+    return uri
+
+
+def without_credentials(uri: str) -> str:
+    """A URI that can be shown: user and password left out."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def open_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -> Ledger:
+    """Open a sweep's ledger, making store, experiment and parent run where they are missing.
+
+    Raises:
+        ArgumentError: The name cannot be one.
+        SweepError: The store cannot be opened.
+    """
+    check_name(name)
+    uri = resolve_uri(tracking_uri)
+    with _exclusive(uri):
+        client = _client(uri)
+        experiment_id = _experiment(client, name) or _create_experiment(client, name, uri)
+        parent = _parent(client, experiment_id) or _create_parent(client, experiment_id, name)
+    return Ledger(name, uri, experiment_id, parent)
+
+
+def find_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -> Ledger:
+    """The ledger of a sweep that exists.
+
+    Raises:
+        SweepError: If there is none of that name; lists those there are.
+    """
+    uri = resolve_uri(tracking_uri)
+    shown = without_credentials(uri)
+    folder = _sqlite_folder(uri)
+    if folder is not None and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise SweepError(f"no store at {shown}; pass tracking_uri=, or run a sweep first")
+    with _exclusive(uri):
+        client = _client(uri)
+        experiment_id = _experiment(client, name)
+        parent = _parent(client, experiment_id) if experiment_id else None
+    if experiment_id is None or parent is None:
+        known = [e.name for e in client.search_experiments() if _parent(client, e.experiment_id)]
+        raise SweepError(
+            f"no sweep named {name!r} in {shown}; it holds: {', '.join(sorted(known)) or 'none'}"
+        )
+    return Ledger(name, uri, experiment_id, parent)
+
+
+def check_name(name: object) -> None:
+    """Refuse what MLflow would mangle.
+
+    Raises:
+        ArgumentError: If the name is empty, too long, or holds control characters.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ArgumentError(f"name: expected a sweep name, got {name!r}")
+    if len(name) > _NAME_LIMIT or not name.isprintable():
+        raise ArgumentError(
+            f"name: expected up to {_NAME_LIMIT} printable characters, got {len(name)}: "
+            f"{name[:40]!r}"
+        )
+
+
+def start_run(
+    ledger: Ledger, trial: Trial, setting: str, params: Mapping[str, object], worker: str
+) -> str:
+    """Open the run of a trial; returns its id."""
+    client = _client(ledger.tracking_uri)
+    tags = {
+        _PARENT: ledger.parent_run_id,
+        TRIAL_ID: trial.trial_id,
+        SETTING: setting,
+        SWEEP: ledger.name,
+        WORKER: worker,
+        STATE: "running",
+    }
+    title = f"C={trial.compute_budget:.3g} {params.get('size_param', 'size')}={trial.size}"
+    run = client.create_run(ledger.experiment_id, run_name=title, tags=tags)
+    values = {**params, **_trial_params(trial)}
+    texts = [Param(key, str(value)[:500]) for key, value in values.items() if key != "size_param"]
+    client.log_batch(run.info.run_id, params=texts)
+    return run.info.run_id
+
+
+def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Close a run as done: metrics first, then FINISHED, the state last of all."""
+    client = _client(ledger.tracking_uri)
+    now = _now()
+    values = [Metric(key, value, now, step) for key, value in metrics.items() if value == value]
+    client.log_batch(run_id, metrics=values)
+    client.set_terminated(run_id, status="FINISHED")
+    client.set_tag(run_id, STATE, "complete")
+
+
+def close_run(ledger: Ledger, run_id: str, state: str, reason: str) -> None:
+    """Close a run that did not finish: `failed`, `diverged`, or back to `planned`."""
+    client = _client(ledger.tracking_uri)
+    status = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}[state]
+    client.set_tag(run_id, "flops_fit.reason", reason[-5000:])
+    client.set_tag(run_id, STATE, state)
+    client.set_terminated(run_id, status=status)
+
+
+def open_runs(ledger: Ledger) -> list[tuple[str, str]]:
+    """Runs that say they are running: (run id, worker)."""
+    return [
+        (run.info.run_id, run.data.tags.get(WORKER, ""))
+        for run in _children(ledger)
+        if run.data.tags.get(STATE) == "running"
+    ]
+
+
+def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
+    """One run per trial: the complete one where there is one, else the latest.
+
+    Args:
+        ledger: Whose runs.
+        setting: Only runs of this setting (model, data, loss, recipe); all if None.
+    """
+    best: dict[str, Any] = {}
+    for run in _children(ledger):  # latest first
+        if setting is not None and run.data.tags.get(SETTING) != setting:
+            continue
+        trial_id = run.data.tags[TRIAL_ID]
+        if trial_id not in best or (_is_complete(run) and not _is_complete(best[trial_id])):
+            best[trial_id] = run
+    runs = [_to_run(run) for run in best.values()]
+    return sorted(runs, key=lambda run: (run.compute_budget, run.num_params))
+
+
+def runs_frame(runs: list[Run]) -> pd.DataFrame:
+    """Runs as the table that the laws are fitted to."""
+    return to_frame(runs, RUN_COLUMNS)
+
+
+def read_meta(ledger: Ledger) -> dict[str, str]:
+    """What the latest plan wrote about itself on the parent run."""
+    tags = _client(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
+    meta = json.loads(tags.get(META, "{}"))
+    return {str(key): str(value) for key, value in meta.items()}
+
+
+def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
+    """Write what a plan says of itself, and the description that the UI shows."""
+    client = _client(ledger.tracking_uri)
+    client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
+    client.set_tag(ledger.parent_run_id, "mlflow.note.content", note)
+
+
+def set_parent_state(ledger: Ledger, state: str) -> None:
+    """Show on the parent run whether the sweep is at work."""
+    client = _client(ledger.tracking_uri)
+    client.set_tag(ledger.parent_run_id, STATE, state)
+    if state == "running":
+        client.update_run(ledger.parent_run_id, status="RUNNING")
+    else:
+        client.set_terminated(ledger.parent_run_id, status=_PARENT_STATUS[state])
+
+
+_PARENT_STATUS = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED"}
+
+
+def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> None:
+    """Log a folder of tables, plots and laws, and headline numbers, on the parent run."""
+    client = _client(ledger.tracking_uri)
+    client.log_artifacts(ledger.parent_run_id, str(folder))
+    now = _now()
+    values = [Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)]
+    client.log_batch(ledger.parent_run_id, metrics=values)
+
+
+class CurveWriter:
+    """Sends training curves to MLflow from a thread of its own, so that training never waits.
+
+    Points are sent in batches every `interval` seconds and once more at the end. Points that could
+    not be sent are kept and tried again.
+    """
+
+    def __init__(self, ledger: Ledger, run_id: str, interval: float = 2.0) -> None:
+        self._ledger, self._run_id, self._interval = ledger, run_id, interval
+        self._points: queue.SimpleQueue[Metric] = queue.SimpleQueue()
+        self._unsent: list[Metric] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> CurveWriter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._unsent:
+            _LOG.warning("%d points of a training curve were not delivered", len(self._unsent))
+
+    def add(self, step: int, **values: float) -> None:
+        """Add a point at `step` (tokens seen)."""
+        now = _now()
+        for key, value in values.items():
+            self._points.put(Metric(key, value, now, step))
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._send()
+        self._send()
+
+    def _send(self) -> None:
+        while not self._points.empty():
+            self._unsent.append(self._points.get())
+        while self._unsent:
+            try:
+                client = _client(self._ledger.tracking_uri)
+                client.log_batch(self._run_id, metrics=self._unsent[:1000])
+            except Exception as error:
+                _LOG.warning("training curve not delivered yet: %s", error)
+                return
+            del self._unsent[:1000]
+
+
+def _trial_params(trial: Trial) -> dict[str, object]:
+    names = ("compute_budget", "size", "num_params", "num_tokens", "steps", "batch_size")
+    values = {name: getattr(trial, name) for name in (*names, "learning_rate", "seed")}
+    return {**values, "size": json.dumps(trial.size)}
+
+
+def _is_complete(run: Any) -> bool:
+    return (
+        run.info.status == "FINISHED"
+        and run.data.tags.get(STATE) == "complete"
+        and math.isfinite(run.data.metrics.get("loss", math.nan))
+    )
+
+
+def _to_run(run: Any) -> Run:
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    state = tags.get(STATE, "planned")
+    if state == "complete" and not _is_complete(run):
+        state = "planned"
+    return Run(
+        trial_id=tags[TRIAL_ID],
+        run_id=run.info.run_id,
+        compute_budget=float(params.get("compute_budget", math.nan)),
+        size=_size(params.get("size", "null")),
+        num_params=float(params.get("num_params", math.nan)),
+        num_tokens=float(params.get("num_tokens", math.nan)),
+        flops=metrics.get("flops", math.nan),
+        loss=metrics.get("loss", math.nan) if state == "complete" else math.nan,
+        wall_time_s=metrics.get("wall_time_s", math.nan),
+        seed=int(params.get("seed", 0)),
+        state=state,
+        excluded="" if state == "complete" else _reason(state, tags),
+    )
+
+
+def _reason(state: str, tags: Mapping[str, str]) -> str:
+    if state not in ("failed", "diverged"):
+        return "not finished"
+    lines = tags.get("flops_fit.reason", "").strip().splitlines()
+    return f"{state}: {lines[-1]}" if lines else state
+
+
+def _size(text: str) -> Size | None:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _children(ledger: Ledger) -> Iterator[Any]:
+    """All trial runs of a sweep, latest first."""
+    client = _client(ledger.tracking_uri)
+    token = None
+    while True:
+        page = client.search_runs(
+            [ledger.experiment_id],
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        yield from (run for run in page if TRIAL_ID in run.data.tags)
+        token = page.token
+        if not token:
+            return
+
+
+def _experiment(client: MlflowClient, name: str) -> str | None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage == "deleted":
+        raise SweepError(
+            f"the experiment {name!r} was deleted in MLflow; restore it there, or use another name"
+        )
+    return experiment.experiment_id
+
+
+def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
+    folder = _sqlite_folder(uri)
+    location = None if folder is None else (folder / "artifacts").as_uri()
+    try:
+        return client.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        found = _experiment(client, name)  # another driver was first
+        if found is None:
+            raise
+        return found
+
+
+def _parent(client: MlflowClient, experiment_id: str) -> str | None:
+    """The sweep's parent run: the earliest, should two drivers have made one each."""
+    runs = client.search_runs(
+        [experiment_id],
+        filter_string="tags.`flops_fit.kind` = 'sweep'",
+        max_results=1,
+        order_by=["attributes.start_time ASC"],
+    )
+    return runs[0].info.run_id if runs else None
+
+
+def _create_parent(client: MlflowClient, experiment_id: str, name: str) -> str:
+    tags = {"flops_fit.kind": "sweep", SWEEP: name, STATE: "planned"}
+    return client.create_run(experiment_id, run_name=f"sweep {name}", tags=tags).info.run_id
+
+
+@lru_cache(maxsize=8)
+def _client(uri: str) -> MlflowClient:
+    for name in ("mlflow.store.db.utils", "mlflow.store.tracking", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _exclusive(uri: str) -> Iterator[None]:
+    """One process at a time where the schema may have to be made (sqlite crashes otherwise)."""
+    folder = _sqlite_folder(uri)
+    try:
+        if folder is None:
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".flops_fit.lock", timeout=120):
+            yield
+    except (MlflowException, OSError) as error:
+        raise SweepError(
+            f"the MLflow store {without_credentials(uri)} cannot be used: {error}"
+        ) from error
+
+
+def _sqlite_folder(uri: str) -> Path | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).parent
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
