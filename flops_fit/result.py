@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws import archive, predict, sizes
+from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.checks import Check
 from flops_fit.laws.isoflop import Curve
 from flops_fit.laws.options import Method, Options
 from flops_fit.laws.parametric import ParametricFit, ParametricLaw
 from flops_fit.laws.pipeline import Findings, analyse
 from flops_fit.laws.power import PowerLaws
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
 from flops_fit.laws.table import Runs, read_runs
 from flops_fit.records import Size
@@ -42,7 +44,6 @@ TABLE_COLUMNS = (
     "extrapolation",
 )
 DECADES_BEYOND = 3
-FAR_EXTRAPOLATION = 100.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Prediction:
         num_tokens_interval: Of D.
         loss_interval: Of the law's loss there.
         new_run_interval: Of the loss that one more run there would show.
-        notes: Doubts about this prediction.
+        checks: Doubts about this prediction.
     """
 
     compute_budget: float
@@ -75,7 +76,7 @@ class Prediction:
     num_tokens_interval: tuple[float, float]
     loss_interval: tuple[float, float]
     new_run_interval: tuple[float, float]
-    notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,6 +161,7 @@ class Result:
         *,
         tokens_per_param: float | None = None,
         inference_tokens: float | None = None,
+        unique_tokens: float | None = None,
     ) -> Prediction:
         """The model to train for one budget.
 
@@ -168,16 +170,26 @@ class Result:
             tokens_per_param: Train at this ratio instead of the best one.
             inference_tokens: Tokens the model will serve; C then pays for both (2 N a token served
                 where training costs 6 N).
+            unique_tokens: Tokens there are; beyond, data is repeated and worth less.
 
         Raises:
             ArgumentError: The budget or an option is not a positive number, or cannot be met.
-            FitError: No law stands on these runs.
+            FitError: No law stands on these runs, or none that reaches so far.
+
+        References:
+            Sardana & Frankle 2024, section 2 (inference); Muennighoff et al. 2023, section 3
+            (repeated data).
         """
-        options = {"tokens_per_param": tokens_per_param, "inference_tokens": inference_tokens}
+        options = {
+            "tokens_per_param": tokens_per_param,
+            "inference_tokens": inference_tokens,
+            "unique_tokens": unique_tokens,
+        }
         _require_positive({"compute_budget": compute_budget, **options})
         C = np.array([float(compute_budget)])
         row = self._band(C, **options).iloc[0]
         N, factor = float(row["num_params"]), float(C[0] / self.largest_budget)
+        _require_affordable(row, options)
         return Prediction(
             compute_budget=float(C[0]),
             num_params=N,
@@ -190,7 +202,7 @@ class Result:
             num_tokens_interval=(float(row["num_tokens_low"]), float(row["num_tokens_high"])),
             loss_interval=(float(row["loss_low"]), float(row["loss_high"])),
             new_run_interval=(float(row["new_run_low"]), float(row["new_run_high"])),
-            notes=self._notes(N, factor),
+            checks=tuple(self._doubts(C, N, factor)),
         )
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
@@ -251,44 +263,50 @@ class Result:
         *,
         tokens_per_param: float | None = None,
         inference_tokens: float | None = None,
+        unique_tokens: float | None = None,
     ) -> pd.DataFrame:
-        cost = self.findings.cost
+        law, cost = self.law, self.findings.cost
+        if law is None:
+            plain = tokens_per_param is inference_tokens is unique_tokens is None
+            return self._band_of_power_laws(C, plain=plain)
 
         def path(laws: Array) -> tuple[Array, Array, Array]:
             if tokens_per_param is not None:
                 return predict.at_ratio(laws, C, cost, tokens_per_param=tokens_per_param)
             if inference_tokens is not None:
                 return predict.with_inference(laws, C, cost, inference_tokens=inference_tokens)
+            if unique_tokens is not None:
+                return RepetitionLaw(law).capped(laws, C, cost, unique_tokens)
             return predict.optimum(laws, C, cost)
 
-        if self.law is None:
-            return self._band_of_power_laws(C, tokens_per_param, inference_tokens)
-        middle = path(self.law.row)
+        middle = path(law.row)
         low, high = self.findings.interval(lambda laws: np.hstack(path(laws)))
         noise = self.findings.noise_around(low, high, len(C))
         return _band_frame(C, np.hstack(middle)[0], low, high, noise)
 
-    def _band_of_power_laws(
-        self, C: Array, tokens_per_param: float | None, inference_tokens: float | None
-    ) -> pd.DataFrame:
+    def _band_of_power_laws(self, C: Array, *, plain: bool) -> pd.DataFrame:
         """The IsoFLOP witness alone: no intervals."""
         laws = self.power_laws
-        if laws.n_opt.refused or tokens_per_param is not None or inference_tokens is not None:
+        if laws.n_opt.refused or not plain:
             raise FitError("no law stands on these runs: see the checks", self.checks)
         middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
         nothing = np.full_like(middle, math.nan)
         return _band_frame(C, middle, nothing, nothing, nothing[: len(C)])
 
-    def _notes(self, N: float, factor: float) -> tuple[str, ...]:
-        notes = []
-        if factor > FAR_EXTRAPOLATION:
-            notes.append(f"{factor:.3g} times the largest budget of the sweep")
+    def _doubts(self, C: Array, N: float, factor: float) -> list[Check]:
         curve = self.findings.cost.curve
-        if curve is not None and bool(curve.extrapolates(N)):
-            notes.append("FLOPs per token at this size are extrapolated from the measured sizes")
+        doubts = check_prediction(
+            factor,
+            has_interval=self.law is not None,
+            cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
+        )
+        grave = [doubt for doubt in doubts if doubt.severity == "refuse"]
+        if grave:
+            raise FitError(f"no prediction without an interval: {grave[0].message}", doubts)
         if self.law is None:
-            notes.append("from the IsoFLOP power laws: no parametric law stands")
-        return tuple(notes)
+            said = "from the IsoFLOP power laws alone, without intervals."
+            doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
+        return doubts
 
     def __repr__(self) -> str:
         return "\n".join(self._summary())
@@ -337,6 +355,8 @@ def fit(
     tolerance: float = 0.1,
     num_draws: int = 600,
     seed: int = 0,
+    curves: pd.DataFrame | None = None,
+    unfinished_curves: bool = False,
     name: str = "",
     meta: Mapping[str, str] | None = None,
     build_size: Callable[[float], Size | None] | None = None,
@@ -357,6 +377,9 @@ def fit(
         tolerance: Budgets this close (relative) are one.
         num_draws: Bootstrap refits behind the intervals.
         seed: Seed of the bootstrap.
+        curves: Points of training curves, for the envelope and for runs that diverged: `trial_id`,
+            `num_tokens` by then, `loss`, and `ended` where known (the schedule had ended there).
+        unfinished_curves: Use curves in mid-schedule too; a check then says so.
         name: What to call the result.
         meta: More plain strings to keep with it (data unit, FLOPs convention, ...).
         build_size: Gives the size value for N parameters; default: interpolation.
@@ -376,10 +399,11 @@ def fit(
         tolerance=tolerance,
         num_draws=num_draws,
         seed=seed,
+        unfinished_curves=unfinished_curves,
     )
     options.require_sound()
     table, notes = read_runs(runs)
-    findings = analyse(table, options)
+    findings = analyse(table, options, curves=curves)
     said = [Check("assumed", "note", note) for note in notes]
     findings = replace(findings, checks=[*findings.checks, *said])
     kept = {"name": name, **({k: str(v) for k, v in meta.items()} if meta else {})}
@@ -402,6 +426,15 @@ def _band_frame(C: Array, middle: Array, low: Array, high: Array, noise: Array) 
     return pd.DataFrame(columns)
 
 
+def _require_affordable(row: pd.Series, options: Mapping[str, float | None]) -> None:
+    if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
+        asked = ", ".join(f"{name}={value:g}" for name, value in options.items() if value)
+        raise ArgumentError(
+            f"{row['compute_budget']:.3g} FLOPs do not pay for {asked or 'one token'}: raise the "
+            "budget"
+        )
+
+
 def _require_positive(given: Mapping[str, object]) -> None:
     faults = []
     for name, value in given.items():
@@ -410,7 +443,8 @@ def _require_positive(given: Mapping[str, object]) -> None:
         number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
             faults.append(f"{name}: expected a positive number, got {value!r}")
-    if given.get("tokens_per_param") is not None and given.get("inference_tokens") is not None:
-        faults.append("give tokens_per_param or inference_tokens, not both")
+    asked = [name for name, value in given.items() if value is not None][1:]
+    if len(asked) > 1:
+        faults.append(f"give one of {', '.join(asked)}, not several")
     if faults:
         raise ArgumentError(faults)

@@ -79,6 +79,8 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "backtest": findings.backtest,
         "intervals": findings.intervals.rename_axis("parameter").reset_index(),
     }
+    if len(findings.envelope):
+        tables["envelope"] = findings.envelope
     for i, spread in enumerate(findings.spreads):
         for method, rows in spread.draws.items():
             tables[f"draws-{i}-{method}"] = pd.DataFrame(rows, columns=LAW_COLUMNS)
@@ -107,6 +109,8 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
         "law": None if findings.law is None else asdict(findings.law),
         "fits": {name: asdict(fit) for name, fit in findings.fits.items()},
         "power_laws": asdict(findings.power_laws),
+        "envelope_laws": None if findings.envelope_laws is None else asdict(findings.envelope_laws),
+        "r_data": findings.r_data,
         "spreads": spreads,
         "checks": [asdict(check) for check in findings.checks],
     }
@@ -114,12 +118,11 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
 
 def _findings(place: Path, document: dict[str, Any]) -> Findings:
     tables = {name: _read_csv(place, name, kinds) for name, kinds in document["columns"].items()}
-    power = {name: PowerLaw(**_tuples(law)) for name, law in document["power_laws"].items()}
     return Findings(
         runs=tables["runs"],
         optima=tables["optima"],
         law=None if document["law"] is None else _law(document["law"]),
-        power_laws=PowerLaws(**power),
+        power_laws=_power_laws(document["power_laws"]),
         fits={name: _fit(stored) for name, stored in document["fits"].items()},
         spreads=tuple(_spread(tables, i, s) for i, s in enumerate(document["spreads"])),
         intervals=tables["intervals"].set_index("parameter").rename_axis(None),
@@ -127,11 +130,18 @@ def _findings(place: Path, document: dict[str, Any]) -> Findings:
         backtest=tables["backtest"],
         cost=Cost(document["cost"]["flops_per_param_token"], _curve(document["cost"]["curve"])),
         choice=document["choice"],
+        envelope=tables.get("envelope", pd.DataFrame()),
+        envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
+        r_data=document["r_data"],
     )
 
 
 def _law(stored: dict[str, Any]) -> ParametricLaw:
     return ParametricLaw(**{**stored, "curve": _curve(stored["curve"])})
+
+
+def _power_laws(stored: dict[str, Any]) -> PowerLaws:
+    return PowerLaws(**{name: PowerLaw(**_tuples(law)) for name, law in stored.items()})
 
 
 def _fit(stored: dict[str, Any]) -> ParametricFit:

@@ -1,7 +1,8 @@
 """Diagnostics as data: what is doubtful about a fit, how badly, and what to do.
 
 `warn`: the numbers stand, with this doubt. `refuse`: a fit or a claim was withheld; the runs and
-the other fits still come back. `note`: said for the record.
+the other fits still come back. `note`: said for the record. The thresholds are those of simulation
+and of the papers: see docs/log.md.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Check:
         return f"{self.severity}: {self.message}" + (f" {self.advice}" if self.advice else "")
 
 
-def run_checks(findings: object, data: object) -> list[Check]:
-    """Every doubt about these findings."""
-    return []
+def graded(
+    code: str, value: float, warn: float, refuse: float, message: str, advice: str
+) -> list[Check]:
+    """A check of a value against two limits: nothing below the first."""
+    if not value > warn:
+        return []
+    return [Check(code, "refuse" if value > refuse else "warn", message, advice)]

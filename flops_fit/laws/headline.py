@@ -6,7 +6,7 @@ parameters and tied; hold out the largest budgets; choose the form; measure its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws.backtest import BACKTEST_COLUMNS, backtest, choose_form
 from flops_fit.laws.checks import Check
 from flops_fit.laws.cost import Cost, measure_cost
+from flops_fit.laws.exclude import epochs
 from flops_fit.laws.options import Options
 from flops_fit.laws.outliers import excess, screen, screen_iqr
 from flops_fit.laws.parametric import (
@@ -25,10 +26,12 @@ from flops_fit.laws.parametric import (
     ParametricFit,
     fit_parametric,
 )
+from flops_fit.laws.repetition import R_DATA, effective_tokens
 from flops_fit.laws.solver import Array, Space
 from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread, pairs_spread
 
 LEAST_RUNS = 8
+MOST_DROPPED = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Data:
     sizes: np.ndarray
     cost: Cost
     space: Space
+    r_data: float = float("nan")
 
     def fit(
         self,
@@ -66,7 +70,7 @@ class Data:
         """The same, less some runs."""
         keep = ~out
         N, D, loss, C = (part[keep] for part in (self.N, self.D, self.loss, self.C))
-        return Data(N, D, loss, C, self.sizes[keep], self.cost, self.space)
+        return Data(N, D, loss, C, self.sizes[keep], self.cost, self.space, self.r_data)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Headline:
         spreads: Uncertainty of the chosen form, and of five parameters where tied was chosen: that
             alpha = beta is itself uncertain.
         backtest: Errors on held-out budgets.
-        refusal: Why no law may be fitted, where none may.
+        checks: Why no law may be fitted, where none may; and what was done otherwise than asked.
     """
 
     data: Data
@@ -94,7 +98,7 @@ class Headline:
     backtest: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
     )
-    refusal: Check | None = None
+    checks: tuple[Check, ...] = ()
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval of a quantity of the law: it holds those of all spreads."""
@@ -114,8 +118,10 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
     data = _data(runs, options)
     refusal = refuse_parametric(data)
     if refusal:
-        return Headline(data, np.zeros(len(data.loss), bool), refusal=refusal)
-    out, fits = _first_fits(data, options)
+        return Headline(data, np.zeros(len(data.loss), bool), checks=(refusal,))
+    out, fits, checks = _first_fits(data, options)
+    if checks:
+        options = replace(options, method="huber")
     data = data.without(out)
     fits |= _refits(data, options)
     candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
@@ -127,7 +133,8 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
     if options.form == "tied":
         forms = ("tied",)
     spreads = tuple(_spread(fits[f], data, options) for f in forms)
-    return Headline(data, out, fits, form, choice, spreads, tested)
+    checks += _said_of(data, fits[form], choice)
+    return Headline(data, out, fits, form, choice, spreads, tested, checks)
 
 
 def refuse_parametric(data: Data) -> Check | None:
@@ -161,7 +168,17 @@ def _data(runs: pd.DataFrame, options: Options) -> Data:
     )
     positive = bool((loss > 0).all())
     space: Space = "log" if positive and options.method != "linear" else "linear"
-    return Data(N, D, loss, C, _size_labels(good), measure_cost(N, D, flops), space)
+    cost = measure_cost(N, D, flops)
+    effective, r_data = _effective(good)
+    return Data(N, effective, loss, C, _size_labels(good), cost, space, r_data)
+
+
+def _effective(good: pd.DataFrame) -> tuple[Array, float]:
+    """Tokens as the law sees them: less than were read, where some were read again."""
+    D = good["num_tokens"].to_numpy(float)
+    if "unique_tokens" not in good or not (epochs(good) > 1).any():
+        return D, float("nan")
+    return effective_tokens(D, good["unique_tokens"].to_numpy(float)), R_DATA
 
 
 def _size_labels(good: pd.DataFrame) -> np.ndarray:
@@ -173,15 +190,37 @@ def _size_labels(good: pd.DataFrame) -> np.ndarray:
     ]
 
 
-def _first_fits(data: Data, options: Options) -> tuple[np.ndarray, dict[str, ParametricFit]]:
-    """Runs to leave out, and the Huber fit of all of them that says so."""
+def _first_fits(
+    data: Data, options: Options
+) -> tuple[np.ndarray, dict[str, ParametricFit], tuple[Check, ...]]:
+    """Runs to leave out, the Huber fit of all runs that says so, and a refusal to drop so many."""
     huber = data.fit("five", options.delta)
     out = np.zeros(len(data.loss), bool)
     if options.outliers == "iqr":
         out = screen_iqr(excess(huber, data.N, data.D, data.loss))
     elif options.outliers == "residuals" and options.method == "screened":
         out = screen(huber, data.N, data.D, data.loss)
-    return out, {"huber": huber}
+    if out.mean() <= MOST_DROPPED:
+        return out, {"huber": huber}, ()
+    refusal = Check(
+        "screen-refused",
+        "refuse",
+        f"the screen would leave out {int(out.sum())} of {len(out)} runs: none was left out, and "
+        "the law is the plain Huber fit.",
+        "So many are a sign that the law does not hold for all runs.",
+    )
+    return np.zeros(len(out), bool), {"huber": huber}, (refusal,)
+
+
+def _said_of(data: Data, fit: ParametricFit, choice: str) -> tuple[Check, ...]:
+    """What is said for the record: the form chosen, and effective tokens."""
+    said = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
+    if np.isfinite(data.r_data):
+        message = (
+            f"the law holds in effective tokens: repeated data fades with R_D* = {data.r_data}"
+        )
+        said.append(Check("effective-tokens", "note", f"{message} (Muennighoff et al. 2023)."))
+    return tuple(said)
 
 
 def _refits(data: Data, options: Options) -> dict[str, ParametricFit]:

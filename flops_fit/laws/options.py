@@ -38,6 +38,7 @@ class Options:
         tolerance: Budgets this close (relative) are one.
         num_draws: Bootstrap refits.
         seed: Seed of the bootstrap.
+        unfinished_curves: Use training curves in mid-schedule for the envelope.
     """
 
     method: Method = "screened"
@@ -49,6 +50,7 @@ class Options:
     tolerance: float = 0.1
     num_draws: int = 600
     seed: int = 0
+    unfinished_curves: bool = False
 
     def require_sound(self) -> None:
         """Raise ArgumentError with every option that cannot work."""

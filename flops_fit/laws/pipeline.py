@@ -6,15 +6,20 @@ its witnesses; the checks say where they disagree, and what else is doubtful.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from flops_fit.laws.checks import Check, run_checks
+from flops_fit.errors import FitError
+from flops_fit.laws.check_fits import check_fits
+from flops_fit.laws.check_runs import check_runs, check_seed_noise
+from flops_fit.laws.checks import Check
 from flops_fit.laws.cost import Cost
-from flops_fit.laws.headline import Data, Headline, headline, hull
+from flops_fit.laws.envelope import fit_envelope
+from flops_fit.laws.exclude import exclude_bad
+from flops_fit.laws.headline import Data, headline, hull
 from flops_fit.laws.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.options import Options
 from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
@@ -39,6 +44,9 @@ class Findings:
         backtest: Errors on held-out budgets.
         cost: FLOPs per token.
         choice: Which form the headline has, and why.
+        envelope: The lower envelope of training curves, where curves were given; else empty.
+        envelope_laws: Power laws through it.
+        r_data: R_D* where the law holds in effective tokens, NaN where all data was new.
     """
 
     runs: pd.DataFrame
@@ -52,6 +60,9 @@ class Findings:
     backtest: pd.DataFrame
     cost: Cost
     choice: str = ""
+    envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
+    envelope_laws: PowerLaws | None = None
+    r_data: float = float("nan")
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval: the headline's, widened to hold the five-parameter fit's."""
@@ -65,17 +76,24 @@ class Findings:
         return np.hypot(half, reach * spread.residual_std * level) - half
 
 
-def analyse(runs: pd.DataFrame, options: Options | None = None) -> Findings:
+def analyse(
+    runs: pd.DataFrame,
+    options: Options | None = None,
+    *,
+    curves: pd.DataFrame | None = None,
+) -> Findings:
     """Fit everything.
 
     Args:
         runs: A clean table, as `table.read_runs` gives.
         options: How to fit.
+        curves: Points of training curves: `trial_id num_tokens loss`, and `ended` where known.
 
     Raises:
         FitError: No run has finished.
     """
     options = options or Options()
+    runs = exclude_bad(runs, curves)
     found = headline(runs, options)
     data, fits = found.data, dict(found.fits)
     if found.form:
@@ -96,17 +114,45 @@ def analyse(runs: pd.DataFrame, options: Options | None = None) -> Findings:
         fits=fits,
         spreads=found.spreads,
         intervals=parameter_table(fits.get("headline"), found.spreads),
-        checks=[],
+        checks=list(found.checks),
         backtest=found.backtest,
         cost=data.cost,
         choice=found.choice,
+        r_data=data.r_data,
     )
-    return replace(findings, checks=_checks(findings, found))
+    findings = _with_envelope(findings, curves, options)
+    return replace(findings, checks=_checks(findings, options))
 
 
-def _checks(findings: Findings, found: Headline) -> list[Check]:
-    refusal = [found.refusal] if found.refusal else []
-    return [*refusal, *run_checks(findings, found.data)]
+def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:
+    """The envelope as one more witness; where it cannot be drawn, a check says why."""
+    if curves is None:
+        return findings
+    said = []
+    if options.unfinished_curves:
+        message = "training curves were used in mid-schedule, where losses are too high."
+        said = [Check("unfinished-curves", "warn", message, "Trust the other approaches more.")]
+    sizes = findings.runs[findings.runs["excluded"] == ""].set_index("trial_id")["num_params"]
+    points = curves.assign(
+        num_params=curves["trial_id"].astype(str).map(sizes[~sizes.index.duplicated()])
+    )
+    try:
+        envelope, laws = fit_envelope(
+            points, cost=findings.cost, unfinished=options.unfinished_curves
+        )
+    except FitError as error:
+        said.append(Check("no-envelope", "note", f"{error}.", ""))
+        return replace(findings, checks=[*findings.checks, *said])
+    checks = [*findings.checks, *said]
+    return replace(findings, envelope=envelope, envelope_laws=laws, checks=checks)
+
+
+def _checks(findings: Findings, options: Options) -> list[Check]:
+    checks = [*findings.checks, *check_runs(findings.runs, options.tolerance)]
+    if "headline" in findings.fits:
+        good = findings.runs[findings.runs["excluded"] == ""]
+        checks += check_seed_noise(good, findings.fits["headline"].residual_std)
+    return [*checks, *check_fits(findings, options.tolerance)]
 
 
 def _exclude(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,8 @@
-"""Intervals: delta method with Student's t, wild bootstrap, bootstrap by cluster; the wider wins.
+"""Intervals: delta method with Student's t, wild bootstrap, bootstrap by cluster.
+
+The wider is reported. The wild bootstrap counts as wider from a quarter more on: HC3 and the
+scatter of percentiles alone make it a tenth wider on sound data, and always taking the wider then
+covers 97 to 99 % instead of 95.
 
 * Delta: the covariance s^2 (J'J)^-1 of the least-squares fit, carried to any quantity by finite
   differences, times t with n - p degrees of freedom.
@@ -27,6 +31,7 @@ LEVEL = 0.95
 NUM_DRAWS = 600
 MOST_REFITS = 3000
 CHUNK = 400_000
+HANDICAP = {"wild": 1.25}
 WEBB = np.sqrt([0.5, 1.0, 1.5])
 
 Quantity = Callable[[Array], Array]
@@ -70,9 +75,10 @@ class Spread:
             return self._delta(quantity, level)
         if method is not None:
             return _percentiles(quantity(self.draws[method]), level)
-        ends = [] if "pairs" in self.draws else [self._delta(quantity, level)]
-        ends += [_percentiles(quantity(rows), level) for rows in self.draws.values()]
-        return _widest(ends)
+        ends = {name: _percentiles(quantity(rows), level) for name, rows in self.draws.items()}
+        if "pairs" not in self.draws:
+            ends["delta"] = self._delta(quantity, level)
+        return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
 
     def standard_error(self, quantity: Quantity) -> Array:
         """Standard error of a quantity by the delta method, shape (k,)."""
@@ -242,9 +248,9 @@ def _percentiles(values: Array, level: float) -> tuple[Array, Array]:
     return low, high
 
 
-def _widest(ends: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """For each quantity the interval that is widest."""
+def _widest(ends: list[tuple[Array, Array]], handicaps: list[float]) -> tuple[Array, Array]:
+    """For each quantity the interval that is widest, its width over its handicap."""
     low, high = np.stack([e[0] for e in ends]), np.stack([e[1] for e in ends])
-    pick = (high - low).argmax(axis=0)
+    pick = ((high - low) / np.array(handicaps)[:, None]).argmax(axis=0)
     columns = np.arange(low.shape[1])
     return low[pick, columns], high[pick, columns]

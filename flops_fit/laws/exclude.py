@@ -1,0 +1,72 @@
+"""Runs that tell against themselves, whatever the fit: left out before it, each with its reason.
+
+Read from the columns of the table where they are there: `best_loss` (least held-out loss on the
+way), `warmup_fraction` (share of the run spent warming up), `epochs` or `unique_tokens`,
+`lr_multiplier`; and from training curves, where those are given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+ROSE_BY = 1.2
+LONGEST_WARMUP = 0.25
+MOST_EPOCHS = 16.0
+DIVERGED = "diverged: the loss rose over 1.2 times its best"
+WARMED = "over a quarter of the run was warm-up"
+REPEATED = "saw its data over 16 times"
+TUNED = "another learning rate did better"
+
+
+def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The table with reasons written on runs that tell against themselves.
+
+    Args:
+        runs: A clean table, as `table.read_runs` gives.
+        curves: Points of training curves: `trial_id`, `num_tokens`, `loss`.
+    """
+    runs = runs.copy()
+    best = _best_on_the_way(runs, curves)
+    _mark(runs, runs["loss"].to_numpy(float) > ROSE_BY * np.where(best > 0, best, np.inf), DIVERGED)
+    if "warmup_fraction" in runs:
+        _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
+    if "unique_tokens" not in runs and "epochs" in runs:
+        _mark(runs, _numbers(runs, "epochs") > MOST_EPOCHS, REPEATED)
+    if "lr_multiplier" in runs:
+        _mark(runs, _beaten(runs), TUNED)
+    return runs
+
+
+def epochs(runs: pd.DataFrame) -> np.ndarray:
+    """Times each run saw its data, NaN where that is not known."""
+    if "epochs" in runs:
+        return _numbers(runs, "epochs")
+    if "unique_tokens" in runs:
+        return runs["num_tokens"].to_numpy(float) / _numbers(runs, "unique_tokens")
+    return np.full(len(runs), np.nan)
+
+
+def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndarray:
+    best = _numbers(runs, "best_loss") if "best_loss" in runs else np.full(len(runs), np.nan)
+    if curves is None or "trial_id" not in curves or "loss" not in curves:
+        return best
+    lowest = curves.groupby(curves["trial_id"].astype(str))["loss"].min()
+    return np.fmin(best, runs["trial_id"].map(lowest).to_numpy(float))
+
+
+def _beaten(runs: pd.DataFrame) -> np.ndarray:
+    """Runs of a budget and size for which another multiplier gave a lower loss."""
+    standing = runs["excluded"] == ""
+    place = [runs["compute_budget"], runs["size"].astype(str), runs["num_params"]]
+    lowest = runs["loss"].where(standing).groupby(place).transform("min")
+    several = runs["lr_multiplier"].groupby(place).transform("nunique") > 1
+    return (several & (runs["loss"] > lowest)).to_numpy(bool)
+
+
+def _mark(runs: pd.DataFrame, bad: np.ndarray, reason: str) -> None:
+    runs.loc[bad & (runs["excluded"] == "").to_numpy(), "excluded"] = reason
+
+
+def _numbers(runs: pd.DataFrame, column: str) -> np.ndarray:
+    return pd.to_numeric(runs[column], errors="coerce").to_numpy(float)
