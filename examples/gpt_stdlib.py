@@ -4,6 +4,8 @@ Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the
 and nothing is trained twice.
 """
 
+import logging
+
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
@@ -13,6 +15,8 @@ BUDGETS = [2e10, 5e10, 1.2e11, 3e11]  # FLOPs
 
 def main() -> None:
     """Run the sweep and print what it found."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("flops_fit").setLevel(logging.INFO)
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",

@@ -27,9 +27,10 @@ def analyze_ledger(
     meta = tracking.read_meta(ledger)
     runs = tracking.fetch_runs(ledger, meta.get("setting"))
     if not any(run.state == "complete" for run in runs):
+        reasons = "; ".join(sorted({run.excluded for run in runs})[:3]) or "none was started"
         raise NoRunsError(
-            f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished; run "
-            "find_optimal(...) again to go on"
+            f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished "
+            f"({reasons}); call find_optimal(...) again to go on"
         )
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
     _log(ledger, result)

@@ -95,7 +95,13 @@ def find_optimal(
         setting=planned.plan.setting,
         params=_run_params(planned),
     )
-    run_sweep(job, workers=workers, executor=executor, source=planned.source)
+    run_sweep(
+        job,
+        workers=workers,
+        executor=executor,
+        source=planned.source,
+        said_first=repr(planned.plan),
+    )
     build = None if sizes is not None else planned.finder.nearest
     return analyze_ledger(ledger, build_size=build)
 

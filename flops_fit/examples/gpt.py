@@ -84,7 +84,7 @@ class GPT(nn.Module):
         A fixed std of 0.02 starts widths of 8 to 64 near zero, where short runs lose much of
         their tokens to leaving it: that bends the law.
         """
-        residual: list[nn.Parameter] = []
+        residual: list[torch.Tensor] = []
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)

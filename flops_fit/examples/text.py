@@ -21,7 +21,7 @@ class TextWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, data: np.ndarray, context: int = 128) -> None:
         self.context = context
-        count = (len(data) - 1) // context
+        count = max(0, len(data) - 1) // context
         self._inputs = torch.from_numpy(data[: count * context].copy()).view(count, context)
         self._targets = torch.from_numpy(data[1 : count * context + 1].copy()).view(count, context)
 

@@ -44,7 +44,7 @@ class Progress:
             unit="FLOP",
             unit_scale=True,
             desc="sweep",
-            disable=None if hasattr(sys.stderr, "isatty") else True,
+            disable=not _watched(),
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}FLOPs "
             "[{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
@@ -65,4 +65,15 @@ class Progress:
         self._ended.add(event.trial_id)
         text = f"[{len(self._ended)}/{self._num_trials}] {event.label}: {event.state}"
         text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
-        self._bar.write(text, file=sys.stderr) if not self._bar.disable else _LOG.info(text)
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print above the bar where somebody watches; log where nobody does."""
+        if self._bar.disable:
+            _LOG.info(text)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

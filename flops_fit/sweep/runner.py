@@ -14,6 +14,7 @@ import os
 import platform
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import cloudpickle
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, SweepError
+from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.data import Source
@@ -71,29 +72,20 @@ class Job:
         return f"{self.ledger.name} {self.setting}"
 
 
-Train = Callable[[Task, Source, Trial, Recipe, Report], Outcome]
-
-
-def work(
-    job: Job, listener: Listener, source: Source | None = None, train_trial: Train = train
-) -> None:
+def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     """Be a worker: claim, train, record, until no trial waits.
 
     Args:
         job: What to work on.
         listener: Told how far each trial is.
         source: The data, where it is already open.
-        train_trial: Trains one trial.
     """
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
     wanted = {trial.trial_id for trial in job.trials}
     with at_work() as owner:
         dispatch.work_through(
-            study,
-            wanted,
-            owner,
-            lambda trial: _run_trial(job, source, trial, owner, listener, train_trial),
+            study, wanted, owner, lambda trial: _run_trial(job, source, trial, owner, listener)
         )
 
 
@@ -103,36 +95,66 @@ def run_sweep(
     workers: int | str = 1,
     executor: Any = None,
     source: Source | None = None,
-    train_trial: Train = train,
-) -> list[Run]:
-    """Run what is missing of a job's trials; returns a run per trial of its setting.
+    said_first: str = "",
+) -> None:
+    """Run what is missing of a job's trials.
+
+    Args:
+        job: What to run.
+        workers: Worker processes; 1 is this process, "auto" one per GPU or core.
+        executor: Anything with `submit()`, to run the workers elsewhere.
+        source: The data, where it is already open.
+        said_first: Printed before anything trains, if anything is to be trained.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, once all is recorded; says how to go on.
         SweepError: If workers die again and again.
     """
+    failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
+    missing = _missing(job, failed_before)
+    if not missing:
+        return
     with _stated(job.ledger), _progress(job) as progress:
-        failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
-        for attempt in range(_ATTEMPTS + 1):
-            missing = _missing(job, failed_before)
-            if not missing:
-                return _fetch(job)
-            if attempt == _ATTEMPTS:
-                break
+        progress.say(said_first)
+        for _ in range(_ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
             _release_dead(job, study)
             dispatch.enqueue(study, missing)
-            _start_workers(job, len(missing), workers, executor, source, train_trial, progress)
+            try:
+                _start_workers(job, len(missing), workers, executor, source, progress)
+            except KeyboardInterrupt:
+                progress.say(_how_to_go_on(job))
+                raise
             _wait_for_others(job, study)
-    raise SweepError(
-        f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
-        "memory?). What has finished is kept; call again to go on"
+            missing = _missing(job, failed_before)
+            if not missing:
+                _warn_of_failures(job)
+                return
+        raise SweepError(
+            f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
+            "memory?). What has finished is kept; call again to go on"
+        )
+
+
+def _how_to_go_on(job: Job) -> str:
+    left = len(_missing(job, set()))
+    return (
+        f"Stopped: {len(job.trials) - left} of {len(job.trials)} trials are done and kept in "
+        f"{tracking.without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
     )
 
 
-def failed_runs(runs: list[Run]) -> list[Run]:
-    """The runs that failed."""
-    return [run for run in runs if run.state == "failed"]
+def _warn_of_failures(job: Job) -> None:
+    planned = {trial.trial_id for trial in job.trials}
+    bad = [run for run in _fetch(job) if run.trial_id in planned and run.state != "complete"]
+    if bad:
+        lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
+        warnings.warn(
+            f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
+            "failed ones are tried again by the next call:\n  " + "\n  ".join(lines),
+            FlopsFitWarning,
+            stacklevel=3,
+        )
 
 
 def _start_workers(
@@ -141,7 +163,6 @@ def _start_workers(
     workers: int | str,
     executor: Any,
     source: Source | None,
-    train_trial: Train,
     listener: Listener,
 ) -> None:
     count = min(count_workers(workers), num_missing)
@@ -150,7 +171,7 @@ def _start_workers(
         for future in [executor.submit(work_remotely, payload) for _ in range(count)]:
             future.result()
     elif count == 1:
-        work(job, listener, source, train_trial)
+        work(job, listener, source)
     else:
         run_in_processes(cloudpickle.dumps((work, job)), count, listener)
 
@@ -175,7 +196,6 @@ def _run_trial(
     trial: Trial,
     owner: str,
     listener: Listener,
-    train_trial: Train,
 ) -> float:
     """Train and record one trial; whatever happens, its run is closed with its reason."""
     run_id = tracking.start_run(job.ledger, trial, job.setting, {**job.params, **_here()}, owner)
@@ -184,7 +204,7 @@ def _run_trial(
     try:
         with CurveWriter(job.ledger, run_id) as curve:
             report = _reporter(job, event, curve, listener)
-            outcome = train_trial(job.task, source, trial, job.recipe, report)
+            outcome = train(job.task, source, trial, job.recipe, report)
         _record(job.ledger, run_id, trial, outcome)
     except DivergedError as error:
         tracking.close_run(job.ledger, run_id, "diverged", str(error))

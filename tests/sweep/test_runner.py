@@ -1,0 +1,253 @@
+"""The sweep as a whole, with a planted law in place of training, and with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import flops_fit
+from flops_fit import tracking
+from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.sweep import runner
+from flops_fit.sweep.train import Outcome, Point
+
+BUDGETS = [1e10, 3e10, 1e11, 3e11]
+LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
+
+
+class Net(nn.Module):
+    """A two-layer perceptron, sized by its width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def data(count: int = 400) -> TensorDataset:
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x[:, 0] > 0).long())
+
+
+def sweep(folder: Path, budgets: list[float] = BUDGETS, **options: object) -> flops_fit.Result:
+    settings = {
+        "recipe": flops_fit.Recipe(max_epochs=1e9),
+        "name": "planted",
+        "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+        **options,
+    }
+    return flops_fit.find_optimal(
+        Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy,
+        compute_budgets=budgets, **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class Planted:
+    """A trainer that draws losses from a law and counts what it trained."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+
+    def __call__(self, task, source, trial, recipe, report):
+        self.trained.append(trial.trial_id)
+        report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
+        loss = float(LAW.loss(trial.num_params, trial.num_tokens))
+        return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
+    trainer = Planted()
+    monkeypatch.setattr(runner, "train", trainer)
+    return trainer
+
+
+def true_optimum(result: flops_fit.Result, budget: float) -> tuple[float, float]:
+    """N_opt and L_opt by brute force on the measured cost curve (FLOPs per token against N)."""
+    runs = result.runs.sort_values("num_params")
+    N = np.geomspace(runs["num_params"].min(), runs["num_params"].max(), 200_001)
+    per_token = (runs["flops"] / runs["num_tokens"]).to_numpy(float)
+    cost = np.exp(
+        np.interp(np.log(N), np.log(runs["num_params"].to_numpy(float)), np.log(per_token))
+    )
+    loss = LAW.loss(N, budget / cost)
+    best = int(np.argmin(loss))
+    return float(N[best]), float(loss[best])
+
+
+def test_a_planted_law_comes_back_within_one_per_cent(tmp_path, planted):
+    result = sweep(tmp_path)
+    for name in ("E", "A", "B", "alpha", "beta"):
+        assert getattr(result.law, name) == pytest.approx(getattr(LAW, name), rel=0.01)
+    for budget in BUDGETS:
+        N, loss = true_optimum(result, budget)
+        predicted = result.predict(budget)
+        assert predicted.num_params == pytest.approx(N, rel=0.01)
+        assert predicted.loss == pytest.approx(loss, rel=0.01)
+    assert isinstance(result.predict(3e13).size, int)
+
+
+def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(tmp_path, planted):
+    first = sweep(tmp_path, BUDGETS[:3])
+    count = len(planted.trained)
+    assert count == len(first.runs) == len(set(planted.trained))
+    sweep(tmp_path, BUDGETS[:3])
+    assert len(planted.trained) == count
+    longer = sweep(tmp_path, BUDGETS)
+    assert len(longer.runs) == len(planted.trained) == len(set(planted.trained))
+    fewer = sweep(tmp_path, BUDGETS[:3])
+    assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
+
+
+def test_another_recipe_is_another_setting_and_is_not_mixed_in(tmp_path, planted):
+    one = sweep(tmp_path, BUDGETS[:3])
+    other = sweep(tmp_path, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+    assert not set(one.runs["trial_id"]) & set(other.runs["trial_id"])
+    assert len(planted.trained) == len(one.runs) + len(other.runs)
+
+
+def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
+    tmp_path, planted, monkeypatch, caplog
+):
+    def interrupted(task, source, trial, recipe, report):
+        if len(planted.trained) == 5:
+            raise KeyboardInterrupt
+        return planted(task, source, trial, recipe, report)
+
+    monkeypatch.setattr(runner, "train", interrupted)
+    caplog.set_level("INFO", "flops_fit")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path)
+    assert "Stopped: 5 of" in caplog.text
+    assert "The same call goes on" in caplog.text
+    monkeypatch.setattr(runner, "train", planted)
+    result = sweep(tmp_path)
+    assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
+    assert set(result.runs["state"]) == {"complete"}
+
+
+def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
+    tmp_path, planted, monkeypatch
+):
+    def faulty(task, source, trial, recipe, report):
+        if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 0):
+            raise RuntimeError("a broken disk")
+        if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 1):
+            raise DivergedError("the training loss is nan at step 7", 7)
+        return planted(task, source, trial, recipe, report)
+
+    monkeypatch.setattr(runner, "train", faulty)
+    with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
+        result = sweep(tmp_path)
+    bad = result.runs[result.runs["state"] != "complete"].set_index("state")
+    assert "a broken disk" in bad.loc["failed", "excluded"]
+    assert "nan at step 7" in bad.loc["diverged", "excluded"]
+    monkeypatch.setattr(runner, "train", planted)
+    with pytest.warns(FlopsFitWarning, match="1 of .* trials have no loss"):
+        again = sweep(tmp_path)
+    assert sorted(set(again.runs["state"])) == ["complete", "diverged"]
+    assert len(planted.trained) == len(set(planted.trained))
+
+
+def test_a_sweep_where_all_fail_says_why(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a broken disk")
+
+    monkeypatch.setattr(runner, "train", broken)
+    with (
+        pytest.warns(FlopsFitWarning, match="have no loss"),
+        pytest.raises(NoRunsError, match="a broken disk"),
+    ):
+        sweep(tmp_path)
+
+
+def test_analyze_answers_from_the_store_alone(tmp_path, planted):
+    result = sweep(tmp_path)
+    again = flops_fit.analyze("planted", f"sqlite:///{tmp_path}/mlflow.db")
+    assert again.law == result.law
+    columns = ["compute_budget", "num_params", "loss"]
+    assert again.chinchilla_table()[columns].equals(result.chinchilla_table()[columns])
+
+
+def test_an_executor_gets_the_workers(tmp_path):
+    with ProcessPoolExecutor(2, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
+        result = real_sweep(tmp_path, executor=pool, workers=2)
+    assert set(result.runs["state"]) == {"complete"}
+
+
+def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
+    """Real training of twelve tiny trials."""
+    return sweep(
+        folder, [1e5, 2e5, 4e5], sizes=[2, 4, 8, 16],
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
+    )  # fmt: skip
+
+
+def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
+    alone = real_sweep(tmp_path / "one").runs.set_index("trial_id")
+    shared = real_sweep(tmp_path / "two", workers=2).runs.set_index("trial_id")
+    assert sorted(shared.index) == sorted(alone.index)
+    np.testing.assert_allclose(shared["loss"], alone.loc[shared.index, "loss"], rtol=1e-5)
+    ledger = tracking.find_ledger("planted", f"sqlite:///{tmp_path}/two/mlflow.db")
+    assert len(list(tracking._children(ledger))) == len(alone)  # none was run twice
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_runner
+test_runner.real_sweep(Path({folder!r}), workers={workers})
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path, workers, sign):
+    whole = real_sweep(tmp_path / "whole").chinchilla_table()
+    folder = tmp_path / "killed"
+    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), workers=workers)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for_runs(folder, 3, process)
+    os.kill(process.pid, sign)
+    process.wait(60)
+    resumed = real_sweep(folder)
+    np.testing.assert_allclose(
+        resumed.chinchilla_table()[["num_params", "loss"]].astype(float),
+        whole[["num_params", "loss"]].astype(float),
+        rtol=1e-4,
+    )
+    ledger = tracking.find_ledger("planted", f"sqlite:///{folder}/mlflow.db")
+    done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
+    assert len(done) == len(resumed.runs)
+
+
+def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Until some trials have finished, so that the kill comes in mid-sweep."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "mlflow.db").exists():
+            try:
+                runs = tracking.fetch_runs(tracking.find_ledger("planted", uri))
+            except flops_fit.FlopsFitError:
+                runs = []
+            if sum(run.state == "complete" for run in runs) >= count:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the sweep ended before it could be killed: exit code {process.poll()}")
