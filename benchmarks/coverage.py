@@ -56,9 +56,9 @@ def one_sweep(law: ParametricLaw, budgets: Array, sizes: int, noise: float, seed
     found = headline(read_runs(runs)[0], Options(num_draws=400, seed=seed))
     C = np.array([budgets[-1] * BEYOND])
     low, high = found.interval(lambda laws: quantities(laws, C, law))
-    fit = found.fits[found.form]
-    value = quantities(fit.law.row, C, law)[0]
-    return Sweep(value, low, high, found.form == "tied", int(found.out.sum()))
+    form = found.form or "five"
+    value = quantities(found.fits[form].law.row, C, law)[0]
+    return Sweep(value, low, high, form == "tied", int(found.out.sum()))
 
 
 def one_cell(name: str, noise: float, design: tuple[int, int], sweeps: int) -> dict[str, object]:

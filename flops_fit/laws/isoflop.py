@@ -2,8 +2,9 @@
 
 Approach 2 of Hoffmann et al. (2022, section 3.2): a parabola in ln N through the losses of one
 budget, its minimum, and power laws through the minima (`power`). The vertex of a parabola is biased
-where alpha and beta differ and the row is wide (Czech et al. 2026); a cubic, from seven runs up, is
-less so. A row without an interior, convex, visible minimum is refused, with the reason.
+where alpha and beta differ and the row is wide (Czech et al. 2026), so of a row over a decade and a
+half only the runs within .75 decades of its minimum are used; a cubic, from seven runs up, is less
+biased. A row without an interior, convex, visible minimum is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ Curve = Literal["parabola", "cubic"]
 TOLERANCE = 0.1
 CUBIC_FROM = 7
 LEAST_RUNS = 4
+WINDOW = 0.75 * np.log(10) * 1.001
 CURVATURE_SIGMAS = 3.0
 DEPTH_REFUSED, DEPTH_WARNED = 2.0, 5.0
 NAN = float("nan")
@@ -79,6 +81,11 @@ class _Row:
     @property
     def z(self) -> Array:
         return (self.x - self.centre) / self.scale
+
+    @property
+    def padded(self) -> Array:
+        """Four coefficients, the last zero for a parabola."""
+        return np.concatenate([self.coefs, np.zeros(3 - self.degree)])
 
     @property
     def dof(self) -> int:
@@ -165,7 +172,7 @@ def fit_power_laws(optima: pd.DataFrame) -> PowerLaws:
 
 def refuse_approach(optima: pd.DataFrame) -> str:
     """Why no power law may be drawn through the optima; empty where one may."""
-    edges = int((~optima["interior"].astype(bool) & np.isfinite(optima["c2"])).sum())
+    edges = int(optima["refused"].str.contains("edge", regex=False).sum())
     if edges * 3 > len(optima):
         return f"the minimum lies at the edge of its row for {edges} of {len(optima)} budgets"
     standing = int((optima["refused"] == "").sum())
@@ -179,8 +186,24 @@ def _power(C: Array, y: pd.Series) -> PowerLaw:
 
 
 def _fit_row(C: Array, N: Array, loss: Array, kind: Curve) -> _Row:
+    """The curve of one budget, through the runs around its minimum."""
     x = np.log(N)
-    sizes = len(np.unique(np.round(x, 9)))
+    middle = float(x[loss.argmin()])
+    row = _curve_through(C, x, loss, kind)
+    for _ in range(2):
+        near = np.abs(x - middle) <= WINDOW
+        if np.ptp(x) <= 2 * WINDOW or _num_sizes(x[near]) < LEAST_RUNS + 1:
+            return row
+        row = _curve_through(C[near], x[near], loss[near], kind)
+        z = _vertex(row.padded)
+        if z is None or not row.z.min() < z < row.z.max():
+            return row
+        middle = row.centre + row.scale * z
+    return row
+
+
+def _curve_through(C: Array, x: Array, loss: Array, kind: Curve) -> _Row:
+    sizes = _num_sizes(x)
     degree = 3 if kind == "cubic" and sizes >= CUBIC_FROM else 2
     centre = float(x.mean())
     scale = float(np.abs(x - centre).max()) or 1.0
@@ -194,29 +217,37 @@ def _fit_row(C: Array, N: Array, loss: Array, kind: Curve) -> _Row:
     return _Row(_middle(C), x, loss, centre, scale, degree, coefs, inverse)
 
 
+def _num_sizes(x: Array) -> int:
+    return len(np.unique(np.round(x, 9)))
+
+
 def _middle(C: Array) -> float:
     """The budget itself where all agree; their geometric mean otherwise."""
     return float(C[0]) if (C == C[0]).all() else float(np.exp(np.log(C).mean()))
 
 
 def _pooled_noise(rows: list[_Row]) -> tuple[float, int]:
-    """Residual standard deviation over all rows, relative to the loss, and its freedom."""
-    fitted = [row for row in rows if np.isfinite(row.coefs[0])]
-    dof = sum(row.dof for row in fitted)
-    if dof < 1:
+    """Residual standard deviation, relative to the loss, and its freedom, over all rows.
+
+    The median over rows (over that of chi squared), so that one row the curve does not fit leaves
+    the others' noise alone.
+    """
+    fitted = [row for row in rows if np.isfinite(row.coefs[0]) and row.dof > 0]
+    if not fitted:
         return NAN, 0
-    total = sum(float((row.residuals**2).sum()) / float(row.loss.mean()) ** 2 for row in fitted)
-    return float(np.sqrt(total / dof)), dof
+    own = [
+        float((row.residuals**2).sum()) / float(row.loss.mean()) ** 2 / stats.chi2.median(row.dof)
+        for row in fitted
+    ]
+    return float(np.sqrt(np.median(own))), sum(row.dof for row in fitted)
 
 
 def _optimum(row: _Row, sigma: float, dof: int, cost: Cost) -> dict[str, Any]:
     noise = sigma * abs(float(row.loss.mean()))
-    c = np.zeros(4)
-    c[: row.degree + 1] = row.coefs
+    c = row.padded
     base = _base(row, c, noise)
     if not np.isfinite(c).all():
-        sizes = len(np.unique(np.round(row.x, 9)))
-        return {**base, "refused": f"{sizes} sizes, a curve needs {LEAST_RUNS}"}
+        return {**base, "refused": f"{_num_sizes(row.x)} sizes, a curve needs {LEAST_RUNS}"}
     z = _vertex(c)
     shaky = _refuse_curvature(row, c, noise, z)
     if shaky or z is None:

@@ -25,7 +25,7 @@ from flops_fit.laws.options import Options
 from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
 from flops_fit.laws.power import PowerLaws
 from flops_fit.laws.solver import Array, Space
-from flops_fit.laws.uncertainty import Quantity, Spread
+from flops_fit.laws.uncertainty import Quantity, Spread, log_parameters
 
 
 @dataclass(frozen=True)
@@ -169,22 +169,16 @@ def _witnesses(data: Data) -> dict[str, ParametricFit]:
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
-def parameters(laws: Array) -> Array:
-    """E, ln A, ln B, alpha, beta and a of each law, shape (S, 6)."""
-    a = laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5])
-    return np.hstack([laws, a])
-
-
 def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> pd.DataFrame:
     """Value, 95 % interval and standard error of E, A, B, alpha, beta and a."""
     names = ["E", "A", "B", "alpha", "beta", "a"]
     columns = ["value", "low", "high", "standard_error"]
     if fit is None or not spreads:
         return pd.DataFrame(np.nan, index=names, columns=columns)
-    low, high = hull(spreads, parameters)
+    low, high = hull(spreads, log_parameters)
     law = fit.law
     value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.a])
-    error = spreads[-1].standard_error(parameters)
+    error = spreads[-1].standard_error(log_parameters)
     with np.errstate(over="ignore"):
         low[1:3], high[1:3], error[1:3] = (
             np.exp(low[1:3]),

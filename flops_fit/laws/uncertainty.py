@@ -92,6 +92,12 @@ class Spread:
         return middle - half, middle + half
 
 
+def log_parameters(laws: Array) -> Array:
+    """E, ln A, ln B, alpha, beta and a = beta / (alpha + beta) of each law, shape (S, 6)."""
+    a = laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5])
+    return np.hstack([laws, a])
+
+
 def measure_spread(
     fit: ParametricFit,
     N: Array,
