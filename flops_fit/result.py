@@ -279,9 +279,10 @@ class Result:
                 return RepetitionLaw(law).capped(laws, C, cost, unique_tokens)
             return predict.optimum(laws, C, cost)
 
-        middle = path(law.row)
-        low, high = self.findings.interval(lambda laws: np.hstack(path(laws)))
-        noise = self.findings.noise_around(low, high, len(C))
+        with np.errstate(all="ignore"):
+            middle = path(law.row)
+            low, high = self.findings.interval(lambda laws: np.hstack(path(laws)))
+            noise = self.findings.noise_around(low, high, len(C))
         return _band_frame(C, np.hstack(middle)[0], low, high, noise)
 
     def _band_of_power_laws(self, C: Array, *, plain: bool) -> pd.DataFrame:
@@ -403,7 +404,8 @@ def fit(
     )
     options.require_sound()
     table, notes = read_runs(runs)
-    findings = analyse(table, options, curves=curves)
+    with np.errstate(all="ignore"):
+        findings = analyse(table, options, curves=curves)
     said = [Check("assumed", "note", note) for note in notes]
     findings = replace(findings, checks=[*findings.checks, *said])
     kept = {"name": name, **({k: str(v) for k, v in meta.items()} if meta else {})}

@@ -97,7 +97,7 @@ def check_separable(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
         message = f"{', '.join(others)} lie at a bound of the search."
         checks.append(Check("exponent-at-bound", "warn", message, advice))
     low = _cell(intervals, "E", "low")
-    open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E
+    open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
     if fit.condition > ILL_CONDITIONED or open_ended:
         said = f"condition number {fit.condition:.2g}, interval of E from "
         said += f"{low:.3g} to {_cell(intervals, 'E', 'high'):.3g}"

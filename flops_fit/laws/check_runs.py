@@ -17,6 +17,7 @@ FEW_STEPS = 200
 ROUNDED = 0.01
 DROPPED = 0.10
 SEED_RATIO = 1.5
+SAME = 1e-9
 
 
 def check_runs(runs: pd.DataFrame, tolerance: float) -> list[Check]:
@@ -163,7 +164,7 @@ def check_seed_noise(good: pd.DataFrame, residual_std: float) -> list[Check]:
         return []
     spread = loss - loss.groupby(key).transform("mean")
     sigma = float(np.sqrt((spread[several] ** 2).sum() / dof))
-    if not residual_std > SEED_RATIO * sigma:
+    if not residual_std > SEED_RATIO * sigma or sigma < SAME:
         return []
     message = f"residuals of {residual_std:.2g} are {residual_std / sigma:.1f} times seed noise."
     advice = "Something besides N and D moves the loss: learning rate, batch, repeated data."

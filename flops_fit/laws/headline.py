@@ -32,6 +32,7 @@ from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread, pairs_s
 
 LEAST_RUNS = 8
 MOST_DROPPED = 0.2
+WIDEST_LOSS = 1e4
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,17 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
     """
     data = _data(runs, options)
     refusal = refuse_parametric(data)
-    if refusal:
-        return Headline(data, np.zeros(len(data.loss), bool), checks=(refusal,))
+    try:
+        if refusal is None:
+            return _fit(data, options)
+    except (np.linalg.LinAlgError, FitError) as error:
+        advice = "Look for numbers in a wrong unit or column."
+        refusal = Check("fit-failed", "refuse", f"the parametric fit broke down: {error}.", advice)
+    return Headline(data, np.zeros(len(data.loss), bool), checks=(refusal,))
+
+
+def _fit(data: Data, options: Options) -> Headline:
+    """Everything after the reading of the data."""
     out, fits, checks = _first_fits(data, options)
     if checks:
         options = replace(options, method="huber")
@@ -147,7 +157,14 @@ def refuse_parametric(data: Data) -> Check | None:
             f"{n} finished runs; the parametric law needs {LEAST_RUNS}.",
             "Add budgets or sizes.",
         )
-    x, y = np.log(data.N), np.log(data.D)
+    x, y, loss = np.log(data.N), np.log(data.D), np.abs(data.loss)
+    if not loss.max() < WIDEST_LOSS * loss[loss > 0].min(initial=np.inf):
+        return Check(
+            "odd-losses",
+            "refuse",
+            f"losses from {data.loss.min():.3g} to {data.loss.max():.3g}: no law fits them all.",
+            "Look for diverged runs, and for losses in different units.",
+        )
     if min(np.ptp(x), np.ptp(y)) < 0.05 or np.ptp(y - x) < 0.05:
         return Check(
             "one-direction",

@@ -212,7 +212,7 @@ def _curve_through(C: Array, x: Array, loss: Array, kind: Curve) -> _Row:
         inverse = np.full((degree + 1, degree + 1), NAN)
         return _Row(_middle(C), x, loss, centre, scale, degree, nothing, inverse)
     V = np.vander((x - centre) / scale, degree + 1, increasing=True)
-    inverse = np.asarray(np.linalg.inv(V.T @ V), float)
+    inverse = np.asarray(np.linalg.pinv(V.T @ V), float)
     coefs = np.asarray(np.linalg.lstsq(V, loss, rcond=None)[0], float)
     return _Row(_middle(C), x, loss, centre, scale, degree, coefs, inverse)
 

@@ -32,6 +32,7 @@ from flops_fit.laws.solver import (
 from flops_fit.laws.start import grid_starts
 
 Form = Literal["five", "tied"]
+Centre = tuple[float, float, float, float]
 NAMES = ("E", "A", "B", "alpha", "beta")
 AGREE_WITHIN = 1e-6
 MANY_STARTS, FEW_STARTS = 12, 3
@@ -126,7 +127,8 @@ class ParametricFit:
         condition: Condition number of the scaled Jacobian: over 1e3 the five parameters are not
             separable on these data, though the exponents' ratio may be.
         theta: (e, a, b, alpha, beta) in centred logarithms.
-        centre: (mean ln N, mean ln D, mean ln L) the data were centred by.
+        centre: (mean ln N, mean ln D, mean ln L, offset) the data were centred by; the offset was
+            added to losses that are not all positive, and is not in the law.
     """
 
     law: ParametricLaw
@@ -143,7 +145,7 @@ class ParametricFit:
     at_bound: tuple[str, ...]
     condition: float
     theta: tuple[float, ...]
-    centre: tuple[float, float, float]
+    centre: Centre
 
     @property
     def num_free(self) -> int:
@@ -220,28 +222,34 @@ def centred(
     form: Form = "five",
     space: Space = "log",
     delta: float | None = None,
-) -> tuple[Problem, tuple[float, float, float]]:
-    """The problem in centred logarithms, and (mean ln N, mean ln D, mean ln L)."""
+) -> tuple[Problem, Centre]:
+    """The problem in centred logarithms, and what it was centred by.
+
+    Losses that are not all positive are lifted until they are: in linear space, the only one they
+    can be fitted in, that moves E and nothing else.
+    """
     x, y = np.log(N), np.log(D)
-    scale = np.log(loss).mean() if (loss > 0).all() else np.log(np.abs(loss).mean())
-    centre = (float(x.mean()), float(y.mean()), float(scale))
+    offset = 0.0 if (loss > 0).all() else float(np.ptp(loss) - loss.min()) or 1.0
+    loss = loss + offset
+    scale = np.log(loss).mean()
+    centre = (float(x.mean()), float(y.mean()), float(scale), offset)
     ties = FREE if form == "five" else TIED
     scaled = loss / np.exp(scale)
     return Problem(x - centre[0], y - centre[1], scaled, space, delta, ties), centre
 
 
-def restart(fit: ParametricFit, centre: tuple[float, float, float]) -> Array:
+def restart(fit: ParametricFit, centre: Centre) -> Array:
     """The end of one fit as a start for data centred elsewhere, shape (1, 5)."""
     e, a, b, alpha, beta = fit.theta
-    x, y, scale = (new - old for new, old in zip(centre, fit.centre, strict=True))
+    x, y, scale, _ = (new - old for new, old in zip(centre, fit.centre, strict=True))
     return np.array([[e - scale, a - scale - alpha * x, b - scale - beta * y, alpha, beta]])
 
 
-def natural(theta: Array, centre: tuple[float, float, float]) -> Array:
+def natural(theta: Array, centre: Centre) -> Array:
     """Rows (E, ln A, ln B, alpha, beta) from rows in centred logarithms."""
     e, a, b, alpha, beta = theta.T
-    mx, my, scale = centre
-    E = np.exp(e + scale)
+    mx, my, scale, offset = centre
+    E = np.exp(e + scale) - offset
     return np.stack([E, a + scale + alpha * mx, b + scale + beta * my, alpha, beta], axis=1)
 
 
@@ -256,7 +264,7 @@ def _describe(
     problem: Problem,
     found: Solution,
     best: int,
-    centre: tuple[float, float, float],
+    centre: Centre,
     form: Form,
     cost: Cost,
 ) -> ParametricFit:

@@ -70,9 +70,11 @@ class Findings:
 
     def noise_around(self, low: Array, high: Array, k: int) -> Array:
         """What one run's own noise adds to half an interval of the last k losses, shape (k,)."""
-        spread = self.spreads[0]
+        spread, fit = self.spreads[0], self.fits["headline"]
         reach = float(stats.t.ppf(0.975, max(spread.dof, 1)))
         half, level = (high[-k:] - low[-k:]) / 2, np.abs(high[-k:] + low[-k:]) / 2
+        if fit.space == "linear":
+            level = np.full(k, np.exp(fit.centre[2]))
         return np.hypot(half, reach * spread.residual_std * level) - half
 
 
@@ -185,5 +187,6 @@ def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> p
             np.exp(high[1:3]),
             error[1:3] * value[1:3],
         )
-    low[0] = max(low[0], 0.0)
+    if fit.centre[3] == 0:
+        low[0] = max(low[0], 0.0)
     return pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)

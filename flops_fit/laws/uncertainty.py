@@ -191,7 +191,7 @@ def _factor(J: Array) -> tuple[Array, Array]:
 
 def _to_natural(fit: ParametricFit) -> Array:
     """Derivatives of (E, ln A, ln B, alpha, beta) by the centred parameters, shape (5, 5)."""
-    mx, my, scale = fit.centre
+    mx, my, scale, _ = fit.centre
     T = np.eye(5)
     T[0, 0] = np.exp(fit.theta[0] + scale)
     T[1, 3], T[2, 4] = mx, my

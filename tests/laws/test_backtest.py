@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from flops_fit.laws.backtest import backtest, choose_form, tied_test
+from flops_fit.laws.parametric import fit_parametric
+
+
+def held_out(runs):
+    N, D, loss, C = (
+        runs[c].to_numpy(float) for c in ("num_params", "num_tokens", "loss", "compute_budget")
+    )
+    fits = {form: fit_parametric(N, D, loss, form=form) for form in ("five", "tied")}
+    return backtest(N, D, loss, C, fits), fits
+
+
+def test_noise_free_law_is_foretold(sweep):
+    table, _ = held_out(sweep())
+    assert (table.query("form == 'five'")["loss_rmse"] < 1e-8).all()
+    assert (table.query("form == 'five'")["num_params_error"].abs() < 0.05).all()
+
+
+def test_held_out_budgets_take_no_part(sweep):
+    runs = sweep(noise=0.003)
+    table, _ = held_out(runs)
+    top = table[table["num_held_out"] == 7].query("form == 'five'").iloc[0]
+    train = runs[runs["compute_budget"] < runs["compute_budget"].max()]
+    held = runs[runs["compute_budget"] == runs["compute_budget"].max()]
+    fit = fit_parametric(train["num_params"], train["num_tokens"], train["loss"])
+    error = np.log(fit.law.loss(held["num_params"], held["num_tokens"]) / held["loss"])
+    assert top["loss_rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+    assert top["loss_bias"] == pytest.approx(error.mean(), rel=1e-3)
+    assert sorted(table["num_held_out"].unique()) == [7, 14]
+
+
+def test_ratio_stays_below_its_limit_under_a_right_law(sweep):
+    ratios = [held_out(sweep(noise=0.003, seed=s))[0]["ratio"].iloc[0] for s in range(60)]
+    assert np.quantile(ratios, 0.9) < 2.2
+
+
+def test_symmetric_law_may_be_tied_and_an_asymmetric_may_not(sweep):
+    forms = {
+        name: [choose_form(*_judged(sweep(name, noise=0.003, seed=s)))[0] for s in range(20)]
+        for name in ("symmetric", "asymmetric")
+    }
+    assert "tied" in forms["symmetric"]
+    assert "tied" not in forms["asymmetric"]
+
+
+def test_runs_without_rows_hold_out_the_largest(sweep):
+    rng = np.random.default_rng(0)
+    runs = sweep()
+    N, D = np.exp(rng.uniform(11, 14, 60)), np.exp(rng.uniform(14, 17, 60))
+    law = fit_parametric(runs["num_params"], runs["num_tokens"], runs["loss"]).law
+    fits = {"five": fit_parametric(N, D, law.loss(N, D))}
+    table = backtest(N, D, law.loss(N, D), 6 * N * D, fits)
+    assert table["num_held_out"].tolist() == [8, 15]
+    assert (table["loss_rmse"] < 1e-7).all()
+
+
+def test_f_statistic_grows_with_asymmetry(sweep):
+    _, close = held_out(sweep("symmetric", noise=0.003))
+    _, apart = held_out(sweep("asymmetric", noise=0.003))
+    assert tied_test(close["five"], close["tied"]) < 8 < tied_test(apart["five"], apart["tied"])
+
+
+def _judged(runs):
+    table, fits = held_out(runs)
+    return table, fits["five"], fits["tied"]

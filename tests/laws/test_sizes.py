@@ -1,0 +1,33 @@
+import pandas as pd
+import pytest
+
+from flops_fit.laws.sizes import size_for
+
+
+def table(sizes, params):
+    return pd.DataFrame({"size": pd.Series(sizes, dtype=object), "num_params": params})
+
+
+def test_integers_stay_integers():
+    runs = table([8, 16, 32], [8.0**2, 16.0**2, 32.0**2])
+    assert size_for(runs, 24.0**2) == 24
+    assert isinstance(size_for(runs, 500), int)
+    assert size_for(runs, 128.0**2) == 128
+    assert size_for(runs, 4.0**2) == 4
+
+
+def test_floats_are_interpolated():
+    assert size_for(table([0.5, 1.0], [1e4, 4e4]), 2e4) == pytest.approx(2**-0.5)
+
+
+def test_names_give_the_nearest():
+    assert size_for(table(["s", "m", "l"], [1e6, 1e7, 1e8]), 2e7) == "m"
+
+
+def test_nothing_recorded():
+    assert size_for(table([None, None], [1e6, 1e7]), 2e6) is None
+    assert size_for(table([8, 16], [1e6, 1e7]), float("nan")) is None
+
+
+def test_one_size_is_all_there_is():
+    assert size_for(table([8, 8], [1e6, 1e6]), 5e6) == 8

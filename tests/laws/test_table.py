@@ -1,0 +1,132 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from flops_fit.errors import TableError
+from flops_fit.laws.table import read_runs
+from flops_fit.records import RUN_COLUMNS
+
+ROWS = [
+    {"params": 1e6, "tokens": 2e7, "loss": 3.0},
+    {"params": 2e6, "tokens": 1e7, "loss": 3.1},
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("params", "tokens", "loss", "flops"),
+        ("N", "D", "L", "C"),
+        ("num_params", "num_tokens", "val_loss", "compute"),
+        ("Model Size", "Training Tokens", "loss", "Training FLOP"),
+        ("n_params", "n-tokens", "Eval Loss", "FLOPs"),
+    ],
+)
+def test_usual_names_are_known(names):
+    rows = [dict(zip(names, (1e6, 2e7, 3.0, 1.3e14), strict=True))]
+    table, notes = read_runs(rows)
+    assert table.loc[0, ["num_params", "num_tokens", "loss", "flops"]].tolist() == [
+        1e6,
+        2e7,
+        3.0,
+        1.3e14,
+    ]
+    assert notes == []
+
+
+def test_columns_of_a_run_come_first_and_others_stay():
+    table, _ = read_runs(pd.DataFrame(ROWS).assign(colour="red"))
+    assert tuple(table.columns[: len(RUN_COLUMNS)]) == RUN_COLUMNS
+    assert table["colour"].tolist() == ["red", "red"]
+
+
+def test_an_exact_name_wins_over_an_alias():
+    table, _ = read_runs([{**ROWS[0], "num_params": 5e6}])
+    assert table.loc[0, "num_params"] == 5e6
+
+
+def test_compute_is_assumed_and_said():
+    table, notes = read_runs(ROWS)
+    assert table["flops"].tolist() == [6 * 1e6 * 2e7, 6 * 2e6 * 1e7]
+    assert "6 N D was assumed" in notes[0]
+
+
+def test_csv_and_frame_and_dicts_are_one(tmp_path):
+    path = tmp_path / "runs.csv"
+    pd.DataFrame(ROWS).to_csv(path, index=False)
+    tables = [read_runs(source)[0] for source in (ROWS, pd.DataFrame(ROWS), path, str(path))]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+
+
+def test_every_fault_is_listed_with_its_row():
+    rows = [
+        *ROWS,
+        {"params": -1, "tokens": 1e7, "loss": 3.0},
+        {"params": "many", "tokens": None, "loss": 3.0},
+        {"params": 1e6, "tokens": np.inf, "loss": "bad"},
+        ROWS[0],
+    ]
+    with pytest.raises(TableError) as caught:
+        read_runs(rows)
+    problems = caught.value.problems
+    assert "row 2: num_params must be positive and finite: -1" in problems
+    assert "row 3: num_params is not a number: 'many'" in problems
+    assert "row 3: num_tokens is missing" in problems
+    assert "row 4: num_tokens must be positive and finite: inf" in problems
+    assert "row 4: loss is not a number: 'bad'" in problems
+    assert "row 5: the same run as row 0" in problems
+    assert len(problems) == 6
+    assert "rows count from 0" in str(caught.value)
+
+
+def test_two_seeds_are_no_duplicate():
+    table, _ = read_runs([{**ROWS[0], "seed": 1}, {**ROWS[0], "seed": 2}])
+    assert len(table) == 2
+
+
+def test_unfinished_and_odd_losses_stay_with_their_reason():
+    rows = [
+        *ROWS,
+        {"params": 1e6, "tokens": 3e7, "loss": np.nan, "state": "failed"},
+        {"params": 1e6, "tokens": 4e7, "loss": np.inf, "state": "complete"},
+        {"params": np.nan, "tokens": 4e7, "loss": np.nan, "state": "running"},
+        {"params": 1e6, "tokens": 5e7, "loss": 3.0, "excluded": "by hand"},
+    ]
+    table, _ = read_runs(rows)
+    assert table["excluded"].tolist() == [
+        "",
+        "",
+        "failed",
+        "loss is not finite",
+        "running",
+        "by hand",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([{"N": 1, "loss": 2}], "num_tokens not found among: num_params, loss"),
+        ([], "not found among: none"),
+        (pd.DataFrame({"N": [], "D": [], "loss": []}), "no rows"),
+        (3.5, "expected a DataFrame, the path of a CSV file or a list of dicts, got float"),
+        ("/no/such/file.csv", "no such file"),
+    ],
+)
+def test_tables_that_cannot_be_read(source, message):
+    with pytest.raises(TableError, match=message):
+        read_runs(source)
+
+
+def test_columns_that_come_twice():
+    frame = pd.DataFrame([[1, 2, 3, 4]], columns=["num_params", "num_params", "D", "loss"])
+    with pytest.raises(TableError, match="come twice: num_params"):
+        read_runs(frame)
+
+
+def test_the_table_given_is_left_alone():
+    frame = pd.DataFrame(ROWS)
+    before = frame.copy()
+    read_runs(frame)
+    pd.testing.assert_frame_equal(frame, before)

@@ -1,0 +1,337 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.result import TABLE_COLUMNS, Prediction, Result, fit
+
+LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
+BUDGETS = np.geomspace(1e12, 1e14, 5)
+
+
+def runs(noise=0.003, seed=0, law=LAW):
+    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs(), name="<b>sweep</b>", meta={"data_unit": "tokens"})
+
+
+def test_planted_law_through_the_front_door():
+    found = fit(runs(0.0))
+    for name in ("E", "A", "B", "alpha", "beta", "a"):
+        assert getattr(found.law, name) == pytest.approx(getattr(LAW, name), rel=1e-6)
+    assert found.law.n_opt(1e17) == pytest.approx(LAW.n_opt(1e17), rel=1e-6)
+    assert found.power_laws.n_opt.exponent == pytest.approx(LAW.a, abs=1e-4)
+
+
+def test_table(result):
+    table = result.chinchilla_table()
+    assert tuple(table.columns) == TABLE_COLUMNS
+    expected = [*BUDGETS, 1e15, 1e16, 1e17]
+    np.testing.assert_allclose(table["compute_budget"], expected)
+    for name in ("num_params", "num_tokens", "loss"):
+        assert (table[f"{name}_low"] < table[name]).all()
+        assert (table[name] < table[f"{name}_high"]).all()
+    spent = 6 * table["num_params"] * table["num_tokens"]
+    np.testing.assert_allclose(spent, table["compute_budget"], rtol=1e-6)
+    assert len(result.chinchilla_table([1e13])) == 1
+
+
+def test_prediction(result):
+    prediction = result.predict(1e16)
+    assert isinstance(prediction, Prediction)
+    row = result.chinchilla_table([1e16]).iloc[0]
+    assert prediction.num_params == row["num_params"]
+    assert prediction.loss_interval == (row["loss_low"], row["loss_high"])
+    assert prediction.extrapolation == pytest.approx(100)
+    low, high = prediction.new_run_interval
+    assert low < prediction.loss_interval[0]
+    assert high > prediction.loss_interval[1]
+    assert prediction.tokens_per_param == pytest.approx(
+        prediction.num_tokens / prediction.num_params
+    )
+    assert [check.code for check in result.predict(1e17).checks] == ["far-extrapolation"]
+
+
+def test_over_training(result):
+    plain, over = result.predict(1e14), result.predict(1e14, tokens_per_param=500)
+    assert over.tokens_per_param == pytest.approx(500)
+    assert over.loss > plain.loss
+    served = result.predict(1e14, inference_tokens=1e8)
+    assert served.num_params < plain.num_params
+    spent = 6 * served.num_params * served.num_tokens + 2 * served.num_params * 1e8
+    assert spent == pytest.approx(1e14)
+
+
+def test_unique_tokens(result):
+    capped = result.predict(1e15, unique_tokens=1e6)
+    assert capped.loss > result.predict(1e15).loss
+    assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compute_budget": -1}, "compute_budget: expected a positive number, got -1"),
+        ({"compute_budget": math.nan}, "expected a positive number"),
+        ({"compute_budget": "1e16"}, "expected a positive number"),
+        ({"compute_budget": 1e16, "tokens_per_param": 0}, "tokens_per_param"),
+        (
+            {"compute_budget": 1e16, "tokens_per_param": 20, "inference_tokens": 1e9},
+            "give one of tokens_per_param, inference_tokens",
+        ),
+        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "do not pay for"),
+    ],
+)
+def test_arguments_of_predict(result, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        result.predict(**options)
+
+
+def test_options_are_checked_all_at_once():
+    with pytest.raises(ArgumentError) as caught:
+        fit(runs(), method="magic", form="six", num_draws=3, delta=-1.0)
+    assert len(caught.value.problems) == 4
+
+
+def test_save_and_load(result, tmp_path):
+    result.save(tmp_path / "kept")
+    again = Result.load(tmp_path / "kept")
+    for C in (1e13, 1e16):
+        assert again.predict(C) == result.predict(C)
+    assert again.predict(1e15, inference_tokens=1e9) == result.predict(1e15, inference_tokens=1e9)
+    for name in ("runs", "optima", "intervals", "backtest"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(result, name))
+    assert again.fits == result.fits
+    assert again.checks == result.checks
+    assert again.power_laws == result.power_laws
+    assert again.meta == result.meta
+    assert repr(again) == repr(result)
+    assert not list((tmp_path / "kept").glob(".*"))
+
+
+def test_save_and_load_a_sweep_on_a_measured_cost(tmp_path):
+    table = runs()
+    f = 6 * table["num_params"] + 900 * table["num_params"] ** 0.5
+    table = table.assign(flops=f * table["num_tokens"], size=["s", 1, 2.5, None, 4, 5, 6] * 5)
+    found = fit(table.assign(compute_budget=table["flops"]))
+    found.save(tmp_path)
+    again = Result.load(tmp_path)
+    assert found.findings.cost.curve is not None
+    assert again.predict(1e16) == found.predict(1e16)
+    assert again.runs["size"].tolist() == found.runs["size"].tolist()
+
+
+def test_load_says_what_is_wrong(result, tmp_path):
+    with pytest.raises(TableError, match="no readable result"):
+        Result.load(tmp_path / "nowhere")
+    result.save(tmp_path)
+    path = tmp_path / "result.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(TableError, match="schema 99"):
+        Result.load(tmp_path)
+    path.write_text("{")
+    with pytest.raises(TableError, match="no readable result"):
+        Result.load(tmp_path)
+
+
+def test_repr_is_short_and_html_is_escaped(result):
+    assert len(repr(result).splitlines()) < 15
+    assert "N_opt ~ C^0.4" in repr(result)
+    html = result._repr_html_()
+    assert "<b>sweep" not in html
+    assert "&lt;b&gt;sweep" in html
+
+
+def test_few_runs_still_give_a_result():
+    found = fit(runs().iloc[:7])
+    assert found.law is None
+    assert len(found.optima) == 1
+    with pytest.raises(FitError, match="no law stands") as caught:
+        found.predict(1e15)
+    assert any(check.code == "too-few-runs" for check in caught.value.checks)
+    assert "too-few" in str([c.code for c in found.checks])
+    assert found._repr_html_()
+
+
+def test_isoflop_alone_predicts_without_intervals():
+    table = runs(0.0)
+    found = fit(table.assign(loss=table["loss"]).iloc[:14].drop(index=[0, 1, 6, 7, 8, 13, 5]))
+    assert found.law is None
+    if not found.power_laws.n_opt.refused:
+        prediction = found.predict(1e13)
+        assert math.isnan(prediction.loss_interval[0])
+        with pytest.raises(FitError, match="without an interval"):
+            found.predict(1e17)
+
+
+def test_no_finished_run():
+    with pytest.raises(FitError, match="finite loss, got none"):
+        fit(runs().assign(loss=np.nan))
+
+
+def test_unfinished_runs_stay_in_the_table():
+    table = runs().assign(state=["failed", "diverged", *["complete"] * 33])
+    table.loc[[0, 1], "loss"] = np.nan
+    found = fit(table)
+    assert found.runs["excluded"].tolist()[:3] == ["failed", "diverged", ""]
+    assert len(found.runs) == 35
+    assert found.fits["headline"].num_runs == 33
+
+
+def test_build_size_is_asked_first():
+    found = fit(runs(), build_size=lambda N: round(N**0.5))
+    assert found.predict(1e15).size == round(found.predict(1e15).num_params ** 0.5)
+    assert fit(runs(), build_size=lambda N: None).predict(1e15).size is not None
+
+
+def test_papers_huber_fit(result):
+    plain = fit(runs(), delta=1e-3)
+    assert plain.fits["headline"].delta == 1e-3
+    assert (plain.runs["excluded"] == "").all()
+    assert list(plain.findings.spreads[-1].draws) == ["pairs"]
+    assert plain.law.a == pytest.approx(result.law.a, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "log"},
+        {"method": "linear"},
+        {"form": "tied"},
+        {"outliers": "iqr"},
+        {"curve": "cubic"},
+    ],
+)
+def test_other_ways_to_fit(options):
+    found = fit(runs(), **options)
+    assert found.law.a == pytest.approx(LAW.a, abs=0.05)
+    assert found.predict(1e15).loss == pytest.approx(LAW.l_opt(1e15), rel=0.02)
+
+
+def test_one_bad_run_moves_the_exponent_little():
+    clean = fit(runs())
+    for factor in (1.04, 1.5):
+        table = runs()
+        table.loc[17, "loss"] *= factor
+        spoilt = fit(table)
+        assert abs(spoilt.law.a - clean.law.a) < 0.01
+        assert "outlier" in spoilt.runs.loc[17, "excluded"]
+
+
+def test_shared_errors_are_noticed():
+    shared = simulate_isoflop(LAW, BUDGETS, noise=0.001, shared_noise=0.006, seed=1)
+    assert "cluster" in fit(shared).findings.spreads[-1].draws
+    assert "cluster" not in fit(runs()).findings.spreads[-1].draws
+    assert "cluster" in fit(runs(), shared_errors="size").findings.spreads[-1].draws
+
+
+# Properties. Tolerances are those of the optimiser, not of the noise.
+
+QUICK = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])
+FUZZ = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
+
+
+@QUICK
+@given(st.permutations(range(35)))
+def test_order_of_runs_does_not_matter(order):
+    base, shuffled = fit(runs(), num_draws=100), fit(runs().iloc[list(order)], num_draws=100)
+    assert shuffled.law.a == pytest.approx(base.law.a, rel=1e-6)
+    assert shuffled.law.n_opt(1e16) == pytest.approx(base.law.n_opt(1e16), rel=1e-5)
+
+
+@QUICK
+@given(st.floats(-6, 6), st.floats(-6, 6))
+def test_units_of_n_and_d_only_rescale(i, j):
+    base, table = fit(runs(), num_draws=100), runs()
+    p, q = 10.0**i, 10.0**j
+    table["num_params"] *= p
+    table["num_tokens"] *= q
+    other = fit(table, num_draws=100)
+    assert other.law.alpha == pytest.approx(base.law.alpha, rel=1e-5)
+    assert other.law.n_opt(1e16) == pytest.approx(base.law.n_opt(1e16) * p, rel=1e-5)
+    assert other.law.d_opt(1e16) == pytest.approx(base.law.d_opt(1e16) * q, rel=1e-5)
+
+
+@QUICK
+@given(st.floats(-3, 3))
+def test_scale_of_the_loss_only_rescales(i):
+    base, scale = fit(runs(), num_draws=100), 10.0**i
+    table = runs()
+    table["loss"] *= scale
+    other = fit(table, num_draws=100)
+    assert other.law.a == pytest.approx(base.law.a, rel=1e-5)
+    assert other.law.E == pytest.approx(base.law.E * scale, rel=1e-4)
+
+
+@QUICK
+@given(st.integers(2, 4))
+def test_repeated_runs_change_nothing_but_the_width(times):
+    table = pd.concat([runs().assign(seed=s) for s in range(times)])
+    base, other = (fit(t, num_draws=100, method="log") for t in (runs(), table))
+    assert other.law.a == pytest.approx(base.law.a, rel=1e-6)
+    errors = [r.intervals.loc["a", "standard_error"] for r in (base, other)]
+    assert errors[1] < errors[0] / np.sqrt(times) * 1.02
+
+
+@QUICK
+@given(st.floats(9, 20))
+def test_optimum_spends_the_budget(i):
+    C = 10.0**i
+    law = fit(runs(), num_draws=100).law
+    assert law.n_opt(C) * law.d_opt(C) * law.flops_per_param_token == pytest.approx(C, rel=1e-9)
+
+
+CELL = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.floats(1, 1e12),
+    st.integers(-3, 10**12),
+    st.sampled_from([None, "", "nan", "abc", "1e6"]),
+)
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.fixed_dictionaries({"N": CELL, "D": CELL, "loss": CELL}, optional={"C": CELL}),
+        max_size=14,
+    )
+)
+def test_any_table_gives_a_result_or_our_own_error(rows):
+    _try(rows)
+
+
+POSITIVE = st.floats(1e-3, 1e20)
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"N": POSITIVE, "D": POSITIVE, "loss": st.floats(-5, 1e6)}, optional={"C": POSITIVE}
+        ),
+        min_size=8,
+        max_size=30,
+    )
+)
+def test_any_clean_table_gives_a_result_or_our_own_error(rows):
+    _try(rows)
+
+
+def _try(rows):
+    try:
+        found = fit(rows, num_draws=100)
+        repr(found)
+        found._repr_html_()
+        found.chinchilla_table()
+        found.predict(1e15)
+    except FlopsFitError:
+        pass
