@@ -55,6 +55,8 @@ def write_files(result: Result, folder: Path) -> None:
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
     for kind in _FIGURES:
         figure = result.plot(kind)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, for both files
         figure.savefig(folder / f"{kind}.png", dpi=150)
         figure.savefig(folder / f"{kind}.svg")
     result.save(folder / "laws")

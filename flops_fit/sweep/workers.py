@@ -88,11 +88,11 @@ def _environment(index: int, count: int) -> dict[str, str]:
 
 def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[Event | None]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        fields = json.loads(line)
-        events.put(
-            Event(**{**fields, "loss": math.nan if fields["loss"] is None else fields["loss"]})
-        )
+    with process.stdout:
+        for line in process.stdout:
+            fields = json.loads(line)
+            loss = math.nan if fields["loss"] is None else fields["loss"]
+            events.put(Event(**{**fields, "loss": loss}))
     process.wait()
     events.put(None)
 

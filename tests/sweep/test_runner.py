@@ -1,6 +1,7 @@
 """The sweep as a whole, with a planted law in place of training, and with real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError
+from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.sweep import runner
 from flops_fit.sweep.train import Outcome, Point
@@ -90,8 +91,8 @@ def true_optimum(result: flops_fit.Result, budget: float) -> tuple[float, float]
     return float(N[best]), float(loss[best])
 
 
-def test_a_planted_law_comes_back_within_one_per_cent(tmp_path, planted):
-    result = sweep(tmp_path)
+def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
+    result = sweep(store)
     for name in ("E", "A", "B", "alpha", "beta"):
         assert getattr(result.law, name) == pytest.approx(getattr(LAW, name), rel=0.01)
     for budget in BUDGETS:
@@ -102,27 +103,27 @@ def test_a_planted_law_comes_back_within_one_per_cent(tmp_path, planted):
     assert isinstance(result.predict(3e13).size, int)
 
 
-def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(tmp_path, planted):
-    first = sweep(tmp_path, BUDGETS[:3])
+def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
+    first = sweep(store, BUDGETS[:3])
     count = len(planted.trained)
     assert count == len(first.runs) == len(set(planted.trained))
-    sweep(tmp_path, BUDGETS[:3])
+    sweep(store, BUDGETS[:3])
     assert len(planted.trained) == count
-    longer = sweep(tmp_path, BUDGETS)
+    longer = sweep(store, BUDGETS)
     assert len(longer.runs) == len(planted.trained) == len(set(planted.trained))
-    fewer = sweep(tmp_path, BUDGETS[:3])
+    fewer = sweep(store, BUDGETS[:3])
     assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
 
 
-def test_another_recipe_is_another_setting_and_is_not_mixed_in(tmp_path, planted):
-    one = sweep(tmp_path, BUDGETS[:3])
-    other = sweep(tmp_path, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+def test_another_recipe_is_another_setting_and_is_not_mixed_in(store, planted):
+    one = sweep(store, BUDGETS[:3])
+    other = sweep(store, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
     assert not set(one.runs["trial_id"]) & set(other.runs["trial_id"])
     assert len(planted.trained) == len(one.runs) + len(other.runs)
 
 
 def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
-    tmp_path, planted, monkeypatch, caplog
+    store, planted, monkeypatch, caplog
 ):
     def interrupted(task, source, trial, recipe, report):
         if len(planted.trained) == 5:
@@ -132,17 +133,17 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
     monkeypatch.setattr(runner, "train", interrupted)
     caplog.set_level("INFO", "flops_fit")
     with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path)
+        sweep(store)
     assert "Stopped: 5 of" in caplog.text
     assert "The same call goes on" in caplog.text
     monkeypatch.setattr(runner, "train", planted)
-    result = sweep(tmp_path)
+    result = sweep(store)
     assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
     assert set(result.runs["state"]) == {"complete"}
 
 
 def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
-    tmp_path, planted, monkeypatch
+    store, planted, monkeypatch
 ):
     def faulty(task, source, trial, recipe, report):
         if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 0):
@@ -153,18 +154,18 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
 
     monkeypatch.setattr(runner, "train", faulty)
     with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
-        result = sweep(tmp_path)
+        result = sweep(store)
     bad = result.runs[result.runs["state"] != "complete"].set_index("state")
     assert "a broken disk" in bad.loc["failed", "excluded"]
     assert "nan at step 7" in bad.loc["diverged", "excluded"]
     monkeypatch.setattr(runner, "train", planted)
     with pytest.warns(FlopsFitWarning, match="1 of .* trials have no loss"):
-        again = sweep(tmp_path)
+        again = sweep(store)
     assert sorted(set(again.runs["state"])) == ["complete", "diverged"]
     assert len(planted.trained) == len(set(planted.trained))
 
 
-def test_a_sweep_where_all_fail_says_why(tmp_path, monkeypatch):
+def test_a_sweep_where_all_fail_says_why(store, monkeypatch):
     def broken(*_):
         raise RuntimeError("a broken disk")
 
@@ -173,21 +174,15 @@ def test_a_sweep_where_all_fail_says_why(tmp_path, monkeypatch):
         pytest.warns(FlopsFitWarning, match="have no loss"),
         pytest.raises(NoRunsError, match="a broken disk"),
     ):
-        sweep(tmp_path)
+        sweep(store)
 
 
-def test_analyze_answers_from_the_store_alone(tmp_path, planted):
-    result = sweep(tmp_path)
-    again = flops_fit.analyze("planted", f"sqlite:///{tmp_path}/mlflow.db")
+def test_analyze_answers_from_the_store_alone(store, planted):
+    result = sweep(store)
+    again = flops_fit.analyze("planted", f"sqlite:///{store}/mlflow.db")
     assert again.law == result.law
     columns = ["compute_budget", "num_params", "loss"]
     assert again.chinchilla_table()[columns].equals(result.chinchilla_table()[columns])
-
-
-def test_an_executor_gets_the_workers(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
-        result = real_sweep(tmp_path, executor=pool, workers=2)
-    assert set(result.runs["state"]) == {"complete"}
 
 
 def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
@@ -198,13 +193,37 @@ def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
     )  # fmt: skip
 
 
-def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
-    alone = real_sweep(tmp_path / "one").runs.set_index("trial_id")
-    shared = real_sweep(tmp_path / "two", workers=2).runs.set_index("trial_id")
-    assert sorted(shared.index) == sorted(alone.index)
-    np.testing.assert_allclose(shared["loss"], alone.loc[shared.index, "loss"], rtol=1e-5)
-    ledger = tracking.find_ledger("planted", f"sqlite:///{tmp_path}/two/mlflow.db")
-    assert len(list(tracking._children(ledger))) == len(alone)  # none was run twice
+@pytest.fixture(scope="module")
+def whole(empty_store, tmp_path_factory) -> flops_fit.Result:
+    """The real sweep, run in one process without a break."""
+    return real_sweep(
+        Path(shutil.copytree(empty_store, tmp_path_factory.mktemp("whole") / "store"))
+    )
+
+
+def assert_same(result: flops_fit.Result, whole: flops_fit.Result, store: Path) -> None:
+    """The same trials, losses and table; none was run to its end twice."""
+    runs, expected = (r.runs.set_index("trial_id") for r in (result, whole))
+    assert sorted(runs.index) == sorted(expected.index)
+    np.testing.assert_allclose(runs["loss"], expected.loc[runs.index, "loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        result.chinchilla_table()[["num_params", "loss"]].astype(float),
+        whole.chinchilla_table()[["num_params", "loss"]].astype(float),
+        rtol=1e-3,
+    )
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
+    assert len(done) == len(expected)
+
+
+def test_two_processes_share_the_work_and_agree_with_one(store, whole):
+    assert_same(real_sweep(store, workers=2), whole, store)
+
+
+def test_an_executor_gets_the_workers(store, whole):
+    with ProcessPoolExecutor(2, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
+        result = real_sweep(store, executor=pool, workers=2)
+    assert_same(result, whole, store)
 
 
 SCRIPT = """
@@ -218,23 +237,13 @@ test_runner.real_sweep(Path({folder!r}), workers={workers})
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path, workers, sign):
-    whole = real_sweep(tmp_path / "whole").chinchilla_table()
-    folder = tmp_path / "killed"
-    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), workers=workers)
+def test_a_killed_sweep_goes_on_to_the_same_table(store, whole, workers, sign):
+    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(store), workers=workers)
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    wait_for_runs(folder, 3, process)
+    wait_for_runs(store, 3, process)
     os.kill(process.pid, sign)
     process.wait(60)
-    resumed = real_sweep(folder)
-    np.testing.assert_allclose(
-        resumed.chinchilla_table()[["num_params", "loss"]].astype(float),
-        whole[["num_params", "loss"]].astype(float),
-        rtol=1e-4,
-    )
-    ledger = tracking.find_ledger("planted", f"sqlite:///{folder}/mlflow.db")
-    done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
-    assert len(done) == len(resumed.runs)
+    assert_same(real_sweep(store), whole, store)
 
 
 def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
@@ -242,12 +251,11 @@ def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) ->
     uri = f"sqlite:///{folder}/mlflow.db"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "mlflow.db").exists():
-            try:
-                runs = tracking.fetch_runs(tracking.find_ledger("planted", uri))
-            except flops_fit.FlopsFitError:
-                runs = []
-            if sum(run.state == "complete" for run in runs) >= count:
-                return
+        try:
+            runs = tracking.fetch_runs(tracking.find_ledger("planted", uri))
+        except SweepError:  # not there yet
+            runs = []
+        if sum(run.state == "complete" for run in runs) >= count:
+            return
         time.sleep(0.05)
     pytest.fail(f"the sweep ended before it could be killed: exit code {process.poll()}")
