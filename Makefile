@@ -9,7 +9,7 @@ demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
 
 test: check
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 check: .installed-test
 	$(BIN)/ruff format --check .
@@ -31,6 +31,10 @@ $(BIN)/python:
 .installed-test: .installed-demo
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
+
+bench: .installed-test
+	$(BIN)/python benchmarks/train_loop.py
+	$(BIN)/python benchmarks/fit.py
 
 clean:
 	rm -rf $(VENV) .installed-* build dist *.egg-info

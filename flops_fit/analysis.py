@@ -32,6 +32,7 @@ def analyze_ledger(
             f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished "
             f"({reasons}); call find_optimal(...) again to go on"
         )
+    meta["where_to_look"] = ledger.where_to_look()
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
     _log(ledger, result)
     return result

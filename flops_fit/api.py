@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
@@ -11,7 +12,6 @@ import torch
 
 from flops_fit import __version__, tracking
 from flops_fit.analysis import analyze_ledger
-from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
@@ -20,7 +20,7 @@ from flops_fit.sweep.plan import Planned, SweepPlan, make_plan
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.runner import Job, run_sweep
 from flops_fit.sweep.study import storage_url
-from flops_fit.sweep.task import Task
+from flops_fit.sweep.task import Task, raise_problems
 
 
 def find_optimal(
@@ -82,7 +82,7 @@ def find_optimal(
         FitError: If the runs do not carry a fit; they are kept.
     """
     task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
-    _check_workers(workers, executor)
+    _check_launch(workers, executor)
     planned = make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
     ledger = tracking.open_ledger(name or task.model_name.rpartition(".")[2], tracking_uri)
     tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
@@ -147,15 +147,20 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     return analyze_ledger(tracking.find_ledger(name, tracking_uri))
 
 
-def _check_workers(workers: int | str, executor: Any) -> None:
+def _check_launch(workers: int | str, executor: Any) -> None:
     problems = []
     whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
     if workers != "auto" and not whole:
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         problems.append(f"executor: expected something with submit(), got {executor!r}")
-    if problems:
-        raise ArgumentError(problems)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        problems.append(
+            f"launched as {ranks} processes (WORLD_SIZE): trials are not trained data-parallel; "
+            "start one process and set workers= instead"
+        )
+    raise_problems(problems)
 
 
 def _meta(planned: Planned) -> dict[str, str]:

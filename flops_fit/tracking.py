@@ -64,9 +64,13 @@ class Ledger:
         """The folder of a sqlite store; None for a server."""
         return _sqlite_folder(self.tracking_uri)
 
-    def url(self) -> str:
-        """Where a browser shows the runs of this sweep, behind the UI's address."""
-        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+    def where_to_look(self) -> str:
+        """The address that shows this sweep's runs, and the command that serves it if need be."""
+        page = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        uri = without_credentials(self.tracking_uri)
+        if uri.startswith("http"):
+            return f"{uri.rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{page}"
 
 
 def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:

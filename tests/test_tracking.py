@@ -1,0 +1,144 @@
+"""The ledger: what counts as done, what is shown, what is kept from view."""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flops_fit import tracking
+from flops_fit.errors import ArgumentError, SweepError
+from flops_fit.records import Trial
+from flops_fit.tracking import Ledger
+
+TRIAL = Trial("ab" * 8, 1e12, 32, 3, 1000, 5000, 3e7, 10, 4, 0.01, 0)
+
+
+@pytest.fixture
+def ledger(store: Path) -> Ledger:
+    return tracking.open_ledger("a sweep", f"sqlite:///{store}/mlflow.db")
+
+
+def start(ledger: Ledger, trial: Trial = TRIAL) -> str:
+    return tracking.start_run(ledger, trial, "setting", {"size_param": "d"}, "host|1|2|x")
+
+
+def test_a_complete_run_comes_back_as_it_was_recorded(ledger):
+    run_id = start(ledger)
+    metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": 1.5, "epochs": math.nan}
+    tracking.complete_run(ledger, run_id, metrics, TRIAL.num_tokens)
+    (run,) = tracking.fetch_runs(ledger)
+    assert (run.trial_id, run.state, run.loss, run.excluded) == ("ab" * 8, "complete", 2.5, "")
+    assert (run.size, run.num_params, run.num_tokens) == (32, 1000, 5000)
+    assert tracking.fetch_runs(ledger, "another setting") == []
+
+
+@pytest.mark.parametrize("loss", [math.nan, None])
+def test_finished_without_a_finite_loss_is_not_done(ledger, loss):
+    tracking.complete_run(ledger, start(ledger), {} if loss is None else {"loss": loss}, 1)
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.state == "planned"
+    assert run.excluded == "not finished"
+
+
+def test_finished_without_the_last_tag_is_not_done(ledger):
+    run_id = start(ledger)
+    client = tracking._client(ledger.tracking_uri)
+    client.log_metric(run_id, "loss", 2.0)
+    client.set_terminated(run_id, "FINISHED")
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.state == "running"
+    assert math.isnan(run.loss)
+
+
+def test_the_complete_run_of_a_trial_stands_for_it_whatever_came_later(ledger):
+    tracking.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
+    tracking.close_run(ledger, start(ledger), "failed", "Traceback\nRuntimeError: late")
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.loss == 2.0
+
+
+def test_a_failed_run_keeps_the_last_line_of_its_traceback(ledger):
+    tracking.close_run(ledger, start(ledger), "failed", "Traceback\nRuntimeError: a broken disk")
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.excluded == "failed: RuntimeError: a broken disk"
+
+
+def test_a_curve_is_delivered_whole(ledger):
+    run_id = start(ledger)
+    with tracking.CurveWriter(ledger, run_id, interval=0.05) as curve:
+        for step in range(2500):
+            curve.add(step, train_loss=float(step))
+    history = tracking._client(ledger.tracking_uri).get_metric_history(run_id, "train_loss")
+    assert sorted(point.step for point in history) == list(range(2500))
+
+
+def test_opening_again_finds_the_same_sweep(ledger):
+    again = tracking.open_ledger("a sweep", ledger.tracking_uri)
+    assert again == ledger == tracking.find_ledger("a sweep", ledger.tracking_uri)
+
+
+def test_a_sweep_that_is_not_there_is_said_with_those_that_are(ledger):
+    with pytest.raises(SweepError, match=r"no sweep named 'other'.*it holds: a sweep"):
+        tracking.find_ledger("other", ledger.tracking_uri)
+
+
+def test_a_store_that_is_not_there_is_not_made_by_asking(tmp_path):
+    with pytest.raises(SweepError, match="no store at"):
+        tracking.find_ledger("a", f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "line\nbreak", None, "nul\0"])
+def test_names_that_mlflow_would_mangle_are_refused(name):
+    with pytest.raises(ArgumentError, match="name: expected"):
+        tracking.check_name(name)
+
+
+@pytest.mark.parametrize("name", ['it\'s "both"', "../../up", "</script><img onerror=x>", "π 🚀"])
+def test_odd_names_work(store, name):
+    uri = f"sqlite:///{store}/mlflow.db"
+    ledger = tracking.open_ledger(name, uri)
+    tracking.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
+    found = tracking.find_ledger(name, uri)
+    assert found == ledger
+    assert len(tracking.fetch_runs(found)) == 1
+
+
+def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert tracking.resolve_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert tracking.resolve_uri() == f"sqlite:///{tmp_path}/other.db"
+    assert tracking.resolve_uri("http://host:5000") == "http://host:5000"
+
+
+def test_credentials_are_not_shown():
+    shown = tracking.without_credentials("postgresql://me:secret@db:5432/x?y=1")
+    assert shown == "postgresql://db:5432/x?y=1"
+    assert tracking.without_credentials("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+def test_artifacts_lie_beside_the_store(ledger, store, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "note.txt").write_text("hello")
+    tracking.log_analysis(ledger, folder, {"law_E": 1.0, "law_A": math.inf})
+    kept = list((store / "artifacts").rglob("note.txt"))
+    assert len(kept) == 1
+
+
+@pytest.mark.slow
+def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
+    code = (
+        "import sys; from flops_fit import tracking; "
+        "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    parents = {process.communicate(timeout=200)[0].strip() for process in processes}
+    assert len(parents) == 1
+    assert "" not in parents
+    shutil.rmtree(tmp_path)
