@@ -6,9 +6,10 @@ a `Source`. Batches are `(inputs, targets)` or a mapping; nothing here assumes t
 
 from __future__ import annotations
 
-import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.sweep.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.seeding import seeded
 
 HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
@@ -45,8 +47,10 @@ class Source:
         sample: One collated batch of (up to) two examples.
         fingerprint: Hash of length, structure and a few examples.
         batch_size: The user's `DataLoader`'s batch size, in examples; None where free.
-        collate: From a list of examples to a batch.
+        collate: From a list of training examples to a batch.
+        held_out_collate: The same for held-out examples.
         num_workers: The user's `DataLoader`'s worker processes.
+        worker_init_fn: What it calls in each of them first; None for nothing.
     """
 
     train: Any
@@ -58,7 +62,9 @@ class Source:
     fingerprint: str
     batch_size: int | None
     collate: Callable[[list[Any]], Any]
+    held_out_collate: Callable[[list[Any]], Any]
     num_workers: int
+    worker_init_fn: Callable[[int], None] | None
 
     @property
     def num_tokens(self) -> int | None:
@@ -67,26 +73,39 @@ class Source:
 
     def training_batches(self, batch_size: int, steps: int, seed: int) -> DataLoader[Any]:
         """A loader of at least `steps` full batches; the order is a function of `seed` alone."""
+        options: dict[str, Any]
         if is_iterable(self.train):
-            return self._loader(_Endless(self.train), batch_size=batch_size, drop_last=True)
-        order = ShuffledBatches(len(self.train), batch_size, steps, seed)
-        return self._loader(self.train, batch_sampler=order)
+            data, options = _Endless(self.train), {"batch_size": batch_size, "drop_last": True}
+        else:
+            order = ShuffledBatches(len(self.train), batch_size, steps, seed)
+            data, options = self.train, {"batch_sampler": order}
+        # Several workers each see another part of a stream, so "every 20th" would mean another
+        # example in each: a stream that is split has one reader.
+        workers = min(1, self.num_workers) if _is_split(self.train) else self.num_workers
+        return self._loader(data, self.collate, workers, options)
 
     def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
         """A loader over the same held-out examples every time, at most `max_examples`."""
-        if is_iterable(self.held_out):
-            # One process, so that "the first max_examples" means the same everywhere.
-            head = _Head(self.held_out, max_examples)
-            return DataLoader(head, batch_size=batch_size, collate_fn=self.collate)
-        chosen = _spread(len(self.held_out), max_examples)
-        return self._loader(Subset(self.held_out, chosen), batch_size=batch_size)
+        data: Any
+        if is_iterable(self.held_out):  # here too "the first" means the same in one reader only
+            data, workers = _Head(self.held_out, max_examples), 0
+        else:
+            chosen = spread(len(self.held_out), max_examples)
+            data, workers = Subset(self.held_out, chosen), self.num_workers
+        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size})
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
-        workers = self.num_workers
+    def _loader(
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any],
+        workers: int,
+        options: dict[str, Any],
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            collate_fn=self.collate,
+            collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=self.worker_init_fn,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             **options,
@@ -152,10 +171,7 @@ class _Head(IterableDataset[Any]):
         self.dataset, self.count = dataset, count
 
     def __iter__(self) -> Iterator[Any]:
-        for index, example in enumerate(self.dataset):
-            if index >= self.count:
-                return
-            yield example
+        return islice(self.dataset, self.count)
 
 
 def is_iterable(dataset: Any) -> bool:
@@ -165,6 +181,7 @@ def is_iterable(dataset: Any) -> bool:
     return not hasattr(dataset, "__getitem__") and hasattr(dataset, "__iter__")
 
 
+@seeded(0)
 def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     """Open, check and split the user's data.
 
@@ -173,28 +190,35 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     """
     problems: list[str] = []
     train = _open("dataset", dataset, problems)
-    held_out = None if eval_dataset is None else _open("eval_dataset", eval_dataset, problems)
+    held_out = None
+    if eval_dataset is not None:
+        # A bare eval_dataset is collated as the dataset's DataLoader does it.
+        collate = train.collate if train else default_collate
+        held_out = _open("eval_dataset", eval_dataset, problems, collate)
+    sample = _sample("dataset", train, problems) if train else None
+    other = _sample("eval_dataset", held_out, problems) if held_out else None
+    if other is not None and sample is not None and _structure(sample) != _structure(other):
+        problems.append(
+            f"eval_dataset: its batches are {_describe(other)}, those of the dataset "
+            f"{_describe(sample)}; both must have one structure"
+        )
     if problems or train is None:
         raise ArgumentError(problems)
-    sample = _sample("dataset", train, problems)
-    if held_out is not None and not problems:
-        _check_alike(sample, _sample("eval_dataset", held_out, problems), problems)
-    if problems:
-        raise ArgumentError(problems)
-    parts = _split(train) if held_out is None else (train.dataset, held_out.dataset)
+    parts = _split(train.dataset) if held_out is None else (train.dataset, held_out.dataset)
     unit, tokens = _unit_of(sample)
-    size = _length(parts[0])
     return Source(
         train=parts[0],
         held_out=parts[1],
-        num_examples=_train_share(size, is_iterable(train.dataset) and held_out is None),
+        num_examples=_length(parts[0]),
         unit=unit,
         tokens_per_example=tokens,
         sample=sample,
-        fingerprint=_fingerprint(train, held_out),
+        fingerprint="+".join(_fingerprint(part.dataset) for part in (train, held_out) if part),
         batch_size=train.batch_size,
         collate=train.collate,
+        held_out_collate=held_out.collate if held_out else train.collate,
         num_workers=train.num_workers,
+        worker_init_fn=train.worker_init_fn,
     )
 
 
@@ -207,18 +231,24 @@ def targets_of(batch: Any) -> Any:
 
 def count_examples(batch: Any) -> int:
     """Examples in a batch: the first length of its first tensor."""
-    return next(len(leaf) for leaf in tree_leaves(batch) if _is_array(leaf) and leaf.ndim)
+    return next(len(leaf) for leaf in _leaves(batch) if _has_length(leaf))
 
 
 @dataclass(frozen=True)
 class _Opened:
     dataset: Any
-    batch_size: int | None
     collate: Callable[[list[Any]], Any]
-    num_workers: int
+    batch_size: int | None = None
+    num_workers: int = 0
+    worker_init_fn: Callable[[int], None] | None = None
 
 
-def _open(name: str, data: Any, problems: list[str]) -> _Opened | None:
+def _open(
+    name: str,
+    data: Any,
+    problems: list[str],
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> _Opened | None:
     """Call a factory, unpack a loader; faults go to `problems`."""
     if callable(data) and not _looks_like_data(data):
         try:
@@ -232,28 +262,39 @@ def _open(name: str, data: Any, problems: list[str]) -> _Opened | None:
             f"function without arguments that returns one; got {_name(data)}"
         )
         return None
+    opened = _Opened(data, collate)
     if isinstance(data, DataLoader):
-        return _open_loader(name, data, problems)
-    if not is_iterable(data) and not hasattr(data, "__len__"):
-        problems.append(
-            f"{name}: {_name(data)} has __getitem__ but no __len__; give it one, or make it an "
-            "IterableDataset"
+        if not _draws_plainly(data):
+            problems.append(
+                f"{name}: this DataLoader draws batches by a sampler of its own; flops-fit draws "
+                "the order itself, from each trial's seed. Pass the dataset, or a DataLoader with "
+                "batch_size and shuffle only"
+            )
+            return None
+        opened = _Opened(
+            data.dataset, data.collate_fn, data.batch_size, data.num_workers, data.worker_init_fn
         )
+    fault = _unreadable(opened.dataset)
+    if fault:
+        problems.append(f"{name}: {_name(opened.dataset)} {fault}")
         return None
-    return _Opened(data, None, default_collate, 0)
+    return opened
 
 
-def _open_loader(name: str, loader: DataLoader[Any], problems: list[str]) -> _Opened | None:
-    plain_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
-    plain_order = plain_order and type(loader.batch_sampler) is BatchSampler
-    if loader.batch_size is None or not (plain_order or is_iterable(loader.dataset)):
-        problems.append(
-            f"{name}: this DataLoader draws batches by a sampler of its own; flops-fit draws the "
-            "order itself, from each trial's seed. Pass the dataset, or a DataLoader with "
-            "batch_size and shuffle only"
-        )
-        return None
-    return _Opened(loader.dataset, loader.batch_size, loader.collate_fn, loader.num_workers)
+def _draws_plainly(loader: DataLoader[Any]) -> bool:
+    if loader.batch_size is None:
+        return False
+    in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
+    return is_iterable(loader.dataset) or (in_order and type(loader.batch_sampler) is BatchSampler)
+
+
+def _unreadable(dataset: Any) -> str:
+    """Why a data set cannot be read again and again; empty if it can."""
+    if not is_iterable(dataset):
+        sized = hasattr(dataset, "__len__")
+        return "" if sized else "has no __len__; give it one, or make it an IterableDataset"
+    once = hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset)
+    return "can be read only once; pass an object whose __iter__ begins afresh" if once else ""
 
 
 def _looks_like_data(data: Any) -> bool:
@@ -263,18 +304,21 @@ def _looks_like_data(data: Any) -> bool:
 
 
 def _length(dataset: Any) -> int | None:
+    if isinstance(dataset, _Strided):
+        size = _length(dataset.dataset)
+        return None if size is None else size - _held_out_share(size)
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):
-        return _length(dataset.dataset) if isinstance(dataset, _Strided) else None
+        return None
 
 
-def _train_share(size: int | None, strided: bool) -> int | None:
-    return size - -(-size // HELD_OUT_EVERY) if size is not None and strided else size
+def _held_out_share(count: int) -> int:
+    return -(-count // HELD_OUT_EVERY)
 
 
 def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
-    """One collated batch of two examples, its structure checked."""
+    """One collated batch of two examples, its structure checked; None if it is faulty."""
     try:
         examples = _examples(opened.dataset, 2)
         batch = opened.collate(examples) if examples else None
@@ -283,60 +327,59 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
         return None
     if not examples:
         problems.append(f"{name}: it is empty")
-    elif not _well_formed(batch):
+        return None
+    if not _well_formed(batch):
         problems.append(
             f"{name}: expected batches of (inputs, targets) or a mapping of tensors; a batch of "
             f"two examples is {_describe(batch)}"
         )
+        return None
     return batch
 
 
 def _well_formed(batch: Any) -> bool:
     pair = isinstance(batch, tuple | list) and len(batch) == 2
-    leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
-    return (pair or isinstance(batch, Mapping)) and any(
-        isinstance(leaf, torch.Tensor) and leaf.ndim > 0 for leaf in leaves
-    )
-
-
-def _check_alike(batch: Any, other: Any, problems: list[str]) -> None:
-    if not problems and _structure(batch) != _structure(other):
-        problems.append(
-            f"eval_dataset: its batches are {_describe(other)}, those of the dataset "
-            f"{_describe(batch)}; both must have one structure"
-        )
+    return (pair or isinstance(batch, Mapping)) and any(map(_has_length, _leaves(batch)))
 
 
 def _structure(batch: Any) -> object:
-    if isinstance(batch, Mapping):
-        return frozenset(batch)
-    return len(batch)
+    return frozenset(batch) if isinstance(batch, Mapping) else len(batch)
 
 
 def _examples(dataset: Any, count: int) -> list[Any]:
     if is_iterable(dataset):
-        return [example for example, _ in zip(dataset, range(count), strict=False)]
+        return list(islice(dataset, count))
     return [dataset[i] for i in range(min(count, len(dataset)))]
 
 
-def _split(opened: _Opened) -> tuple[Any, Any]:
+def _split(dataset: Any) -> tuple[Any, Any]:
     """A fixed share set aside: drawn at random from a map-style set, every 20th of a stream."""
-    if is_iterable(opened.dataset):
-        stream = opened.dataset
-        return _Strided(stream, held_out=False), _Strided(stream, held_out=True)
-    count = len(opened.dataset)
+    count = len(_examples(dataset, 2))
     if count < 2:
         raise ArgumentError(
             f"dataset: {count} example cannot be split; pass eval_dataset, or more examples"
         )
+    if is_iterable(dataset):
+        if varies(*_readings(dataset)):
+            warnings.warn(
+                "dataset: this stream yields other examples each time it is read, so the twentieth "
+                "set aside by place may also be trained on; pass eval_dataset",
+                FlopsFitWarning,
+                stacklevel=2,
+            )
+        return _Strided(dataset, held_out=False), _Strided(dataset, held_out=True)
+    count = len(dataset)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    held_out = -(-count // HELD_OUT_EVERY)
-    return Subset(opened.dataset, sorted(order[held_out:])), Subset(
-        opened.dataset, sorted(order[:held_out])
-    )
+    held_out = _held_out_share(count)
+    train, rest = sorted(order[held_out:]), sorted(order[:held_out])
+    return Subset(dataset, train), Subset(dataset, rest)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def _is_split(dataset: Any) -> bool:
+    return isinstance(dataset, _Strided)
+
+
+def spread(count: int, most: int) -> list[int]:
     """Up to `most` indices spread evenly over `count`."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
@@ -350,45 +393,30 @@ def _unit_of(batch: Any) -> tuple[str, int]:
     return ("tokens", labels) if labels > 1 else ("examples", 1)
 
 
-def _fingerprint(train: _Opened, held_out: _Opened | None) -> str:
-    digest = hashlib.sha256()
-    for opened in (train, held_out):
-        if opened is not None:
-            digest.update(f"{_name(opened.dataset)} {_length(opened.dataset)};".encode())
-            for leaf in _stable_leaves(opened):
-                digest.update(leaf)
-    return digest.hexdigest()[:16]
+def _fingerprint(dataset: Any) -> str:
+    return fingerprint_of(_name(dataset), _length(dataset), *_readings(dataset))
 
 
-def _stable_leaves(opened: _Opened) -> Iterator[bytes]:
-    """Bytes of a few examples; shapes alone where random augmentation changes them."""
-    first, second = (_seeded_leaves(opened.dataset, seed) for seed in (0, 1))
-    for one, two in zip(first, second, strict=False):
-        yield repr((str(one.dtype), one.shape)).encode()
-        if one.shape == two.shape and np.array_equal(one, two):
-            yield np.ascontiguousarray(one).tobytes()
+def _readings(dataset: Any) -> tuple[Leaves, Leaves]:
+    """A few examples, read twice under different seeds."""
+    return _read(dataset, seed=0), _read(dataset, seed=1)
 
 
-def _seeded_leaves(dataset: Any, seed: int) -> list[np.ndarray]:
+def _read(dataset: Any, seed: int) -> Leaves:
     with seeded(seed):
         if is_iterable(dataset):
             examples = _examples(dataset, 4)
         else:
-            examples = [dataset[i] for i in _spread(len(dataset), 16)]
-    leaves = tree_leaves([dict(e) if isinstance(e, Mapping) else e for e in examples])
-    return [_as_array(leaf) for leaf in leaves]
+            examples = [dataset[i] for i in spread(len(dataset), 16)]
+    return list(map(leaves_of, examples))
 
 
-def _as_array(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, torch.Tensor):
-        leaf = leaf.detach().cpu()
-        return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
-    array = np.asarray(leaf)
-    return array if array.dtype.kind in "biufc" else np.frombuffer(repr(leaf).encode(), np.uint8)
+def _leaves(batch: Any) -> list[Any]:
+    return tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor | np.ndarray)
+def _has_length(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0
 
 
 def _name(value: Any) -> str:

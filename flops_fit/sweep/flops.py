@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
 from flops_fit.sweep.data import Source, count_examples
+from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.task import Task, check_model, digest, raise_problems
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
@@ -35,7 +36,7 @@ class Cost:
         num_params: N, by the model's own `num_params()`.
         flops_per_token: FLOPs for one unit of D (token or example), forward and backward.
         shapes: Hash of the names and shapes of all parameters.
-        convention: How FLOPs were counted: "measured", "measured on one example", "6ND", "custom".
+        convention: How FLOPs were counted: "measured", "measured on one batch", "6ND", "custom".
     """
 
     size: Size
@@ -45,14 +46,14 @@ class Cost:
     convention: str
 
 
+@seeded(0)
 def build_empty(task: Task, size: Size) -> nn.Module:
     """A model without memory; on the CPU where its constructor cannot work on the meta device."""
     try:
         with torch.device("meta"):
             return task.build(size)
     except Exception:
-        with torch.random.fork_rng(devices=[]):
-            return task.build(size)
+        return task.build(size)
 
 
 def count_params(task: Task, size: Size) -> int:
@@ -71,6 +72,7 @@ def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "me
 
     Raises:
         ArgumentError: The model offers no usable `num_params()`, or a custom count is not positive.
+        Exception: What the model or the loss raises on a real batch.
     """
     model = build_empty(task, size)
     raise_problems(check_model(model, size))
@@ -96,24 +98,32 @@ def _flops_per_token(
     return _measured(task, source, model, size)
 
 
+@seeded(0)
 def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple[float, str]:
-    """On meta; else on a real batch; else 6ND. Each step down is warned of."""
+    """On meta; else on a real batch; else 6ND. Each step down is warned of.
+
+    Raises:
+        Exception: What the model or the loss raises on a real batch.
+    """
     tokens = count_examples(source.sample) * source.tokens_per_example
     try:
-        if all(p.is_meta for p in model.parameters()):
-            return _count(task, model, _to_meta(source.sample)) / tokens, "measured"
+        if any(not p.is_meta for p in model.parameters()):
+            raise RuntimeError("its constructor makes real tensors")
+        if count := _count(task, model, _to_meta(source.sample)):
+            return count / tokens, "measured"
+        why = "no matrix product or convolution was seen on the meta device"
     except Exception as error:
-        _warn(f"the model or loss does not run on the meta device ({_short(error)})", "real data")
+        why = f"the model or loss does not run on the meta device ({_short(error)})"
     try:
-        with torch.random.fork_rng(devices=[]):
-            real = task.build(size)
-            # The fused kernel is not counted on the CPU; the plain one is.
-            with sdpa_kernel(SDPBackend.MATH):
-                count = _count(task, real, source.sample)
-        if count > 0:
-            return count / tokens, "measured on one example"
+        # The fused attention kernel is not counted on the CPU; the plain one is.
+        with sdpa_kernel(SDPBackend.MATH):
+            count = _count(task, task.build(size), source.sample)
     except Exception as error:
-        _warn(f"counting on a real batch failed ({_short(error)})", "6ND")
+        task.loss(task.build(size).train(), source.sample).backward()
+        why, count = f"counting fails on a real batch ({_short(error)})", 0.0
+    _warn(why, "one real batch" if count else "6ND")
+    if count:
+        return count / tokens, "measured on one batch"
     return 6.0 * int(model.num_params()), "6ND"  # type: ignore[operator]
 
 

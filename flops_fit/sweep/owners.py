@@ -38,7 +38,9 @@ def is_dead(owner: str) -> bool:
     if pid == os.getpid():
         return owner not in _AT_WORK
     try:
-        return abs(psutil.Process(pid).create_time() - float(started)) > 1.0
+        process = psutil.Process(pid)
+        reused = abs(process.create_time() - float(started)) > 1.0
+        return reused or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

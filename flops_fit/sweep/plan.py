@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,12 @@ from flops_fit.records import TRIAL_COLUMNS, Size, Trial, to_frame
 from flops_fit.sweep.data import Source
 from flops_fit.sweep.flops import Cost, FlopsConvention, cost_of, count_params
 from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.sizes import SizeFinder, check_growth
+from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.task import (
     Task,
-    check_arguments,
+    check_data_arguments,
     check_loss,
+    check_model_arguments,
     digest,
     raise_problems,
     task_identity,
@@ -38,6 +40,9 @@ TOKENS_PER_PARAM = 20.0  # Hoffmann et al. 2022
 FEWEST_STEPS = 10  # below, a schedule has no shape: the point is passed over
 FEW_STEPS = 200  # below, a check on the answer warns
 FEWEST_SIZES = 3  # a row with fewer has no minimum to find
+FARTHEST = 24  # doublings or halvings over which a budget that works is looked for
+MOST_TRIES = 64  # sizes tried until the model runs
+TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
 
 
 @dataclass(frozen=True)
@@ -149,26 +154,19 @@ def make_plan(
         ArgumentError: Listing every fault of the arguments, the model, the data and the loss.
         InfeasiblePlanError: If no budget can be planned; says what would work.
     """
-    recipe = recipe or Recipe()
-    budgets, source = _check_all(task, compute_budgets, sizes, recipe, flops, seed)
-    finder = SizeFinder(
-        count=lambda size: count_params(task, size),
-        measure=lambda size: cost_of(task, source, size, flops),
-    )
-    explicit = None if sizes is None else _explicit_costs(finder, sizes)
-    smallest = explicit[0] if explicit else finder.cost(finder.smallest())
-    raise_problems(check_loss(task, source, smallest.size))
-    draft = _Draft(task_identity(task, source), source, recipe, seed)
+    recipe = Recipe() if recipe is None else recipe
+    budgets, source, finder = _check_all(task, compute_budgets, sizes, recipe, flops, seed)
+    draft = _Draft(task_identity(task, source), source, recipe, seed, finder)
     trials: list[Trial] = []
     skipped: list[Skipped] = []
     faults: list[str] = []
     for budget in budgets:
-        row, passed = draft.row(budget, explicit or _grid(finder, budget, source, recipe))
+        row, passed = draft.row(budget)
         skipped += passed
         if len(row) >= FEWEST_SIZES:
             trials += row
         else:
-            faults.append(_infeasible(budget, row, passed, smallest, source, recipe))
+            faults.append(_infeasible(draft, budget, row, passed))
     if not trials:
         raise InfeasiblePlanError(faults, "no budget can be planned:")
     if faults:
@@ -195,34 +193,90 @@ def _check_all(
     compute_budgets: Iterable[float] | None,
     sizes: Sequence[Size] | None,
     recipe: object,
-    flops: object,
+    flops: FlopsConvention,
     seed: object,
-) -> tuple[list[float], Source]:
-    """All faults of arguments and data in one error; the budgets, ascending, and the data."""
-    problems = check_arguments(task)
+) -> tuple[list[float], Source, SizeFinder]:
+    """All faults in one error; else the budgets, ascending, the data, and the sizes to start from.
+
+    Model and data are each opened where their own arguments stand; the loss is tried where both do.
+    """
+    problems: list[str] = []
     budgets = _check_budgets(compute_budgets, problems)
-    if sizes is not None and (isinstance(sizes, str) or len(set(sizes)) < FEWEST_SIZES):
-        problems.append(f"sizes: expected at least {FEWEST_SIZES} different values, got {sizes!r}")
+    wanted = None if sizes is None else _check_sizes(sizes, problems)
     if not isinstance(recipe, Recipe):
         problems.append(f"recipe: expected a Recipe, got {type(recipe).__name__}")
-    if flops not in ("measured", "6ND") and not callable(flops):
+    if not callable(flops) and flops not in ("measured", "6ND"):
         problems.append(f"flops: expected 'measured', '6ND' or a function, got {flops!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
-    source = None
+    finder = SizeFinder(
+        count=lambda size: count_params(task, size),
+        measure=lambda size: cost_of(task, _known(source), size, flops),
+        given=wanted or None,
+    )
+    source: Source | None = None
+    model_faults = check_model_arguments(task) or _model_faults(finder)
+    data_faults = check_data_arguments(task)
     if task.dataset is not None:
         try:
             source = task.open()
         except ArgumentError as error:
-            problems += error.problems
+            data_faults += error.problems
+    if source is not None and not model_faults and not data_faults:
+        data_faults = _loss_faults(task, source, finder)
+    problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "find_optimal cannot start:" if len(problems) > 1 else "")
+    return budgets, _known(source), finder
+
+
+def _known(source: Source | None) -> Source:
     assert source is not None
-    return budgets, source
+    return source
+
+
+def _check_sizes(sizes: Any, problems: list[str]) -> list[Size]:
+    try:
+        given = list(dict.fromkeys(getattr(sizes, "tolist", lambda: sizes)()))
+    except TypeError:
+        given = []
+    if isinstance(sizes, str) or len(given) < FEWEST_SIZES:
+        problems.append(f"sizes: expected at least {FEWEST_SIZES} different values, got {sizes!r}")
+        return []
+    return [getattr(size, "item", lambda size=size: size)() for size in given]
+
+
+def _model_faults(finder: SizeFinder) -> list[str]:
+    """Faults seen by building models on the meta device."""
+    try:
+        finder.check_growth()
+    except ArgumentError as error:
+        return error.problems
+    return []
+
+
+def _loss_faults(task: Task, source: Source, finder: SizeFinder) -> list[str]:
+    """Faults of the loss on one real batch, at the smallest size at which the model runs."""
+    fault = ""
+    size = finder.smallest()
+    enough = max(TINY_PARAMS, 4 * finder.counts[size])
+    for _ in range(MOST_TRIES):
+        if finder.counts[size] > enough:
+            break
+        try:
+            return check_loss(task, source, size)
+        except Exception as error:
+            fault = f"one batch at size {size!r} raised {type(error).__name__}: {error}"
+            finder.refuse(size, error)
+        try:
+            size = finder.smallest()
+        except ArgumentError:  # none is left
+            break
+    return [f"model or loss_fn: {fault}"]
 
 
 def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str]) -> list[float]:
     try:
-        given = [float(c) for c in compute_budgets or ()]
+        given = [float(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(f"compute_budgets: expected numbers in FLOPs, got {compute_budgets!r}")
         return []
@@ -232,16 +286,6 @@ def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str])
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
     return sorted(set(given))
-
-
-def _explicit_costs(finder: SizeFinder, sizes: Sequence[Size]) -> list[Cost]:
-    counts = {size: n for size in dict.fromkeys(sizes) if (n := finder.num_params(size))}
-    if not counts:
-        reasons = [f"{size!r}: {reason}" for size, reason in finder.refused.items()]
-        raise ArgumentError(reasons, "model_cls: it refused every one of the sizes:")
-    if all(isinstance(size, int | float) for size in counts):
-        check_growth(counts)
-    return [finder.cost(size) for size in sorted(counts, key=lambda size: counts[size])]
 
 
 def _grid(finder: SizeFinder, budget: float, source: Source, recipe: Recipe) -> list[Cost]:
@@ -255,7 +299,8 @@ def _grid(finder: SizeFinder, budget: float, source: Source, recipe: Recipe) -> 
     high = centre * 10**HALF_WIDTH_DECADES
     high = max(low, min(high, _most_params(finder, high, budget, source, recipe)))
     wanted = np.geomspace(low, high, SIZES_PER_BUDGET)
-    return [finder.cost(size) for size in dict.fromkeys(map(finder.nearest, wanted))]
+    nearest = map(finder.nearest_cost, wanted)
+    return list({cost.num_params: cost for cost in nearest}.values())
 
 
 def _most_params(
@@ -264,12 +309,13 @@ def _most_params(
     """The N, at most about `start`, above which a budget would be over in `FEW_STEPS` steps."""
     batch = _batch_size(budget, source, recipe) * source.tokens_per_example
     per_token = budget / (FEW_STEPS * batch)
-    cost = finder.cost(finder.nearest(start))
+    cost = finder.nearest_cost(start)
     while cost.flops_per_token > per_token:
-        smaller = finder.nearest(cost.num_params * min(0.95, per_token / cost.flops_per_token))
-        if smaller == cost.size:
+        ratio = min(0.95, per_token / cost.flops_per_token)
+        smaller = finder.nearest_cost(cost.num_params * ratio)
+        if smaller == cost:
             break
-        cost = finder.cost(smaller)
+        cost = smaller
     return cost.num_params
 
 
@@ -282,15 +328,16 @@ def _batch_size(budget: float, source: Source, recipe: Recipe) -> int:
 
 def _fewest_params(finder: SizeFinder, budget: float, source: Source, recipe: Recipe) -> float:
     """The N below which a budget would need more data than there is."""
-    cost = finder.cost(finder.smallest())
+    cost = finder.nearest_cost(1)
     if source.num_tokens is None:
         return cost.num_params
     per_token = budget / (source.num_tokens * recipe.max_epochs)
     while cost.flops_per_token < per_token:
-        larger = finder.nearest(cost.num_params * max(1.05, per_token / cost.flops_per_token))
-        if larger == cost.size:
+        ratio = max(1.05, per_token / cost.flops_per_token)
+        larger = finder.nearest_cost(cost.num_params * ratio)
+        if larger == cost:
             break
-        cost = finder.cost(larger)
+        cost = larger
     return cost.num_params
 
 
@@ -302,12 +349,13 @@ class _Draft:
     source: Source
     recipe: Recipe
     seed: int
+    finder: SizeFinder
 
-    def row(self, budget: float, costs: list[Cost]) -> tuple[list[Trial], list[Skipped]]:
+    def row(self, budget: float) -> tuple[list[Trial], list[Skipped]]:
         """The trials of one budget, and the sizes that cannot serve it."""
         trials: list[Trial] = []
         skipped: list[Skipped] = []
-        for cost in costs:
+        for cost in self._costs(budget):
             trial = self.trial(budget, cost, len(trials))
             reason = self._unfit(trial)
             if reason:
@@ -315,6 +363,13 @@ class _Draft:
             else:
                 trials.append(trial)
         return trials, skipped
+
+    def _costs(self, budget: float) -> list[Cost]:
+        finder = self.finder
+        if finder.given is None:
+            return _grid(finder, budget, self.source, self.recipe)
+        costs = map(finder.cost, finder.ascending())
+        return [cost for cost in costs if cost is not None]
 
     def trial(self, budget: float, cost: Cost, index: int) -> Trial:
         """One grid point: D is the budget over FLOPs per token, in whole steps."""
@@ -367,22 +422,26 @@ class _Draft:
         return ""
 
 
-def _infeasible(
-    budget: float,
-    row: list[Trial],
-    passed: list[Skipped],
-    smallest: Cost,
-    source: Source,
-    recipe: Recipe,
-) -> str:
+def _infeasible(draft: _Draft, budget: float, row: list[Trial], passed: list[Skipped]) -> str:
     """Why a budget has no row, and what would work."""
     reason = passed[0].reason if passed else f"only {len(row)} sizes lie in its range"
     text = f"budget {budget:.3g}: fewer than {FEWEST_SIZES} sizes fit ({reason})"
-    if any("steps" in skip.reason for skip in passed) or not passed:
-        batch = _batch_size(budget, source, recipe)
-        needed = smallest.flops_per_token * batch * source.tokens_per_example * FEW_STEPS
-        return f"{text}; use budgets from about {2 * needed:.1g} FLOPs, or a smaller batch_size"
-    return f"{text}; use more data, a smaller budget, or Recipe(max_epochs=...)"
+    if not passed or any("steps" in skip.reason for skip in passed):
+        found = _feasible(draft, budget, 2.0)
+        budgets = "larger budgets" if found is None else f"budgets from about {found:.1g} FLOPs"
+        return f"{text}; use {budgets}, or a smaller batch_size"
+    found = _feasible(draft, budget, 0.5)
+    budgets = "a smaller budget" if found is None else f"budgets up to about {found:.1g} FLOPs"
+    return f"{text}; use more data, {budgets}, or Recipe(max_epochs=...)"
+
+
+def _feasible(draft: _Draft, budget: float, ratio: float) -> float | None:
+    """The first budget, up or down from one that has no row, that has one."""
+    for power in range(1, FARTHEST):
+        tried = float(f"{budget * ratio**power:.1g}")
+        if len(draft.row(tried)[0]) >= FEWEST_SIZES:
+            return tried
+    return None
 
 
 def _range(values: Iterable[float]) -> str:

@@ -32,7 +32,8 @@ class Recipe:
         batch_size: Examples a step, or "auto" (DeepSeek's rule, in tokens).
         optimizer: "adamw", or a function `(parameters, learning_rate) -> Optimizer`.
         schedule: "linear" to zero, "cosine" to a tenth, "wsd" (warm-up, stable, last fifth down by
-            1 - sqrt), "constant", or a function from the share of the steps done to a multiplier.
+            1 - sqrt), "constant", or a function from the share of the steps done to a multiplier,
+            which then does its own warm-up.
         warmup: Share of a trial's steps over which the learning rate rises linearly.
         weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
@@ -67,7 +68,13 @@ class Recipe:
         if self.learning_rate == "auto":
             return 0.3118 * trial.compute_budget**-0.125
         if callable(self.learning_rate):
-            return float(self.learning_rate(trial))
+            rate = self.learning_rate(trial)
+            if not (_is_number(rate) and 0 < rate < math.inf):
+                raise ArgumentError(
+                    "learning_rate: expected its function to return a positive number, got "
+                    f"{rate!r} for size {trial.size!r} at {trial.compute_budget:.3g} FLOPs"
+                )
+            return float(rate)
         return float(self.learning_rate)
 
     def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: int) -> int:
@@ -110,9 +117,8 @@ def multiplier(recipe: Recipe, step: int, steps: int) -> float:
     Warm-up and decay are shares of the trial's own steps, so that each schedule ends at its own
     horizon (Hoffmann et al. 2022, appendix B).
     """
-    done = (step + 1) / steps
     if callable(recipe.schedule):
-        return recipe.schedule(done)
+        return recipe.schedule(min(1.0, (step + 1) / steps))
     rise = max(1, round(recipe.warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -142,8 +148,13 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"schedule: expected one of {', '.join(SCHEDULES)}, got {recipe.schedule!r}"
     if recipe.precision not in PRECISIONS:
         yield f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
-    if not (_is_number(recipe.warmup) and 0 <= recipe.warmup < 1):
+    if not _is_share(recipe.warmup):
         yield f"warmup: expected a share of the steps in [0, 1), got {recipe.warmup!r}"
+    if not (_is_number(recipe.weight_decay) and 0 <= recipe.weight_decay < math.inf):
+        yield f"weight_decay: expected a number from 0 up, got {recipe.weight_decay!r}"
+    betas = recipe.betas
+    if not (isinstance(betas, tuple) and len(betas) == 2 and all(map(_is_share, betas))):
+        yield f"betas: expected two numbers in [0, 1), got {betas!r}"
     if not (_is_number(recipe.max_epochs) and recipe.max_epochs > 0):
         yield f"max_epochs: expected a positive number, got {recipe.max_epochs!r}"
     if recipe.clip is not None and not (_is_number(recipe.clip) and recipe.clip > 0):
@@ -154,8 +165,12 @@ def _problems(recipe: Recipe) -> Iterable[str]:
             yield f"{name}: expected a positive whole number, got {value!r}"
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
 
 
 def _is_count(value: object) -> bool:

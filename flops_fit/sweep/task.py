@@ -7,14 +7,17 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.sweep.data import Source, open_source, targets_of
+from flops_fit.sweep.seeding import seeded
 
 _HOW_TO_COUNT = "add `def num_params(self): return sum(p.numel() for p in self.parameters())`"
 
@@ -44,11 +47,6 @@ class Task:
         """Dotted name of the model class."""
         return qualified_name(self.model_cls)
 
-    @property
-    def loss_name(self) -> str:
-        """Dotted name of the loss."""
-        return qualified_name(self.loss_fn)
-
     def build(self, size: Size) -> nn.Module:
         """A model of this size, on torch's current default device."""
         return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
@@ -65,9 +63,12 @@ class Task:
         return open_source(self.dataset, self.eval_dataset)
 
 
-def check_arguments(task: Task) -> list[str]:
-    """Faults that can be seen without building or reading anything."""
+def check_model_arguments(task: Task) -> list[str]:
+    """Faults of the model's class and arguments that can be seen without building it."""
     problems = []
+    named = isinstance(task.size_param, str)
+    if not named:
+        problems.append(f"model_size_param: expected the argument's name, got {task.size_param!r}")
     if not callable(task.model_cls):
         problems.append(
             f"model_cls: expected a class or function that returns an nn.Module, got "
@@ -75,13 +76,19 @@ def check_arguments(task: Task) -> list[str]:
         )
     if not isinstance(task.model_kwargs, Mapping):
         problems.append(f"model_kwargs: expected a dict, got {type(task.model_kwargs).__name__}")
-    elif task.size_param in task.model_kwargs:
+    elif named and task.size_param in task.model_kwargs:
         problems.append(
             f"model_kwargs: holds {task.size_param!r}, which is the size parameter; leave it out, "
             "flops-fit sets it"
         )
-    elif callable(task.model_cls):
+    if named and callable(task.model_cls) and isinstance(task.model_kwargs, Mapping):
         problems += _check_signature(task)
+    return problems
+
+
+def check_data_arguments(task: Task) -> list[str]:
+    """Faults of data and loss that can be seen without reading anything."""
+    problems = []
     if task.dataset is None:
         problems.append("dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory")
     if not callable(task.loss_fn):
@@ -109,20 +116,17 @@ def check_model(model: object, size: Size) -> list[str]:
     return []
 
 
+@seeded(0)
 def check_loss(task: Task, source: Source, size: Size) -> list[str]:
-    """Faults seen by one real step at this size: shape, gradient, finiteness."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            loss: Any = task.loss(task.build(size).train(), source.sample)
-        except Exception as error:
-            return [
-                f"model or loss_fn: one batch at size {size!r} raised "
-                f"{type(error).__name__}: {error}"
-            ]
+    """Faults of the loss on one real batch at this size: shape, gradient, finiteness.
+
+    Raises:
+        Exception: What the model or the loss raises.
+    """
+    loss: Any = task.loss(task.build(size).train(), source.sample)
     if not isinstance(loss, torch.Tensor):
         return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
-    if loss.numel() != 1:
+    if loss.ndim:
         return [
             f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; take the mean over the "
             "batch"
@@ -139,11 +143,11 @@ def check_loss(task: Task, source: Source, size: Size) -> list[str]:
 def task_identity(task: Task, source: Source) -> dict[str, Any]:
     """What of the task determines a trial's result, as plain JSON values."""
     return {
-        "model": task.model_name,
+        "model": plain(task.model_cls),
         "size_param": task.size_param,
         "model_kwargs": plain(task.model_kwargs),
         "data": source.fingerprint,
-        "loss": task.loss_name,
+        "loss": plain(task.loss_fn),
     }
 
 
@@ -154,7 +158,11 @@ def digest(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON values as they are; functions and classes by name; objects by type and fields."""
+    """JSON values as they are; functions and classes by name; objects by type and fields.
+
+    What a function was given beforehand counts too: a partial's arguments, the numbers and words in
+    a closure, and a lambda's code, since its name says nothing.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -163,10 +171,18 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(map(str, map(plain, value)))
+    if isinstance(value, partial):
+        return [plain(value.func), plain(value.args), plain(value.keywords)]
+    if inspect.isfunction(value):
+        return [qualified_name(value), *_captured(value)]
     if hasattr(value, "__qualname__"):
         return qualified_name(value)
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, torch.Tensor):
-        return [qualified_name(type(value)), value.detach().cpu().tolist()]
+        value = value.detach().cpu().double().numpy()
+    if isinstance(value, np.ndarray):
+        return [list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     fields_of = getattr(value, "__dict__", None)
     return [qualified_name(type(value)), plain(fields_of) if fields_of else _stable_repr(value)]
 
@@ -176,6 +192,15 @@ def qualified_name(value: object) -> str:
     inner = getattr(value, "func", value)  # functools.partial
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _captured(function: Any) -> list[Any]:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    values = [value for value in cells if isinstance(value, bool | int | float | str)]
+    if function.__name__ == "<lambda>":
+        code = function.__code__
+        values += [code.co_code.hex(), repr(code.co_names), repr(plain(code.co_consts))]
+    return values
 
 
 def _stable_repr(value: object) -> str:
@@ -189,8 +214,6 @@ def _check_signature(task: Task) -> list[str]:
     except (TypeError, ValueError):
         return []
     problems = []
-    if not isinstance(task.size_param, str):
-        return [f"model_size_param: expected the argument's name, got {task.size_param!r}"]
     accepted = signature.parameters
     catch_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     if task.size_param not in accepted and not catch_all:

@@ -186,11 +186,12 @@ def _held_out_loss(
     """Mean loss over the held-out examples. Every process reads them all, so all agree."""
     model.eval()
     total, count = torch.zeros((), device=accelerator.device), 0
-    for batch in source.held_out_batches(trial.batch_size, recipe.eval_examples):
-        examples = count_examples(batch)
-        batch = send_to_device(batch, accelerator.device)
-        total += task.loss(model, batch) * examples
-        count += examples
+    with seeded(0):  # where held-out data are drawn or masked at random, every trial sees the same
+        for batch in source.held_out_batches(trial.batch_size, recipe.eval_examples):
+            examples = count_examples(batch)
+            batch = send_to_device(batch, accelerator.device)
+            total += task.loss(model, batch) * examples
+            count += examples
     loss = total.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the held-out loss is {loss} after the last step", trial.steps)
