@@ -1,0 +1,108 @@
+"""Tiny models and data that many tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+
+class MLP(nn.Module):
+    """One hidden layer of a given width: 4 numbers in, 3 classes out."""
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.dropout(torch.relu(self.up(x))))
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+class ConvNet(nn.Module):
+    """Pixels to classes, with batch normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.head = nn.Linear(channels, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+class Numbered(Dataset):
+    """Examples that carry their own index as input, and note who was asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.asked.append(index)
+        return torch.full((4,), float(index)), index % 3
+
+
+class Stream(IterableDataset):
+    """The same as a stream; shared out among workers as PyTorch's documentation advises."""
+
+    def __init__(self, count: int, shared_out: bool = True) -> None:
+        self.count, self.shared_out = count, shared_out
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info() if self.shared_out else None
+        start, step = (info.id, info.num_workers) if info else (0, 1)
+        for index in range(start, self.count, step):
+            yield torch.full((4,), float(index)), index % 3
+
+
+@pytest.fixture
+def mlp() -> type[nn.Module]:
+    return MLP
+
+
+@pytest.fixture
+def conv_net() -> type[nn.Module]:
+    return ConvNet
+
+
+@pytest.fixture
+def numbered() -> type[Dataset]:
+    return Numbered
+
+
+@pytest.fixture
+def stream() -> type[IterableDataset]:
+    return Stream
+
+
+@pytest.fixture
+def cross_entropy():
+    return F.cross_entropy
+
+
+@pytest.fixture
+def classes() -> TensorDataset:
+    """2,000 points in three classes that a small MLP tells apart."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 4, generator=generator)
+    return TensorDataset(x, (x[:, :2].sum(1) > 0).long() + (x[:, 2:].sum(1) > 0).long())
+
+
+@pytest.fixture
+def images() -> TensorDataset:
+    """Pixels and class targets."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 3, 8, 8, generator=generator)
+    return TensorDataset(x, torch.arange(64) % 10)

@@ -1,0 +1,235 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from flops_fit.errors import DivergedError
+from flops_fit.records import Trial
+from flops_fit.sweep.data import open_source
+from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.task import Task
+from flops_fit.sweep.train import train, trial_seed
+
+RECIPE = Recipe(learning_rate=0.02)
+
+
+def a_trial(steps=20, batch=8, size=8, trial_id="00000000000000ab", rate=0.02):
+    tokens = steps * batch
+    return Trial(trial_id, 1e6, size, 0, 67, tokens, 100.0 * tokens, steps, batch, rate, 0)
+
+
+def run(task, trial=None, recipe=RECIPE):
+    points = []
+    outcome = train(task, task.open(), trial or a_trial(), recipe, points.append)
+    return outcome, points
+
+
+@pytest.fixture
+def task(mlp, classes, cross_entropy):
+    return Task(mlp, "width", {"dropout": 0.1}, classes, cross_entropy)
+
+
+def losses(task, trial=None):
+    outcome, points = run(task, trial)
+    return outcome.loss, [point.train_loss for point in points]
+
+
+def test_same_trial_same_loss_to_the_last_bit_whatever_ran_before(task):
+    first = losses(task)
+    losses(task, a_trial(trial_id="00000000000000cd", size=16))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    assert losses(task) == first
+
+
+def test_other_trials_draw_other_noise(task):
+    assert losses(task) != losses(task, a_trial(trial_id="00000000000000cd"))
+    assert trial_seed(a_trial(trial_id="f" * 16)) < 2**63
+
+
+def test_workers_do_not_change_the_loss(task, classes):
+    assert losses(replace(task, dataset=DataLoader(classes, num_workers=1))) == losses(task)
+
+
+def test_callers_generators_are_left_as_they_were(task):
+    def states():
+        numpy_state = np.random.get_state()[1].tolist()
+        return random.getstate(), numpy_state, torch.get_rng_state().tolist()
+
+    before = states()
+    run(task)
+    assert states() == before
+
+
+class Counting(torch.optim.SGD):
+    """SGD that notes the learning rate of each of its steps."""
+
+    steps: list[float]
+
+    def step(self, closure=None):
+        self.steps.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("form", ["map", "iterable", "loader"])
+def test_exactly_the_planned_steps_and_examples(mlp, numbered, stream, cross_entropy, form):
+    seen, evaluated = [], []
+
+    class Watching(mlp):
+        def forward(self, x):
+            (seen if self.training else evaluated).extend(x[:, 0].tolist())
+            return super().forward(x)
+
+    rates = []
+    Counting.steps = rates
+    recipe = replace(RECIPE, optimizer=Counting, eval_examples=3)
+    data = {
+        "map": numbered(60),
+        "iterable": stream(60),
+        "loader": DataLoader(numbered(60), batch_size=7),
+    }[form]
+    outcome, points = run(Task(Watching, "width", {}, data, cross_entropy), a_trial(23, 7), recipe)
+    assert len(rates) == 23
+    assert len(seen) == 23 * 7 == points[-1].num_tokens
+    assert outcome.flops == 100.0 * 23 * 7
+    assert len(evaluated) == len(set(evaluated)) == 3
+    assert not set(seen) & set(evaluated)
+    assert len(set(seen)) == 57  # all that is not held out
+    assert rates[-1] < 0.06 * max(rates)
+    assert max(rates) == 0.02
+
+
+def test_epochs_are_passes_over_the_training_share(mlp, numbered, stream, cross_entropy):
+    outcome, _ = run(Task(mlp, "width", {}, numbered(100), cross_entropy), a_trial(19, 10))
+    assert outcome.epochs == 2
+    outcome, _ = run(Task(mlp, "width", {}, stream(100), cross_entropy), a_trial(19, 10))
+    assert np.isnan(outcome.epochs)
+
+
+def test_points_of_the_curve(task):
+    outcome, points = run(task, a_trial(50, 8), replace(RECIPE, log_points=5))
+    assert [point.num_tokens for point in points] == [80, 160, 240, 320, 400]
+    assert [point.flops for point in points] == [8e3, 16e3, 24e3, 32e3, 40e3]
+    assert points[-1].learning_rate < 0.1 * points[0].learning_rate
+    assert outcome.train_loss == points[-1].train_loss
+    _, each = run(task, a_trial(50, 8), replace(RECIPE, log_points=50))
+    for k, point in enumerate(points):
+        mean = np.mean([p.train_loss for p in each[10 * k : 10 * k + 10]])
+        assert point.train_loss == pytest.approx(mean, rel=1e-5)
+
+
+def test_perceptron_learns(task):
+    task = replace(task, model_kwargs={})
+    before, _ = run(task, a_trial(1, 8, rate=1e-9), replace(RECIPE, learning_rate=1e-9))
+    after, points = run(task, a_trial(400, 32, size=16))
+    assert before.loss > 0.9
+    assert after.loss < 0.25
+    assert after.loss == pytest.approx(points[-1].train_loss, abs=0.15)
+    assert after.tokens_per_second > 0
+
+
+@pytest.mark.parametrize("step", [1, 7, 20])
+def test_planted_divergence_is_raised_with_its_step(task, step):
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        factor = float("nan") if len(calls) == step else 1.0
+        return F.cross_entropy(outputs, targets) * factor
+
+    with pytest.raises(DivergedError, match=f"training loss is nan at step {step}") as caught:
+        run(replace(task, loss_fn=loss))
+    assert caught.value.step == step
+
+
+def test_divergence_of_the_held_out_loss_is_raised(task):
+    class Fragile(task.model_cls):
+        def forward(self, x):
+            return super().forward(x) * (1.0 if self.training else float("inf"))
+
+    with pytest.raises(DivergedError, match=r"held-out loss is .* after the last step"):
+        run(replace(task, model_cls=Fragile))
+
+
+def test_batch_norm_trains_in_train_mode_and_is_judged_in_eval_mode(conv_net, images):
+    modes = []
+
+    class Watching(conv_net):
+        def forward(self, x):
+            modes.append((self.training, self.norm.training, torch.is_grad_enabled()))
+            return super().forward(x)
+
+    outcome, _ = run(Task(Watching, "channels", {}, images, F.cross_entropy), a_trial(12, 8, 4))
+    assert modes[:12] == [(True, True, True)] * 12
+    assert set(modes[12:]) == {(False, False, False)}
+    assert np.isfinite(outcome.loss)
+
+
+def test_held_out_loss_is_the_mean_over_examples_whatever_the_batch(mlp, classes, cross_entropy):
+    class Fixed(mlp):
+        def __init__(self, width):
+            super().__init__(width)
+            torch.manual_seed(0)
+            for parameter in self.parameters():
+                nn.init.normal_(parameter)
+
+    x, y = classes.tensors
+    held_out = TensorDataset(x[:13], y[:13])
+    task = Task(Fixed, "width", {}, classes, cross_entropy, held_out)
+    expected = F.cross_entropy(Fixed(8)(x[:13]), y[:13]).item()
+    for batch in (1, 5, 64):
+        still = a_trial(1, batch, rate=1e-12)
+        assert run(task, still)[0].loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_random_held_out_data_are_the_same_for_every_trial(mlp, cross_entropy):
+    class Masked(torch.utils.data.Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            return torch.randn(4), index % 3
+
+    seen = []
+
+    class Watching(mlp):
+        def forward(self, x):
+            if not self.training:
+                seen.append(x)
+            return super().forward(x)
+
+    task = Task(Watching, "width", {}, Masked(), cross_entropy, Masked())
+    run(task, a_trial(2, 40))
+    run(task, a_trial(3, 40, trial_id="00000000000000cd"))
+    first, second = seen
+    assert torch.equal(first, second)
+
+
+def test_mapping_batches(mlp, classes):
+    class Keyed(mlp):
+        def forward(self, x, labels):
+            return super().forward(x)
+
+    x, y = classes.tensors
+    data = [{"x": a, "labels": b} for a, b in zip(x[:200], y[:200], strict=True)]
+    task = Task(Keyed, "width", {}, data, lambda out, batch: F.cross_entropy(out, batch["labels"]))
+    assert run(task)[0].loss > 0
+
+
+def test_half_precision(task):
+    outcome, _ = run(task, recipe=replace(RECIPE, precision="bf16"))
+    full, _ = run(task)  # a precision of one sweep does not reach into the next
+    assert outcome.loss != full.loss
+    assert outcome.loss == pytest.approx(full.loss, rel=0.05)
+
+
+def test_source_can_be_shared_by_trials(task):
+    source = open_source(task.dataset)
+    one = train(task, source, a_trial(), RECIPE, lambda point: None)
+    two = train(task, source, a_trial(), RECIPE, lambda point: None)
+    assert one.loss == two.loss
