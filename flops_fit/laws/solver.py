@@ -26,7 +26,6 @@ FREE = (0, 1, 2, 3, 4)
 TIED = (0, 1, 2, 3, 3)
 LOWER = np.array([-16.0, -30.0, -30.0, 0.01, 0.01])
 UPPER = np.array([3.0, 30.0, 30.0, 3.0, 3.0])
-CURVED = ((1, 1), (1, 3), (3, 3), (2, 2), (2, 4), (4, 4))
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ class _Slopes:
         g = np.matmul(psi[:, None, :], J)[:, 0, :]
         plain = problem.delta is None and problem.weight is None
         major = J.transpose(0, 2, 1) @ (J if plain else J * weight[..., None])
-        newton = _hessian(problem, J, psi, slope)
+        newton = _hessian(problem, J, psi, slope, g)
         g, newton, major = (_fold(part, problem.ties) for part in (g, newton, major))
         return cls(g, newton, major, _blocked(theta, g, problem.ties))
 
@@ -222,23 +221,21 @@ def _solve(H: Array, g: Array) -> Array:
         return np.asarray((np.linalg.pinv(H) @ g[..., None])[..., 0], float)
 
 
-def _hessian(problem: Problem, J: Array, psi: Array, slope: Array) -> Array:
+def _hessian(problem: Problem, J: Array, psi: Array, slope: Array, g: Array) -> Array:
     """Exact Hessian of the objective by the five parameters, shape (S, 5, 5).
 
     In log space the second derivative of r is P / law - J J', in linear space P, where P holds the
-    second derivatives of the three terms; all of them are columns of J times 1, -x or -y.
+    second derivatives of the three terms; all of them are columns of J times 1, -x or -y, so most
+    of their sums are the gradient's.
     """
     weight = slope - psi if problem.space == "log" else slope
     H = J.transpose(0, 2, 1) @ (J * weight[..., None])
-    H[:, 0, 0] += np.einsum("sn,sn->s", psi, J[..., 0])
-    for i, j in CURVED:
-        column = J[..., max(i, j)]
-        if i == j and i > 2:
-            column = column * -(problem.x if i == 3 else problem.y)
-        curve = np.einsum("sn,sn->s", psi, column)
-        H[:, i, j] += curve
-        if i != j:
-            H[:, j, i] += curve
+    for i, j in ((0, 0), (1, 1), (2, 2), (1, 3), (2, 4)):
+        H[:, i, j] += g[:, j]
+    H[:, 3, 1] += g[:, 3]
+    H[:, 4, 2] += g[:, 4]
+    H[:, 3, 3] -= np.einsum("sn,sn,n->s", psi, J[..., 3], problem.x)
+    H[:, 4, 4] -= np.einsum("sn,sn,n->s", psi, J[..., 4], problem.y)
     return H
 
 

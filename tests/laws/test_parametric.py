@@ -111,6 +111,18 @@ def test_refit_on_fewer_runs_is_the_fit_of_those_runs(sweep):
     np.testing.assert_allclose(numbers(again.law), numbers(fresh.law), rtol=1e-5)
 
 
+def test_very_many_runs_are_started_on_a_sample(small):
+    rng = np.random.default_rng(0)
+    N, D = np.exp(rng.uniform([[11], [14]], [[14], [17]], (2, 25_000)))
+    loss = small.loss(N, D) * np.exp(0.01 * rng.normal(size=25_000))
+    fit = fit_parametric(N, D, loss)
+    direct = fit_parametric(N, D, loss, starts=np.array([fit.theta]))
+    assert fit.agreement == 1.0
+    assert fit.converged
+    np.testing.assert_allclose(numbers(fit.law), numbers(direct.law), rtol=1e-6)
+    assert fit.law.a == pytest.approx(small.a, abs=0.01)
+
+
 def test_units_of_the_cost_only_move_the_optimum(sweep):
     N, D, loss = columns(sweep(noise=0.003))
     six, two = (fit_parametric(N, D, loss, cost=Cost(k)).law for k in (6.0, 2.0))

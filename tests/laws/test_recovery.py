@@ -38,7 +38,7 @@ def test_recovery_and_coverage_of_the_exponent(sweep):
 def test_one_outlier_raises_the_error_by_under_a_tenth(sweep):
     truth = 0.30 / 0.65
     errors = {True: [], False: []}
-    for seed in range(120):
+    for seed in range(70):
         for spoilt in errors:
             runs = sweep(noise=0.003, seed=seed, half_width=0.5)
             if spoilt:
