@@ -98,6 +98,7 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
             "dof": spread.dof,
             "residual_std": spread.residual_std,
             "draws": sorted(spread.draws),
+            "num_clusters": spread.num_clusters,
         }
         for spread in findings.spreads
     ]
@@ -160,6 +161,7 @@ def _spread(tables: Mapping[str, pd.DataFrame], i: int, stored: dict[str, Any]) 
         stored["dof"],
         stored["residual_std"],
         {method: tables[f"draws-{i}-{method}"].to_numpy(float) for method in stored["draws"]},
+        stored["num_clusters"],
     )
 
 

@@ -49,6 +49,7 @@ class Spread:
         dof: Degrees of freedom, n - p.
         residual_std: s, of ln L.
         draws: Bootstrap laws by method ("wild", "cluster"), rows like `centre`.
+        num_clusters: Clusters behind the "cluster" draws.
     """
 
     form: Form
@@ -57,6 +58,7 @@ class Spread:
     dof: int
     residual_std: float
     draws: dict[str, Array] = field(default_factory=dict)
+    num_clusters: int = 0
 
     def interval(
         self, quantity: Quantity, *, level: float = LEVEL, method: Method | None = None
@@ -74,8 +76,8 @@ class Spread:
         if method == "delta":
             return self._delta(quantity, level)
         if method is not None:
-            return _percentiles(quantity(self.draws[method]), level)
-        ends = {name: _percentiles(quantity(rows), level) for name, rows in self.draws.items()}
+            return self._bootstrap(method, quantity, level)
+        ends = {name: self._bootstrap(name, quantity, level) for name in self.draws}
         if "pairs" not in self.draws:
             ends["delta"] = self._delta(quantity, level)
         return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
@@ -84,6 +86,15 @@ class Spread:
         """Standard error of a quantity by the delta method, shape (k,)."""
         G = _differences(quantity, self.centre, self.covariance)
         return np.sqrt(np.maximum((G @ G.T).diagonal(), 0.0))
+
+    def _bootstrap(self, method: str, quantity: Quantity, level: float) -> tuple[Array, Array]:
+        """Percentiles; of a handful of clusters, Student's t on the spread of the draws."""
+        values = quantity(self.draws[method])
+        if method != "cluster":
+            return _percentiles(values, level)
+        middle = quantity(self.centre[None])[0]
+        reach = float(stats.t.ppf(0.5 + level / 2, max(self.num_clusters - 1, 1)))
+        return middle - reach * values.std(axis=0), middle + reach * values.std(axis=0)
 
     def _delta(self, quantity: Quantity, level: float) -> tuple[Array, Array]:
         middle = quantity(self.centre[None])[0]
@@ -137,7 +148,8 @@ def measure_spread(
         draws["cluster"] = _refit(problem, fit, shocks, basis @ inverse, Q)
     covariance = s * s * (to_natural @ to_natural.T)
     centre = natural(theta, fit.centre)[0]
-    return Spread(fit.form, centre, covariance, dof, s, draws)
+    groups = 0 if clusters is None else len(np.unique(clusters))
+    return Spread(fit.form, centre, covariance, dof, s, draws, groups)
 
 
 def pairs_spread(
