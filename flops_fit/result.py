@@ -228,12 +228,6 @@ class Result:
 
         return plots.plot_result(self, kind)
 
-    def report(self, path: str | PathLike[str]) -> Any:
-        """Write one self-contained HTML page."""
-        from flops_fit.report import html
-
-        return html.write_report(self, path)
-
     def save(self, directory: str | PathLike[str]) -> None:
         """Write JSON and CSV files into a directory, made if need be."""
         archive.save(directory, self.findings, self.meta)
