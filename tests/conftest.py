@@ -1,12 +1,18 @@
-"""Tiny models and data that many tests share."""
+"""Tiny models and data that many tests share, and stores whose schema was made once."""
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from flops_fit import tracking
+from flops_fit.sweep.study import open_study
 
 
 class MLP(nn.Module):
@@ -106,3 +112,20 @@ def images() -> TensorDataset:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, 3, 8, 8, generator=generator)
     return TensorDataset(x, torch.arange(64) % 10)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the empty databases of MLflow and Optuna."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with tracking._exclusive(uri):
+        tracking._client(uri).search_experiments()
+    open_study("schema only", f"sqlite:///{folder}/optuna.db")
+    return folder
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> Path:
+    """A folder of this test's own with empty databases."""
+    return Path(shutil.copytree(empty_store, tmp_path / "store"))

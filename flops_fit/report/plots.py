@@ -162,7 +162,7 @@ def plot_result(result: Any, kind: str | None = None) -> Figure:
 def _scaling_panels(result: Any, axes: list[Axes]) -> None:
     from flops_fit.errors import FitError
 
-    low = float(result.runs["compute_budget"].astype(float).min())
+    low = float(result.runs["compute_budget"].astype(float).min()) / 1.5
     try:
         band = result.band(np.geomspace(low, 100 * result.largest_budget, 60))
     except FitError as error:
