@@ -283,7 +283,8 @@ class Result:
         """The IsoFLOP witness alone: no intervals."""
         laws = self.power_laws
         if laws.n_opt.refused or not plain:
-            raise FitError("no law stands on these runs: see the checks", self.checks)
+            why = [check.message for check in self.checks if check.severity == "refuse"]
+            raise FitError(f"no law stands on these runs: {'; '.join(why)}", self.checks)
         middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
         nothing = np.full_like(middle, math.nan)
         return _band_frame(C, middle, nothing, nothing, nothing[: len(C)])

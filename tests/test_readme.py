@@ -1,0 +1,70 @@
+"""The README's code runs as it stands, on a small model and small budgets."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.sweep import runner
+from flops_fit.sweep.train import Outcome
+
+LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+class SmallGPT(nn.Module):
+    """Takes the README's arguments."""
+
+    def __init__(self, d_model: int, n_layer: int) -> None:
+        super().__init__()
+        hidden = [nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU()) for _ in range(n_layer)]
+        self.layers = nn.Sequential(nn.Linear(4, d_model), *hidden, nn.Linear(d_model, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+@pytest.fixture
+def elsewhere(store, monkeypatch):
+    """A working directory with an empty store in its default place."""
+    store.rename(store.parent / "mlruns")
+    monkeypatch.chdir(store.parent)
+    return store.parent
+
+
+def draw_from_law(task, source, trial, recipe, report):
+    """In place of training, so that the small data carry a law."""
+    loss = float(LAW.loss(trial.num_params, trial.num_tokens))
+    return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
+
+
+def test_the_five_lines(elsewhere, monkeypatch):
+    monkeypatch.setattr(runner, "train", draw_from_law)
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    names = {
+        "GPT": SmallGPT,
+        "train_set": TensorDataset(x, (x[:, 0] > 0).long()),
+        "cross_entropy": nn.functional.cross_entropy,
+    }
+    block = BLOCKS[0].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10]")
+    assert block != BLOCKS[0]
+    block = block.replace("loss_fn=", "recipe=flops_fit.Recipe(max_epochs=1e9), loss_fn=")
+    exec(block.replace("1e19", "1e12"), names)
+    predicted = names["result"].predict(1e12)
+    assert predicted.loss == pytest.approx(LAW.loss(predicted.num_params, predicted.num_tokens))
+
+
+def test_a_table_of_ones_own(elsewhere, capsys):
+    runs = simulate_isoflop(LAW, [1e18, 1e19, 1e20])
+    runs.to_csv("my_runs.csv", index=False)
+    exec(BLOCKS[1], {})
+    assert "N_opt ~ C^0.462" in capsys.readouterr().out
