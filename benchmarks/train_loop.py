@@ -30,7 +30,7 @@ ROWS = (
     # width, examples a step: about 16 k, 200 k and 1 M parameters
     (16, 16),
     (80, 16),
-    (200, 16),
+    (192, 16),
 )
 
 
