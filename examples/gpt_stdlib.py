@@ -4,8 +4,6 @@ Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the
 and nothing is trained twice.
 """
 
-import logging
-
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
@@ -15,8 +13,6 @@ BUDGETS = [1.6e10, 3.5e10, 7.5e10, 1.6e11]  # FLOPs
 
 def main() -> None:
     """Run the sweep and print what it found."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("flops_fit").setLevel(logging.INFO)
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",

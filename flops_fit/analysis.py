@@ -27,10 +27,16 @@ def analyze_ledger(
     meta = tracking.read_meta(ledger)
     runs = tracking.fetch_runs(ledger, meta.get("setting"))
     if not any(run.state == "complete" for run in runs):
+        all_diverged = bool(runs) and all(run.state == "diverged" for run in runs)
+        advice = (
+            "lower Recipe(learning_rate=...) or look at the loss; the same call runs none again"
+            if all_diverged
+            else "call find_optimal(...) again to go on"
+        )
         reasons = "; ".join(sorted({run.excluded for run in runs})[:3]) or "none was started"
         raise NoRunsError(
             f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished "
-            f"({reasons}); call find_optimal(...) again to go on"
+            f"({reasons}); {advice}"
         )
     meta["where_to_look"] = ledger.where_to_look()
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)

@@ -12,6 +12,7 @@ import torch
 
 from flops_fit import __version__, tracking
 from flops_fit.analysis import analyze_ledger
+from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
@@ -20,7 +21,7 @@ from flops_fit.sweep.plan import Planned, SweepPlan, make_plan
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.runner import Job, run_sweep
 from flops_fit.sweep.study import storage_url
-from flops_fit.sweep.task import Task, raise_problems
+from flops_fit.sweep.task import Task
 
 
 def find_optimal(
@@ -82,8 +83,10 @@ def find_optimal(
         FitError: If the runs do not carry a fit; they are kept.
     """
     task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
-    _check_launch(workers, executor)
-    planned = make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
+    faults = _launch_faults(workers, executor, name, tracking_uri)
+    planned = make_plan(
+        task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed, faults=faults
+    )
     ledger = tracking.open_ledger(name or task.model_name.rpartition(".")[2], tracking_uri)
     tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
     job = Job(
@@ -147,8 +150,20 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     return analyze_ledger(tracking.find_ledger(name, tracking_uri))
 
 
-def _check_launch(workers: int | str, executor: Any) -> None:
+def _launch_faults(
+    workers: int | str, executor: Any, name: str | None, tracking_uri: object
+) -> list[str]:
     problems = []
+    try:
+        if name is not None:
+            tracking.check_name(name)
+    except ArgumentError as error:
+        problems += error.problems
+    try:
+        if tracking_uri is not None:
+            tracking.check_uri(tracking_uri)
+    except ArgumentError as error:
+        problems += error.problems
     whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
     if workers != "auto" and not whole:
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
@@ -160,7 +175,7 @@ def _check_launch(workers: int | str, executor: Any) -> None:
             f"launched as {ranks} processes (WORLD_SIZE): trials are not trained data-parallel; "
             "start one process and set workers= instead"
         )
-    raise_problems(problems)
+    return problems
 
 
 def _meta(planned: Planned) -> dict[str, str]:

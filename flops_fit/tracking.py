@@ -38,6 +38,7 @@ SWEEP = "flops_fit.sweep"
 SETTING = "flops_fit.setting"
 WORKER = "flops_fit.worker"
 META = "flops_fit.meta"
+REASON = "flops_fit.reason"
 _PARENT = "mlflow.parentRunId"
 _NAME_LIMIT = 200
 _LOG = logging.getLogger("flops_fit")
@@ -76,7 +77,7 @@ class Ledger:
 def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
     """The store to use: the argument, else MLflow's own setting, else `mlruns/mlflow.db` here."""
     if tracking_uri is not None:
-        uri = str(tracking_uri)
+        uri = check_uri(tracking_uri)
     elif mlflow.is_tracking_uri_set():
         uri = mlflow.get_tracking_uri()
     else:
@@ -85,6 +86,20 @@ def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
         path = Path(uri.removeprefix("sqlite:///")).absolute()
         return f"sqlite:///{path}"
     return uri
+
+
+def check_uri(tracking_uri: object) -> str:
+    """A tracking URI as text.
+
+    Raises:
+        ArgumentError: If it is none, or empty (an unset environment variable, often).
+    """
+    if not isinstance(tracking_uri, str | os.PathLike) or not str(tracking_uri).strip():
+        raise ArgumentError(
+            f"tracking_uri: expected an address as 'sqlite:///mlruns/mlflow.db' or "
+            f"'http://host:5000', or None for the default; got {tracking_uri!r}"
+        )
+    return str(tracking_uri)
 
 
 def without_credentials(uri: str) -> str:
@@ -180,11 +195,13 @@ def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step
     client.set_tag(run_id, STATE, "complete")
 
 
-def close_run(ledger: Ledger, run_id: str, state: str, reason: str) -> None:
+def close_run(ledger: Ledger, run_id: str, state: str, reason: str, trace: str = "") -> None:
     """Close a run that did not finish: `failed`, `diverged`, or back to `planned`."""
     client = _client(ledger.tracking_uri)
     status = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}[state]
-    client.set_tag(run_id, "flops_fit.reason", reason[-5000:])
+    client.set_tag(run_id, REASON, reason[:1000])
+    if trace:
+        client.set_tag(run_id, "flops_fit.traceback", trace[-5000:])
     client.set_tag(run_id, STATE, state)
     client.set_terminated(run_id, status=status)
 
@@ -343,8 +360,7 @@ def _to_run(run: Any) -> Run:
 def _reason(state: str, tags: Mapping[str, str]) -> str:
     if state not in ("failed", "diverged"):
         return "not finished"
-    lines = tags.get("flops_fit.reason", "").strip().splitlines()
-    return f"{state}: {lines[-1]}" if lines else state
+    return f"{state}: {tags[REASON]}" if tags.get(REASON) else state
 
 
 def _size(text: str) -> Size | None:

@@ -9,9 +9,21 @@ from flops_fit.errors import ArgumentError
 def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ArgumentError) as caught:
-        flops_fit.find_optimal("GPT", "width", dataset=[], loss_fn=None, compute_budgets=[-1])
+        flops_fit.find_optimal(
+            "GPT", "width", dataset=[], loss_fn=None, compute_budgets=[-1],
+            workers=-1, name="", tracking_uri="",
+        )  # fmt: skip
     text = str(caught.value)
-    assert all(name in text for name in ("model_cls", "dataset", "loss_fn", "compute_budgets"))
+    faulty = (
+        "model_cls",
+        "dataset",
+        "loss_fn",
+        "compute_budgets",
+        "workers",
+        "name:",
+        "tracking_uri",
+    )
+    assert [name for name in faulty if name not in text] == []
     assert not list(tmp_path.iterdir())
 
 

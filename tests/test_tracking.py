@@ -55,13 +55,13 @@ def test_finished_without_the_last_tag_is_not_done(ledger):
 
 def test_the_complete_run_of_a_trial_stands_for_it_whatever_came_later(ledger):
     tracking.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
-    tracking.close_run(ledger, start(ledger), "failed", "Traceback\nRuntimeError: late")
+    tracking.close_run(ledger, start(ledger), "failed", "RuntimeError: late")
     (run,) = tracking.fetch_runs(ledger)
     assert run.loss == 2.0
 
 
-def test_a_failed_run_keeps_the_last_line_of_its_traceback(ledger):
-    tracking.close_run(ledger, start(ledger), "failed", "Traceback\nRuntimeError: a broken disk")
+def test_a_failed_run_keeps_its_reason(ledger):
+    tracking.close_run(ledger, start(ledger), "failed", "RuntimeError: a broken disk", "Traceback")
     (run,) = tracking.fetch_runs(ledger)
     assert run.excluded == "failed: RuntimeError: a broken disk"
 
@@ -142,3 +142,9 @@ def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
     assert len(parents) == 1
     assert "" not in parents
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["", "  ", 3])
+def test_an_empty_address_is_refused_rather_than_left_to_mlflow(uri):
+    with pytest.raises(ArgumentError, match="tracking_uri: expected an address"):
+        tracking.resolve_uri(uri)

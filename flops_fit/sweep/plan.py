@@ -147,6 +147,7 @@ def make_plan(
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
     seed: int = 0,
+    faults: Sequence[str] = (),
 ) -> Planned:
     """Check everything, then plan. See `flops_fit.plan_sweep` for the arguments.
 
@@ -155,22 +156,22 @@ def make_plan(
         InfeasiblePlanError: If no budget can be planned; says what would work.
     """
     recipe = Recipe() if recipe is None else recipe
-    budgets, source, finder = _check_all(task, compute_budgets, sizes, recipe, flops, seed)
+    budgets, source, finder = _check_all(task, compute_budgets, sizes, recipe, flops, seed, faults)
     draft = _Draft(task_identity(task, source), source, recipe, seed, finder)
     trials: list[Trial] = []
     skipped: list[Skipped] = []
-    faults: list[str] = []
+    unplanned: list[str] = []
     for budget in budgets:
         row, passed = draft.row(budget)
         skipped += passed
         if len(row) >= FEWEST_SIZES:
             trials += row
         else:
-            faults.append(_infeasible(draft, budget, row, passed))
+            unplanned.append(_infeasible(draft, budget, row, passed))
     if not trials:
-        raise InfeasiblePlanError(faults, "no budget can be planned:")
-    if faults:
-        warnings.warn("left out: " + "; ".join(faults), FlopsFitWarning, stacklevel=3)
+        raise InfeasiblePlanError(unplanned, "no budget can be planned:")
+    if unplanned:
+        warnings.warn("left out: " + "; ".join(unplanned), FlopsFitWarning, stacklevel=3)
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
@@ -195,12 +196,13 @@ def _check_all(
     recipe: object,
     flops: FlopsConvention,
     seed: object,
+    faults: Sequence[str],
 ) -> tuple[list[float], Source, SizeFinder]:
     """All faults in one error; else the budgets, ascending, the data, and the sizes to start from.
 
     Model and data are each opened where their own arguments stand; the loss is tried where both do.
     """
-    problems: list[str] = []
+    problems = list(faults)
     budgets = _check_budgets(compute_budgets, problems)
     wanted = None if sizes is None else _check_sizes(sizes, problems)
     if not isinstance(recipe, Recipe):
@@ -265,7 +267,7 @@ def _loss_faults(task: Task, source: Source, finder: SizeFinder) -> list[str]:
         try:
             return check_loss(task, source, size)
         except Exception as error:
-            fault = f"one batch at size {size!r} raised {type(error).__name__}: {error}"
+            fault = fault or f"one batch at size {size!r} raised {type(error).__name__}: {error}"
             finder.refuse(size, error)
         try:
             size = finder.smallest()
@@ -428,6 +430,9 @@ def _infeasible(draft: _Draft, budget: float, row: list[Trial], passed: list[Ski
     text = f"budget {budget:.3g}: fewer than {FEWEST_SIZES} sizes fit ({reason})"
     if not passed or any("steps" in skip.reason for skip in passed):
         found = _feasible(draft, budget, 2.0)
+        fewer = _feasible(draft, budget, 0.5) if found is None else None
+        if fewer is not None:
+            return f"{text}; use budgets up to about {fewer:.1g} FLOPs, or more data"
         budgets = "larger budgets" if found is None else f"budgets from about {found:.1g} FLOPs"
         return f"{text}; use {budgets}, or a smaller batch_size"
     found = _feasible(draft, budget, 0.5)

@@ -1,15 +1,15 @@
-"""One bar for the whole sweep, weighted by FLOPs, with the time left."""
+"""One bar for the whole sweep, weighted by FLOPs, with the time left.
+
+Where nobody watches (no terminal, no notebook) there is no bar, only a line per finished trial.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm.auto import tqdm
-
-_LOG = logging.getLogger("flops_fit")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Event:
 
 
 class Progress:
-    """A tqdm bar where somebody watches; a line of log per finished trial in any case."""
+    """A tqdm bar where somebody watches; a line per finished trial in any case."""
 
     def __init__(self, total_flops: float, num_trials: int, done: dict[str, float]) -> None:
         self._spent = dict(done)
@@ -68,11 +68,8 @@ class Progress:
         self.say(text)
 
     def say(self, text: str) -> None:
-        """Print above the bar where somebody watches; log where nobody does."""
-        if self._bar.disable:
-            _LOG.info(text)
-        else:
-            self._bar.write(text, file=sys.stderr)
+        """A line on standard error, above the bar if there is one."""
+        self._bar.write(text, file=sys.stderr)
 
 
 def _watched() -> bool:

@@ -151,9 +151,9 @@ def _warn_of_failures(job: Job) -> None:
         lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
         warnings.warn(
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
-            "failed ones are tried again by the next call:\n  " + "\n  ".join(lines),
+            "the next call tries failed ones again, diverged ones not:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
-            stacklevel=3,
+            stacklevel=4,  # the call of find_optimal
         )
 
 
@@ -211,7 +211,7 @@ def _run_trial(
         listener(replace(event, flops=trial.flops, state="diverged"))
         raise
     except Exception as error:
-        tracking.close_run(job.ledger, run_id, "failed", _trace(error))
+        tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
         raise
@@ -255,6 +255,11 @@ def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None
 
 def _here() -> dict[str, str]:
     return {"hostname": platform.node()}
+
+
+def _cause(error: Exception) -> str:
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _trace(error: Exception) -> str:

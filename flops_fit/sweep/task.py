@@ -69,7 +69,7 @@ def check_model_arguments(task: Task) -> list[str]:
     named = isinstance(task.size_param, str)
     if not named:
         problems.append(f"model_size_param: expected the argument's name, got {task.size_param!r}")
-    if not callable(task.model_cls):
+    if not callable(task.model_cls) or isinstance(task.model_cls, nn.Module):
         problems.append(
             f"model_cls: expected a class or function that returns an nn.Module, got "
             f"{task.model_cls!r}; pass the class itself, not an instance or its name"
@@ -103,7 +103,9 @@ def check_model(model: object, size: Size) -> list[str]:
     """Faults of one built model: not a module, no `num_params()`, or a count that is none."""
     if not isinstance(model, nn.Module):
         return [f"model_cls: expected it to return an nn.Module, got {type(model).__name__}"]
-    if not callable(getattr(model, "num_params", None)):
+    if hasattr(model, "num_params") and not callable(model.num_params):
+        return [f"model_cls: {type(model).__name__}.num_params must be a method, not a value"]
+    if not hasattr(model, "num_params"):
         return [f"model_cls: {type(model).__name__} has no num_params(); {_HOW_TO_COUNT}"]
     try:
         count: Any = model.num_params()  # type: ignore[operator]

@@ -123,7 +123,7 @@ def test_another_recipe_is_another_setting_and_is_not_mixed_in(store, planted):
 
 
 def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
-    store, planted, monkeypatch, caplog
+    store, planted, monkeypatch, capsys
 ):
     def interrupted(task, source, trial, recipe, report):
         if len(planted.trained) == 5:
@@ -131,11 +131,12 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
         return planted(task, source, trial, recipe, report)
 
     monkeypatch.setattr(runner, "train", interrupted)
-    caplog.set_level("INFO", "flops_fit")
     with pytest.raises(KeyboardInterrupt):
         sweep(store)
-    assert "Stopped: 5 of" in caplog.text
-    assert "The same call goes on" in caplog.text
+    said = capsys.readouterr().err
+    assert "SweepPlan: " in said
+    assert "Stopped: 5 of" in said
+    assert "The same call goes on" in said
     monkeypatch.setattr(runner, "train", planted)
     result = sweep(store)
     assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
@@ -175,6 +176,19 @@ def test_a_sweep_where_all_fail_says_why(store, monkeypatch):
         pytest.raises(NoRunsError, match="a broken disk"),
     ):
         sweep(store)
+
+
+def test_a_sweep_where_all_diverge_is_not_told_to_call_again(store, monkeypatch):
+    def diverging(*_):
+        raise DivergedError("the training loss is nan at step 7", 7)
+
+    monkeypatch.setattr(runner, "train", diverging)
+    with (
+        pytest.warns(FlopsFitWarning, match="diverged ones not") as caught,
+        pytest.raises(NoRunsError, match="lower Recipe"),
+    ):
+        sweep(store)
+    assert caught[0].filename == __file__
 
 
 def test_analyze_answers_from_the_store_alone(store, planted):
