@@ -8,7 +8,7 @@ import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
 
-BUDGETS = [1.6e10, 3.5e10, 7.5e10, 1.6e11]  # FLOPs
+BUDGETS = [1.4e10, 3e10, 6.5e10, 1.4e11]  # FLOPs
 
 
 def main() -> None:
