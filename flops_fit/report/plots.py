@@ -41,9 +41,19 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
         budget = float(np.exp(np.log(row["compute_budget"].astype(float)).mean()))
         _isoflop_curve(ax, _nearest_row(optima, budget), row, colour, budget)
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
+    _label_params(ax)
     if len(finished):
         ax.legend(title="budget C, FLOPs", fontsize="small", title_fontsize="small")
     return ax
+
+
+def _label_params(ax: Axes) -> None:
+    """Ticks at 1, 2, 5 of each decade, as 5k, 10k, 20k: a row often spans less than two decades."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _points(ax: Axes, row: pd.DataFrame, colour: str, marker: str) -> None:
