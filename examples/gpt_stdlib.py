@@ -8,7 +8,7 @@ import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
 
-BUDGETS = [1.4e10, 3e10, 6.5e10, 1.4e11]  # FLOPs
+BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def main() -> None:

@@ -7,9 +7,11 @@ optimiser's few FLOPs a parameter left out, as is the field's custom.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -22,7 +24,7 @@ from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
 from flops_fit.sweep.data import Source, count_examples
 from flops_fit.sweep.seeding import seeded
-from flops_fit.sweep.task import Task, check_model, digest, raise_problems
+from flops_fit.sweep.task import Task, count_params, digest
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
@@ -56,15 +58,13 @@ def build_empty(task: Task, size: Size) -> nn.Module:
         return task.build(size)
 
 
-def count_params(task: Task, size: Size) -> int:
+def params_of(task: Task, size: Size) -> int:
     """N of one size, by the model's own `num_params()`, without measuring FLOPs.
 
     Raises:
         ArgumentError: The model offers no usable `num_params()`.
     """
-    model = build_empty(task, size)
-    raise_problems(check_model(model, size))
-    return int(model.num_params())  # type: ignore[operator]
+    return count_params(build_empty(task, size), size)
 
 
 def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "measured") -> Cost:
@@ -75,32 +75,34 @@ def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "me
         Exception: What the model or the loss raises on a real batch.
     """
     model = build_empty(task, size)
-    raise_problems(check_model(model, size))
-    num_params = int(model.num_params())  # type: ignore[operator]
+    num_params = count_params(model, size)
     shapes = digest({name: list(p.shape) for name, p in model.named_parameters()})
-    count, convention = _flops_per_token(task, source, model, size, flops)
+    if callable(flops):
+        count, convention = _custom(source, model, size, flops), "custom"
+    elif flops == "6ND":
+        count, convention = 6.0 * num_params, "6ND"
+    else:
+        measured, convention = _measured(task, source, model, size)
+        count = measured or 6.0 * num_params
     return Cost(size, num_params, count, shapes, convention)
 
 
-def _flops_per_token(
-    task: Task, source: Source, model: nn.Module, size: Size, flops: FlopsConvention
-) -> tuple[float, str]:
-    if callable(flops):
-        count: Any = flops(model)
-        if not isinstance(count, int | float) or not 0 < count < float("inf"):
-            raise ArgumentError(
-                f"flops: expected FLOPs for one of the {source.unit}, a positive number; got "
-                f"{count!r} at size {size!r}"
-            )
-        return float(count), "custom"
-    if flops == "6ND":
-        return 6.0 * int(model.num_params()), "6ND"  # type: ignore[operator]
-    return _measured(task, source, model, size)
+def _custom(
+    source: Source, model: nn.Module, size: Size, flops: Callable[[nn.Module], float]
+) -> float:
+    count: Any = flops(model)
+    number = isinstance(count, Real) and not isinstance(count, bool)
+    if not number or not 0 < count < math.inf:
+        raise ArgumentError(
+            f"flops: expected FLOPs for one of the {source.unit}, a positive number; got "
+            f"{count!r} at size {size!r}"
+        )
+    return float(count)
 
 
 @seeded(0)
 def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple[float, str]:
-    """On meta; else on a real batch; else 6ND. Each step down is warned of.
+    """On meta; else on a real batch; else nothing, and 6ND serves. Each step down is warned of.
 
     Raises:
         Exception: What the model or the loss raises on a real batch.
@@ -122,9 +124,7 @@ def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple
         task.loss(task.build(size).train(), source.sample).backward()
         why, count = f"counting fails on a real batch ({_short(error)})", 0.0
     _warn(why, "one real batch" if count else "6ND")
-    if count:
-        return count / tokens, "measured on one batch"
-    return 6.0 * int(model.num_params()), "6ND"  # type: ignore[operator]
+    return count / tokens, "measured on one batch" if count else "6ND"
 
 
 def _count(task: Task, model: nn.Module, batch: Any) -> float:

@@ -21,7 +21,7 @@ import pandas as pd
 from flops_fit.errors import ArgumentError, FlopsFitWarning, InfeasiblePlanError
 from flops_fit.records import TRIAL_COLUMNS, Size, Trial, to_frame
 from flops_fit.sweep.data import Source
-from flops_fit.sweep.flops import Cost, FlopsConvention, cost_of, count_params
+from flops_fit.sweep.flops import Cost, FlopsConvention, cost_of, params_of
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.task import (
@@ -212,7 +212,7 @@ def _check_all(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
     finder = SizeFinder(
-        count=lambda size: count_params(task, size),
+        count=lambda size: params_of(task, size),
         measure=lambda size: cost_of(task, _known(source), size, flops),
         given=wanted or None,
     )

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -99,23 +100,32 @@ def check_data_arguments(task: Task) -> list[str]:
     return problems
 
 
-def check_model(model: object, size: Size) -> list[str]:
-    """Faults of one built model: not a module, no `num_params()`, or a count that is none."""
+def count_params(model: object, size: Size) -> int:
+    """N, by the model's own `num_params()`.
+
+    Raises:
+        ArgumentError: It is not a module, has no `num_params()`, or its count is none.
+    """
+    name = type(model).__name__
     if not isinstance(model, nn.Module):
-        return [f"model_cls: expected it to return an nn.Module, got {type(model).__name__}"]
-    if hasattr(model, "num_params") and not callable(model.num_params):
-        return [f"model_cls: {type(model).__name__}.num_params must be a method, not a value"]
-    if not hasattr(model, "num_params"):
-        return [f"model_cls: {type(model).__name__} has no num_params(); {_HOW_TO_COUNT}"]
+        raise ArgumentError(f"model_cls: expected it to return an nn.Module, got {name}")
+    own_count: Any = getattr(model, "num_params", None)
+    if own_count is None:
+        raise ArgumentError(f"model_cls: {name} has no num_params(); {_HOW_TO_COUNT}")
+    if not callable(own_count):
+        raise ArgumentError(f"model_cls: {name}.num_params must be a method, not a value")
     try:
-        count: Any = model.num_params()  # type: ignore[operator]
+        count = own_count()
     except Exception as error:
-        return [f"model_cls: num_params() raised {type(error).__name__}: {error}"]
-    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:
-        return [
+        raise ArgumentError(
+            f"model_cls: num_params() raised {type(error).__name__}: {error}"
+        ) from error
+    whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if not whole or count <= 0:
+        raise ArgumentError(
             f"model_cls: num_params() must return a positive int, got {count!r} at size {size!r}"
-        ]
-    return []
+        )
+    return int(count)
 
 
 @seeded(0)

@@ -6,7 +6,6 @@ the trial alone, not on what ran before it in the process.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -127,8 +126,7 @@ def _memory_returned(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     finally:
-        accelerator.free_memory()
-        gc.collect()
+        accelerator.free_memory()  # collects garbage too
 
 
 def _loop(
@@ -145,6 +143,8 @@ def _loop(
     scheduler = LambdaLR(optimizer.optimizer, lambda step: multiplier(recipe, step, trial.steps))
     parameters = list(model.parameters())
     every = max(1, trial.steps // recipe.log_points)
+    # Accelerate's wrapper looks for an optional package at every step; only a scaler needs it.
+    update = optimizer if accelerator.scaler is not None else optimizer.optimizer
     started, done = time.perf_counter(), 0
     total = torch.zeros((), device=accelerator.device)
     model.train()
@@ -153,8 +153,8 @@ def _loop(
         accelerator.backward(loss)
         if recipe.clip is not None:
             accelerator.clip_grad_norm_(parameters, recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        update.step()
+        update.zero_grad()
         total += loss.detach()
         if step % every == 0 or step == trial.steps:
             mean = total.item() / (step - done)

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.sweep.data import open_source
-from flops_fit.sweep.flops import build_empty, cost_of, count_params
+from flops_fit.sweep.flops import build_empty, cost_of, params_of
 from flops_fit.sweep.task import Task
 
 
@@ -145,7 +145,7 @@ def test_conventions_asked_for(classes):
 def test_missing_count_is_an_argument_error(classes):
     task = Task(nn.Linear, "out_features", {"in_features": 4}, None, mse_to_zero)
     with pytest.raises(ArgumentError, match="has no num_params"):
-        count_params(task, 5)
+        params_of(task, 5)
     with pytest.raises(ArgumentError, match="has no num_params"):
         cost_of(task, open_source(classes), 5)
 

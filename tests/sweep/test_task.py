@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from flops_fit.errors import ArgumentError
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.task import (
     Task,
     check_data_arguments,
     check_loss,
-    check_model,
     check_model_arguments,
+    count_params,
     digest,
     plain,
 )
@@ -97,8 +98,13 @@ def test_faults_of_data_and_loss():
     ],
 )
 def test_faults_of_a_built_model(model, message):
-    (problem,) = check_model(model, 8)
-    assert re.search(f"^model_cls: .*{message}", problem)
+    with pytest.raises(ArgumentError, match=f"^model_cls: .*{message}"):
+        count_params(model, 8)
+
+
+@pytest.mark.parametrize("count", [12, np.int64(12)])
+def test_a_count_is_any_whole_number(count):
+    assert type(count_params(Counted(count), 8)) is int
 
 
 @pytest.mark.parametrize(
