@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flops_fit import __version__, tracking
+from flops_fit import __version__, store, tracking
 from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
@@ -161,7 +161,7 @@ def _launch_faults(
         problems += error.problems
     try:
         if tracking_uri is not None:
-            tracking.check_uri(tracking_uri)
+            store.check_uri(tracking_uri)
     except ArgumentError as error:
         problems += error.problems
     whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0

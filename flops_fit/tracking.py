@@ -10,27 +10,23 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow.entities import Metric, Param, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.records import RUN_COLUMNS, Run, Size, Trial, to_frame
+from flops_fit.store import client_of, exclusive, resolve_uri, sqlite_folder, without_credentials
 
 TRIAL_ID = "flops_fit.trial_id"
 STATE = "flops_fit.state"
@@ -63,7 +59,7 @@ class Ledger:
     @property
     def home(self) -> Path | None:
         """The folder of a sqlite store; None for a server."""
-        return _sqlite_folder(self.tracking_uri)
+        return sqlite_folder(self.tracking_uri)
 
     def where_to_look(self) -> str:
         """The address that shows this sweep's runs, and the command that serves it if need be."""
@@ -74,43 +70,7 @@ class Ledger:
         return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{page}"
 
 
-def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
-    """The store to use: the argument, else MLflow's own setting, else `mlruns/mlflow.db` here."""
-    if tracking_uri is not None:
-        uri = check_uri(tracking_uri)
-    elif mlflow.is_tracking_uri_set():
-        uri = mlflow.get_tracking_uri()
-    else:
-        uri = f"sqlite:///{Path('mlruns/mlflow.db')}"
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///")).absolute()
-        return f"sqlite:///{path}"
-    return uri
-
-
-def check_uri(tracking_uri: object) -> str:
-    """A tracking URI as text.
-
-    Raises:
-        ArgumentError: If it is none, or empty (an unset environment variable, often).
-    """
-    if not isinstance(tracking_uri, str | os.PathLike) or not str(tracking_uri).strip():
-        raise ArgumentError(
-            f"tracking_uri: expected an address as 'sqlite:///mlruns/mlflow.db' or "
-            f"'http://host:5000', or None for the default; got {tracking_uri!r}"
-        )
-    return str(tracking_uri)
-
-
-def without_credentials(uri: str) -> str:
-    """A URI that can be shown: user and password left out."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def open_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -> Ledger:
+def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
     """Open a sweep's ledger, making store, experiment and parent run where they are missing.
 
     Raises:
@@ -119,14 +79,14 @@ def open_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -
     """
     check_name(name)
     uri = resolve_uri(tracking_uri)
-    with _exclusive(uri):
-        client = _client(uri)
+    with exclusive(uri):
+        client = client_of(uri)
         experiment_id = _experiment(client, name) or _create_experiment(client, name, uri)
         parent = _parent(client, experiment_id) or _create_parent(client, experiment_id, name)
     return Ledger(name, uri, experiment_id, parent)
 
 
-def find_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -> Ledger:
+def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
     """The ledger of a sweep that exists.
 
     Raises:
@@ -134,11 +94,11 @@ def find_ledger(name: str, tracking_uri: str | os.PathLike[str] | None = None) -
     """
     uri = resolve_uri(tracking_uri)
     shown = without_credentials(uri)
-    folder = _sqlite_folder(uri)
+    folder = sqlite_folder(uri)
     if folder is not None and not Path(uri.removeprefix("sqlite:///")).exists():
         raise SweepError(f"no store at {shown}; pass tracking_uri=, or run a sweep first")
-    with _exclusive(uri):
-        client = _client(uri)
+    with exclusive(uri):
+        client = client_of(uri)
         experiment_id = _experiment(client, name)
         parent = _parent(client, experiment_id) if experiment_id else None
     if experiment_id is None or parent is None:
@@ -168,7 +128,7 @@ def start_run(
     ledger: Ledger, trial: Trial, setting: str, params: Mapping[str, object], worker: str
 ) -> str:
     """Open the run of a trial; returns its id."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     tags = {
         _PARENT: ledger.parent_run_id,
         TRIAL_ID: trial.trial_id,
@@ -187,7 +147,7 @@ def start_run(
 
 def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step: int) -> None:
     """Close a run as done: metrics first, then FINISHED, the state last of all."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     now = _now()
     values = [Metric(key, value, now, step) for key, value in metrics.items() if value == value]
     client.log_batch(run_id, metrics=values)
@@ -197,7 +157,7 @@ def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step
 
 def close_run(ledger: Ledger, run_id: str, state: str, reason: str, trace: str = "") -> None:
     """Close a run that did not finish: `failed`, `diverged`, or back to `planned`."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     status = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}[state]
     client.set_tag(run_id, REASON, reason[:1000])
     if trace:
@@ -240,21 +200,21 @@ def runs_frame(runs: list[Run]) -> pd.DataFrame:
 
 def read_meta(ledger: Ledger) -> dict[str, str]:
     """What the latest plan wrote about itself on the parent run."""
-    tags = _client(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
+    tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
     meta = json.loads(tags.get(META, "{}"))
     return {str(key): str(value) for key, value in meta.items()}
 
 
 def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     """Write what a plan says of itself, and the description that the UI shows."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
     client.set_tag(ledger.parent_run_id, "mlflow.note.content", note)
 
 
 def set_parent_state(ledger: Ledger, state: str) -> None:
     """Show on the parent run whether the sweep is at work."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, STATE, state)
     if state == "running":
         client.update_run(ledger.parent_run_id, status="RUNNING")
@@ -267,7 +227,7 @@ _PARENT_STATUS = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED
 
 def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> None:
     """Log a folder of tables, plots and laws, and headline numbers, on the parent run."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     client.log_artifacts(ledger.parent_run_id, str(folder))
     now = _now()
     values = [Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)]
@@ -314,7 +274,7 @@ class CurveWriter:
             self._unsent.append(self._points.get())
         while self._unsent:
             try:
-                client = _client(self._ledger.tracking_uri)
+                client = client_of(self._ledger.tracking_uri)
                 client.log_batch(self._run_id, metrics=self._unsent[:1000])
             except Exception as error:
                 _LOG.warning("training curve not delivered yet: %s", error)
@@ -372,7 +332,7 @@ def _size(text: str) -> Size | None:
 
 def _children(ledger: Ledger) -> Iterator[Any]:
     """All trial runs of a sweep, latest first."""
-    client = _client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     token = None
     while True:
         page = client.search_runs(
@@ -400,7 +360,7 @@ def _experiment(client: MlflowClient, name: str) -> str | None:
 
 
 def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
-    folder = _sqlite_folder(uri)
+    folder = sqlite_folder(uri)
     location = None if folder is None else (folder / "artifacts").as_uri()
     try:
         return client.create_experiment(name, artifact_location=location)
@@ -425,36 +385,6 @@ def _parent(client: MlflowClient, experiment_id: str) -> str | None:
 def _create_parent(client: MlflowClient, experiment_id: str, name: str) -> str:
     tags = {"flops_fit.kind": "sweep", SWEEP: name, STATE: "planned"}
     return client.create_run(experiment_id, run_name=f"sweep {name}", tags=tags).info.run_id
-
-
-@lru_cache(maxsize=8)
-def _client(uri: str) -> MlflowClient:
-    for name in ("mlflow.store.db.utils", "mlflow.store.tracking", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
-@contextmanager
-def _exclusive(uri: str) -> Iterator[None]:
-    """One process at a time where the schema may have to be made (sqlite crashes otherwise)."""
-    folder = _sqlite_folder(uri)
-    try:
-        if folder is None:
-            yield
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".flops_fit.lock", timeout=120):
-            yield
-    except (MlflowException, OSError) as error:
-        raise SweepError(
-            f"the MLflow store {without_credentials(uri)} cannot be used: {error}"
-        ) from error
-
-
-def _sqlite_folder(uri: str) -> Path | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///")).parent
 
 
 def _now() -> int:

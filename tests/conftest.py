@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from flops_fit import tracking
+from flops_fit.store import client_of, exclusive
 from flops_fit.sweep.study import open_study
 
 
@@ -119,8 +119,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the empty databases of MLflow and Optuna."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
-    with tracking._exclusive(uri):
-        tracking._client(uri).search_experiments()
+    with exclusive(uri):
+        client_of(uri).search_experiments()
     open_study("schema only", f"sqlite:///{folder}/optuna.db")
     return folder
 

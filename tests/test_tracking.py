@@ -1,9 +1,6 @@
 """The ledger: what counts as done, what is shown, what is kept from view."""
 
 import math
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import pytest
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.records import Trial
+from flops_fit.store import client_of
 from flops_fit.tracking import Ledger
 
 TRIAL = Trial("ab" * 8, 1e12, 32, 3, 1000, 5000, 3e7, 10, 4, 0.01, 0)
@@ -45,7 +43,7 @@ def test_finished_without_a_finite_loss_is_not_done(ledger, loss):
 
 def test_finished_without_the_last_tag_is_not_done(ledger):
     run_id = start(ledger)
-    client = tracking._client(ledger.tracking_uri)
+    client = client_of(ledger.tracking_uri)
     client.log_metric(run_id, "loss", 2.0)
     client.set_terminated(run_id, "FINISHED")
     (run,) = tracking.fetch_runs(ledger)
@@ -71,7 +69,7 @@ def test_a_curve_is_delivered_whole(ledger):
     with tracking.CurveWriter(ledger, run_id, interval=0.05) as curve:
         for step in range(2500):
             curve.add(step, train_loss=float(step))
-    history = tracking._client(ledger.tracking_uri).get_metric_history(run_id, "train_loss")
+    history = client_of(ledger.tracking_uri).get_metric_history(run_id, "train_loss")
     assert sorted(point.step for point in history) == list(range(2500))
 
 
@@ -107,20 +105,6 @@ def test_odd_names_work(store, name):
     assert len(tracking.fetch_runs(found)) == 1
 
 
-def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert tracking.resolve_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    assert tracking.resolve_uri() == f"sqlite:///{tmp_path}/other.db"
-    assert tracking.resolve_uri("http://host:5000") == "http://host:5000"
-
-
-def test_credentials_are_not_shown():
-    shown = tracking.without_credentials("postgresql://me:secret@db:5432/x?y=1")
-    assert shown == "postgresql://db:5432/x?y=1"
-    assert tracking.without_credentials("sqlite:////a/b.db") == "sqlite:////a/b.db"
-
-
 def test_artifacts_lie_beside_the_store(ledger, store, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
@@ -128,23 +112,3 @@ def test_artifacts_lie_beside_the_store(ledger, store, tmp_path):
     tracking.log_analysis(ledger, folder, {"law_E": 1.0, "law_A": math.inf})
     kept = list((store / "artifacts").rglob("note.txt"))
     assert len(kept) == 1
-
-
-@pytest.mark.slow
-def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
-    code = (
-        "import sys; from flops_fit import tracking; "
-        "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    parents = {process.communicate(timeout=200)[0].strip() for process in processes}
-    assert len(parents) == 1
-    assert "" not in parents
-    shutil.rmtree(tmp_path)
-
-
-@pytest.mark.parametrize("uri", ["", "  ", 3])
-def test_an_empty_address_is_refused_rather_than_left_to_mlflow(uri):
-    with pytest.raises(ArgumentError, match="tracking_uri: expected an address"):
-        tracking.resolve_uri(uri)

@@ -24,6 +24,7 @@ import cloudpickle
 from flops_fit import tracking
 from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
 from flops_fit.records import Run, Trial
+from flops_fit.store import without_credentials
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.data import Source
 from flops_fit.sweep.owners import at_work, is_dead
@@ -140,7 +141,7 @@ def _how_to_go_on(job: Job) -> str:
     left = len(_missing(job, set()))
     return (
         f"Stopped: {len(job.trials) - left} of {len(job.trials)} trials are done and kept in "
-        f"{tracking.without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
+        f"{without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
     )
 
 

@@ -1,0 +1,65 @@
+"""The store: its address, who may see it, and what is said when it does not answer."""
+
+import http.server
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from flops_fit import store
+from flops_fit.errors import ArgumentError, SweepError
+
+
+def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert store.resolve_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert store.resolve_uri() == f"sqlite:///{tmp_path}/other.db"
+    assert store.resolve_uri("http://host:5000") == "http://host:5000"
+
+
+def test_credentials_are_not_shown():
+    shown = store.without_credentials("postgresql://me:secret@db:5432/x?y=1")
+    assert shown == "postgresql://db:5432/x?y=1"
+    assert store.without_credentials("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+@pytest.mark.slow
+def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
+    code = (
+        "import sys; from flops_fit import tracking; "
+        "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    parents = {process.communicate(timeout=200)[0].strip() for process in processes}
+    assert len(parents) == 1
+    assert "" not in parents
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["", "  ", 3])
+def test_an_empty_address_is_refused_rather_than_left_to_mlflow(uri):
+    with pytest.raises(ArgumentError, match="tracking_uri: expected an address"):
+        store.resolve_uri(uri)
+
+
+def test_a_server_that_does_not_answer_is_said_at_once():
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://me:secret@127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(
+            SweepError, match=r"does not answer .*refused.*start it, or pass"
+        ) as caught:
+            store.exclusive(uri).__enter__()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_without_a_health_page_is_there_all_the_same():
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request).start()
+        with store.exclusive(f"http://me:secret@127.0.0.1:{server.server_port}"):
+            pass
