@@ -20,8 +20,8 @@ from flops_fit import Recipe, tracking
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
 from flops_fit.records import Trial
-from flops_fit.sweep.data import Source
 from flops_fit.sweep.recipe import build_optimizer
+from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import Task
 from flops_fit.sweep.train import Point, train
 

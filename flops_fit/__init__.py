@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
-    from flops_fit.sweep.plan import SweepPlan as SweepPlan
+    from flops_fit.sweep.grid import SweepPlan as SweepPlan
     from flops_fit.sweep.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _HOME_OF = {
     "Prediction": "result",
     "Recipe": "sweep.recipe",
     "Result": "result",
-    "SweepPlan": "sweep.plan",
+    "SweepPlan": "sweep.grid",
     "analyze": "api",
     "find_optimal": "api",
     "fit": "api",

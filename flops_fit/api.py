@@ -17,7 +17,8 @@ from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
 from flops_fit.sweep.flops import FlopsConvention
-from flops_fit.sweep.plan import Planned, SweepPlan, make_plan
+from flops_fit.sweep.grid import SweepPlan
+from flops_fit.sweep.plan import Planned, make_plan
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.runner import Job, run_sweep
 from flops_fit.sweep.study import storage_url
@@ -82,7 +83,14 @@ def find_optimal(
         NoRunsError: If no trial finished.
         FitError: If the runs do not carry a fit; they are kept.
     """
-    task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
+    task = Task(
+        model_cls,
+        model_size_param,
+        {} if model_kwargs is None else model_kwargs,
+        dataset,
+        loss_fn,
+        eval_dataset,
+    )
     faults = _launch_faults(workers, executor, name, tracking_uri)
     planned = make_plan(
         task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed, faults=faults
@@ -131,7 +139,14 @@ def plan_sweep(
         ArgumentError: Listing everything that is wrong with the arguments.
         InfeasiblePlanError: If no budget can be planned.
     """
-    task = Task(model_cls, model_size_param, model_kwargs or {}, dataset, loss_fn, eval_dataset)
+    task = Task(
+        model_cls,
+        model_size_param,
+        {} if model_kwargs is None else model_kwargs,
+        dataset,
+        loss_fn,
+        eval_dataset,
+    )
     return make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed).plan
 
 

@@ -1,26 +1,23 @@
-"""The user's data, opened: an endless training stream and a fixed held-out share.
+"""The user's data, opened, checked and split.
 
 Whatever was passed (map-style dataset, iterable dataset, `DataLoader`, or a factory of one) becomes
-a `Source`. Batches are `(inputs, targets)` or a mapping; nothing here assumes text.
+a `Source`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     IterableDataset,
     RandomSampler,
-    Sampler,
     SequentialSampler,
     Subset,
     default_collate,
@@ -29,156 +26,16 @@ from torch.utils.data import (
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.sweep.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.seeding import seeded
-
-HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
-_TARGET_KEYS = ("labels", "label", "targets", "target")
-
-
-@dataclass(frozen=True)
-class Source:
-    """The user's data, opened and split.
-
-    Attributes:
-        train: Map-style or iterable dataset that trials train on.
-        held_out: The same for the held-out loss; no example is in both.
-        num_examples: Examples in `train`; None where it cannot be known.
-        unit: "tokens" where an example's target holds many labels, else "examples".
-        tokens_per_example: Labels in one example's target; 1 where the unit is examples.
-        sample: One collated batch of (up to) two examples.
-        fingerprint: Hash of length, structure and a few examples.
-        batch_size: The user's `DataLoader`'s batch size, in examples; None where free.
-        collate: From a list of training examples to a batch.
-        held_out_collate: The same for held-out examples.
-        num_workers: The user's `DataLoader`'s worker processes.
-        worker_init_fn: What it calls in each of them first; None for nothing.
-    """
-
-    train: Any
-    held_out: Any
-    num_examples: int | None
-    unit: str
-    tokens_per_example: int
-    sample: Any
-    fingerprint: str
-    batch_size: int | None
-    collate: Callable[[list[Any]], Any]
-    held_out_collate: Callable[[list[Any]], Any]
-    num_workers: int
-    worker_init_fn: Callable[[int], None] | None
-
-    @property
-    def num_tokens(self) -> int | None:
-        """Training data in units of D; None where it cannot be known."""
-        return None if self.num_examples is None else self.num_examples * self.tokens_per_example
-
-    def training_batches(self, batch_size: int, steps: int, seed: int) -> DataLoader[Any]:
-        """A loader of at least `steps` full batches; the order is a function of `seed` alone."""
-        options: dict[str, Any]
-        if is_iterable(self.train):
-            data, options = _Endless(self.train), {"batch_size": batch_size, "drop_last": True}
-        else:
-            order = ShuffledBatches(len(self.train), batch_size, steps, seed)
-            data, options = self.train, {"batch_sampler": order}
-        # Several workers each see another part of a stream, so "every 20th" would mean another
-        # example in each: a stream that is split has one reader.
-        workers = min(1, self.num_workers) if _is_split(self.train) else self.num_workers
-        return self._loader(data, self.collate, workers, options)
-
-    def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
-        """A loader over the same held-out examples every time, at most `max_examples`."""
-        data: Any
-        if is_iterable(self.held_out):  # here too "the first" means the same in one reader only
-            data, workers = _Head(self.held_out, max_examples), 0
-        else:
-            chosen = spread(len(self.held_out), max_examples)
-            data, workers = Subset(self.held_out, chosen), self.num_workers
-        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size})
-
-    def _loader(
-        self,
-        dataset: Any,
-        collate: Callable[[list[Any]], Any],
-        workers: int,
-        options: dict[str, Any],
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            collate_fn=collate,
-            num_workers=workers,
-            worker_init_fn=self.worker_init_fn,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            **options,
-        )
-
-
-class ShuffledBatches(Sampler[list[int]]):
-    """Full batches for ever: each pass over the data is a new permutation drawn from the seed.
-
-    A batch may straddle two passes, so that none is ragged and D is met exactly.
-    """
-
-    def __init__(self, num_examples: int, batch_size: int, steps: int, seed: int) -> None:
-        self.num_examples, self.steps, self.seed = num_examples, steps, seed
-        self.batch_size = batch_size
-        self.drop_last = True
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        waiting: list[int] = []
-        for _ in range(self.steps):
-            while len(waiting) < self.batch_size:
-                waiting += torch.randperm(self.num_examples, generator=generator).tolist()
-            yield waiting[: self.batch_size]
-            del waiting[: self.batch_size]
-
-
-class _Endless(IterableDataset[Any]):
-    """An iterable dataset, begun again whenever it ends."""
-
-    def __init__(self, dataset: Iterable[Any]) -> None:
-        self.dataset = dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            empty = True
-            for example in self.dataset:
-                empty = False
-                yield example
-            if empty:
-                raise ArgumentError("dataset: a pass over the iterable dataset held no example")
-
-
-class _Strided(IterableDataset[Any]):
-    """One example in `HELD_OUT_EVERY` of a stream, or all the others."""
-
-    def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
-        self.dataset, self.held_out = dataset, held_out
-
-    def __iter__(self) -> Iterator[Any]:
-        for index, example in enumerate(self.dataset):
-            if (index % HELD_OUT_EVERY == 0) == self.held_out:
-                yield example
-
-
-class _Head(IterableDataset[Any]):
-    """The first examples of a stream."""
-
-    def __init__(self, dataset: Iterable[Any], count: int) -> None:
-        self.dataset, self.count = dataset, count
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self.dataset, self.count)
-
-
-def is_iterable(dataset: Any) -> bool:
-    """True for a stream, False for a map-style dataset."""
-    if isinstance(dataset, IterableDataset):
-        return True
-    return not hasattr(dataset, "__getitem__") and hasattr(dataset, "__iter__")
+from flops_fit.sweep.source import (
+    Source,
+    Strided,
+    held_out_share,
+    is_iterable,
+    length_of,
+    spread,
+    tensors_of,
+    unit_of,
+)
 
 
 @seeded(0)
@@ -205,11 +62,11 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     if problems or train is None:
         raise ArgumentError(problems)
     parts = _split(train.dataset) if held_out is None else (train.dataset, held_out.dataset)
-    unit, tokens = _unit_of(sample)
+    unit, tokens = unit_of(sample)
     return Source(
         train=parts[0],
         held_out=parts[1],
-        num_examples=_length(parts[0]),
+        num_examples=length_of(parts[0]),
         unit=unit,
         tokens_per_example=tokens,
         sample=sample,
@@ -220,18 +77,6 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
         num_workers=train.num_workers,
         worker_init_fn=train.worker_init_fn,
     )
-
-
-def targets_of(batch: Any) -> Any:
-    """What the loss compares with: the second of a pair, or a mapping's labels (None if none)."""
-    if not isinstance(batch, Mapping):
-        return batch[1]
-    return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))
-
-
-def count_examples(batch: Any) -> int:
-    """Examples in a batch: the first length of its first tensor."""
-    return next(len(leaf) for leaf in _leaves(batch) if _has_length(leaf))
 
 
 @dataclass(frozen=True)
@@ -303,20 +148,6 @@ def _looks_like_data(data: Any) -> bool:
     )
 
 
-def _length(dataset: Any) -> int | None:
-    if isinstance(dataset, _Strided):
-        size = _length(dataset.dataset)
-        return None if size is None else size - _held_out_share(size)
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError):
-        return None
-
-
-def _held_out_share(count: int) -> int:
-    return -(-count // HELD_OUT_EVERY)
-
-
 def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
     """One collated batch of two examples, its structure checked; None if it is faulty."""
     try:
@@ -339,7 +170,7 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
 
 def _well_formed(batch: Any) -> bool:
     pair = isinstance(batch, tuple | list) and len(batch) == 2
-    return (pair or isinstance(batch, Mapping)) and any(map(_has_length, _leaves(batch)))
+    return (pair or isinstance(batch, Mapping)) and bool(tensors_of(batch))
 
 
 def _structure(batch: Any) -> object:
@@ -367,34 +198,16 @@ def _split(dataset: Any) -> tuple[Any, Any]:
                 FlopsFitWarning,
                 stacklevel=2,
             )
-        return _Strided(dataset, held_out=False), _Strided(dataset, held_out=True)
+        return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
     count = len(dataset)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    held_out = _held_out_share(count)
+    held_out = held_out_share(count)
     train, rest = sorted(order[held_out:]), sorted(order[:held_out])
     return Subset(dataset, train), Subset(dataset, rest)
 
 
-def _is_split(dataset: Any) -> bool:
-    return isinstance(dataset, _Strided)
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Up to `most` indices spread evenly over `count`."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
-
-
-def _unit_of(batch: Any) -> tuple[str, int]:
-    """Tokens where each target holds several integer labels, else examples."""
-    target = targets_of(batch)
-    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
-        return "examples", 1
-    labels = target[0].numel()
-    return ("tokens", labels) if labels > 1 else ("examples", 1)
-
-
 def _fingerprint(dataset: Any) -> str:
-    return fingerprint_of(_name(dataset), _length(dataset), *_readings(dataset))
+    return fingerprint_of(_name(dataset), length_of(dataset), *_readings(dataset))
 
 
 def _readings(dataset: Any) -> tuple[Leaves, Leaves]:
@@ -409,14 +222,6 @@ def _read(dataset: Any, seed: int) -> Leaves:
         else:
             examples = [dataset[i] for i in spread(len(dataset), 16)]
     return list(map(leaves_of, examples))
-
-
-def _leaves(batch: Any) -> list[Any]:
-    return tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
-
-
-def _has_length(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0
 
 
 def _name(value: Any) -> str:

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
-from flops_fit.sweep.data import Source, count_examples
 from flops_fit.sweep.seeding import seeded
+from flops_fit.sweep.source import Source, count_examples
 from flops_fit.sweep.task import Task, count_params, digest
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]

@@ -26,10 +26,10 @@ from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
 from flops_fit.sweep import study as dispatch
-from flops_fit.sweep.data import Source
 from flops_fit.sweep.owners import at_work, is_dead
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import Task
 from flops_fit.sweep.train import Outcome, Point, Report, train
 from flops_fit.sweep.workers import run_in_processes

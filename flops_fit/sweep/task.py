@@ -17,8 +17,9 @@ from torch import nn
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
-from flops_fit.sweep.data import Source, open_source, targets_of
+from flops_fit.sweep.data import open_source
 from flops_fit.sweep.seeding import seeded
+from flops_fit.sweep.source import Source, targets_of
 
 _HOW_TO_COUNT = "add `def num_params(self): return sum(p.numel() for p in self.parameters())`"
 
@@ -92,7 +93,10 @@ def check_data_arguments(task: Task) -> list[str]:
     problems = []
     if task.dataset is None:
         problems.append("dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory")
-    if not callable(task.loss_fn):
+    if isinstance(task.loss_fn, type):
+        name = task.loss_fn.__name__
+        problems.append(f"loss_fn: got the class {name}; pass an instance of it, {name}()")
+    elif not callable(task.loss_fn):
         problems.append(
             f"loss_fn: expected a function (outputs, targets) -> scalar tensor, got "
             f"{task.loss_fn!r}"

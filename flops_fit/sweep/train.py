@@ -21,9 +21,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from flops_fit.errors import DivergedError
 from flops_fit.records import Trial
-from flops_fit.sweep.data import Source, count_examples
 from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
 from flops_fit.sweep.seeding import seeded
+from flops_fit.sweep.source import Source, count_examples
 from flops_fit.sweep.task import Task
 
 

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
-from flops_fit.sweep.data import ShuffledBatches, count_examples, open_source
+from flops_fit.sweep.data import open_source
+from flops_fit.sweep.source import ShuffledBatches, count_examples
 
 
 def indices(loader, batches=None):

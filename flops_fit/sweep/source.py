@@ -1,0 +1,216 @@
+"""Batches of the user's data, for training and for the held-out loss.
+
+Batches are `(inputs, targets)` or a mapping; nothing here assumes text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset, Sampler, Subset
+
+from flops_fit.errors import ArgumentError
+
+HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
+_TARGET_KEYS = ("labels", "label", "targets", "target")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The user's data, opened and split.
+
+    Attributes:
+        train: Map-style or iterable dataset that trials train on.
+        held_out: The same for the held-out loss; no example is in both.
+        num_examples: Examples in `train`; None where it cannot be known.
+        unit: "tokens" where an example's target holds many labels, else "examples".
+        tokens_per_example: Labels in one example's target; 1 where the unit is examples.
+        sample: One collated batch of (up to) two examples.
+        fingerprint: Hash of length, structure and a few examples.
+        batch_size: The user's `DataLoader`'s batch size, in examples; None where free.
+        collate: From a list of training examples to a batch.
+        held_out_collate: The same for held-out examples.
+        num_workers: The user's `DataLoader`'s worker processes.
+        worker_init_fn: What it calls in each of them first; None for nothing.
+    """
+
+    train: Any
+    held_out: Any
+    num_examples: int | None
+    unit: str
+    tokens_per_example: int
+    sample: Any
+    fingerprint: str
+    batch_size: int | None
+    collate: Callable[[list[Any]], Any]
+    held_out_collate: Callable[[list[Any]], Any]
+    num_workers: int
+    worker_init_fn: Callable[[int], None] | None
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Training data in units of D; None where it cannot be known."""
+        return None if self.num_examples is None else self.num_examples * self.tokens_per_example
+
+    def training_batches(self, batch_size: int, steps: int, seed: int) -> DataLoader[Any]:
+        """A loader of at least `steps` full batches; the order is a function of `seed` alone."""
+        options: dict[str, Any]
+        if is_iterable(self.train):
+            data, options = _Endless(self.train), {"batch_size": batch_size, "drop_last": True}
+        else:
+            order = ShuffledBatches(len(self.train), batch_size, steps, seed)
+            data, options = self.train, {"batch_sampler": order}
+        # Several workers each see another part of a stream, so "every 20th" would mean another
+        # example in each: a stream that is split has one reader.
+        workers = min(1, self.num_workers) if isinstance(self.train, Strided) else self.num_workers
+        return self._loader(data, self.collate, workers, options)
+
+    def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
+        """A loader over the same held-out examples every time, at most `max_examples`."""
+        data: Any
+        if is_iterable(self.held_out):  # here too "the first" means the same in one reader only
+            data, workers = _Head(self.held_out, max_examples), 0
+        else:
+            chosen = spread(len(self.held_out), max_examples)
+            data, workers = Subset(self.held_out, chosen), self.num_workers
+        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size})
+
+    def _loader(
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any],
+        workers: int,
+        options: dict[str, Any],
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=self.worker_init_fn,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            **options,
+        )
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Full batches for ever: each pass over the data is a new permutation drawn from the seed.
+
+    A batch may straddle two passes, so that none is ragged and D is met exactly.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, steps: int, seed: int) -> None:
+        self.num_examples, self.steps, self.seed = num_examples, steps, seed
+        self.batch_size = batch_size
+        self.drop_last = True
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        waiting: list[int] = []
+        for _ in range(self.steps):
+            while len(waiting) < self.batch_size:
+                waiting += torch.randperm(self.num_examples, generator=generator).tolist()
+            yield waiting[: self.batch_size]
+            del waiting[: self.batch_size]
+
+
+class _Endless(IterableDataset[Any]):
+    """An iterable dataset, begun again whenever it ends."""
+
+    def __init__(self, dataset: Iterable[Any]) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            empty = True
+            for example in self.dataset:
+                empty = False
+                yield example
+            if empty:
+                raise ArgumentError("dataset: a pass over the iterable dataset held no example")
+
+
+class Strided(IterableDataset[Any]):
+    """One example in `HELD_OUT_EVERY` of a stream, or all the others."""
+
+    def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
+        self.dataset, self.held_out = dataset, held_out
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, example in enumerate(self.dataset):
+            if (index % HELD_OUT_EVERY == 0) == self.held_out:
+                yield example
+
+
+class _Head(IterableDataset[Any]):
+    """The first examples of a stream."""
+
+    def __init__(self, dataset: Iterable[Any], count: int) -> None:
+        self.dataset, self.count = dataset, count
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.dataset, self.count)
+
+
+def is_iterable(dataset: Any) -> bool:
+    """True for a stream, False for a map-style dataset."""
+    if isinstance(dataset, IterableDataset):
+        return True
+    return not hasattr(dataset, "__getitem__") and hasattr(dataset, "__iter__")
+
+
+def targets_of(batch: Any) -> Any:
+    """What the loss compares with: the second of a pair, or a mapping's labels (None if none)."""
+    if not isinstance(batch, Mapping):
+        return batch[1]
+    return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))
+
+
+def count_examples(batch: Any) -> int:
+    """Examples in a batch: the first length of its first tensor."""
+    return len(tensors_of(batch)[0])
+
+
+def length_of(dataset: Any) -> int | None:
+    """Examples in a dataset; None where it cannot be known."""
+    if isinstance(dataset, Strided):
+        size = length_of(dataset.dataset)
+        return None if size is None else size - held_out_share(size)
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def held_out_share(count: int) -> int:
+    """Examples that are set aside of so many."""
+    return -(-count // HELD_OUT_EVERY)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` indices spread evenly over `count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def unit_of(batch: Any) -> tuple[str, int]:
+    """Tokens where each target holds several integer labels, else examples."""
+    target = targets_of(batch)
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
+        return "examples", 1
+    labels = target[0].numel()
+    return ("tokens", labels) if labels > 1 else ("examples", 1)
+
+
+def tensors_of(batch: Any) -> list[torch.Tensor]:
+    """The tensors of a batch that have a length."""
+    leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim > 0]
