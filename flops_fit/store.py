@@ -64,6 +64,7 @@ def client_of(uri: str) -> MlflowClient:
     """The client of a store, one a process; what migrations and drivers chat about is not shown."""
     for name in ("mlflow.store.db.utils", "mlflow.store.tracking", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
     return MlflowClient(tracking_uri=uri)
 
 

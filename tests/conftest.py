@@ -73,6 +73,9 @@ class Stream(IterableDataset):
             yield torch.full((4,), float(index)), index % 3
 
 
+torch.set_num_threads(1)  # several test processes share the cores
+
+
 @pytest.fixture
 def mlp() -> type[nn.Module]:
     return MLP

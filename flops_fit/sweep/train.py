@@ -25,6 +25,7 @@ from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.source import Source, count_examples
 from flops_fit.sweep.task import Task
+from flops_fit.sweep.threads import threads_that_help
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def train(task: Task, source: Source, trial: Trial, recipe: Recipe, report: Repo
         DivergedError: If the loss stops being finite.
     """
     accelerator = _accelerator(recipe)
-    with seeded(trial_seed(trial)), _memory_returned(accelerator):
+    with threads_that_help(), seeded(trial_seed(trial)), _memory_returned(accelerator):
         model = task.build(trial.size)
         optimizer = build_optimizer(recipe, model, trial.learning_rate)
         loader = source.training_batches(trial.batch_size, trial.steps, seed=trial_seed(trial))

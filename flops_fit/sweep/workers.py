@@ -83,6 +83,7 @@ def _environment(index: int, count: int) -> dict[str, str]:
     else:
         threads = max(1, len(os.sched_getaffinity(0)) // count)
         environment["OMP_NUM_THREADS"] = str(threads)
+        environment.setdefault("OMP_WAIT_POLICY", "passive")  # see `threads`
     return environment
 
 
