@@ -37,9 +37,9 @@ ROWS = (
 def bare_loop(model: torch.nn.Module, source: Source, trial: Trial, recipe: Recipe) -> float:
     """Tokens per second of the shortest honest loop: no schedule, no clipping, no logging."""
     optimizer = build_optimizer(recipe, model, trial.learning_rate)
-    batches = iter(source.training_batches(trial.batch_size, trial.steps, seed=0))
+    batches = source.training_steps(trial.batch_size, trial.steps, seed=0)
     started = time.perf_counter()
-    for inputs, targets in batches:
+    for ((inputs, targets),) in batches:
         loss = next_token_loss(model(inputs), targets)
         loss.backward()
         optimizer.step()

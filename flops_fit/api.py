@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,6 +106,7 @@ def find_optimal(
         storage=storage_url(ledger.home, storage),
         setting=planned.plan.setting,
         params=_run_params(planned),
+        checkpoints=(ledger.home or Path("mlruns").absolute()) / "checkpoints",
     )
     run_sweep(
         job,

@@ -145,6 +145,21 @@ def start_run(
     return run.info.run_id
 
 
+def reopen_run(ledger: Ledger, trial_id: str, setting: str, worker: str) -> str | None:
+    """Open the interrupted run of a trial again, so that its curve goes on; None if none."""
+    for run in _children(ledger):  # latest first
+        tags = run.data.tags
+        if tags[TRIAL_ID] == trial_id and tags.get(SETTING) == setting:
+            if tags.get(STATE) != "planned":
+                return None
+            client = client_of(ledger.tracking_uri)
+            client.set_tag(run.info.run_id, WORKER, worker)
+            client.set_tag(run.info.run_id, STATE, "running")
+            client.update_run(run.info.run_id, status="RUNNING")
+            return run.info.run_id
+    return None
+
+
 def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step: int) -> None:
     """Close a run as done: metrics first, then FINISHED, the state last of all."""
     client = client_of(ledger.tracking_uri)

@@ -41,7 +41,7 @@ def elsewhere(store, monkeypatch):
     return store.parent
 
 
-def draw_from_law(task, source, trial, recipe, report):
+def draw_from_law(task, source, trial, recipe, report, keeper, stop):
     """In place of training, so that the small data carry a law."""
     loss = float(LAW.loss(trial.num_params, trial.num_tokens))
     return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")

@@ -76,6 +76,7 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
         held_out_collate=held_out.collate if held_out else train.collate,
         num_workers=train.num_workers,
         worker_init_fn=train.worker_init_fn,
+        draws=_draws_at_random(train),
     )
 
 
@@ -109,7 +110,7 @@ def _open(
         return None
     opened = _Opened(data, collate)
     if isinstance(data, DataLoader):
-        if not _draws_plainly(data):
+        if not _in_plain_order(data):
             problems.append(
                 f"{name}: this DataLoader draws batches by a sampler of its own; flops-fit draws "
                 "the order itself, from each trial's seed. Pass the dataset, or a DataLoader with "
@@ -126,7 +127,7 @@ def _open(
     return opened
 
 
-def _draws_plainly(loader: DataLoader[Any]) -> bool:
+def _in_plain_order(loader: DataLoader[Any]) -> bool:
     if loader.batch_size is None:
         return False
     in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
@@ -217,11 +218,26 @@ def _readings(dataset: Any) -> tuple[Leaves, Leaves]:
 
 def _read(dataset: Any, seed: int) -> Leaves:
     with seeded(seed):
-        if is_iterable(dataset):
-            examples = _examples(dataset, 4)
-        else:
-            examples = [dataset[i] for i in spread(len(dataset), 16)]
-    return list(map(leaves_of, examples))
+        return list(map(leaves_of, _a_few(dataset)))
+
+
+def _a_few(dataset: Any) -> list[Any]:
+    """The first of a stream; from all over a map-style dataset."""
+    if is_iterable(dataset):
+        return _examples(dataset, 4)
+    return [dataset[i] for i in spread(len(dataset), 16)]
+
+
+def _draws_at_random(opened: _Opened) -> bool:
+    """Whether reading or collating the same examples twice gives something else."""
+    if varies(*_readings(opened.dataset)):
+        return True
+    examples = _a_few(opened.dataset)
+    batches = []
+    for seed in (0, 1):
+        with seeded(seed):
+            batches.append([leaves_of(opened.collate(examples))])
+    return varies(*batches)
 
 
 def _name(value: Any) -> str:

@@ -43,6 +43,10 @@ class Recipe:
             are nearly as good as new data).
         eval_examples: Held-out examples that the reported loss averages over, the same for all.
         log_points: Points on each training curve.
+        accumulate: Parts (micro-batches) that a step's batch is cut into, their gradients summed,
+            to save memory; cut further by itself where memory runs out.
+        compile: Compile the model by `torch.compile`.
+        checkpoint_every: Seconds between two checkpoints of a trial in flight.
     """
 
     learning_rate: float | Callable[[Trial], float] | Literal["auto"] = "auto"
@@ -57,6 +61,9 @@ class Recipe:
     max_epochs: float = 4.0
     eval_examples: int = 2048
     log_points: int = 100
+    accumulate: int = 1
+    compile: bool = False
+    checkpoint_every: float = 600.0
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -92,7 +99,7 @@ class Recipe:
 
     def setting(self) -> dict[str, Any]:
         """What must be alike for two runs to be compared."""
-        left_out = {"max_epochs", "log_points"}
+        left_out = {"max_epochs", "log_points", "accumulate", "compile", "checkpoint_every"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
@@ -159,7 +166,11 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"max_epochs: expected a positive number, got {recipe.max_epochs!r}"
     if recipe.clip is not None and not (_is_number(recipe.clip) and recipe.clip > 0):
         yield f"clip: expected a positive number or None, got {recipe.clip!r}"
-    for name in ("eval_examples", "log_points"):
+    if not (_is_number(recipe.checkpoint_every) and recipe.checkpoint_every >= 0):
+        yield f"checkpoint_every: expected seconds from 0 up, got {recipe.checkpoint_every!r}"
+    if not isinstance(recipe.compile, bool):
+        yield f"compile: expected True or False, got {recipe.compile!r}"
+    for name in ("eval_examples", "log_points", "accumulate"):
         value = getattr(recipe, name)
         if not (_is_count(value) and value > 0):
             yield f"{name}: expected a positive whole number, got {value!r}"

@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -26,10 +27,12 @@ from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
 from flops_fit.sweep import study as dispatch
+from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.owners import at_work, is_dead
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.source import Source
+from flops_fit.sweep.stopping import StopRequest, orderly_termination, stop_at_boundary
 from flops_fit.sweep.task import Task
 from flops_fit.sweep.train import Outcome, Point, Report, train
 from flops_fit.sweep.workers import run_in_processes
@@ -55,6 +58,7 @@ class Job:
         storage: Optuna storage URL of the study.
         setting: Hash of what all trials share.
         params: What is written on every run beside the trial's own fields.
+        checkpoints: Folder of the trials in flight.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -65,6 +69,7 @@ class Job:
     storage: str
     setting: str
     params: dict[str, str]
+    checkpoints: Path
     seconds_between_events: float = 0.2
 
     @property
@@ -80,13 +85,20 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         job: What to work on.
         listener: Told how far each trial is.
         source: The data, where it is already open.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the trial's state is kept.
     """
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
     wanted = {trial.trial_id for trial in job.trials}
-    with at_work() as owner:
+    with at_work() as owner, stop_at_boundary() as stop:
         dispatch.work_through(
-            study, wanted, owner, lambda trial: _run_trial(job, source, trial, owner, listener)
+            study,
+            wanted,
+            owner,
+            lambda trial: _run_trial(job, source, trial, owner, listener, stop),
+            stop,
         )
 
 
@@ -108,14 +120,15 @@ def run_sweep(
         said_first: Printed before anything trains, if anything is to be trained.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, once all is recorded; says how to go on.
+        KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
+            on.
         SweepError: If workers die again and again.
     """
     failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
     missing = _missing(job, failed_before)
     if not missing:
         return
-    with _stated(job.ledger), _progress(job) as progress:
+    with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
         for _ in range(_ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
@@ -123,7 +136,7 @@ def run_sweep(
             dispatch.enqueue(study, missing)
             try:
                 _start_workers(job, len(missing), workers, executor, source, progress)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 progress.say(_how_to_go_on(job))
                 raise
             _wait_for_others(job, study)
@@ -197,18 +210,22 @@ def _run_trial(
     trial: Trial,
     owner: str,
     listener: Listener,
+    stop: StopRequest,
 ) -> float:
     """Train and record one trial; whatever happens, its run is closed with its reason."""
-    run_id = tracking.start_run(job.ledger, trial, job.setting, {**job.params, **_here()}, owner)
+    keeper = Keeper(job.checkpoints / trial.trial_id, job.recipe.checkpoint_every)
+    run_id = _open_run(job, trial, keeper, owner)
     label = f"C={trial.compute_budget:.3g} {job.params.get('size_param', 'size')}={trial.size}"
     event = Event(trial.trial_id, label, 0.0, math.nan)
     try:
         with CurveWriter(job.ledger, run_id) as curve:
             report = _reporter(job, event, curve, listener)
-            outcome = train(job.task, source, trial, job.recipe, report)
+            outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)
         _record(job.ledger, run_id, trial, outcome)
+        keeper.clear()
     except DivergedError as error:
         tracking.close_run(job.ledger, run_id, "diverged", str(error))
+        keeper.clear()
         listener(replace(event, flops=trial.flops, state="diverged"))
         raise
     except Exception as error:
@@ -221,6 +238,15 @@ def _run_trial(
         raise
     listener(replace(event, flops=trial.flops, loss=outcome.loss, state="complete"))
     return outcome.loss
+
+
+def _open_run(job: Job, trial: Trial, keeper: Keeper, owner: str) -> str:
+    """The run that was interrupted, where its state was kept; else a new one."""
+    if keeper.exists():
+        run_id = tracking.reopen_run(job.ledger, trial.trial_id, job.setting, owner)
+        if run_id is not None:
+            return run_id
+    return tracking.start_run(job.ledger, trial, job.setting, {**job.params, **_here()}, owner)
 
 
 def _reporter(job: Job, event: Event, curve: CurveWriter, listener: Listener) -> Report:

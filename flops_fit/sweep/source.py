@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, IterableDataset, Sampler, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from flops_fit.errors import ArgumentError
+from flops_fit.sweep.steps import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 
 HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
 _TARGET_KEYS = ("labels", "label", "targets", "target")
@@ -38,6 +38,7 @@ class Source:
         held_out_collate: The same for held-out examples.
         num_workers: The user's `DataLoader`'s worker processes.
         worker_init_fn: What it calls in each of them first; None for nothing.
+        draws: Whether reading or collating draws at random.
     """
 
     train: Any
@@ -52,24 +53,44 @@ class Source:
     held_out_collate: Callable[[list[Any]], Any]
     num_workers: int
     worker_init_fn: Callable[[int], None] | None
+    draws: bool = False
 
     @property
     def num_tokens(self) -> int | None:
         """Training data in units of D; None where it cannot be known."""
         return None if self.num_examples is None else self.num_examples * self.tokens_per_example
 
-    def training_batches(self, batch_size: int, steps: int, seed: int) -> DataLoader[Any]:
-        """A loader of at least `steps` full batches; the order is a function of `seed` alone."""
-        options: dict[str, Any]
+    def training_steps(
+        self, batch_size: int, steps: int, seed: int, *, start: int = 0, parts: Parts | None = None
+    ) -> Iterator[list[Any]]:
+        """Steps `start` to `steps`, each as a list of batches, one for every part.
+
+        Which examples a step holds is a function of `seed` and the step alone.
+
+        Args:
+            batch_size: Examples a step.
+            steps: Steps of the whole trial.
+            seed: Seed of the order, and of what reading draws at random.
+            start: Steps that were done before.
+            parts: The parts of a step's examples that are wanted; by default all in one.
+        """
+        parts = parts or [slice(None)]
+        own_seed = seed if self.draws else None
         if is_iterable(self.train):
-            data, options = _Endless(self.train), {"batch_size": batch_size, "drop_last": True}
-        else:
-            order = ShuffledBatches(len(self.train), batch_size, steps, seed)
-            data, options = self.train, {"batch_sampler": order}
-        # Several workers each see another part of a stream, so "every 20th" would mean another
-        # example in each: a stream that is split has one reader.
-        workers = min(1, self.num_workers) if isinstance(self.train, Strided) else self.num_workers
-        return self._loader(data, self.collate, workers, options)
+            # Several workers each see another part of a stream, so "every 20th" would mean another
+            # example in each: a stream that is split has one reader.
+            split = isinstance(self.train, Strided)
+            workers = min(1, self.num_workers) if split else self.num_workers
+            over = start % max(1, workers)
+            data: Any = StreamedSteps(
+                self.train, self.collate, batch_size, parts, start - over, own_seed
+            )
+            loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
+            return islice(loader, over, over + steps - start)
+        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed, parts)
+        data = DrawnSteps(self.train, self.collate, own_seed)
+        options = {"batch_size": None, "sampler": order}
+        return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
 
     def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
         """A loader over the same held-out examples every time, at most `max_examples`."""
@@ -79,7 +100,7 @@ class Source:
         else:
             chosen = spread(len(self.held_out), max_examples)
             data, workers = Subset(self.held_out, chosen), self.num_workers
-        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size})
+        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size}, 0)
 
     def _loader(
         self,
@@ -87,9 +108,11 @@ class Source:
         collate: Callable[[list[Any]], Any],
         workers: int,
         options: dict[str, Any],
+        seed: int,
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
+            generator=torch.Generator().manual_seed(seed),  # of the workers' own randomness
             collate_fn=collate,
             num_workers=workers,
             worker_init_fn=self.worker_init_fn,
@@ -97,46 +120,6 @@ class Source:
             persistent_workers=workers > 0,
             **options,
         )
-
-
-class ShuffledBatches(Sampler[list[int]]):
-    """Full batches for ever: each pass over the data is a new permutation drawn from the seed.
-
-    A batch may straddle two passes, so that none is ragged and D is met exactly.
-    """
-
-    def __init__(self, num_examples: int, batch_size: int, steps: int, seed: int) -> None:
-        self.num_examples, self.steps, self.seed = num_examples, steps, seed
-        self.batch_size = batch_size
-        self.drop_last = True
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        waiting: list[int] = []
-        for _ in range(self.steps):
-            while len(waiting) < self.batch_size:
-                waiting += torch.randperm(self.num_examples, generator=generator).tolist()
-            yield waiting[: self.batch_size]
-            del waiting[: self.batch_size]
-
-
-class _Endless(IterableDataset[Any]):
-    """An iterable dataset, begun again whenever it ends."""
-
-    def __init__(self, dataset: Iterable[Any]) -> None:
-        self.dataset = dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            empty = True
-            for example in self.dataset:
-                empty = False
-                yield example
-            if empty:
-                raise ArgumentError("dataset: a pass over the iterable dataset held no example")
 
 
 class Strided(IterableDataset[Any]):
@@ -159,6 +142,10 @@ class _Head(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.dataset, self.count)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def is_iterable(dataset: Any) -> bool:

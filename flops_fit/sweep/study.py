@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from flops_fit.records import Trial
 from flops_fit.sweep.owners import is_dead
+from flops_fit.sweep.stopping import StopRequest
 
 HEARTBEAT_S = 30
 _TRIAL, _OWNER = "trial", "owner"
@@ -76,7 +77,11 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
 
 
 def work_through(
-    study: optuna.Study, wanted: set[str], owner: str, run: Callable[[Trial], float]
+    study: optuna.Study,
+    wanted: set[str],
+    owner: str,
+    run: Callable[[Trial], float],
+    stop: StopRequest,
 ) -> None:
     """Claim waiting trials one by one and run them, until none waits.
 
@@ -85,6 +90,7 @@ def work_through(
         wanted: Trial ids of the present plan; others that still wait are dropped as they come.
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
+        stop: Looked at between two trials.
     """
 
     def objective(claimed: optuna.Trial) -> float:
@@ -100,6 +106,8 @@ def work_through(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if stop:
+                raise stop.exception()
             study.optimize(objective, n_trials=1, catch=(Exception,))
 
 

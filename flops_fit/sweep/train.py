@@ -1,11 +1,13 @@
 """One `Trial` -> its held-out loss, under Accelerate: exactly the planned steps, nothing else.
 
 The loop waits for the device only where it logs. Data order, initialisation and dropout depend on
-the trial alone, not on what ran before it in the process.
+the trial alone, not on what ran before it in the process. Its state is kept from time to time and
+when a signal asks it to stop; taken up again, a trial on the CPU ends with the same bits.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +18,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, send_to_device
-from torch.optim.lr_scheduler import LambdaLR
+from accelerate.utils import send_to_device
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from flops_fit.errors import DivergedError
 from flops_fit.records import Trial
+from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
-from flops_fit.sweep.seeding import seeded
+from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state
 from flops_fit.sweep.source import Source, count_examples
+from flops_fit.sweep.steps import parts_of
+from flops_fit.sweep.stopping import StopRequest
 from flops_fit.sweep.task import Task
 from flops_fit.sweep.threads import threads_that_help
+
+_LOG = logging.getLogger("flops_fit")
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,15 @@ class Outcome:
 Report = Callable[[Point], None]
 
 
-def train(task: Task, source: Source, trial: Trial, recipe: Recipe, report: Report) -> Outcome:
+def train(
+    task: Task,
+    source: Source,
+    trial: Trial,
+    recipe: Recipe,
+    report: Report,
+    keeper: Keeper | None = None,
+    stop: StopRequest | None = None,
+) -> Outcome:
     """Train one trial and measure its held-out loss.
 
     Args:
@@ -82,26 +97,24 @@ def train(task: Task, source: Source, trial: Trial, recipe: Recipe, report: Repo
         trial: What to train.
         recipe: How to train it.
         report: Called with each `Point`, about `recipe.log_points` times.
+        keeper: Where its state is kept, and taken up from if there is one; None to keep none.
+        stop: Looked at between two steps.
 
     Raises:
         DivergedError: If the loss stops being finite.
+        KeyboardInterrupt, SystemExit: When asked to stop, once the state is kept.
     """
     accelerator = _accelerator(recipe)
     with threads_that_help(), seeded(trial_seed(trial)), _memory_returned(accelerator):
-        model = task.build(trial.size)
-        optimizer = build_optimizer(recipe, model, trial.learning_rate)
-        loader = source.training_batches(trial.batch_size, trial.steps, seed=trial_seed(trial))
-        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-        started = time.perf_counter()
-        last = _loop(accelerator, task, model, optimizer, loader, trial, recipe, report)
-        wall_time_s = time.perf_counter() - started
-        loss = _held_out_loss(accelerator, task, source, model, trial, recipe)
+        training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
+        last = training.run(report)
+        loss = _held_out_loss(training)
     return Outcome(
         loss=loss,
         train_loss=last.train_loss,
         flops=last.flops,
-        wall_time_s=wall_time_s,
-        tokens_per_second=last.num_tokens / wall_time_s,
+        wall_time_s=training.seconds,
+        tokens_per_second=last.num_tokens / training.seconds,
         epochs=last.num_tokens / (source.num_tokens or math.nan),
         device=accelerator.device.type,
     )
@@ -114,12 +127,7 @@ def trial_seed(trial: Trial) -> int:
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     AcceleratorState._reset_state()  # another sweep in this process may have had another precision
-    return Accelerator(
-        mixed_precision=recipe.precision,
-        dataloader_config=DataLoaderConfiguration(
-            split_batches=True, dispatch_batches=False, use_seedable_sampler=True
-        ),
-    )
+    return Accelerator(mixed_precision=recipe.precision)
 
 
 @contextmanager
@@ -130,69 +138,194 @@ def _memory_returned(accelerator: Accelerator) -> Iterator[None]:
         accelerator.free_memory()  # collects garbage too
 
 
-def _loop(
-    accelerator: Accelerator,
-    task: Task,
-    model: torch.nn.Module,
-    optimizer: Any,
-    batches: Any,
-    trial: Trial,
-    recipe: Recipe,
-    report: Report,
-) -> Point:
-    """The steps of a trial; returns the last point."""
-    scheduler = LambdaLR(optimizer.optimizer, lambda step: multiplier(recipe, step, trial.steps))
-    parameters = list(model.parameters())
-    every = max(1, trial.steps // recipe.log_points)
-    # Accelerate's wrapper looks for an optional package at every step; only a scaler needs it.
-    update = optimizer if accelerator.scaler is not None else optimizer.optimizer
-    started, done = time.perf_counter(), 0
-    total = torch.zeros((), device=accelerator.device)
-    model.train()
-    for step, batch in zip(range(1, trial.steps + 1), batches, strict=False):
-        loss = task.loss(model, batch)
-        accelerator.backward(loss)
-        if recipe.clip is not None:
-            accelerator.clip_grad_norm_(parameters, recipe.clip)
-        update.step()
-        update.zero_grad()
-        total += loss.detach()
-        if step % every == 0 or step == trial.steps:
-            mean = total.item() / (step - done)
-            rate = float(scheduler.get_last_lr()[0])
-            report(point := _point(trial, step, mean, rate, time.perf_counter() - started))
-            if not math.isfinite(mean):
-                raise DivergedError(f"the training loss is {mean} at step {step}", step)
-            done = step
-            total.zero_()
-        scheduler.step()
-    return point
+class _Training:
+    """One trial in flight.
+
+    Attributes:
+        step: Steps done.
+        seconds: Time spent on them, over all attempts.
+        most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        task: Task,
+        source: Source,
+        trial: Trial,
+        recipe: Recipe,
+        keeper: Keeper | None,
+        stop: StopRequest | None,
+    ) -> None:
+        self.accelerator, self.task, self.source = accelerator, task, source
+        self.trial, self.recipe = trial, recipe
+        self.keeper = keeper
+        self.stop = StopRequest() if stop is None else stop
+        model = task.build(trial.size)
+        optimizer = build_optimizer(recipe, model, trial.learning_rate)
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        if recipe.compile:
+            model.compile()
+        self.model, prepared = accelerator.prepare(model, optimizer)
+        # Accelerate's wrapper looks for an optional package at every step; only a scaler needs it.
+        self.optimizer = prepared if accelerator.scaler is not None else prepared.optimizer
+        self.parameters = list(self.model.parameters())
+        self.every = max(1, trial.steps // recipe.log_points)
+        self.most = -(-trial.batch_size // recipe.accumulate)
+        self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
+        self.total = torch.zeros((), device=accelerator.device)
+        self.first_bad = torch.zeros((), device=accelerator.device)
+        kept = keeper.load() if keeper else None
+        if kept:
+            self._take_up(*kept)
+
+    def run(self, report: Report) -> Point:
+        """The remaining steps; returns the last point of the curve."""
+        self.model.train()
+        self._started = time.perf_counter() - self.seconds
+        self._kept = time.monotonic()
+        point = None
+        while self.step < self.trial.steps:
+            try:
+                for batches in self._batches():
+                    self._advance(batches)
+                    if self.step % self.every == 0 or self.step == self.trial.steps:
+                        report(point := self._point())
+                    self.between_steps()
+            except Exception as error:
+                if not _out_of_memory(error) or self.most == 1:
+                    raise
+                self._halve()
+        self.seconds = time.perf_counter() - self._started
+        return point or self._point()
+
+    def _batches(self) -> Iterator[list[Any]]:
+        parts = parts_of(self.trial.batch_size, most=self.most)
+        self.weights = [(part.stop - part.start) / self.trial.batch_size for part in parts]
+        return self.source.training_steps(
+            self.trial.batch_size,
+            self.trial.steps,
+            trial_seed(self.trial),
+            start=self.step,
+            parts=parts,
+        )
+
+    def _advance(self, batches: list[Any]) -> None:
+        """One optimiser step over all parts of a batch."""
+        rate = multiplier(self.recipe, self.step, self.trial.steps)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * rate
+        loss = self._gradients(batches)
+        self._require_finite(loss)
+        if self.recipe.clip is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.total += loss
+        self.step += 1
+
+    def _gradients(self, batches: list[Any]) -> torch.Tensor:
+        """Mean loss of a step, its gradients left on the parameters."""
+        device, whole = self.accelerator.device, len(batches) == 1
+        losses = []
+        for batch, weight in zip(batches, self.weights, strict=True):
+            loss = self.task.loss(self.model, send_to_device(batch, device, non_blocking=True))
+            loss = loss if whole else loss * weight
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return losses[0] if whole else torch.stack(losses).sum()
+
+    def _require_finite(self, loss: torch.Tensor) -> None:
+        """On the CPU at once; elsewhere the step is noted and looked at with the next point."""
+        if loss.device.type == "cpu":
+            if not math.isfinite(loss.item()):
+                raise _diverged(loss.item(), self.step + 1)
+            return
+        first = (self.first_bad == 0) & ~torch.isfinite(loss)
+        self.first_bad = torch.where(first, self.step + 1, self.first_bad)
+
+    def _point(self) -> Point:
+        if self.step > self.logged:
+            self.mean = self.total.item() / (self.step - self.logged)
+        if not math.isfinite(self.mean):
+            raise _diverged(self.mean, int(self.first_bad.item()) or self.step)
+        self.logged = self.step
+        self.total.zero_()
+        share = self.step / self.trial.steps
+        tokens = round(self.trial.num_tokens * share)
+        rate = multiplier(self.recipe, self.step - 1, self.trial.steps) * self.peaks[0]
+        self.seconds = time.perf_counter() - self._started
+        return Point(tokens, self.trial.flops * share, self.mean, rate, tokens / self.seconds)
+
+    def _halve(self) -> None:
+        self.optimizer.zero_grad()
+        self.most = -(-self.most // 2)
+        clear_device_cache(garbage_collection=True)
+        _LOG.warning(
+            "out of memory at step %d of size %r: a step's %d examples now pass %d at a time",
+            self.step, self.trial.size, self.trial.batch_size, self.most,
+        )  # fmt: skip
+
+    def between_steps(self) -> None:
+        """Keep the state where that is due; leave where asked to."""
+        due = self.keeper and time.monotonic() - self._kept >= self.keeper.every_s
+        if self.keeper and (due or self.stop):
+            self.seconds = time.perf_counter() - self._started
+            self.keeper.save(self.step, self._state())
+            self._kept = time.monotonic()
+        if self.stop:
+            raise self.stop.exception()
+
+    def _state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": rng_state(),
+            "total": self.total,
+            "logged": self.logged,
+            "mean": self.mean,
+            "seconds": self.seconds,
+            "most": self.most,
+        }
+
+    def _take_up(self, step: int, state: dict[str, Any]) -> None:
+        """Go on from a kept state."""
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.total = state["total"].to(self.accelerator.device)
+        self.step, self.logged, self.mean = step, state["logged"], state["mean"]
+        self.seconds, self.most = state["seconds"], state["most"]
+        set_rng_state(state["rng"])
 
 
-def _point(trial: Trial, step: int, loss: float, rate: float, seconds: float) -> Point:
-    share = step / trial.steps
-    tokens = round(trial.num_tokens * share)
-    return Point(tokens, trial.flops * share, loss, rate, tokens / seconds)
+def _diverged(loss: float, step: int) -> DivergedError:
+    return DivergedError(f"the training loss is {loss} at step {step}", step)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(
+        error
+    )
 
 
 @torch.no_grad()
-def _held_out_loss(
-    accelerator: Accelerator,
-    task: Task,
-    source: Source,
-    model: torch.nn.Module,
-    trial: Trial,
-    recipe: Recipe,
-) -> float:
+def _held_out_loss(training: _Training) -> float:
     """Mean loss over the held-out examples. Every process reads them all, so all agree."""
+    model, recipe, trial = training.model, training.recipe, training.trial
+    device = training.accelerator.device
     model.eval()
-    total, count = torch.zeros((), device=accelerator.device), 0
+    total, count = torch.zeros((), device=device), 0
     with seeded(0):  # where held-out data are drawn or masked at random, every trial sees the same
-        for batch in source.held_out_batches(trial.batch_size, recipe.eval_examples):
+        for batch in training.source.held_out_batches(training.most, recipe.eval_examples):
             examples = count_examples(batch)
-            batch = send_to_device(batch, accelerator.device)
-            total += task.loss(model, batch) * examples
+            batch = send_to_device(batch, device)
+            total += training.task.loss(model, batch) * examples
             count += examples
+            training.between_steps()
     loss = total.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the held-out loss is {loss} after the last step", trial.steps)

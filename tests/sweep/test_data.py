@@ -7,13 +7,18 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.sweep.data import open_source
-from flops_fit.sweep.source import ShuffledBatches, count_examples
+from flops_fit.sweep.source import count_examples
 
 
 def indices(loader, batches=None):
     """Which examples of `Numbered` or `Stream` a loader gives."""
     taken = (batch for batch, _ in zip(loader, range(batches or 10**9), strict=False))
     return [int(x[0]) for inputs, _ in taken for x in inputs]
+
+
+def trained_on(source, *args, **options):
+    """Which examples of `Numbered` or `Stream` a source trains on."""
+    return indices(batch for step in source.training_steps(*args, **options) for batch in step)
 
 
 class Pairs(Dataset):
@@ -37,7 +42,7 @@ class NoLength(Dataset):
 def test_map_style_set_is_split_once_and_for_all(numbered):
     source = open_source(numbered(100))
     held_out = indices(source.held_out_batches(8, max_examples=10**6))
-    trained = indices(source.training_batches(8, steps=40, seed=1))
+    trained = trained_on(source, 8, steps=40, seed=1)
     assert len(held_out) == len(set(held_out)) == 5
     assert set(trained) == set(range(100)) - set(held_out)
     assert indices(open_source(numbered(100)).held_out_batches(3, 10**6)) == held_out
@@ -49,7 +54,7 @@ def test_map_style_set_is_split_once_and_for_all(numbered):
 def test_stream_never_trains_on_what_it_holds_out(stream, workers, shared_out):
     loader = DataLoader(stream(100, shared_out), batch_size=5, num_workers=workers)
     source = open_source(loader)
-    trained = indices(source.training_batches(5, steps=40, seed=0), batches=38)
+    trained = trained_on(source, 5, steps=38, seed=0)
     held_out = indices(source.held_out_batches(5, max_examples=10**6))
     assert held_out == [0, 20, 40, 60, 80]
     assert set(trained) == set(range(100)) - set(held_out)
@@ -58,7 +63,7 @@ def test_stream_never_trains_on_what_it_holds_out(stream, workers, shared_out):
 
 def test_workers_of_a_stream_are_kept_where_eval_dataset_is_given(stream):
     source = open_source(DataLoader(stream(100), batch_size=5, num_workers=2), stream(20))
-    assert source.training_batches(5, steps=4, seed=0).num_workers == 2
+    assert trained_on(source, 5, steps=2, seed=0) == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
 
 
 def test_stream_that_never_reads_alike_is_split_with_a_warning():
@@ -79,7 +84,7 @@ def test_eval_dataset_leaves_the_data_whole(numbered):
     assert source.num_examples == 10
     assert indices(source.held_out_batches(4, 10**6)) == list(range(7))
     assert indices(source.held_out_batches(4, 3)) == [0, 3, 6]
-    assert sorted(indices(source.training_batches(5, steps=2, seed=0))) == list(range(10))
+    assert sorted(trained_on(source, 5, steps=2, seed=0)) == list(range(10))
 
 
 def test_length_of_a_stream_counts_its_training_share_where_known(stream):
@@ -109,9 +114,8 @@ def test_loader_keeps_batch_size_collate_and_workers(numbered):
     )
     source = open_source(loader)
     assert source.batch_size == 6
-    batches = source.training_batches(6, steps=3, seed=0)
-    assert (batches.num_workers, batches.worker_init_fn) == (2, worker_init)
-    assert min(indices(batches)) >= 1000
+    assert (source.num_workers, source.worker_init_fn) == (2, worker_init)
+    assert min(trained_on(source, 6, steps=3, seed=0)) >= 1000
     assert min(indices(source.held_out_batches(6, 100))) >= 1000
 
 
@@ -205,21 +209,6 @@ def test_examples_of_any_mapping_are_counted():
     batch = UserDict({"scale": torch.tensor(1.0), "input_ids": torch.zeros(5, 9).long()})
     assert count_examples(batch) == count_examples(dict(batch)) == 5
     assert count_examples((torch.zeros(6, 2), torch.zeros(6))) == 6
-
-
-def test_order_is_full_batches_by_seed_alone():
-    def order(seed):
-        return list(ShuffledBatches(num_examples=10, batch_size=4, steps=5, seed=seed))
-
-    assert order(1) == order(1) != order(2)
-    assert [len(batch) for batch in order(1)] == [4] * 5
-    drawn = [index for batch in order(1) for index in batch]
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-
-
-def test_batch_larger_than_the_data_is_filled_by_further_passes():
-    (batch,) = ShuffledBatches(num_examples=3, batch_size=7, steps=1, seed=0)
-    assert sorted(batch[:6]) == [0, 0, 1, 1, 2, 2]
 
 
 def test_fingerprint_knows_data_again_and_tells_others_apart(classes):

@@ -19,6 +19,7 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.store import client_of
 from flops_fit.sweep import runner
 from flops_fit.sweep.train import Outcome, Point
 
@@ -64,7 +65,7 @@ class Planted:
     def __init__(self) -> None:
         self.trained: list[str] = []
 
-    def __call__(self, task, source, trial, recipe, report):
+    def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
         self.trained.append(trial.trial_id)
         report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
         loss = float(LAW.loss(trial.num_params, trial.num_tokens))
@@ -125,10 +126,10 @@ def test_another_recipe_is_another_setting_and_is_not_mixed_in(store, planted):
 def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
     store, planted, monkeypatch, capsys
 ):
-    def interrupted(task, source, trial, recipe, report):
+    def interrupted(task, source, trial, recipe, report, keeper=None, stop=None):
         if len(planted.trained) == 5:
             raise KeyboardInterrupt
-        return planted(task, source, trial, recipe, report)
+        return planted(task, source, trial, recipe, report, keeper, stop)
 
     monkeypatch.setattr(runner, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -146,12 +147,12 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
 def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     store, planted, monkeypatch
 ):
-    def faulty(task, source, trial, recipe, report):
+    def faulty(task, source, trial, recipe, report, keeper=None, stop=None):
         if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 0):
             raise RuntimeError("a broken disk")
         if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 1):
             raise DivergedError("the training loss is nan at step 7", 7)
-        return planted(task, source, trial, recipe, report)
+        return planted(task, source, trial, recipe, report, keeper, stop)
 
     monkeypatch.setattr(runner, "train", faulty)
     with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
@@ -249,15 +250,60 @@ test_runner.real_sweep(Path({folder!r}), workers={workers})
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_sweep_goes_on_to_the_same_table(store, whole, workers, sign):
-    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(store), workers=workers)
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize(
+    ("sign", "workers", "codes"),
+    [
+        (signal.SIGKILL, 1, [-signal.SIGKILL]),
+        (signal.SIGKILL, 2, [-signal.SIGKILL]),
+        (signal.SIGINT, 1, [-signal.SIGINT, 1]),  # 1: code run at exit makes Python forget why
+        (signal.SIGTERM, 2, [143]),
+    ],
+)
+def test_a_killed_sweep_goes_on_to_the_same_table(store, whole, sign, workers, codes):
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(store), workers=workers)
+    (store / "script.py").write_text(script)
+    process = subprocess.Popen([sys.executable, store / "script.py"], stderr=subprocess.DEVNULL)
     wait_for_runs(store, 3, process)
     os.kill(process.pid, sign)
-    process.wait(60)
+    assert process.wait(60) in codes
     assert_same(real_sweep(store), whole, store)
+    assert not any((store / "checkpoints").glob("*"))
+
+
+def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
+    """From the step where it stopped, and its training curve without a gap."""
+    stopped = []
+
+    def report_and_interrupt(job, event, curve, listener):
+        report = reporter(job, event, curve, listener)
+
+        def interrupting(point):
+            report(point)
+            if not stopped and point.num_tokens > 1000:
+                stopped.append(event.trial_id)
+                signal.raise_signal(signal.SIGINT)
+
+        return interrupting
+
+    reporter = runner._reporter
+    monkeypatch.setattr(runner, "_reporter", report_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        real_sweep(store)
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    (trial_id,) = stopped
+    (before,) = (
+        r for r in tracking._children(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id
+    )
+    assert before.info.status == "KILLED"
+    result = real_sweep(store)
+    (run,) = (r for r in tracking._children(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id)
+    assert (run.info.run_id, run.info.status) == (before.info.run_id, "FINISHED")
+    curve = client_of(ledger.tracking_uri).get_metric_history(run.info.run_id, "train_loss")
+    steps = [point.step for point in curve]
+    assert len(set(steps)) == len(steps)
+    assert (
+        max(np.diff(sorted(steps))) <= result.runs.set_index("trial_id").num_tokens[trial_id] / 50
+    )
 
 
 def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:

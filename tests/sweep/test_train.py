@@ -1,4 +1,8 @@
+import os
 import random
+import shutil
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flops_fit.errors import DivergedError
 from flops_fit.records import Trial
+from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.stopping import stop_at_boundary
 from flops_fit.sweep.task import Task
 from flops_fit.sweep.train import train, trial_seed
 
@@ -233,3 +239,168 @@ def test_source_can_be_shared_by_trials(task):
     one = train(task, source, a_trial(), RECIPE, lambda point: None)
     two = train(task, source, a_trial(), RECIPE, lambda point: None)
     assert one.loss == two.loss
+
+
+class Stopped(Exception):
+    """In place of a kill: leaves the loop at once."""
+
+
+def stop_at(step, batch=8):
+    def report(point):
+        if point.num_tokens == step * batch:
+            raise Stopped
+
+    return report
+
+
+class NoisyData(torch.utils.data.Dataset):
+    """Examples that are augmented at random."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return torch.randn(4) + index % 3, index % 3
+
+
+class NoisyStream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return (NoisyData()[index] for index in range(60))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 19, 20])
+@pytest.mark.parametrize("data", [NoisyData(), NoisyStream()], ids=["map", "stream"])
+def test_a_trial_taken_up_again_ends_with_the_same_bits(task, tmp_path, data, stop):
+    task = replace(task, dataset=data, eval_dataset=NoisyData())
+    recipe = replace(RECIPE, log_points=20)
+    whole, points = run(task, recipe=recipe)
+    keeper = Keeper(tmp_path / "kept", every_s=0.0)
+    source = task.open()
+    with pytest.raises(Stopped):
+        train(task, source, a_trial(), recipe, stop_at(stop), keeper)
+    torch.manual_seed(1)
+    rest = []
+    again = train(task, source, a_trial(), recipe, rest.append, keeper)
+    assert again.loss == whole.loss
+    assert again.train_loss == whole.train_loss
+    kept = max(stop - 1, 0)  # the point is reported before the state is kept
+    assert [p.train_loss for p in rest] == [p.train_loss for p in points[kept:]]
+
+
+def test_a_trial_killed_after_its_last_step_only_evaluates(task, tmp_path):
+    keeper = Keeper(tmp_path / "kept", every_s=0.0)
+    whole, _ = run(task)
+    source = task.open()
+    train(task, source, a_trial(), RECIPE, lambda point: None, keeper)
+    rest = []
+    again = train(task, source, a_trial(), RECIPE, rest.append, keeper)
+    assert (again.loss, again.train_loss, rest) == (whole.loss, whole.train_loss, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_state_at_the_next_step(task, tmp_path, number):
+    keeper = Keeper(tmp_path / "kept", every_s=1e9)
+    recipe = replace(RECIPE, log_points=20)
+    before = signal.getsignal(number)
+
+    def interrupt(point):
+        if point.num_tokens == 5 * 8:
+            signal.raise_signal(number)
+
+    expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with pytest.raises(expected) as caught, stop_at_boundary() as stop:
+        train(task, task.open(), a_trial(), recipe, interrupt, keeper, stop)
+    assert number == signal.SIGINT or caught.value.code == 143
+    step, _ = keeper.load()
+    assert step == 5
+    assert signal.getsignal(number) is before
+    again = train(task, task.open(), a_trial(), recipe, lambda point: None, keeper)
+    assert again.loss == run(task, recipe=recipe)[0].loss
+
+
+@pytest.mark.parametrize("data", ["map", "stream"])
+def test_parts_give_the_loss_of_the_whole_batch(mlp, classes, stream, cross_entropy, data):
+    source = classes if data == "map" else stream(60)
+    plain = Task(mlp, "width", {}, source, cross_entropy)
+    whole, points = run(plain)
+    parts, cut = run(plain, recipe=replace(RECIPE, accumulate=3))  # 2, 3 and 3 examples
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert [p.train_loss for p in cut] == pytest.approx([p.train_loss for p in points], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_where_memory_runs_out_parts_shrink_and_the_loss_stays(mlp, classes, fault, caplog):
+    sizes = []
+
+    class Hungry(mlp):
+        def forward(self, x):
+            if self.training and len(sizes) > 30 and len(x) > 2:
+                raise fault
+            sizes.append(len(x))
+            return super().forward(x)
+
+    whole, _ = run(Task(mlp, "width", {}, classes, F.cross_entropy), a_trial(50))
+    sizes.clear()
+    cut, points = run(Task(Hungry, "width", {}, classes, F.cross_entropy), a_trial(50))
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert points[-1].num_tokens == 50 * 8
+    assert "8 examples now pass 4 at a time" in caplog.text
+    assert "8 examples now pass 2 at a time" in caplog.text
+
+
+def test_memory_that_never_suffices_fails_the_trial(mlp, classes):
+    class Greedy(mlp):
+        def forward(self, x):
+            raise MemoryError
+
+    task = Task(Greedy, "width", {}, classes, F.cross_entropy)
+    with pytest.raises(MemoryError):
+        train(task, open_source(classes), a_trial(), RECIPE, lambda point: None)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_models_train(task):
+    plain = replace(task, model_kwargs={})
+    compiled, _ = run(plain, a_trial(5), replace(RECIPE, compile=True))
+    assert compiled.loss == pytest.approx(run(plain, a_trial(5))[0].loss, rel=1e-4)
+
+
+def in_a_process(work):
+    """Run `work` in a forked process; returns its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_killed_at_any_moment_a_trial_ends_with_the_same_bits(task, tmp_path):
+    recipe, trial = replace(RECIPE, log_points=1), a_trial(300)
+    whole, _ = run(task, trial, recipe)
+    keeper, source = Keeper(tmp_path / "kept", every_s=0.0), task.open()
+
+    def work():
+        train(task, source, trial, recipe, lambda point: None, keeper)
+
+    delays, steps = np.random.default_rng(0), []
+    for _ in range(20):
+        child = in_a_process(work)
+        time.sleep(0.02 + 0.1 * delays.random())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        steps.append(int(max((p.name for p in keeper.folder.glob("0*")), default="0")))
+    assert steps == sorted(steps)  # what was reached is never lost
+    assert steps[-1] > 0
+    again = train(task, source, trial, recipe, lambda point: None, keeper)
+    assert again.loss == whole.loss

@@ -1,0 +1,147 @@
+"""A trial's data, step by step: a function of seed and step alone.
+
+A step's examples may be cut into parts (micro-batches, the shares of several processes) without
+changing which examples they are. A trial taken up again in mid-course sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice, pairwise
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+
+from flops_fit.errors import ArgumentError
+from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state
+
+Collate = Callable[[list[Any]], Any]
+Parts = Sequence[slice]
+
+
+def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Parts:
+    """The parts of a step's batch that one process trains on, each at most `most` examples.
+
+    Ranks get contiguous shares, as even as can be; so do the parts of a share.
+    """
+    first, last = (batch_size * k // ranks for k in (rank, rank + 1))
+    count = -(-(last - first) // (most or batch_size))
+    bounds = [first + (last - first) * k // max(1, count) for k in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+class ShuffledSteps(Sampler[tuple[int, list[list[int]]]]):
+    """For each step its number and the indices of its parts.
+
+    Each pass over the data is a new permutation drawn from the seed. A batch may straddle two
+    passes, so that none is ragged and D is met exactly.
+    """
+
+    def __init__(
+        self, num_examples: int, batch_size: int, steps: range, seed: int, parts: Parts
+    ) -> None:
+        self.num_examples, self.batch_size, self.steps = num_examples, batch_size, steps
+        self.seed, self.parts = seed, parts
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[tuple[int, list[list[int]]]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        waiting: list[int] = []
+        for step in range(self.steps.stop):
+            while len(waiting) < self.batch_size:
+                waiting += torch.randperm(self.num_examples, generator=generator).tolist()
+            batch = waiting[: self.batch_size]
+            del waiting[: self.batch_size]
+            if step >= self.steps.start:
+                yield step, [batch[part] for part in self.parts]
+
+
+class DrawnSteps(Dataset[list[Any]]):
+    """The collated parts of a step of a map-style dataset.
+
+    Args:
+        dataset: The dataset; `__getitems__` is used where it has it.
+        collate: From a list of examples to a batch.
+        seed: Where reading or collating draws at random; each step then has its own randomness,
+            whichever process reads it. None where nothing is drawn.
+    """
+
+    def __init__(self, dataset: Any, collate: Collate, seed: int | None) -> None:
+        self.dataset, self.collate, self.seed = dataset, collate, seed
+        self.read_many = getattr(dataset, "__getitems__", None)
+
+    def __getitem__(self, wanted: tuple[int, list[list[int]]]) -> list[Any]:
+        step, parts = wanted
+        with nullcontext() if self.seed is None else seeded((self.seed + step) % 2**63):
+            return [self.collate(self._read(indices)) for indices in parts]
+
+    def _read(self, indices: list[int]) -> list[Any]:
+        if self.read_many is not None:
+            return self.read_many(indices)
+        return [self.dataset[index] for index in indices]
+
+
+class StreamedSteps(IterableDataset[list[Any]]):
+    """The collated parts of step after step of a stream, begun again whenever it ends.
+
+    Args:
+        dataset: The stream.
+        collate: From a list of examples to a batch.
+        batch_size: Examples a step.
+        parts: The parts of each step's batch that are wanted.
+        skip: Steps to read over first; a multiple of the number of readers.
+        seed: Where reading in this process draws at random; the stream then has generators of its
+            own, which the model's draws do not disturb. None where nothing is drawn.
+    """
+
+    def __init__(
+        self,
+        dataset: Iterable[Any],
+        collate: Collate,
+        batch_size: int,
+        parts: Parts,
+        skip: int,
+        seed: int | None,
+    ) -> None:
+        self.dataset, self.collate = dataset, collate
+        self.batch_size, self.parts, self.skip, self.seed = batch_size, parts, skip, seed
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        reader = get_worker_info()
+        skipped = self.skip // (reader.num_workers if reader else 1)
+        examples = self._endless()
+        if self.seed is not None and reader is None:
+            examples = _apart(examples, self.seed)
+        for _ in islice(examples, skipped * self.batch_size):
+            pass
+        while True:
+            batch = list(islice(examples, self.batch_size))
+            yield [self.collate(batch[part]) for part in self.parts]
+
+    def _endless(self) -> Iterator[Any]:
+        while True:
+            empty = True
+            for example in self.dataset:
+                empty = False
+                yield example
+            if empty:
+                raise ArgumentError("dataset: a pass over the iterable dataset held no example")
+
+
+def _apart(items: Iterator[Any], seed: int) -> Iterator[Any]:
+    """The same items, read with generators of their own."""
+    with seeded(seed):
+        own = rng_state()
+    while True:
+        outer = rng_state()
+        set_rng_state(own)
+        try:
+            item = next(items)
+        finally:
+            own = rng_state()
+            set_rng_state(outer)
+        yield item
