@@ -28,7 +28,7 @@ from flops_fit.laws.parametric import (
 )
 from flops_fit.laws.repetition import R_DATA, effective_tokens
 from flops_fit.laws.solver import Array, Space
-from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread, pairs_spread
+from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
 
 LEAST_RUNS = 8
 MOST_DROPPED = 0.2
@@ -252,8 +252,7 @@ def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
         clusters = data.sizes
     elif options.shared_errors == "auto" and sizes_share_error(fit, data):
         clusters = data.sizes
-    measure = measure_spread if fit.delta is None else pairs_spread
-    return measure(
+    return measure_spread(
         fit,
         data.N,
         data.D,

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from flops_fit.laws.cost import Cost
-from flops_fit.laws.frontier import log_flops_per_token
+from flops_fit.laws.frontier import FRONTIER_COLUMNS, log_flops_per_token
 from flops_fit.laws.power import PowerLaw, PowerLaws, fit_power, fit_power_with_floor, refused
 from flops_fit.laws.solver import Array
 
@@ -33,17 +33,7 @@ CURVATURE_SIGMAS = 3.0
 DEPTH_REFUSED, DEPTH_WARNED = 2.0, 5.0
 NAN = float("nan")
 OPTIMA_COLUMNS = (
-    "compute_budget",
-    "num_params",
-    "num_params_low",
-    "num_params_high",
-    "num_tokens",
-    "num_tokens_low",
-    "num_tokens_high",
-    "tokens_per_param",
-    "loss",
-    "loss_low",
-    "loss_high",
+    *FRONTIER_COLUMNS,
     "num_runs",
     "interior",
     "curve",

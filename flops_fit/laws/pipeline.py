@@ -7,6 +7,7 @@ its witnesses; the checks say where they disagree, and what else is doubtful.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,12 @@ class Findings:
     envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
     envelope_laws: PowerLaws | None = None
     r_data: float = float("nan")
+
+    @cached_property
+    def largest_budget(self) -> float:
+        """The largest budget that took part, FLOPs."""
+        standing = self.runs[self.runs["excluded"] == ""]
+        return float(standing["compute_budget"].max())
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval: the headline's, widened to hold the five-parameter fit's."""

@@ -1,0 +1,100 @@
+"""What the laws say of budgets, with 95 % intervals: the frontier, or a path under a constraint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.errors import FitError
+from flops_fit.laws import predict
+from flops_fit.laws.pipeline import Findings
+from flops_fit.laws.repetition import RepetitionLaw
+from flops_fit.laws.solver import Array
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a prediction has to keep to; one of them at most.
+
+    Attributes:
+        tokens_per_param: D / N to train at.
+        inference_tokens: Tokens the model will serve, paid for out of C.
+        unique_tokens: Tokens there are; beyond, data is repeated.
+    """
+
+    tokens_per_param: float | None = None
+    inference_tokens: float | None = None
+    unique_tokens: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that were asked for, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+FREELY = Terms()
+
+
+def band(findings: Findings, C: Array, terms: Terms = FREELY) -> pd.DataFrame:
+    """N, D and loss to expect at each budget, with 95 % intervals.
+
+    Args:
+        findings: What was fitted.
+        C: Budgets in FLOPs, shape (k,).
+        terms: What to keep to.
+
+    Returns:
+        A row a budget: `FRONTIER_COLUMNS`, and the ends of the interval for a new run. Intervals
+        are NaN where only the IsoFLOP witness stands.
+
+    Raises:
+        FitError: No law stands, or none that can keep to the terms.
+    """
+    if findings.law is None:
+        return _band_of_power_laws(findings, C, terms)
+    with np.errstate(all="ignore"):
+        middle = np.hstack(_path(findings, findings.law.row, C, terms))[0]
+        low, high = findings.interval(lambda laws: np.hstack(_path(findings, laws, C, terms)))
+        noise = findings.noise_around(low, high, len(C))
+    return _frame(C, middle, low, high, noise)
+
+
+def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:
+    """Ln N, ln D and loss of every law at every budget, shape (S, k) each."""
+    cost = findings.cost
+    if terms.tokens_per_param is not None:
+        return predict.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
+    if terms.inference_tokens is not None:
+        return predict.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
+    if terms.unique_tokens is not None:
+        assert findings.law is not None
+        return RepetitionLaw(findings.law).capped(laws, C, cost, terms.unique_tokens)
+    return predict.optimum(laws, C, cost)
+
+
+def _band_of_power_laws(findings: Findings, C: Array, terms: Terms) -> pd.DataFrame:
+    """The IsoFLOP witness alone: no intervals."""
+    laws = findings.power_laws
+    if laws.n_opt.refused or terms.given:
+        why = [check.message for check in findings.checks if check.severity == "refuse"]
+        raise FitError(f"no law stands on these runs: {'; '.join(why)}", findings.checks)
+    middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
+    nothing = np.full_like(middle, math.nan)
+    return _frame(C, middle, nothing, nothing, nothing[: len(C)])
+
+
+def _frame(C: Array, middle: Array, low: Array, high: Array, noise: Array) -> pd.DataFrame:
+    """Columns from (ln N, ln D, L) side by side, each of shape (3 k,)."""
+    columns: dict[str, Array] = {"compute_budget": C}
+    with np.errstate(over="ignore"):
+        for name, ends in (("", middle), ("_low", low), ("_high", high)):
+            x, y, loss = np.split(ends, 3)
+            columns |= {f"num_params{name}": np.exp(x), f"num_tokens{name}": np.exp(y)}
+            columns[f"loss{name}"] = loss
+    columns["tokens_per_param"] = columns["num_tokens"] / columns["num_params"]
+    columns["new_run_low"] = columns["loss_low"] - noise
+    columns["new_run_high"] = columns["loss_high"] + noise
+    return pd.DataFrame(columns)
