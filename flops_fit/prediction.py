@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.band import Terms, band
+from flops_fit.errors import ArgumentError
+from flops_fit.laws.band import Terms, band, require_reach
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.checks import Check
 from flops_fit.laws.pipeline import Findings
@@ -71,6 +71,7 @@ def foretell(
     _require_positive(compute_budget, terms)
     C = float(compute_budget)
     row = band(findings, np.array([C]), terms).iloc[0].astype(float)
+    require_reach(findings, np.array([C]))
     _require_affordable(row, terms)
     return Prediction(
         compute_budget=C,
@@ -99,9 +100,6 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
         has_interval=findings.law is not None,
         cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
     )
-    grave = [doubt for doubt in doubts if doubt.severity == "refuse"]
-    if grave:
-        raise FitError(f"no prediction without an interval: {grave[0].message}", doubts)
     if findings.law is None:
         said = "from the IsoFLOP power laws alone, without intervals."
         doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))

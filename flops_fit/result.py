@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws import archive, sizes
-from flops_fit.laws.band import Terms, band
+from flops_fit.laws.band import WITHIN, Terms, band, require_reach
 from flops_fit.laws.checks import Check
 from flops_fit.laws.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.isoflop import Curve
@@ -97,13 +97,18 @@ class Result:
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, and on in
-                decades to a thousand times the largest.
+                decades to a thousand times the largest, unless a check refuses to go beyond.
 
         Returns:
             A row a budget; intervals at 95 %.
+
+        Raises:
+            ArgumentError: A budget is not a positive number.
+            FitError: No law stands on these runs, or none that reaches so far.
         """
         C = self._budgets(compute_budgets)
-        table = self.band(C)
+        require_reach(self.findings, C)
+        table = band(self.findings, C)
         table["size"] = pd.Series([self.size_for(N) for N in table["num_params"]], dtype=object)
         table["extrapolation"] = C / self.largest_budget
         return table[list(TABLE_COLUMNS)]
@@ -141,8 +146,18 @@ class Result:
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,).
+
+        Returns:
+            A row a budget; NaN beyond the largest where a check refuses to go there.
+
+        Raises:
+            FitError: No law stands on these runs.
         """
-        return band(self.findings, self._budgets(compute_budgets))
+        C = self._budgets(compute_budgets)
+        frame = band(self.findings, C)
+        if self.findings.not_beyond:
+            frame.loc[C > WITHIN * self.largest_budget, frame.columns[1:]] = np.nan
+        return frame
 
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of N parameters."""
@@ -172,8 +187,8 @@ class Result:
     def _budgets(self, compute_budgets: ArrayLike | None) -> Array:
         if compute_budgets is None:
             own = self.optima["compute_budget"].to_numpy(float)
-            beyond = own.max() * 10.0 ** np.arange(1, DECADES_BEYOND + 1)
-            return np.concatenate([own, beyond])
+            decades = 0 if self.findings.not_beyond else DECADES_BEYOND
+            return np.concatenate([own, own.max() * 10.0 ** np.arange(1, decades + 1)])
         try:
             C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
         except (TypeError, ValueError) as error:
@@ -197,6 +212,8 @@ class Result:
         excluded = int((self.runs["excluded"] != "").sum())
         name = f" {self.meta['name']!r}" if self.meta.get("name") else ""
         lines = [f"Result{name}: {len(self.runs)} runs, {excluded} excluded", *self._said_of_law()]
+        if self.findings.not_beyond:
+            lines.append(f"Nothing is predicted beyond {self.largest_budget:.3g} FLOPs (refused).")
         grave = [check for check in self.checks if check.severity != "note"]
         lines += [f"  {check.severity}: {check.message}" for check in grave[:8]]
         if len(grave) > 8:
@@ -206,9 +223,13 @@ class Result:
     def _said_of_law(self) -> list[str]:
         law, a = self.law, self.intervals.loc["a"]
         if law is None:
-            return []
+            return ["No parametric law: see what was refused."]
+        E, A, B = f"{law.E:.4g}", f"{law.A:.4g}", f"{law.B:.4g}"
+        if self.intervals["value"].isna()["E"]:
+            E, A, B = "E", "A", "B"
         return [
-            f"L = {law.E:.4g} + {law.A:.4g} / N^{law.alpha:.4g} + {law.B:.4g} / D^{law.beta:.4g}",
+            f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
+            + (" (E, A and B are not told apart)" if E == "E" else ""),
             f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f}); "
             f"{self.findings.choice}",
         ]

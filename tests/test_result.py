@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
+from flops_fit.laws.frontier import frontier
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.result import TABLE_COLUMNS, Prediction, Result, fit
@@ -100,6 +102,94 @@ def test_options_are_checked_all_at_once():
     with pytest.raises(ArgumentError) as caught:
         fit(runs(), method="magic", form="six", num_draws=3, delta=-1.0)
     assert len(caught.value.problems) == 4
+
+
+def rough(seed=2):
+    """A sweep too noisy and too narrow to extrapolate."""
+    return simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=seed)
+
+
+def refused_by_divergence():
+    table = runs().iloc[:15].copy()
+    table.loc[[0, 8], "loss"] = np.nan
+    return table
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [(rough(), "the exponent a is known to"), (refused_by_divergence(), "2 x loss is not finite")],
+)
+def test_a_refusal_withholds_what_lies_beyond(table, reason):
+    found = fit(table)
+    largest = found.largest_budget
+    assert found.predict(largest).num_params > 0
+    with pytest.raises(FitError, match=f"beyond the largest budget.*{reason}") as caught:
+        found.predict(largest * 2)
+    assert [check.severity for check in caught.value.checks] == ["refuse"]
+    with pytest.raises(FitError, match=reason):
+        found.chinchilla_table([largest, largest * 10])
+    np.testing.assert_allclose(
+        found.chinchilla_table()["compute_budget"], found.optima["compute_budget"]
+    )
+    drawn = found.band([largest, largest * 10])["num_params"]
+    assert drawn.notna().tolist() == [True, False]
+    assert f"Nothing is predicted beyond {largest:.3g} FLOPs" in repr(found)
+
+
+def test_a_sound_sweep_is_not_refused(result):
+    assert "Nothing is predicted" not in repr(result)
+    assert result.band([1e14, 1e16]).notna().all(axis=None)
+
+
+def test_parameters_not_told_apart_are_withheld(result):
+    found = fit(rough())
+    assert "ill-conditioned" in {check.code for check in found.checks}
+    assert found.intervals.loc[["E", "A", "B"]].isna().all(axis=None)
+    assert found.intervals.loc[["alpha", "beta", "a"]].notna().all(axis=None)
+    assert "(E, A and B are not told apart)" in repr(found)
+    assert result.intervals.notna().all(axis=None)
+    assert "not told apart" not in repr(result)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_that_depend_on_nothing(seed):
+    table = runs().assign(loss=3 * np.exp(0.01 * np.random.default_rng(seed).normal(size=35)))
+    found = fit(table)
+    assert found.law is None
+    assert "No parametric law" in repr(found)
+    with pytest.raises(FitError, match="do not show that the loss falls with N or D"):
+        found.predict(1e13)
+    assert found.fits["five"].num_runs == 35
+
+
+def test_no_loss_lies_below_what_the_law_allows():
+    small_floor = ParametricLaw(0.1, 66.0, 100.0, 0.35, 0.30)
+    found = fit(runs(0.03, seed=2, law=small_floor), form="five")
+    findings, C = found.findings, np.array([1e20, 1e24])
+    low, _ = findings.interval(lambda laws: frontier(laws, C, findings.cost)[2])
+    assert (low < 0).all()
+    assert (found.band(C)["loss_low"] == findings.least_loss).all()
+    assert findings.least_loss >= 0
+    assert (found.band(C)["new_run_low"] == 0).all()
+
+
+def test_losses_of_any_sign_have_no_floor():
+    lifted = fit(runs().assign(loss=runs()["loss"] - 3.0))
+    assert lifted.findings.least_loss == -math.inf
+    assert (lifted.band(BUDGETS)["loss_low"] < 0).any()
+
+
+def test_far_table_without_intervals_is_refused(result):
+    alone = Result(replace(result.findings, law=None))
+    assert alone.chinchilla_table([1e16])["loss_low"].isna().all()
+    with pytest.raises(FitError, match="without an interval"):
+        alone.chinchilla_table([1e13, 1e20])
+
+
+def test_exact_runs_are_said_to_be_exact():
+    assert repr(fit(runs(0.0))).endswith("five parameters: the runs have no noise")
+    symmetric = ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35)
+    assert "no noise, alpha = beta fits too" in repr(fit(runs(0.0, law=symmetric)))
 
 
 def test_save_and_load(result, tmp_path):

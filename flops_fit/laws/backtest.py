@@ -21,6 +21,7 @@ from flops_fit.laws.solver import Array
 LEAST_GROUPS = 3
 LEAST_TRAIN = 7
 CLEARLY = 0.8
+NO_NOISE = 1e-9
 F_CLOSE, F_BOUND = 1.0, 4.0
 BACKTEST_COLUMNS = (
     "form",
@@ -83,10 +84,17 @@ def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -
         return "five", "five parameters: too few budgets for a back-test"
     errors = table.groupby("form")["loss_rmse"].apply(lambda rmse: float((rmse**2).sum()))
     share = float(np.sqrt(errors.get("tied", np.inf) / max(errors.get("five", np.inf), 1e-300)))
-    said = f"held-out error of tied over five {share:.2f}, F test of alpha = beta {F:.1f}"
+    if five.residual_std < NO_NOISE:
+        exact = tied.residual_std < NO_NOISE
+        return "five", f"five parameters: the runs have no noise{', alpha = beta fits too' * exact}"
+    said = f"held-out error of tied over five {_short(share)}, F test of alpha = beta {_short(F)}"
     if share < CLEARLY and F < F_CLOSE:
         return "tied", f"alpha = beta, which foretells the largest budgets better: {said}"
     return "five", f"five parameters: {said}"
+
+
+def _short(value: float) -> str:
+    return "over 100" if value > 100 else f"{value:.2g}"
 
 
 def tied_test(five: ParametricFit, tied: ParametricFit) -> float:
@@ -137,7 +145,7 @@ def _try(
         "loss_rmse": rmse,
         "loss_bias": float(error.mean()),
         "in_sample_std": less.residual_std,
-        "ratio": rmse / less.residual_std if less.residual_std > 1e-9 else float("nan"),
+        "ratio": rmse / less.residual_std if less.residual_std > NO_NOISE else float("nan"),
         "num_params_error": float(np.log(less.law.n_opt(budget) / best)),
     }
     return row

@@ -10,6 +10,7 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws import predict
+from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.pipeline import Findings
 from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
@@ -36,6 +37,7 @@ class Terms:
 
 
 FREELY = Terms()
+WITHIN = 1.1
 
 
 def band(findings: Findings, C: Array, terms: Terms = FREELY) -> pd.DataFrame:
@@ -59,7 +61,27 @@ def band(findings: Findings, C: Array, terms: Terms = FREELY) -> pd.DataFrame:
         middle = np.hstack(_path(findings, findings.law.row, C, terms))[0]
         low, high = findings.interval(lambda laws: np.hstack(_path(findings, laws, C, terms)))
         noise = findings.noise_around(low, high, len(C))
-    return _frame(C, middle, low, high, noise)
+    frame = _frame(C, middle, low, high, noise)
+    frame["loss_low"] = frame["loss_low"].clip(lower=findings.least_loss)
+    frame["new_run_low"] = frame["new_run_low"].clip(lower=min(findings.least_loss, 0.0))
+    return frame
+
+
+def require_reach(findings: Findings, C: Array) -> None:
+    """Raise FitError where a prediction at the largest of these budgets is withheld."""
+    factor = float(np.max(C)) / findings.largest_budget
+    doubts = check_prediction(factor, has_interval=findings.law is not None)
+    grave = [doubt for doubt in doubts if doubt.severity == "refuse"]
+    if grave:
+        raise FitError(f"no prediction without an interval: {grave[0].message}", doubts)
+    withheld = findings.not_beyond
+    if factor > WITHIN and withheld:
+        why = " ".join(check.message for check in withheld)
+        raise FitError(
+            f"no prediction beyond the largest budget, {findings.largest_budget:.3g} FLOPs: {why} "
+            f"{withheld[0].advice}",
+            withheld,
+        )
 
 
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:

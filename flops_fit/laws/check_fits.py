@@ -95,7 +95,7 @@ def check_separable(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
     others = [name for name in fit.at_bound if name != "E"]
     if others:
         message = f"{', '.join(others)} lie at a bound of the search."
-        checks.append(Check("exponent-at-bound", "warn", message, advice))
+        checks.append(Check("exponent-at-bound", "refuse", message, advice))
     low = _cell(intervals, "E", "low")
     open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
     if fit.condition > ILL_CONDITIONED or open_ended:
@@ -182,7 +182,9 @@ def check_reach(findings: Findings) -> list[Check]:
     return [Check("optimum-beyond-data", "warn", message, "Train larger or smaller models too.")]
 
 
-def check_prediction(factor: float, *, has_interval: bool, cost_extrapolated: bool) -> list[Check]:
+def check_prediction(
+    factor: float, *, has_interval: bool, cost_extrapolated: bool = False
+) -> list[Check]:
     """Doubts about one prediction.
 
     Args:

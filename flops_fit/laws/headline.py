@@ -27,6 +27,7 @@ from flops_fit.laws.parametric import (
     fit_parametric,
 )
 from flops_fit.laws.repetition import R_DATA, effective_tokens
+from flops_fit.laws.signal import check_terms
 from flops_fit.laws.solver import Array, Space
 from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
 
@@ -134,6 +135,9 @@ def _fit(data: Data, options: Options) -> Headline:
         options = replace(options, method="huber")
     data = data.without(out)
     fits |= _refits(data, options)
+    unseen = check_terms(fits["five"], data.N, data.D, data.loss)
+    if unseen:
+        return Headline(data, out, fits, checks=(*checks, *unseen))
     candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
     tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
     form, choice = choose_form(tested, fits["five"], fits["tied"])

@@ -307,7 +307,7 @@ def _at_minimum(
         "num_tokens_high": float(np.exp(y + y_span)),
         "tokens_per_param": float(np.exp(y - x)),
         "loss": loss,
-        "loss_low": loss - reach * loss_se,
+        "loss_low": max(loss - reach * loss_se, 0.0 if row.loss.min() > 0 else -np.inf),
         "loss_high": loss + reach * loss_se,
         "interior": bool(inside),
         "depth": float((ends.mean() - loss) / noise) if noise > 0 else float("inf"),

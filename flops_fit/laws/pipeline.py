@@ -6,6 +6,7 @@ its witnesses; the checks say where they disagree, and what else is doubtful.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from scipy import stats
 from flops_fit.errors import FitError
 from flops_fit.laws.check_fits import check_fits
 from flops_fit.laws.check_runs import check_runs, check_seed_noise
-from flops_fit.laws.checks import Check
+from flops_fit.laws.checks import NOT_TOLD_APART, Check, not_beyond
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.envelope import fit_envelope
 from flops_fit.laws.exclude import exclude_bad
@@ -40,7 +41,8 @@ class Findings:
         power_laws: Through the optima.
         fits: Every parametric fit made, by name; "headline" names the one `law` is from.
         spreads: Uncertainty of the headline, and of the five-parameter fit where tied was chosen.
-        intervals: A row a parameter (E, A, B, alpha, beta, a): value, low, high, standard_error.
+        intervals: A row a parameter (E, A, B, alpha, beta, a): value, low, high, standard_error;
+            NaN where the runs do not tell E, A and B apart.
         checks: What is doubtful.
         backtest: Errors on held-out budgets.
         cost: FLOPs per token.
@@ -70,6 +72,18 @@ class Findings:
         """The largest budget that took part, FLOPs."""
         standing = self.runs[self.runs["excluded"] == ""]
         return float(standing["compute_budget"].max())
+
+    @property
+    def not_beyond(self) -> list[Check]:
+        """Why nothing is predicted beyond the largest budget; empty where something is."""
+        return not_beyond(self.checks)
+
+    @cached_property
+    def least_loss(self) -> float:
+        """What no law's loss lies below: the low end of E's interval, and zero if no loss does."""
+        if "headline" not in self.fits or self.fits["headline"].centre[3] != 0:
+            return -math.inf
+        return max(float(self.interval(lambda laws: laws[:, :1])[0][0]), 0.0)
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval: the headline's, widened to hold the five-parameter fit's."""
@@ -130,7 +144,17 @@ def analyse(
         r_data=data.r_data,
     )
     findings = _with_envelope(findings, curves, options)
-    return replace(findings, checks=_checks(findings, options))
+    checks = _checks(findings, options)
+    return replace(findings, checks=checks, intervals=_told_apart(findings.intervals, checks))
+
+
+def _told_apart(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
+    """The table of parameters without E, A and B where these runs do not tell them apart."""
+    if NOT_TOLD_APART.isdisjoint(check.code for check in checks):
+        return intervals
+    intervals = intervals.copy()
+    intervals.loc[["E", "A", "B"]] = np.nan
+    return intervals
 
 
 def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:

@@ -26,6 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "compute_budget": ("computebudget", "budget", "isoflop"),
     "unique_tokens": ("uniquetokens", "uniqued", "u"),
 }
+KINDS = "a DataFrame, the path of a CSV file or a list of dicts"
 NEEDED = ("num_params", "num_tokens", "loss")
 FLOPS_PER_PARAM_TOKEN = 6.0
 MOST_FAULTS = 50
@@ -59,7 +60,9 @@ def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
     frame = _rename(frame)
     _require_columns(frame)
     frame = _fill_state(frame)
-    faults = [*_faulty_numbers(frame), *_duplicates(frame)]
+    by_row = _faulty_numbers(frame)
+    told = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
+    faults = [*told, *_duplicates(frame.drop(index=list(by_row)))]
     if faults:
         more = len(faults) - MOST_FAULTS
         rest = [f"... and {more} more"] if more > 0 else []
@@ -78,11 +81,15 @@ def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
     if isinstance(runs, str | PathLike):
         return _read_csv(runs), f"{counted}: row 0 is line 2 of {runs}"
     try:
-        rows = [dict(row) for row in runs]
-    except (TypeError, ValueError) as error:
-        kinds = "a DataFrame, the path of a CSV file or a list of dicts"
-        raise TableError(f"expected {kinds}, got {type(runs).__name__}") from error
-    return pd.DataFrame(rows), counted
+        rows = list(runs)
+    except TypeError as error:
+        raise TableError(f"expected {KINDS}, got {type(runs).__name__}") from error
+    odd = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Mapping)]
+    if odd:
+        i, row = odd[0]
+        came = f"{type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
+        raise TableError(f"expected {KINDS} (a dict a run, with N, D and loss), got a {came}")
+    return pd.DataFrame([dict(row) for row in rows]), counted
 
 
 def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
@@ -139,7 +146,7 @@ def _fill_state(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _faulty_numbers(frame: pd.DataFrame) -> list[str]:
+def _faulty_numbers(frame: pd.DataFrame) -> dict[int, list[str]]:
     """Turn numeric columns into floats; name the cells that cannot be."""
     faults: dict[int, list[str]] = {}
     standing = (frame["excluded"] == "").to_numpy()
@@ -152,7 +159,7 @@ def _faulty_numbers(frame: pd.DataFrame) -> list[str]:
             fault = _fault(name, raw, number, name in NEEDED[:2]) if standing[i] else ""
             if fault:
                 faults.setdefault(i, []).append(fault)
-    return [f"row {i}: {fault}" for i in sorted(faults) for fault in faults[i]]
+    return faults
 
 
 def _fault(name: str, raw: object, number: float, required: bool) -> str:

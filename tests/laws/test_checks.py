@@ -208,7 +208,7 @@ def test_no_irreducible_loss(sound, sweep):
 
 
 def test_exponent_at_bound(sound, rough_runs):
-    assert found(rough_runs, form="five")["exponent-at-bound"] == "warn"
+    assert found(rough_runs, form="five")["exponent-at-bound"] == "refuse"
     assert "exponent-at-bound" not in found(sound)
 
 
