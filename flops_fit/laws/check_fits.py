@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.checks import Check, graded
-from flops_fit.laws.isoflop import DEPTH_WARNED, group_budgets, refuse_approach
+from flops_fit.laws.isoflop import DEPTH_WARNED, refuse_approach
 from flops_fit.laws.parametric import ParametricFit
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 WIDE_EXPONENT = (0.03, 0.10)
 ILL_CONDITIONED = 1e3
 LEAST_AGREEMENT = 0.5
-BACKTEST_LIMITS = {3: 4.3, 4: 3.0}
-BACKTEST_LIMIT = 2.0
 OBJECTIVES = ("huber", "log", "linear")
 FAR, TOO_FAR = 100.0, 1000.0
 
 
-def check_fits(findings: Findings, tolerance: float) -> list[Check]:
+def check_fits(findings: Findings) -> list[Check]:
     """Every doubt about the fits."""
     checks = [*check_optima(findings.optima)]
     fit = findings.fits.get("headline")
@@ -36,7 +34,7 @@ def check_fits(findings: Findings, tolerance: float) -> list[Check]:
         *check_linear(fit),
         *check_objectives(findings),
         *check_approaches(findings),
-        *check_backtest(findings, tolerance),
+        *check_backtest(findings),
         *check_reach(findings),
         *checks,
     ]
@@ -153,18 +151,17 @@ def check_approaches(findings: Findings) -> list[Check]:
     return checks
 
 
-def check_backtest(findings: Findings, tolerance: float) -> list[Check]:
+def check_backtest(findings: Findings) -> list[Check]:
     """The largest budget foretold worse than chance allows."""
     table = findings.backtest
     fit = findings.fits["headline"]
     own = table[(table["form"] == fit.form) & np.isfinite(table["ratio"].astype(float))]
     if own.empty:
         return []
-    good = findings.runs[findings.runs["excluded"] == ""]
-    budgets = int(group_budgets(good["compute_budget"].to_numpy(float), tolerance).max()) + 1
-    limit = BACKTEST_LIMITS.get(budgets, BACKTEST_LIMIT)
-    ratio = float(own["ratio"].iloc[0])
-    message = f"the largest budget's losses are off by {ratio:.1f} times the noise (limit {limit})."
+    ratio, limit = float(own["ratio"].iloc[0]), float(own["limit"].iloc[0])
+    message = (
+        f"the largest budget's losses are off by {ratio:.1f} times the noise (limit {limit:.1f})."
+    )
     advice = "The law does not carry on as the smaller budgets say: extrapolate with care."
     return graded("backtest", ratio, limit, np.inf, message, advice)
 

@@ -185,7 +185,7 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     if "headline" in findings.fits:
         good = findings.runs[findings.runs["excluded"] == ""]
         checks += check_seed_noise(good, findings.fits["headline"].residual_std)
-    return [*checks, *check_fits(findings, options.tolerance)]
+    return [*checks, *check_fits(findings)]
 
 
 def _exclude(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
