@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.band import Terms, band, require_reach
+from flops_fit.laws.band import Terms, band, repetition_law, require_reach
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.checks import Check
 from flops_fit.laws.pipeline import Findings
@@ -85,7 +85,7 @@ def foretell(
         num_tokens_interval=_interval(row, "num_tokens"),
         loss_interval=_interval(row, "loss"),
         new_run_interval=_interval(row, "new_run"),
-        checks=tuple(_doubts(findings, C, row["num_params"])),
+        checks=(*_doubts(findings, C, row["num_params"]), *_assumed(findings, row, terms)),
     )
 
 
@@ -104,6 +104,22 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
         said = "from the IsoFLOP power laws alone, without intervals."
         doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
     return doubts
+
+
+def _assumed(findings: Findings, row: pd.Series, terms: Terms) -> list[Check]:
+    """Constants of repetition that were taken as published, where they matter."""
+    if terms.unique_tokens is None or row["num_tokens"] <= terms.unique_tokens:
+        return []
+    law = repetition_law(findings)
+    listed = f"R_N* = {law.r_params:.4g}"
+    if law.fading_error is None:
+        listed = f"R_D* = {law.r_data:.4g} and {listed}"
+    message = (
+        f"{listed} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves their "
+        "uncertainty out."
+    )
+    advice = "R_D* is fitted where runs of several epochs carry unique_tokens."
+    return [Check("repetition-assumed", "note", message, advice)]
 
 
 def _require_positive(compute_budget: object, terms: Terms) -> None:

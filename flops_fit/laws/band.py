@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws import predict
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.pipeline import Findings
-from flops_fit.laws.repetition import RepetitionLaw
+from flops_fit.laws.repetition import R_PARAMS, RepetitionLaw
 from flops_fit.laws.solver import Array
 
 
@@ -84,6 +84,15 @@ def require_reach(findings: Findings, C: Array) -> None:
         )
 
 
+def repetition_law(findings: Findings) -> RepetitionLaw:
+    """The headline under repetition: R_D* as fitted, else as published; R_N* as published."""
+    law, own = findings.law, findings.repetition
+    assert law is not None
+    if own is None or own.fading_error is None:
+        return RepetitionLaw(law)
+    return replace(own, law=law, r_params=R_PARAMS)
+
+
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:
     """Ln N, ln D and loss of every law at every budget, shape (S, k) each."""
     cost = findings.cost
@@ -92,8 +101,7 @@ def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Pa
     if terms.inference_tokens is not None:
         return predict.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
     if terms.unique_tokens is not None:
-        assert findings.law is not None
-        return RepetitionLaw(findings.law).capped(laws, C, cost, terms.unique_tokens)
+        return repetition_law(findings).capped(laws, C, cost, terms.unique_tokens)
     return predict.optimum(laws, C, cost)
 
 

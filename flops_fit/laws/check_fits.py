@@ -131,7 +131,12 @@ def check_objectives(findings: Findings) -> list[Check]:
 
 
 def check_approaches(findings: Findings) -> list[Check]:
-    """IsoFLOP curves or envelope against the parametric law, beyond their intervals."""
+    """IsoFLOP curves or envelope against the parametric law, beyond their intervals.
+
+    Not where data was repeated: curves see that, the law of new data does not.
+    """
+    if findings.repetition is not None:
+        return []
     checks = []
     low, high = (_cell(findings.intervals, "a", end) for end in ("low", "high"))
     witnesses = {"IsoFLOP curves": findings.power_laws}

@@ -20,12 +20,13 @@ from flops_fit.laws.check_runs import check_runs, check_seed_noise
 from flops_fit.laws.checks import NOT_TOLD_APART, Check, not_beyond
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.envelope import fit_envelope
-from flops_fit.laws.exclude import exclude_bad
+from flops_fit.laws.exclude import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 from flops_fit.laws.headline import Data, headline, hull
 from flops_fit.laws.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.options import Options
 from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
 from flops_fit.laws.power import PowerLaws
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array, Space
 from flops_fit.laws.uncertainty import Quantity, Spread, log_parameters
 
@@ -49,7 +50,8 @@ class Findings:
         choice: Which form the headline has, and why.
         envelope: The lower envelope of training curves, where curves were given; else empty.
         envelope_laws: Power laws through it.
-        r_data: R_D* where the law holds in effective tokens, NaN where all data was new.
+        repetition: The data-constrained law where the headline holds in effective tokens; None
+            where all data was new.
     """
 
     runs: pd.DataFrame
@@ -65,7 +67,7 @@ class Findings:
     choice: str = ""
     envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
     envelope_laws: PowerLaws | None = None
-    r_data: float = float("nan")
+    repetition: RepetitionLaw | None = None
 
     @cached_property
     def largest_budget(self) -> float:
@@ -118,6 +120,9 @@ def analyse(
     options = options or Options()
     runs = exclude_bad(runs, curves)
     found = headline(runs, options)
+    if found.data.repetition is None and (epochs(runs) > MOST_EPOCHS).any():
+        runs = exclude_repeated(runs)
+        found = headline(runs, options)
     data, fits = found.data, dict(found.fits)
     if found.form:
         fits |= {**_witnesses(data), "headline": fits[found.form]}
@@ -136,12 +141,12 @@ def analyse(
         power_laws=fit_power_laws(optima),
         fits=fits,
         spreads=found.spreads,
-        intervals=parameter_table(fits.get("headline"), found.spreads),
+        intervals=parameter_table(fits.get("headline"), found.spreads, data.repetition),
         checks=list(found.checks),
         backtest=found.backtest,
         cost=data.cost,
         choice=found.choice,
-        r_data=data.r_data,
+        repetition=data.repetition if found.form else None,
     )
     findings = _with_envelope(findings, curves, options)
     checks = _checks(findings, options)
@@ -202,8 +207,12 @@ def _witnesses(data: Data) -> dict[str, ParametricFit]:
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
-def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> pd.DataFrame:
-    """Value, 95 % interval and standard error of E, A, B, alpha, beta and a."""
+def parameter_table(
+    fit: ParametricFit | None,
+    spreads: tuple[Spread, ...],
+    repetition: RepetitionLaw | None = None,
+) -> pd.DataFrame:
+    """Value, 95 % interval and standard error of E, A, B, alpha, beta, a, and R_D* if fitted."""
     names = ["E", "A", "B", "alpha", "beta", "a"]
     columns = ["value", "low", "high", "standard_error"]
     if fit is None or not spreads:
@@ -220,4 +229,14 @@ def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> p
         )
     if fit.centre[3] == 0:
         low[0] = max(low[0], 0.0)
-    return pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    if repetition is not None and repetition.fading_error is not None:
+        table.loc["R_D*"] = _constant(spreads, repetition.r_data)
+    return table
+
+
+def _constant(spreads: tuple[Spread, ...], value: float) -> tuple[float, float, float, float]:
+    """The same of R_D*; infinite above where the runs allow that nothing fades."""
+    low, high = (float(end[0]) for end in hull(spreads, lambda laws: laws[:, 5:6]))
+    error = float(spreads[-1].standard_error(lambda laws: laws[:, 5:6])[0])
+    return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2

@@ -44,8 +44,9 @@ class Spread:
 
     Attributes:
         form: The fitted form.
-        centre: (E, ln A, ln B, alpha, beta), shape (5,).
-        covariance: Of those, by the delta method, shape (5, 5).
+        centre: (E, ln A, ln B, alpha, beta), shape (5,); where R_D* was fitted, 1 / R_D* too,
+            shape (6,).
+        covariance: Of those, by the delta method.
         dof: Degrees of freedom, n - p.
         residual_std: s, of ln L.
         draws: Bootstrap laws by method ("wild", "cluster"), rows like `centre`.
@@ -66,7 +67,7 @@ class Spread:
         """Interval of a quantity of the law.
 
         Args:
-            quantity: Takes rows (E, ln A, ln B, alpha, beta), shape (S, 5), gives (S, k).
+            quantity: Takes rows like `centre`, shape (S, 5) or (S, 6), gives (S, k).
             level: Coverage.
             method: One method; default the wider of all, for each quantity.
 
@@ -106,7 +107,7 @@ class Spread:
 def log_parameters(laws: Array) -> Array:
     """E, ln A, ln B, alpha, beta and a = beta / (alpha + beta) of each law, shape (S, 6)."""
     a = laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5])
-    return np.hstack([laws, a])
+    return np.hstack([laws[:, :5], a])
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _differences(quantity: Quantity, centre: Array, covariance: Array) -> Array:
 
 def _safe_step(centre: Array, steps: Array) -> float:
     """A share of one standard deviation that keeps both exponents positive."""
-    reach = np.abs(steps[:, 3:]).max(axis=0) / centre[3:]
+    reach = np.abs(steps[:, 3:5]).max(axis=0) / centre[3:5]
     return float(min(1e-2, 0.1 / max(reach.max(), 1e-300)))
 
 
