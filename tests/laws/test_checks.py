@@ -200,6 +200,35 @@ def test_optimiser(sound, rough_runs):
     assert fit(rough_runs, delta=1e-3).fits["five"].agreement < 0.9
 
 
+def porian(points, dataset, hparams, decay):
+    """One sweep of Porian et al. 2024: short warm-up, all parameters counted, held-out loss."""
+    wanted = {
+        "dataset": dataset,
+        "hparams": hparams,
+        "warmup": "short",
+        "decay": decay,
+        "param_count": "standard",
+        "val": "val",
+    }
+    rows = (points[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    return points.loc[rows, ["flops", "N", "D", "loss"]].drop_duplicates()
+
+
+def test_a_real_sweep_on_which_the_papers_fit_does_not_converge(porian_points):
+    runs = porian(porian_points, "owt2", "tuned", "const")
+    checks = found(runs, delta=1e-3)
+    assert checks["not-converged"] == "warn"
+    assert checks["starts-disagree"] == "warn"
+    assert not {"not-converged", "starts-disagree"} & set(found(runs))
+
+
+def test_a_real_sweep_on_which_approaches_disagree(porian_points):
+    checks = found(porian(porian_points, "rw", "base", "kaplan"))
+    assert checks["approaches-disagree"] == "warn"
+    tuned = porian(porian_points, "rw", "tuned", "const")
+    assert "approaches-disagree" not in found(tuned)
+
+
 def test_no_irreducible_loss(sound, sweep):
     runs = sweep()
     N, D = runs["num_params"], runs["num_tokens"]
