@@ -1,6 +1,3 @@
-import math
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,10 +5,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
-from flops_fit.laws.frontier import frontier
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.result import TABLE_COLUMNS, Prediction, Result, fit
+from flops_fit.result import TABLE_COLUMNS, Result, fit
 
 LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
 BUDGETS = np.geomspace(1e12, 1e14, 5)
@@ -45,57 +41,6 @@ def test_table(result):
     spent = 6 * table["num_params"] * table["num_tokens"]
     np.testing.assert_allclose(spent, table["compute_budget"], rtol=1e-6)
     assert len(result.chinchilla_table([1e13])) == 1
-
-
-def test_prediction(result):
-    prediction = result.predict(1e16)
-    assert isinstance(prediction, Prediction)
-    row = result.chinchilla_table([1e16]).iloc[0]
-    assert prediction.num_params == row["num_params"]
-    assert prediction.loss_interval == (row["loss_low"], row["loss_high"])
-    assert prediction.extrapolation == pytest.approx(100)
-    low, high = prediction.new_run_interval
-    assert low < prediction.loss_interval[0]
-    assert high > prediction.loss_interval[1]
-    assert prediction.tokens_per_param == pytest.approx(
-        prediction.num_tokens / prediction.num_params
-    )
-    assert [check.code for check in result.predict(1e17).checks] == ["far-extrapolation"]
-
-
-def test_over_training(result):
-    plain, over = result.predict(1e14), result.predict(1e14, tokens_per_param=500)
-    assert over.tokens_per_param == pytest.approx(500)
-    assert over.loss > plain.loss
-    served = result.predict(1e14, inference_tokens=1e8)
-    assert served.num_params < plain.num_params
-    spent = 6 * served.num_params * served.num_tokens + 2 * served.num_params * 1e8
-    assert spent == pytest.approx(1e14)
-
-
-def test_unique_tokens(result):
-    capped = result.predict(1e15, unique_tokens=1e6)
-    assert capped.loss > result.predict(1e15).loss
-    assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"compute_budget": -1}, "compute_budget: expected a positive number, got -1"),
-        ({"compute_budget": math.nan}, "expected a positive number"),
-        ({"compute_budget": "1e16"}, "expected a positive number"),
-        ({"compute_budget": 1e16, "tokens_per_param": 0}, "tokens_per_param"),
-        (
-            {"compute_budget": 1e16, "tokens_per_param": 20, "inference_tokens": 1e9},
-            "give one of tokens_per_param, inference_tokens",
-        ),
-        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "do not pay for"),
-    ],
-)
-def test_arguments_of_predict(result, options, message):
-    with pytest.raises(ArgumentError, match=message):
-        result.predict(**options)
 
 
 def test_options_are_checked_all_at_once():
@@ -162,30 +107,6 @@ def test_losses_that_depend_on_nothing(seed):
     assert found.fits["five"].num_runs == 35
 
 
-def test_no_loss_lies_below_what_the_law_allows():
-    small_floor = ParametricLaw(0.1, 66.0, 100.0, 0.35, 0.30)
-    found = fit(runs(0.03, seed=2, law=small_floor), form="five")
-    findings, C = found.findings, np.array([1e20, 1e24])
-    low, _ = findings.interval(lambda laws: frontier(laws, C, findings.cost)[2])
-    assert (low < 0).all()
-    assert (found.band(C)["loss_low"] == findings.least_loss).all()
-    assert findings.least_loss >= 0
-    assert (found.band(C)["new_run_low"] == 0).all()
-
-
-def test_losses_of_any_sign_have_no_floor():
-    lifted = fit(runs().assign(loss=runs()["loss"] - 3.0))
-    assert lifted.findings.least_loss == -math.inf
-    assert (lifted.band(BUDGETS)["loss_low"] < 0).any()
-
-
-def test_far_table_without_intervals_is_refused(result):
-    alone = Result(replace(result.findings, law=None))
-    assert alone.chinchilla_table([1e16])["loss_low"].isna().all()
-    with pytest.raises(FitError, match="without an interval"):
-        alone.chinchilla_table([1e13, 1e20])
-
-
 def test_exact_runs_are_said_to_be_exact():
     assert repr(fit(runs(0.0))).endswith("five parameters: the runs have no noise")
     symmetric = ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35)
@@ -250,17 +171,6 @@ def test_few_runs_still_give_a_result():
     assert any(check.code == "too-few-runs" for check in caught.value.checks)
     assert "too-few" in str([c.code for c in found.checks])
     assert found._repr_html_()
-
-
-def test_isoflop_alone_predicts_without_intervals():
-    table = runs(0.0)
-    found = fit(table.assign(loss=table["loss"]).iloc[:14].drop(index=[0, 1, 6, 7, 8, 13, 5]))
-    assert found.law is None
-    if not found.power_laws.n_opt.refused:
-        prediction = found.predict(1e13)
-        assert math.isnan(prediction.loss_interval[0])
-        with pytest.raises(FitError, match="without an interval"):
-            found.predict(1e17)
 
 
 def test_no_finished_run():

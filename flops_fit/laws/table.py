@@ -64,13 +64,20 @@ def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
     told = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
     faults = [*told, *_duplicates(frame.drop(index=list(by_row)))]
     if faults:
-        more = len(faults) - MOST_FAULTS
-        rest = [f"... and {more} more"] if more > 0 else []
         heading = f"{len(faults)} faults in the table of runs ({where}):"
-        raise TableError([*faults[:MOST_FAULTS], *rest], heading)
+        raise TableError(_shortened(faults), heading)
     notes = _fill_flops(frame)
     _name_excluded(frame)
     return _ordered(frame), notes
+
+
+def _shortened(faults: list[str]) -> list[str]:
+    """The first faults in full, and of the others the rows."""
+    rest = [fault.split(":")[0].removeprefix("row ") for fault in faults[MOST_FAULTS:]]
+    if not rest:
+        return faults
+    rows = ", ".join(dict.fromkeys(rest))
+    return [*faults[:MOST_FAULTS], f"... and {len(rest)} more, in rows {rows}"]
 
 
 def _load(runs: Runs) -> tuple[pd.DataFrame, str]:

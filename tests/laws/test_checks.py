@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flops_fit.errors import FitError
 from flops_fit.laws.check_fits import check_optimiser, check_prediction
 from flops_fit.laws.checks import Check, graded
 from flops_fit.laws.parametric import ParametricLaw
@@ -319,6 +320,18 @@ def test_losses_no_law_could_fit(sound):
     odd.loc[3, "loss"] = 1e9
     assert found(odd)["odd-losses"] == "refuse"
     assert "odd-losses" not in found(sound)
+
+
+def test_a_fit_that_breaks_down_is_a_check(sound, monkeypatch):
+    def broken(*args, **options):
+        raise FitError("no finite law")
+
+    assert "fit-failed" not in found(sound)
+    monkeypatch.setattr("flops_fit.laws.headline.fit_parametric", broken)
+    result = fit(sound)
+    assert {check.code: check.severity for check in result.checks}["fit-failed"] == "refuse"
+    assert result.law is None
+    assert not result.power_laws.n_opt.refused
 
 
 def test_assumed_compute_is_said(sound):

@@ -90,6 +90,14 @@ def test_a_row_that_cannot_be_read_is_no_duplicate():
     ]
 
 
+def test_rows_of_very_many_faults_are_all_named():
+    rows = [{**ROWS[0], "params": -i} for i in range(1, 54)]
+    with pytest.raises(TableError, match=r"^53 faults") as caught:
+        read_runs(rows)
+    assert caught.value.problems[-1] == "... and 3 more, in rows 50, 51, 52"
+    assert len(caught.value.problems) == 51
+
+
 def test_two_seeds_are_no_duplicate():
     table, _ = read_runs([{**ROWS[0], "seed": 1}, {**ROWS[0], "seed": 2}])
     assert len(table) == 2
