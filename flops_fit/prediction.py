@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.band import Terms, band, repetition_law, require_reach
@@ -70,7 +69,7 @@ def foretell(
     """
     _require_positive(compute_budget, terms)
     C = float(compute_budget)
-    row = band(findings, np.array([C]), terms).iloc[0].astype(float)
+    row = {str(k): float(v) for k, v in band(findings, np.array([C]), terms).iloc[0].items()}
     require_reach(findings, np.array([C]))
     _require_affordable(row, terms)
     return Prediction(
@@ -89,8 +88,8 @@ def foretell(
     )
 
 
-def _interval(row: pd.Series, name: str) -> tuple[float, float]:
-    return float(row[f"{name}_low"]), float(row[f"{name}_high"])
+def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:
+    return row[f"{name}_low"], row[f"{name}_high"]
 
 
 def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
@@ -106,7 +105,7 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
     return doubts
 
 
-def _assumed(findings: Findings, row: pd.Series, terms: Terms) -> list[Check]:
+def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
     """Constants of repetition that were taken as published, where they matter."""
     if terms.unique_tokens is None or row["num_tokens"] <= terms.unique_tokens:
         return []
@@ -141,7 +140,7 @@ def _is_positive(value: object) -> bool:
     return 0 < float(value) < math.inf
 
 
-def _require_affordable(row: pd.Series, terms: Terms) -> None:
+def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
     if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
         asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
         raise ArgumentError(

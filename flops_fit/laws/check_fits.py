@@ -90,10 +90,6 @@ def check_separable(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
         checks.append(
             Check("E-at-zero", "warn", "the irreducible loss E came out as zero.", advice)
         )
-    others = [name for name in fit.at_bound if name != "E"]
-    if others:
-        message = f"{', '.join(others)} lie at a bound of the search."
-        checks.append(Check("exponent-at-bound", "refuse", message, advice))
     low = _cell(intervals, "E", "low")
     open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
     if fit.condition > ILL_CONDITIONED or open_ended:

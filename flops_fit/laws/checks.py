@@ -16,8 +16,8 @@ from typing import Literal
 
 Severity = Literal["note", "warn", "refuse"]
 
-NOT_BEYOND = frozenset({"wide-exponent", "runs-excluded", "exponent-at-bound"})
-NOT_TOLD_APART = frozenset({"E-at-zero", "exponent-at-bound", "ill-conditioned"})
+NOT_BEYOND = frozenset({"wide-exponent", "runs-excluded"})
+NOT_TOLD_APART = frozenset({"E-at-zero", "ill-conditioned"})
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from flops_fit.laws.parametric import (
     fit_parametric,
 )
 from flops_fit.laws.repetition import RepetitionLaw, effective_tokens
-from flops_fit.laws.signal import check_terms
+from flops_fit.laws.signal import check_bounds, check_terms
 from flops_fit.laws.solver import Array, Space
 from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
 
@@ -183,6 +183,9 @@ def _fit(data: Data, options: Options) -> Headline:
     form, choice = choose_form(tested, fits["five"], fits["tied"])
     if options.form != "auto":
         form, choice = options.form, "as asked"
+    stuck = check_bounds(fits[form])
+    if stuck:
+        return Headline(data, out, fits, backtest=tested, checks=(*checks, *stuck))
     forms: tuple[Form, ...] = ("tied", "five") if form == "tied" else ("five",)
     if options.form == "tied":
         forms = ("tied",)

@@ -1,4 +1,4 @@
-"""Do the runs show each term of the law at all?
+"""Do the runs show the law at all: is each of its terms seen, and its exponents inside the search?
 
 A law fitted to losses that fall with neither N nor D has some exponent and some optimum, and both
 mean nothing. So each power term is left out in turn (the five parameters become three) and missed
@@ -39,6 +39,16 @@ def check_terms(fit: ParametricFit, N: Array, D: Array, loss: Array) -> list[Che
     message = f"the runs do not show that the loss falls with {' or '.join(unseen)} ({figures})."
     advice = "Widen the sizes and budgets until losses differ by more than their noise."
     return [Check("unseen-term", "refuse", message, advice)]
+
+
+def check_bounds(fit: ParametricFit) -> list[Check]:
+    """A refusal where a parameter other than E ran to a bound of the search."""
+    names = [name for name in fit.at_bound if name != "E"]
+    if not names:
+        return []
+    message = f"{' and '.join(names)} ran to a bound of the search: these runs have no such law."
+    advice = "Look for a recipe that suits some sizes only; else widen the sizes and budgets."
+    return [Check("exponent-at-bound", "refuse", message, advice)]
 
 
 def chance(fit: ParametricFit, N: Array, D: Array, loss: Array) -> float:

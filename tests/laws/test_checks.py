@@ -240,6 +240,10 @@ def test_no_irreducible_loss(sound, sweep):
 def test_exponent_at_bound(sound, rough_runs):
     assert found(rough_runs, form="five")["exponent-at-bound"] == "refuse"
     assert "exponent-at-bound" not in found(sound)
+    result = fit(rough_runs, form="five")
+    assert result.law is None
+    assert result.fits["five"].at_bound == ("alpha",)
+    assert result.predict(1e11).num_params == pytest.approx(result.power_laws.n_opt(1e11))
 
 
 def test_ill_conditioned(sweep, sound):
