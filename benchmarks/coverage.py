@@ -5,7 +5,7 @@ its intervals just as `flops_fit.fit` does. Prints, a row a cell: root mean squa
 bias of a, of ln N_opt and of L_opt at 100 times the largest budget, the share of intervals that
 hold the truth, and how often alpha = beta was chosen. About 10 sweeps a second on one core:
 
-    python benchmarks/coverage.py [sweeps] [out.csv] [law or design ...]
+    python benchmarks/coverage.py [sweeps] [out.csv] [law, design or noise ...]
 """
 
 from __future__ import annotations
@@ -54,14 +54,18 @@ def quantities(laws: Array, C: Array, law: ParametricLaw) -> Array:
     return np.hstack([a, x, loss])
 
 
-def one_sweep(law: ParametricLaw, budgets: Array, sizes: int, noise: float, seed: int) -> Sweep:
+def one_sweep(
+    law: ParametricLaw, budgets: Array, sizes: int, noise: float, seed: int
+) -> Sweep | None:
+    """None where no law is given: it is then no interval that misses."""
     runs = simulate_isoflop(law, budgets, num_sizes=sizes, noise=noise, seed=seed)
     found = headline(read_runs(runs)[0], Options(num_draws=400, seed=seed))
+    if found.form is None:
+        return None
     C = np.array([budgets[-1] * BEYOND])
     low, high = found.interval(lambda laws: quantities(laws, C, law))
-    form = found.form or "five"
-    value = quantities(found.fits[form].law.row, C, law)[0]
-    return Sweep(value, low, high, form == "tied", int(found.out.sum()))
+    value = quantities(found.fits[found.form].law.row, C, law)[0]
+    return Sweep(value, low, high, found.form == "tied", int(found.out.sum()))
 
 
 def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, object]:
@@ -71,7 +75,8 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
     truth = quantities(law.row, budgets[-1:] * BEYOND, law)[0]
     first_seed = zlib.crc32(f"{name} {(rows, sizes)} {noise}".encode())
     seeds = range(first_seed, first_seed + sweeps)
-    found = [one_sweep(law, budgets, sizes, noise, seed) for seed in seeds]
+    tried = [one_sweep(law, budgets, sizes, noise, seed) for seed in seeds]
+    found = [sweep for sweep in tried if sweep is not None]
     error = np.array([s.value for s in found]) - truth
     holds = np.array([(s.low <= truth) & (truth <= s.high) for s in found]).mean(axis=0)
     rmse, bias = np.sqrt((error**2).mean(axis=0)), np.median(error, axis=0)
@@ -90,6 +95,7 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
         "cover_N": 100 * holds[1],
         "cover_L": 100 * holds[2],
         "tied": 100 * np.mean([s.tied for s in found]),
+        "refused": 100 * (1 - len(found) / sweeps),
         "dropped": np.mean([s.dropped for s in found]),
     }
     return row
@@ -98,8 +104,9 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
 def main(sweeps: int = 400, out: str = "", *only: str) -> None:
     laws = [name for name in LAWS if name in only] or list(LAWS)
     designs = [design for design in DESIGNS if design in only] or list(DESIGNS)
+    noises = [noise for noise in NOISES if str(noise) in only] or list(NOISES)
     rows = []
-    for name, design, noise in product(laws, designs, NOISES):
+    for name, design, noise in product(laws, designs, noises):
         rows.append(one_cell(name, noise, design, sweeps))
         print(pd.DataFrame(rows[-1:]).round(4).to_string(header=len(rows) == 1), flush=True)
         if out:

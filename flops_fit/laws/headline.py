@@ -178,20 +178,25 @@ def _fit(data: Data, options: Options) -> Headline:
     unseen = check_terms(fits["five"], data.N, data.D, data.loss)
     if unseen:
         return Headline(data, out, fits, checks=(*checks, *unseen))
-    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
-    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
-    form, choice = choose_form(tested, fits["five"], fits["tied"])
-    if options.form != "auto":
-        form, choice = options.form, "as asked"
+    form, choice, tested = _choose(data, fits, options)
     stuck = check_bounds(fits[form])
     if stuck:
         return Headline(data, out, fits, backtest=tested, checks=(*checks, *stuck))
-    forms: tuple[Form, ...] = ("tied", "five") if form == "tied" else ("five",)
-    if options.form == "tied":
-        forms = ("tied",)
-    spreads = tuple(_spread(fits[f], data, options) for f in forms)
+    unsure = form == "tied" and options.form == "auto"
+    spreads = tuple(_spread(fits[f], data, options) for f in ([form, "five"] if unsure else [form]))
     checks += _said_of(data, fits[form], choice)
     return Headline(data, out, fits, form, choice, spreads, tested, checks)
+
+
+def _choose(
+    data: Data, fits: dict[str, ParametricFit], options: Options
+) -> tuple[Form, str, pd.DataFrame]:
+    """The form to report, why, and the back-test that says so."""
+    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
+    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
+    if options.form != "auto":
+        return options.form, "as asked", tested
+    return *choose_form(tested, fits["five"], fits["tied"]), tested
 
 
 def refuse_parametric(data: Data) -> Check | None:

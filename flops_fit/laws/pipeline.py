@@ -21,7 +21,7 @@ from flops_fit.laws.checks import NOT_TOLD_APART, Check, not_beyond
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.envelope import fit_envelope
 from flops_fit.laws.exclude import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
-from flops_fit.laws.headline import Data, headline, hull
+from flops_fit.laws.headline import Data, Headline, headline, hull
 from flops_fit.laws.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.options import Options
 from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
@@ -118,11 +118,7 @@ def analyse(
         FitError: No run has finished.
     """
     options = options or Options()
-    runs = exclude_bad(runs, curves)
-    found = headline(runs, options)
-    if found.data.repetition is None and (epochs(runs) > MOST_EPOCHS).any():
-        runs = exclude_repeated(runs)
-        found = headline(runs, options)
+    runs, found = _headline(exclude_bad(runs, curves), options)
     data, fits = found.data, dict(found.fits)
     if found.form:
         fits |= {**_witnesses(data), "headline": fits[found.form]}
@@ -160,6 +156,15 @@ def _told_apart(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
     intervals = intervals.copy()
     intervals.loc[["E", "A", "B"]] = np.nan
     return intervals
+
+
+def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headline]:
+    """The headline, and the runs without those whose data was repeated too often for it."""
+    found = headline(runs, options)
+    if found.data.repetition is not None or not (epochs(runs) > MOST_EPOCHS).any():
+        return runs, found
+    runs = exclude_repeated(runs)
+    return runs, headline(runs, options)
 
 
 def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:
