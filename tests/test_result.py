@@ -91,6 +91,7 @@ def test_parameters_not_told_apart_are_withheld(result):
     assert "ill-conditioned" in {check.code for check in found.checks}
     assert found.intervals.loc[["E", "A", "B"]].isna().all(axis=None)
     assert found.intervals.loc[["alpha", "beta", "a"]].notna().all(axis=None)
+    assert found.intervals.loc["a", ["low", "high"]].between(0, 1).all()
     assert "(E, A and B are not told apart)" in repr(found)
     assert result.intervals.notna().all(axis=None)
     assert "not told apart" not in repr(result)

@@ -71,9 +71,8 @@ def check_optimiser(fits: dict[str, ParametricFit]) -> list[Check]:
     fit = fits["headline"]
     if not fit.converged:
         message = f"the fit did not converge (cosine of residuals and Jacobian {fit.gradient:.1g})."
-        checks.append(
-            Check("not-converged", "warn", message, "The data hardly bear five parameters")
-        )
+        advice = "The data hardly bear five parameters: add runs, or fit without delta."
+        checks.append(Check("not-converged", "warn", message, advice))
     share = fits[fit.form].agreement
     if share < LEAST_AGREEMENT:
         message = f"{share:.0%} of {fit.num_starts} starts ended at the optimum."

@@ -234,6 +234,7 @@ def parameter_table(
         )
     if fit.centre[3] == 0:
         low[0] = max(low[0], 0.0)
+    low[3:], high[5] = np.maximum(low[3:], 0.0), min(high[5], 1.0)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
     if repetition is not None and repetition.fading_error is not None:
         table.loc["R_D*"] = _constant(spreads, repetition.r_data)
