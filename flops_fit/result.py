@@ -1,11 +1,9 @@
-"""`Result`: what a sweep says. `Prediction`: what it says of one budget. `fit`: from any table."""
+"""`Result`: what a sweep says. `fit`: the same from any table of runs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from html import escape
 from os import PathLike
 from typing import Any, Literal
@@ -15,68 +13,24 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws import archive, predict, sizes
-from flops_fit.laws.check_fits import check_prediction
+from flops_fit.laws import archive, sizes
+from flops_fit.laws.band import WITHIN, Terms, band, require_reach
 from flops_fit.laws.checks import Check
+from flops_fit.laws.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.isoflop import Curve
 from flops_fit.laws.options import Method, Options
 from flops_fit.laws.parametric import ParametricFit, ParametricLaw
 from flops_fit.laws.pipeline import Findings, analyse
 from flops_fit.laws.power import PowerLaws
-from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
 from flops_fit.laws.table import Runs, read_runs
+from flops_fit.prediction import Prediction, foretell
 from flops_fit.records import Size
 
-TABLE_COLUMNS = (
-    "compute_budget",
-    "num_params",
-    "num_params_low",
-    "num_params_high",
-    "num_tokens",
-    "num_tokens_low",
-    "num_tokens_high",
-    "tokens_per_param",
-    "loss",
-    "loss_low",
-    "loss_high",
-    "size",
-    "extrapolation",
-)
+__all__ = ["Prediction", "Result", "fit"]
+
+TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
 DECADES_BEYOND = 3
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The model to train for one budget. Intervals are (low, high) at 95 %.
-
-    Attributes:
-        compute_budget: C, FLOPs.
-        num_params: N.
-        num_tokens: D, tokens or examples.
-        tokens_per_param: D / N.
-        loss: Loss it should reach.
-        size: Value of the size parameter to build; None where none is recorded.
-        extrapolation: C over the largest budget of the sweep.
-        num_params_interval: Of N.
-        num_tokens_interval: Of D.
-        loss_interval: Of the law's loss there.
-        new_run_interval: Of the loss that one more run there would show.
-        checks: Doubts about this prediction.
-    """
-
-    compute_budget: float
-    num_params: float
-    num_tokens: float
-    tokens_per_param: float
-    loss: float
-    size: Size | None
-    extrapolation: float
-    num_params_interval: tuple[float, float]
-    num_tokens_interval: tuple[float, float]
-    loss_interval: tuple[float, float]
-    new_run_interval: tuple[float, float]
-    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,27 +87,31 @@ class Result:
         """Errors on held-out largest budgets, five parameters and tied."""
         return self.findings.backtest
 
-    @cached_property
+    @property
     def largest_budget(self) -> float:
         """The largest budget that took part, FLOPs."""
-        standing = self.runs[self.runs["excluded"] == ""]
-        return float(standing["compute_budget"].max())
+        return self.findings.largest_budget
 
     def chinchilla_table(self, compute_budgets: ArrayLike | None = None) -> pd.DataFrame:
         """What to train for each budget.
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, and on in
-                decades to a thousand times the largest.
+                decades to a thousand times the largest, unless a check refuses to go beyond.
 
         Returns:
             A row a budget; intervals at 95 %.
+
+        Raises:
+            ArgumentError: A budget is not a positive number.
+            FitError: No law stands on these runs, or none that reaches so far.
         """
         C = self._budgets(compute_budgets)
-        band = self.band(C)
-        band["size"] = pd.Series([self.size_for(N) for N in band["num_params"]], dtype=object)
-        band["extrapolation"] = C / self.largest_budget
-        return band[list(TABLE_COLUMNS)]
+        require_reach(self.findings, C)
+        table = band(self.findings, C)
+        table["size"] = pd.Series([self.size_for(N) for N in table["num_params"]], dtype=object)
+        table["extrapolation"] = C / self.largest_budget
+        return table[list(TABLE_COLUMNS)]
 
     def predict(
         self,
@@ -180,38 +138,26 @@ class Result:
             Sardana & Frankle 2024, section 2 (inference); Muennighoff et al. 2023, section 3
             (repeated data).
         """
-        options = {
-            "tokens_per_param": tokens_per_param,
-            "inference_tokens": inference_tokens,
-            "unique_tokens": unique_tokens,
-        }
-        _require_positive({"compute_budget": compute_budget, **options})
-        C = np.array([float(compute_budget)])
-        row = self._band(C, **options).iloc[0]
-        N, factor = float(row["num_params"]), float(C[0] / self.largest_budget)
-        _require_affordable(row, options)
-        return Prediction(
-            compute_budget=float(C[0]),
-            num_params=N,
-            num_tokens=float(row["num_tokens"]),
-            tokens_per_param=float(row["tokens_per_param"]),
-            loss=float(row["loss"]),
-            size=self.size_for(N),
-            extrapolation=factor,
-            num_params_interval=(float(row["num_params_low"]), float(row["num_params_high"])),
-            num_tokens_interval=(float(row["num_tokens_low"]), float(row["num_tokens_high"])),
-            loss_interval=(float(row["loss_low"]), float(row["loss_high"])),
-            new_run_interval=(float(row["new_run_low"]), float(row["new_run_high"])),
-            checks=tuple(self._doubts(C, N, factor)),
-        )
+        terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
+        return foretell(self.findings, compute_budget, terms, self.size_for)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The frontier with its 95 % intervals, for drawing: a row a budget.
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,).
+
+        Returns:
+            A row a budget; NaN beyond the largest where a check refuses to go there.
+
+        Raises:
+            FitError: No law stands on these runs.
         """
-        return self._band(self._budgets(compute_budgets))
+        C = self._budgets(compute_budgets)
+        frame = band(self.findings, C)
+        if self.findings.not_beyond:
+            frame.loc[C > WITHIN * self.largest_budget, frame.columns[1:]] = np.nan
+        return frame
 
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of N parameters."""
@@ -241,8 +187,8 @@ class Result:
     def _budgets(self, compute_budgets: ArrayLike | None) -> Array:
         if compute_budgets is None:
             own = self.optima["compute_budget"].to_numpy(float)
-            beyond = own.max() * 10.0 ** np.arange(1, DECADES_BEYOND + 1)
-            return np.concatenate([own, beyond])
+            decades = 0 if self.findings.not_beyond else DECADES_BEYOND
+            return np.concatenate([own, own.max() * 10.0 ** np.arange(1, decades + 1)])
         try:
             C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
         except (TypeError, ValueError) as error:
@@ -250,59 +196,6 @@ class Result:
         if not C.size or not (np.isfinite(C) & (C > 0)).all():
             raise ArgumentError(f"expected positive, finite FLOPs, got {compute_budgets!r}")
         return C
-
-    def _band(
-        self,
-        C: Array,
-        *,
-        tokens_per_param: float | None = None,
-        inference_tokens: float | None = None,
-        unique_tokens: float | None = None,
-    ) -> pd.DataFrame:
-        law, cost = self.law, self.findings.cost
-        if law is None:
-            plain = tokens_per_param is inference_tokens is unique_tokens is None
-            return self._band_of_power_laws(C, plain=plain)
-
-        def path(laws: Array) -> tuple[Array, Array, Array]:
-            if tokens_per_param is not None:
-                return predict.at_ratio(laws, C, cost, tokens_per_param=tokens_per_param)
-            if inference_tokens is not None:
-                return predict.with_inference(laws, C, cost, inference_tokens=inference_tokens)
-            if unique_tokens is not None:
-                return RepetitionLaw(law).capped(laws, C, cost, unique_tokens)
-            return predict.optimum(laws, C, cost)
-
-        with np.errstate(all="ignore"):
-            middle = path(law.row)
-            low, high = self.findings.interval(lambda laws: np.hstack(path(laws)))
-            noise = self.findings.noise_around(low, high, len(C))
-        return _band_frame(C, np.hstack(middle)[0], low, high, noise)
-
-    def _band_of_power_laws(self, C: Array, *, plain: bool) -> pd.DataFrame:
-        """The IsoFLOP witness alone: no intervals."""
-        laws = self.power_laws
-        if laws.n_opt.refused or not plain:
-            why = [check.message for check in self.checks if check.severity == "refuse"]
-            raise FitError(f"no law stands on these runs: {'; '.join(why)}", self.checks)
-        middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
-        nothing = np.full_like(middle, math.nan)
-        return _band_frame(C, middle, nothing, nothing, nothing[: len(C)])
-
-    def _doubts(self, C: Array, N: float, factor: float) -> list[Check]:
-        curve = self.findings.cost.curve
-        doubts = check_prediction(
-            factor,
-            has_interval=self.law is not None,
-            cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
-        )
-        grave = [doubt for doubt in doubts if doubt.severity == "refuse"]
-        if grave:
-            raise FitError(f"no prediction without an interval: {grave[0].message}", doubts)
-        if self.law is None:
-            said = "from the IsoFLOP power laws alone, without intervals."
-            doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
-        return doubts
 
     def __repr__(self) -> str:
         return "\n".join(self._summary())
@@ -317,26 +210,29 @@ class Result:
 
     def _summary(self) -> list[str]:
         excluded = int((self.runs["excluded"] != "").sum())
-        name = self.meta.get("name", "")
-        lines = [
-            f"Result{f' {name!r}' if name else ''}: {len(self.runs)} runs, {excluded} excluded"
-        ]
-        if self.law is not None:
-            a = self.intervals.loc["a"]
-            law = self.law
-            lines.append(
-                f"L = {law.E:.4g} + {law.A:.4g} / N^{law.alpha:.4g} + "
-                f"{law.B:.4g} / D^{law.beta:.4g}"
-            )
-            lines.append(
-                f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f}); "
-                f"{self.findings.choice}"
-            )
+        name = f" {self.meta['name']!r}" if self.meta.get("name") else ""
+        lines = [f"Result{name}: {len(self.runs)} runs, {excluded} excluded", *self._said_of_law()]
+        if self.findings.not_beyond:
+            lines.append(f"Nothing is predicted beyond {self.largest_budget:.3g} FLOPs (refused).")
         grave = [check for check in self.checks if check.severity != "note"]
         lines += [f"  {check.severity}: {check.message}" for check in grave[:8]]
         if len(grave) > 8:
             lines.append(f"  and {len(grave) - 8} more: see .checks")
         return lines
+
+    def _said_of_law(self) -> list[str]:
+        law, a = self.law, self.intervals.loc["a"]
+        if law is None:
+            return ["No parametric law: see what was refused."]
+        E, A, B = f"{law.E:.4g}", f"{law.A:.4g}", f"{law.B:.4g}"
+        if self.intervals["value"].isna()["E"]:
+            E, A, B = "E", "A", "B"
+        return [
+            f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
+            + (" (E, A and B are not told apart)" if E == "E" else ""),
+            f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f}); "
+            f"{self.findings.choice}",
+        ]
 
 
 def fit(
@@ -397,51 +293,14 @@ def fit(
         seed=seed,
         unfinished_curves=unfinished_curves,
     )
+    kept = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
+    return Result(_find(runs, options, curves), kept, build_size)
+
+
+def _find(runs: Runs, options: Options, curves: pd.DataFrame | None) -> Findings:
     options.require_sound()
     table, notes = read_runs(runs)
     with np.errstate(all="ignore"):
         findings = analyse(table, options, curves=curves)
     said = [Check("assumed", "note", note) for note in notes]
-    findings = replace(findings, checks=[*findings.checks, *said])
-    kept = {"name": name, **({k: str(v) for k, v in meta.items()} if meta else {})}
-    return Result(findings, kept, build_size)
-
-
-def _band_frame(C: Array, middle: Array, low: Array, high: Array, noise: Array) -> pd.DataFrame:
-    """Columns from (ln N, ln D, L) side by side, each of shape (3 k,)."""
-    k = len(C)
-    columns: dict[str, Array] = {"compute_budget": C}
-    with np.errstate(over="ignore"):
-        for i, name in enumerate(("num_params", "num_tokens", "loss")):
-            cut = slice(i * k, (i + 1) * k)
-            scale: Callable[[Array], Array] = np.exp if i < 2 else np.asarray
-            columns[name] = scale(middle[cut])
-            columns[f"{name}_low"], columns[f"{name}_high"] = scale(low[cut]), scale(high[cut])
-    columns["tokens_per_param"] = columns["num_tokens"] / columns["num_params"]
-    columns["new_run_low"] = columns["loss_low"] - noise
-    columns["new_run_high"] = columns["loss_high"] + noise
-    return pd.DataFrame(columns)
-
-
-def _require_affordable(row: pd.Series, options: Mapping[str, float | None]) -> None:
-    if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
-        asked = ", ".join(f"{name}={value:g}" for name, value in options.items() if value)
-        raise ArgumentError(
-            f"{row['compute_budget']:.3g} FLOPs do not pay for {asked or 'one token'}: raise the "
-            "budget"
-        )
-
-
-def _require_positive(given: Mapping[str, object]) -> None:
-    faults = []
-    for name, value in given.items():
-        if value is None and name != "compute_budget":
-            continue
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
-            faults.append(f"{name}: expected a positive number, got {value!r}")
-    asked = [name for name, value in given.items() if value is not None][1:]
-    if len(asked) > 1:
-        faults.append(f"give one of {', '.join(asked)}, not several")
-    if faults:
-        raise ArgumentError(faults)
+    return replace(findings, checks=[*findings.checks, *said])

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.result import TABLE_COLUMNS, Prediction, Result, fit
+from flops_fit.result import TABLE_COLUMNS, Result, fit
 
 LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
 BUDGETS = np.geomspace(1e12, 1e14, 5)
@@ -45,61 +43,75 @@ def test_table(result):
     assert len(result.chinchilla_table([1e13])) == 1
 
 
-def test_prediction(result):
-    prediction = result.predict(1e16)
-    assert isinstance(prediction, Prediction)
-    row = result.chinchilla_table([1e16]).iloc[0]
-    assert prediction.num_params == row["num_params"]
-    assert prediction.loss_interval == (row["loss_low"], row["loss_high"])
-    assert prediction.extrapolation == pytest.approx(100)
-    low, high = prediction.new_run_interval
-    assert low < prediction.loss_interval[0]
-    assert high > prediction.loss_interval[1]
-    assert prediction.tokens_per_param == pytest.approx(
-        prediction.num_tokens / prediction.num_params
-    )
-    assert [check.code for check in result.predict(1e17).checks] == ["far-extrapolation"]
-
-
-def test_over_training(result):
-    plain, over = result.predict(1e14), result.predict(1e14, tokens_per_param=500)
-    assert over.tokens_per_param == pytest.approx(500)
-    assert over.loss > plain.loss
-    served = result.predict(1e14, inference_tokens=1e8)
-    assert served.num_params < plain.num_params
-    spent = 6 * served.num_params * served.num_tokens + 2 * served.num_params * 1e8
-    assert spent == pytest.approx(1e14)
-
-
-def test_unique_tokens(result):
-    capped = result.predict(1e15, unique_tokens=1e6)
-    assert capped.loss > result.predict(1e15).loss
-    assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"compute_budget": -1}, "compute_budget: expected a positive number, got -1"),
-        ({"compute_budget": math.nan}, "expected a positive number"),
-        ({"compute_budget": "1e16"}, "expected a positive number"),
-        ({"compute_budget": 1e16, "tokens_per_param": 0}, "tokens_per_param"),
-        (
-            {"compute_budget": 1e16, "tokens_per_param": 20, "inference_tokens": 1e9},
-            "give one of tokens_per_param, inference_tokens",
-        ),
-        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "do not pay for"),
-    ],
-)
-def test_arguments_of_predict(result, options, message):
-    with pytest.raises(ArgumentError, match=message):
-        result.predict(**options)
-
-
 def test_options_are_checked_all_at_once():
     with pytest.raises(ArgumentError) as caught:
         fit(runs(), method="magic", form="six", num_draws=3, delta=-1.0)
     assert len(caught.value.problems) == 4
+
+
+def rough(seed=2):
+    """A sweep too noisy and too narrow to extrapolate."""
+    return simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=seed)
+
+
+def refused_by_divergence():
+    table = runs().iloc[:15].copy()
+    table.loc[[0, 8], "loss"] = np.nan
+    return table
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [(rough(), "the exponent a is known to"), (refused_by_divergence(), "2 x loss is not finite")],
+)
+def test_a_refusal_withholds_what_lies_beyond(table, reason):
+    found = fit(table)
+    largest = found.largest_budget
+    assert found.predict(largest).num_params > 0
+    with pytest.raises(FitError, match=f"beyond the largest budget.*{reason}") as caught:
+        found.predict(largest * 2)
+    assert [check.severity for check in caught.value.checks] == ["refuse"]
+    with pytest.raises(FitError, match=reason):
+        found.chinchilla_table([largest, largest * 10])
+    np.testing.assert_allclose(
+        found.chinchilla_table()["compute_budget"], found.optima["compute_budget"]
+    )
+    drawn = found.band([largest, largest * 10])["num_params"]
+    assert drawn.notna().tolist() == [True, False]
+    assert f"Nothing is predicted beyond {largest:.3g} FLOPs" in repr(found)
+
+
+def test_a_sound_sweep_is_not_refused(result):
+    assert "Nothing is predicted" not in repr(result)
+    assert result.band([1e14, 1e16]).notna().all(axis=None)
+
+
+def test_parameters_not_told_apart_are_withheld(result):
+    found = fit(rough())
+    assert "ill-conditioned" in {check.code for check in found.checks}
+    assert found.intervals.loc[["E", "A", "B"]].isna().all(axis=None)
+    assert found.intervals.loc[["alpha", "beta", "a"]].notna().all(axis=None)
+    assert found.intervals.loc["a", ["low", "high"]].between(0, 1).all()
+    assert "(E, A and B are not told apart)" in repr(found)
+    assert result.intervals.notna().all(axis=None)
+    assert "not told apart" not in repr(result)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_that_depend_on_nothing(seed):
+    table = runs().assign(loss=3 * np.exp(0.01 * np.random.default_rng(seed).normal(size=35)))
+    found = fit(table)
+    assert found.law is None
+    assert "No parametric law" in repr(found)
+    with pytest.raises(FitError, match="do not show that the loss falls with N or D"):
+        found.predict(1e13)
+    assert found.fits["five"].num_runs == 35
+
+
+def test_exact_runs_are_said_to_be_exact():
+    assert repr(fit(runs(0.0))).endswith("five parameters: the runs have no noise")
+    symmetric = ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35)
+    assert "no noise, alpha = beta fits too" in repr(fit(runs(0.0, law=symmetric)))
 
 
 def test_save_and_load(result, tmp_path):
@@ -160,17 +172,6 @@ def test_few_runs_still_give_a_result():
     assert any(check.code == "too-few-runs" for check in caught.value.checks)
     assert "too-few" in str([c.code for c in found.checks])
     assert found._repr_html_()
-
-
-def test_isoflop_alone_predicts_without_intervals():
-    table = runs(0.0)
-    found = fit(table.assign(loss=table["loss"]).iloc[:14].drop(index=[0, 1, 6, 7, 8, 13, 5]))
-    assert found.law is None
-    if not found.power_laws.n_opt.refused:
-        prediction = found.predict(1e13)
-        assert math.isnan(prediction.loss_interval[0])
-        with pytest.raises(FitError, match="without an interval"):
-            found.predict(1e17)
 
 
 def test_no_finished_run():

@@ -32,10 +32,11 @@ from flops_fit.laws.cost import Cost, CostCurve
 from flops_fit.laws.parametric import ParametricFit, ParametricLaw
 from flops_fit.laws.pipeline import Findings
 from flops_fit.laws.power import PowerLaw, PowerLaws
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.uncertainty import Spread
 
 SCHEMA = 1
-LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta"]
+LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "fading"]
 
 
 def save(directory: str | os.PathLike[str], findings: Findings, meta: Mapping[str, str]) -> None:
@@ -83,7 +84,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         tables["envelope"] = findings.envelope
     for i, spread in enumerate(findings.spreads):
         for method, rows in spread.draws.items():
-            tables[f"draws-{i}-{method}"] = pd.DataFrame(rows, columns=LAW_COLUMNS)
+            tables[f"draws-{i}-{method}"] = pd.DataFrame(rows, columns=LAW_COLUMNS[: rows.shape[1]])
     return tables
 
 
@@ -111,7 +112,7 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
         "fits": {name: asdict(fit) for name, fit in findings.fits.items()},
         "power_laws": asdict(findings.power_laws),
         "envelope_laws": None if findings.envelope_laws is None else asdict(findings.envelope_laws),
-        "r_data": findings.r_data,
+        "repetition": None if findings.repetition is None else asdict(findings.repetition),
         "spreads": spreads,
         "checks": [asdict(check) for check in findings.checks],
     }
@@ -133,12 +134,16 @@ def _findings(place: Path, document: dict[str, Any]) -> Findings:
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
-        r_data=document["r_data"],
+        repetition=document["repetition"] and _repetition(document["repetition"]),
     )
 
 
 def _law(stored: dict[str, Any]) -> ParametricLaw:
     return ParametricLaw(**{**stored, "curve": _curve(stored["curve"])})
+
+
+def _repetition(stored: dict[str, Any]) -> RepetitionLaw:
+    return RepetitionLaw(**{**stored, "law": _law(stored["law"])})
 
 
 def _power_laws(stored: dict[str, Any]) -> PowerLaws:

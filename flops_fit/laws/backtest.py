@@ -12,15 +12,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.isoflop import fit_isoflop, group_budgets
 from flops_fit.laws.parametric import Form, ParametricFit, refit
-from flops_fit.laws.solver import Array
+from flops_fit.laws.solver import FREE, TIED, Array, Problem, jacobian
 
 LEAST_GROUPS = 3
 LEAST_TRAIN = 7
 CLEARLY = 0.8
+NO_NOISE = 1e-9
 F_CLOSE, F_BOUND = 1.0, 4.0
 BACKTEST_COLUMNS = (
     "form",
@@ -31,6 +33,7 @@ BACKTEST_COLUMNS = (
     "loss_bias",
     "in_sample_std",
     "ratio",
+    "limit",
     "num_params_error",
 )
 
@@ -56,7 +59,8 @@ def backtest(
 
     Returns:
         A row a form and cut: `loss_rmse` and `loss_bias` of ln L on the held-out runs, `ratio` of
-        that rmse to the residual standard deviation in the sample, `num_params_error` of ln N_opt
+        that rmse to the residual standard deviation in the sample, `limit` that this ratio keeps
+        below 95 times in 100 under a right law and this design, `num_params_error` of ln N_opt
         at the largest held-out budget against its own IsoFLOP curve (NaN where it has none).
     """
     rows = []
@@ -83,10 +87,17 @@ def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -
         return "five", "five parameters: too few budgets for a back-test"
     errors = table.groupby("form")["loss_rmse"].apply(lambda rmse: float((rmse**2).sum()))
     share = float(np.sqrt(errors.get("tied", np.inf) / max(errors.get("five", np.inf), 1e-300)))
-    said = f"held-out error of tied over five {share:.2f}, F test of alpha = beta {F:.1f}"
+    if five.residual_std < NO_NOISE:
+        exact = tied.residual_std < NO_NOISE
+        return "five", f"five parameters: the runs have no noise{', alpha = beta fits too' * exact}"
+    said = f"held-out error of tied over five {_short(share)}, F test of alpha = beta {_short(F)}"
     if share < CLEARLY and F < F_CLOSE:
         return "tied", f"alpha = beta, which foretells the largest budgets better: {said}"
     return "five", f"five parameters: {said}"
+
+
+def _short(value: float) -> str:
+    return "over 100" if value > 100 else f"{value:.2g}"
 
 
 def tied_test(five: ParametricFit, tied: ParametricFit) -> float:
@@ -137,10 +148,31 @@ def _try(
         "loss_rmse": rmse,
         "loss_bias": float(error.mean()),
         "in_sample_std": less.residual_std,
-        "ratio": rmse / less.residual_std if less.residual_std > 1e-9 else float("nan"),
+        "ratio": rmse / less.residual_std if less.residual_std > NO_NOISE else float("nan"),
+        "limit": _limit(less, N, D, train),
         "num_params_error": float(np.log(less.law.n_opt(budget) / best)),
     }
     return row
+
+
+def _limit(fit: ParametricFit, N: Array, D: Array, train: np.ndarray) -> float:
+    """95th percentile of the ratio of held-out error to residuals, under the fitted law.
+
+    To first order the held-out errors have covariance s^2 (I + H (J'J)^-1 H'), with J and H the
+    Jacobians of the runs fitted and held out; their mean square over s^2 is near an F variable
+    whose first degrees of freedom match the spread of the eigenvalues (Satterthwaite 1946).
+    """
+    x, y = np.log(N) - fit.centre[0], np.log(D) - fit.centre[1]
+    loss = fit.law.loss(N, D) + fit.centre[3]
+    problem = Problem(x, y, loss / np.exp(fit.centre[2]), fit.space)
+    J = jacobian(problem, np.array([fit.theta]))[0]
+    J = J @ np.eye(fit.num_free)[list(FREE if fit.form == "five" else TIED)]
+    J /= np.linalg.norm(J[train], axis=0) + 1e-300
+    reach = J[~train] @ np.linalg.pinv(J[train])
+    spread = np.linalg.eigvalsh(np.eye(len(reach)) + reach @ reach.T)
+    freedom = spread.sum() ** 2 / (spread**2).sum()
+    quantile = stats.f.ppf(0.95, freedom, max(int(train.sum()) - fit.num_free, 1))
+    return float(np.sqrt(quantile * spread.mean()))
 
 
 def _largest_optimum(N: Array, loss: Array, C: Array, cost: Cost, tolerance: float) -> pd.Series:

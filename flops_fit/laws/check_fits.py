@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.checks import Check, graded
-from flops_fit.laws.isoflop import DEPTH_WARNED, group_budgets, refuse_approach
+from flops_fit.laws.isoflop import DEPTH_WARNED, refuse_approach
 from flops_fit.laws.parametric import ParametricFit
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 WIDE_EXPONENT = (0.03, 0.10)
 ILL_CONDITIONED = 1e3
 LEAST_AGREEMENT = 0.5
-BACKTEST_LIMITS = {3: 4.3, 4: 3.0}
-BACKTEST_LIMIT = 2.0
 OBJECTIVES = ("huber", "log", "linear")
 FAR, TOO_FAR = 100.0, 1000.0
 
 
-def check_fits(findings: Findings, tolerance: float) -> list[Check]:
+def check_fits(findings: Findings) -> list[Check]:
     """Every doubt about the fits."""
     checks = [*check_optima(findings.optima)]
     fit = findings.fits.get("headline")
@@ -36,7 +34,7 @@ def check_fits(findings: Findings, tolerance: float) -> list[Check]:
         *check_linear(fit),
         *check_objectives(findings),
         *check_approaches(findings),
-        *check_backtest(findings, tolerance),
+        *check_backtest(findings),
         *check_reach(findings),
         *checks,
     ]
@@ -73,9 +71,8 @@ def check_optimiser(fits: dict[str, ParametricFit]) -> list[Check]:
     fit = fits["headline"]
     if not fit.converged:
         message = f"the fit did not converge (cosine of residuals and Jacobian {fit.gradient:.1g})."
-        checks.append(
-            Check("not-converged", "warn", message, "The data hardly bear five parameters")
-        )
+        advice = "The data hardly bear five parameters: add runs, or fit without delta."
+        checks.append(Check("not-converged", "warn", message, advice))
     share = fits[fit.form].agreement
     if share < LEAST_AGREEMENT:
         message = f"{share:.0%} of {fit.num_starts} starts ended at the optimum."
@@ -92,10 +89,6 @@ def check_separable(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
         checks.append(
             Check("E-at-zero", "warn", "the irreducible loss E came out as zero.", advice)
         )
-    others = [name for name in fit.at_bound if name != "E"]
-    if others:
-        message = f"{', '.join(others)} lie at a bound of the search."
-        checks.append(Check("exponent-at-bound", "warn", message, advice))
     low = _cell(intervals, "E", "low")
     open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
     if fit.condition > ILL_CONDITIONED or open_ended:
@@ -133,7 +126,12 @@ def check_objectives(findings: Findings) -> list[Check]:
 
 
 def check_approaches(findings: Findings) -> list[Check]:
-    """IsoFLOP curves or envelope against the parametric law, beyond their intervals."""
+    """IsoFLOP curves or envelope against the parametric law, beyond their intervals.
+
+    Not where data was repeated: curves see that, the law of new data does not.
+    """
+    if findings.repetition is not None:
+        return []
     checks = []
     low, high = (_cell(findings.intervals, "a", end) for end in ("low", "high"))
     witnesses = {"IsoFLOP curves": findings.power_laws}
@@ -153,18 +151,17 @@ def check_approaches(findings: Findings) -> list[Check]:
     return checks
 
 
-def check_backtest(findings: Findings, tolerance: float) -> list[Check]:
+def check_backtest(findings: Findings) -> list[Check]:
     """The largest budget foretold worse than chance allows."""
     table = findings.backtest
     fit = findings.fits["headline"]
     own = table[(table["form"] == fit.form) & np.isfinite(table["ratio"].astype(float))]
     if own.empty:
         return []
-    good = findings.runs[findings.runs["excluded"] == ""]
-    budgets = int(group_budgets(good["compute_budget"].to_numpy(float), tolerance).max()) + 1
-    limit = BACKTEST_LIMITS.get(budgets, BACKTEST_LIMIT)
-    ratio = float(own["ratio"].iloc[0])
-    message = f"the largest budget's losses are off by {ratio:.1f} times the noise (limit {limit})."
+    ratio, limit = float(own["ratio"].iloc[0]), float(own["limit"].iloc[0])
+    message = (
+        f"the largest budget's losses are off by {ratio:.1f} times the noise (limit {limit:.1f})."
+    )
     advice = "The law does not carry on as the smaller budgets say: extrapolate with care."
     return graded("backtest", ratio, limit, np.inf, message, advice)
 
@@ -182,7 +179,9 @@ def check_reach(findings: Findings) -> list[Check]:
     return [Check("optimum-beyond-data", "warn", message, "Train larger or smaller models too.")]
 
 
-def check_prediction(factor: float, *, has_interval: bool, cost_extrapolated: bool) -> list[Check]:
+def check_prediction(
+    factor: float, *, has_interval: bool, cost_extrapolated: bool = False
+) -> list[Check]:
     """Doubts about one prediction.
 
     Args:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.checks import Check, graded
-from flops_fit.laws.exclude import DIVERGED, epochs
+from flops_fit.laws.exclude import DIVERGED, MOST_EPOCHS, REPEATED, epochs
 from flops_fit.laws.isoflop import group_budgets
 
 FEW_RUNS, FEW_BUDGETS, FEW_SIZES, SHORT_SPAN = 20, 4, 5, 1.5
-MANY_EPOCHS = (4.0, 16.0)
+MANY_EPOCHS = 4.0
 LONG_WARMUP = (0.10, 0.25)
 BIG_EMBEDDING = 0.20
 FEW_STEPS = 200
@@ -90,10 +90,10 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
 def check_epochs(runs: pd.DataFrame) -> list[Check]:
     """Data repeated so often that it is not as good as new."""
     most = float(np.nanmax(np.append(epochs(runs), 0.0)))
-    refuse = np.inf if "unique_tokens" in runs else MANY_EPOCHS[1]
+    refuse = MOST_EPOCHS if (runs["excluded"] == REPEATED).any() else np.inf
     advice = "Record unique_tokens and use predict(..., unique_tokens=), or train on more data."
     return graded(
-        "many-epochs", most, MANY_EPOCHS[0], refuse, f"a run saw its data {most:.3g} times.", advice
+        "many-epochs", most, MANY_EPOCHS, refuse, f"a run saw its data {most:.3g} times.", advice
     )
 
 

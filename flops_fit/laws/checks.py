@@ -3,14 +3,21 @@
 `warn`: the numbers stand, with this doubt. `refuse`: a fit or a claim was withheld; the runs and
 the other fits still come back. `note`: said for the record. The thresholds are those of simulation
 and of the papers: see docs/log.md.
+
+A refusal in `NOT_BEYOND` withholds every prediction beyond the largest budget; a check in
+`NOT_TOLD_APART` withholds E, A and B. What the others withhold, their messages say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["note", "warn", "refuse"]
+
+NOT_BEYOND = frozenset({"wide-exponent", "runs-excluded"})
+NOT_TOLD_APART = frozenset({"E-at-zero", "ill-conditioned"})
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,11 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.message}" + (f" {self.advice}" if self.advice else "")
+
+
+def not_beyond(checks: Iterable[Check]) -> list[Check]:
+    """The refusals that withhold predictions beyond the largest budget."""
+    return [check for check in checks if check.severity == "refuse" and check.code in NOT_BEYOND]
 
 
 def graded(

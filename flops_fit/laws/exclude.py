@@ -31,10 +31,15 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
     _mark(runs, runs["loss"].to_numpy(float) > ROSE_BY * np.where(best > 0, best, np.inf), DIVERGED)
     if "warmup_fraction" in runs:
         _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
-    if "unique_tokens" not in runs and "epochs" in runs:
-        _mark(runs, _numbers(runs, "epochs") > MOST_EPOCHS, REPEATED)
     if "lr_multiplier" in runs:
         _mark(runs, _beaten(runs), TUNED)
+    return runs
+
+
+def exclude_repeated(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table with a reason on runs that saw their data too often for a law of new data."""
+    runs = runs.copy()
+    _mark(runs, epochs(runs) > MOST_EPOCHS, REPEATED)
     return runs
 
 

@@ -17,6 +17,20 @@ import numpy as np
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.solver import Array
 
+FRONTIER_COLUMNS = (
+    "compute_budget",
+    "num_params",
+    "num_params_low",
+    "num_params_high",
+    "num_tokens",
+    "num_tokens_low",
+    "num_tokens_high",
+    "tokens_per_param",
+    "loss",
+    "loss_low",
+    "loss_high",
+)
+
 
 def frontier(laws: Array, C: Array, cost: Cost) -> tuple[Array, Array, Array]:
     """Ln N_opt, ln D_opt and L_opt of every law at every budget.

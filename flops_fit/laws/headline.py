@@ -16,7 +16,12 @@ from flops_fit.errors import FitError
 from flops_fit.laws.backtest import BACKTEST_COLUMNS, backtest, choose_form
 from flops_fit.laws.checks import Check
 from flops_fit.laws.cost import Cost, measure_cost
-from flops_fit.laws.exclude import epochs
+from flops_fit.laws.effective import (
+    check_parameters,
+    measure_repetition,
+    unique_tokens,
+    widen,
+)
 from flops_fit.laws.options import Options
 from flops_fit.laws.outliers import excess, screen, screen_iqr
 from flops_fit.laws.parametric import (
@@ -26,9 +31,10 @@ from flops_fit.laws.parametric import (
     ParametricFit,
     fit_parametric,
 )
-from flops_fit.laws.repetition import R_DATA, effective_tokens
+from flops_fit.laws.repetition import RepetitionLaw, effective_tokens
+from flops_fit.laws.signal import check_bounds, check_terms
 from flops_fit.laws.solver import Array, Space
-from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread, pairs_spread
+from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
 
 LEAST_RUNS = 8
 MOST_DROPPED = 0.2
@@ -37,7 +43,21 @@ WIDEST_LOSS = 1e4
 
 @dataclass(frozen=True)
 class Data:
-    """Columns of the runs that are fitted, shape (n,) each, and how they are fitted."""
+    """Columns of the runs that are fitted, shape (n,) each, and how they are fitted.
+
+    Attributes:
+        N: Parameters.
+        D: Tokens as the law sees them: effective ones, where data was repeated.
+        loss: Loss.
+        C: Budgets, FLOPs.
+        sizes: A label for each size.
+        cost: FLOPs per token.
+        space: Residuals of ln L or of L.
+        num_tokens: Tokens as read.
+        unique: Unique tokens among them; None where none was read twice.
+        repetition: The data-constrained law behind D; None where tokens count as read.
+        given: Whether unique tokens were recorded, and not epochs alone.
+    """
 
     N: Array
     D: Array
@@ -46,7 +66,10 @@ class Data:
     sizes: np.ndarray
     cost: Cost
     space: Space
-    r_data: float = float("nan")
+    num_tokens: Array
+    unique: Array | None = None
+    repetition: RepetitionLaw | None = None
+    given: bool = False
 
     def fit(
         self,
@@ -69,9 +92,24 @@ class Data:
 
     def without(self, out: np.ndarray) -> Data:
         """The same, less some runs."""
-        keep = ~out
-        N, D, loss, C = (part[keep] for part in (self.N, self.D, self.loss, self.C))
-        return Data(N, D, loss, C, self.sizes[keep], self.cost, self.space, self.r_data)
+        names = ("N", "D", "loss", "C", "sizes", "num_tokens")
+        kept = {name: getattr(self, name)[~out] for name in names}
+        return replace(self, unique=None if self.unique is None else self.unique[~out], **kept)
+
+    def repeated(self, delta: float | None) -> Data:
+        """The same in effective tokens, where runs saw their data more than once."""
+        D, U = self.num_tokens, self.unique
+        if U is None:
+            return self
+        start = replace(self, D=effective_tokens(D, U)).fit("five", delta, None, FEW_STARTS).law
+        law = None
+        if self.space == "log":
+            law = measure_repetition(self.N, D, self.loss, U, start, delta)
+        if law is None and self.given:
+            law = RepetitionLaw(start)
+        if law is None:
+            return replace(self, D=D, repetition=None)
+        return replace(self, D=effective_tokens(D, U, law.r_data), repetition=law)
 
 
 @dataclass(frozen=True)
@@ -129,22 +167,36 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
 
 def _fit(data: Data, options: Options) -> Headline:
     """Everything after the reading of the data."""
+    data = data.repeated(options.delta)
     out, fits, checks = _first_fits(data, options)
     if checks:
         options = replace(options, method="huber")
     data = data.without(out)
+    if options.method != "huber":
+        data = data.repeated(None)
     fits |= _refits(data, options)
-    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
-    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
-    form, choice = choose_form(tested, fits["five"], fits["tied"])
-    if options.form != "auto":
-        form, choice = options.form, "as asked"
-    forms: tuple[Form, ...] = ("tied", "five") if form == "tied" else ("five",)
-    if options.form == "tied":
-        forms = ("tied",)
-    spreads = tuple(_spread(fits[f], data, options) for f in forms)
+    unseen = check_terms(fits["five"], data.N, data.D, data.loss)
+    if unseen:
+        return Headline(data, out, fits, checks=(*checks, *unseen))
+    form, choice, tested = _choose(data, fits, options)
+    stuck = check_bounds(fits[form])
+    if stuck:
+        return Headline(data, out, fits, backtest=tested, checks=(*checks, *stuck))
+    unsure = form == "tied" and options.form == "auto"
+    spreads = tuple(_spread(fits[f], data, options) for f in ([form, "five"] if unsure else [form]))
     checks += _said_of(data, fits[form], choice)
     return Headline(data, out, fits, form, choice, spreads, tested, checks)
+
+
+def _choose(
+    data: Data, fits: dict[str, ParametricFit], options: Options
+) -> tuple[Form, str, pd.DataFrame]:
+    """The form to report, why, and the back-test that says so."""
+    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
+    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
+    if options.form != "auto":
+        return options.form, "as asked", tested
+    return *choose_form(tested, fits["five"], fits["tied"]), tested
 
 
 def refuse_parametric(data: Data) -> Check | None:
@@ -186,16 +238,9 @@ def _data(runs: pd.DataFrame, options: Options) -> Data:
     positive = bool((loss > 0).all())
     space: Space = "log" if positive and options.method != "linear" else "linear"
     cost = measure_cost(N, D, flops)
-    effective, r_data = _effective(good)
-    return Data(N, effective, loss, C, _size_labels(good), cost, space, r_data)
-
-
-def _effective(good: pd.DataFrame) -> tuple[Array, float]:
-    """Tokens as the law sees them: less than were read, where some were read again."""
-    D = good["num_tokens"].to_numpy(float)
-    if "unique_tokens" not in good or not (epochs(good) > 1).any():
-        return D, float("nan")
-    return effective_tokens(D, good["unique_tokens"].to_numpy(float)), R_DATA
+    unique = unique_tokens(good)
+    given = "unique_tokens" in good
+    return Data(N, D, loss, C, _size_labels(good), cost, space, D, unique, given=given)
 
 
 def _size_labels(good: pd.DataFrame) -> np.ndarray:
@@ -232,11 +277,14 @@ def _first_fits(
 def _said_of(data: Data, fit: ParametricFit, choice: str) -> tuple[Check, ...]:
     """What is said for the record: the form chosen, and effective tokens."""
     said = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
-    if np.isfinite(data.r_data):
-        message = (
-            f"the law holds in effective tokens: repeated data fades with R_D* = {data.r_data}"
-        )
-        said.append(Check("effective-tokens", "note", f"{message} (Muennighoff et al. 2023)."))
+    law = data.repetition
+    if law is not None:
+        fitted = law.fading_error is not None
+        whence = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"
+        message = f"the law holds in effective tokens, R_D* = {law.r_data:.4g} ({whence})."
+        said.append(Check("effective-tokens", "note", message))
+        assert data.unique is not None
+        said += check_parameters(law, data.N, data.num_tokens, data.loss, data.unique)
     return tuple(said)
 
 
@@ -252,8 +300,7 @@ def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
         clusters = data.sizes
     elif options.shared_errors == "auto" and sizes_share_error(fit, data):
         clusters = data.sizes
-    measure = measure_spread if fit.delta is None else pairs_spread
-    return measure(
+    spread = measure_spread(
         fit,
         data.N,
         data.D,
@@ -262,6 +309,10 @@ def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
         num_draws=options.num_draws,
         seed=options.seed,
     )
+    law, U = data.repetition, data.unique
+    if law is None or law.fading_error is None or U is None:
+        return spread
+    return widen(spread, fit, law, (data.N, data.num_tokens, data.loss, U), options.seed + 1)
 
 
 def sizes_share_error(fit: ParametricFit, data: Data) -> bool:

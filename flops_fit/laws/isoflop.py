@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from flops_fit.laws.cost import Cost
-from flops_fit.laws.frontier import log_flops_per_token
+from flops_fit.laws.frontier import FRONTIER_COLUMNS, log_flops_per_token
 from flops_fit.laws.power import PowerLaw, PowerLaws, fit_power, fit_power_with_floor, refused
 from flops_fit.laws.solver import Array
 
@@ -33,17 +33,7 @@ CURVATURE_SIGMAS = 3.0
 DEPTH_REFUSED, DEPTH_WARNED = 2.0, 5.0
 NAN = float("nan")
 OPTIMA_COLUMNS = (
-    "compute_budget",
-    "num_params",
-    "num_params_low",
-    "num_params_high",
-    "num_tokens",
-    "num_tokens_low",
-    "num_tokens_high",
-    "tokens_per_param",
-    "loss",
-    "loss_low",
-    "loss_high",
+    *FRONTIER_COLUMNS,
     "num_runs",
     "interior",
     "curve",
@@ -317,7 +307,7 @@ def _at_minimum(
         "num_tokens_high": float(np.exp(y + y_span)),
         "tokens_per_param": float(np.exp(y - x)),
         "loss": loss,
-        "loss_low": loss - reach * loss_se,
+        "loss_low": max(loss - reach * loss_se, 0.0 if row.loss.min() > 0 else -np.inf),
         "loss_high": loss + reach * loss_se,
         "interior": bool(inside),
         "depth": float((ends.mean() - loss) / noise) if noise > 0 else float("inf"),

@@ -9,6 +9,8 @@ none is left (Cook & Weisberg 1982, section 2.2).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 
@@ -66,7 +68,7 @@ def _deleted_residuals(fit: ParametricFit, N: Array, D: Array, loss: Array) -> A
     while (~out).sum() > fit.num_free + 2:
         keep = np.flatnonzero(~out)
         trial = fit_parametric(N[keep], D[keep], loss[keep], form=fit.form, space=fit.space)
-        problem, _ = centred(N[keep], D[keep], loss[keep], form=fit.form, space=fit.space)
+        problem, _ = centred(N[keep], D[keep], loss[keep], replace(fit.aim, delta=None))
         t, dof = _studentised(problem, np.array([trial.theta]))
         worst = int(t.argmax())
         if t[worst] <= stats.t.ppf(1 - LEVEL / len(keep), dof):

@@ -41,6 +41,24 @@ SAMPLE_FROM, SAMPLE = 20_000, 4_000
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What a fit minimises.
+
+    Attributes:
+        form: Five parameters, or alpha = beta tied.
+        space: Residuals of ln L, or of L.
+        delta: Huber's threshold; None for least squares.
+    """
+
+    form: Form = "five"
+    space: Space = "log"
+    delta: float | None = None
+
+
+LEAST_SQUARES = Aim()
+
+
+@dataclass(frozen=True)
 class ParametricLaw:
     """L(N, D) = E + A / N^alpha + B / D^beta.
 
@@ -149,6 +167,11 @@ class ParametricFit:
     centre: Centre
 
     @property
+    def aim(self) -> Aim:
+        """What was minimised."""
+        return Aim(self.form, self.space, self.delta)
+
+    @property
     def num_free(self) -> int:
         """Free parameters."""
         return 5 if self.form == "five" else 4
@@ -188,7 +211,7 @@ def fit_parametric(
     """
     N, D, loss = (np.asarray(column, float) for column in (N, D, loss))
     _require_enough(len(loss), form)
-    problem, centre = centred(N, D, loss, form=form, space=space, delta=delta)
+    problem, centre = centred(N, D, loss, Aim(form, space, delta))
     if starts is None:
         tied = form == "tied"
         starts = grid_starts(problem.x, problem.y, problem.loss, tied=tied, most=most_starts)
@@ -222,7 +245,7 @@ def _solve_many(problem: Problem, starts: Array) -> Solution:
 
 def refit(fit: ParametricFit, N: Array, D: Array, loss: Array) -> ParametricFit:
     """The same fit on other runs, started at its own end and at the best points of the grid."""
-    problem, centre = centred(N, D, loss, form=fit.form, space=fit.space, delta=fit.delta)
+    problem, centre = centred(N, D, loss, fit.aim)
     fresh = grid_starts(problem.x, problem.y, problem.loss, tied=fit.form == "tied", most=1)
     return fit_parametric(
         N,
@@ -236,15 +259,7 @@ def refit(fit: ParametricFit, N: Array, D: Array, loss: Array) -> ParametricFit:
     )
 
 
-def centred(
-    N: Array,
-    D: Array,
-    loss: Array,
-    *,
-    form: Form = "five",
-    space: Space = "log",
-    delta: float | None = None,
-) -> tuple[Problem, Centre]:
+def centred(N: Array, D: Array, loss: Array, aim: Aim = LEAST_SQUARES) -> tuple[Problem, Centre]:
     """The problem in centred logarithms, and what it was centred by.
 
     Losses that are not all positive are lifted until they are: in linear space, the only one they
@@ -255,9 +270,9 @@ def centred(
     loss = loss + offset
     scale = np.log(loss).mean()
     centre = (float(x.mean()), float(y.mean()), float(scale), offset)
-    ties = FREE if form == "five" else TIED
+    ties = FREE if aim.form == "five" else TIED
     scaled = loss / np.exp(scale)
-    return Problem(x - centre[0], y - centre[1], scaled, space, delta, ties), centre
+    return Problem(x - centre[0], y - centre[1], scaled, aim.space, aim.delta, ties), centre
 
 
 def restart(fit: ParametricFit, centre: Centre) -> Array:

@@ -6,7 +6,9 @@ its witnesses; the checks say where they disagree, and what else is doubtful.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -15,15 +17,16 @@ from scipy import stats
 from flops_fit.errors import FitError
 from flops_fit.laws.check_fits import check_fits
 from flops_fit.laws.check_runs import check_runs, check_seed_noise
-from flops_fit.laws.checks import Check
+from flops_fit.laws.checks import NOT_TOLD_APART, Check, not_beyond
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.envelope import fit_envelope
-from flops_fit.laws.exclude import exclude_bad
-from flops_fit.laws.headline import Data, headline, hull
+from flops_fit.laws.exclude import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
+from flops_fit.laws.headline import Data, Headline, headline, hull
 from flops_fit.laws.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.options import Options
 from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
 from flops_fit.laws.power import PowerLaws
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array, Space
 from flops_fit.laws.uncertainty import Quantity, Spread, log_parameters
 
@@ -39,14 +42,16 @@ class Findings:
         power_laws: Through the optima.
         fits: Every parametric fit made, by name; "headline" names the one `law` is from.
         spreads: Uncertainty of the headline, and of the five-parameter fit where tied was chosen.
-        intervals: A row a parameter (E, A, B, alpha, beta, a): value, low, high, standard_error.
+        intervals: A row a parameter (E, A, B, alpha, beta, a): value, low, high, standard_error;
+            NaN where the runs do not tell E, A and B apart.
         checks: What is doubtful.
         backtest: Errors on held-out budgets.
         cost: FLOPs per token.
         choice: Which form the headline has, and why.
         envelope: The lower envelope of training curves, where curves were given; else empty.
         envelope_laws: Power laws through it.
-        r_data: R_D* where the law holds in effective tokens, NaN where all data was new.
+        repetition: The data-constrained law where the headline holds in effective tokens; None
+            where all data was new.
     """
 
     runs: pd.DataFrame
@@ -62,7 +67,25 @@ class Findings:
     choice: str = ""
     envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
     envelope_laws: PowerLaws | None = None
-    r_data: float = float("nan")
+    repetition: RepetitionLaw | None = None
+
+    @cached_property
+    def largest_budget(self) -> float:
+        """The largest budget that took part, FLOPs."""
+        standing = self.runs[self.runs["excluded"] == ""]
+        return float(standing["compute_budget"].max())
+
+    @property
+    def not_beyond(self) -> list[Check]:
+        """Why nothing is predicted beyond the largest budget; empty where something is."""
+        return not_beyond(self.checks)
+
+    @cached_property
+    def least_loss(self) -> float:
+        """What no law's loss lies below: the low end of E's interval, and zero if no loss does."""
+        if "headline" not in self.fits or self.fits["headline"].centre[3] != 0:
+            return -math.inf
+        return max(float(self.interval(lambda laws: laws[:, :1])[0][0]), 0.0)
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval: the headline's, widened to hold the five-parameter fit's."""
@@ -95,8 +118,7 @@ def analyse(
         FitError: No run has finished.
     """
     options = options or Options()
-    runs = exclude_bad(runs, curves)
-    found = headline(runs, options)
+    runs, found = _headline(exclude_bad(runs, curves), options)
     data, fits = found.data, dict(found.fits)
     if found.form:
         fits |= {**_witnesses(data), "headline": fits[found.form]}
@@ -115,15 +137,34 @@ def analyse(
         power_laws=fit_power_laws(optima),
         fits=fits,
         spreads=found.spreads,
-        intervals=parameter_table(fits.get("headline"), found.spreads),
+        intervals=parameter_table(fits.get("headline"), found.spreads, data.repetition),
         checks=list(found.checks),
         backtest=found.backtest,
         cost=data.cost,
         choice=found.choice,
-        r_data=data.r_data,
+        repetition=data.repetition if found.form else None,
     )
     findings = _with_envelope(findings, curves, options)
-    return replace(findings, checks=_checks(findings, options))
+    checks = _checks(findings, options)
+    return replace(findings, checks=checks, intervals=_told_apart(findings.intervals, checks))
+
+
+def _told_apart(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
+    """The table of parameters without E, A and B where these runs do not tell them apart."""
+    if NOT_TOLD_APART.isdisjoint(check.code for check in checks):
+        return intervals
+    intervals = intervals.copy()
+    intervals.loc[["E", "A", "B"]] = np.nan
+    return intervals
+
+
+def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headline]:
+    """The headline, and the runs without those whose data was repeated too often for it."""
+    found = headline(runs, options)
+    if found.data.repetition is not None or not (epochs(runs) > MOST_EPOCHS).any():
+        return runs, found
+    runs = exclude_repeated(runs)
+    return runs, headline(runs, options)
 
 
 def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:
@@ -154,7 +195,7 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     if "headline" in findings.fits:
         good = findings.runs[findings.runs["excluded"] == ""]
         checks += check_seed_noise(good, findings.fits["headline"].residual_std)
-    return [*checks, *check_fits(findings, options.tolerance)]
+    return [*checks, *check_fits(findings)]
 
 
 def _exclude(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
@@ -171,8 +212,12 @@ def _witnesses(data: Data) -> dict[str, ParametricFit]:
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
-def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> pd.DataFrame:
-    """Value, 95 % interval and standard error of E, A, B, alpha, beta and a."""
+def parameter_table(
+    fit: ParametricFit | None,
+    spreads: tuple[Spread, ...],
+    repetition: RepetitionLaw | None = None,
+) -> pd.DataFrame:
+    """Value, 95 % interval and standard error of E, A, B, alpha, beta, a, and R_D* if fitted."""
     names = ["E", "A", "B", "alpha", "beta", "a"]
     columns = ["value", "low", "high", "standard_error"]
     if fit is None or not spreads:
@@ -189,4 +234,15 @@ def parameter_table(fit: ParametricFit | None, spreads: tuple[Spread, ...]) -> p
         )
     if fit.centre[3] == 0:
         low[0] = max(low[0], 0.0)
-    return pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    low[3:], high[5] = np.maximum(low[3:], 0.0), min(high[5], 1.0)
+    table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    if repetition is not None and repetition.fading_error is not None:
+        table.loc["R_D*"] = _constant(spreads, repetition.r_data)
+    return table
+
+
+def _constant(spreads: tuple[Spread, ...], value: float) -> tuple[float, float, float, float]:
+    """The same of R_D*; infinite above where the runs allow that nothing fades."""
+    low, high = (float(end[0]) for end in hull(spreads, lambda laws: laws[:, 5:6]))
+    error = float(spreads[-1].standard_error(lambda laws: laws[:, 5:6])[0])
+    return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2

@@ -126,6 +126,7 @@ def fit_power_with_floor(C: ArrayLike, y: ArrayLike) -> PowerLaw:
     errors = _standard_errors(J, y - fitted)
     reach = stats.t.ppf(0.975, max(len(C) - 3, 1)) * errors
     log_k = np.log(max(level, 1e-300)) + g * np.log(C).mean()
+    lowest = 0.0 if (y > 0).all() else -np.inf
     slack = np.hypot(reach[1] / max(level, 1e-300), reach[2] * np.log(C).mean())
     return PowerLaw(
         k=float(np.exp(log_k)),
@@ -134,7 +135,7 @@ def fit_power_with_floor(C: ArrayLike, y: ArrayLike) -> PowerLaw:
         l_inf=float(floor),
         k_interval=(_exp(log_k - slack), _exp(log_k + slack)),
         exponent_interval=(float(-g - reach[2]), float(-g + reach[2])),
-        l_inf_interval=(float(floor - reach[0]), float(floor + reach[0])),
+        l_inf_interval=(max(float(floor - reach[0]), lowest), float(floor + reach[0])),
         num_budgets=len(C),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -38,16 +40,14 @@ def _is_number(size: object) -> bool:
     return bool(np.isfinite(size) and size > 0)
 
 
-def _native(size: object) -> Size:
-    return size.item() if isinstance(size, np.generic) else size  # type: ignore[return-value]
+def _native(size: Any) -> Size:
+    native: Size = size.item() if isinstance(size, np.generic) else size
+    return native
 
 
 def _extend(target: float, x: np.ndarray, y: np.ndarray) -> float:
     """Linear interpolation, continued by the slope of the nearest two points."""
     x, first = np.unique(x, return_index=True)
     y = y[first]
-    if target < x[0]:
-        return float(y[0] + (target - x[0]) * (y[1] - y[0]) / (x[1] - x[0]))
-    if target > x[-1]:
-        return float(y[-1] + (target - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2]))
-    return float(np.interp(target, x, y))
+    i = int(np.clip(np.searchsorted(x, target) - 1, 0, len(x) - 2))
+    return float(y[i] + (target - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i]))

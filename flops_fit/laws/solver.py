@@ -77,32 +77,41 @@ class Solution:
 
 
 def terms(problem: Problem, theta: Array) -> tuple[Array, Array, Array]:
-    """The three terms of the law: (S, 1), (S, n), (S, n)."""
-    e, a, b, alpha, beta = (theta[:, j : j + 1] for j in range(5))
+    """The three terms of the law: (..., 1), (..., n), (..., n) for theta of shape (..., 5)."""
+    e, a, b, alpha, beta = (theta[..., j : j + 1] for j in range(5))
     return np.exp(e), np.exp(a - alpha * problem.x), np.exp(b - beta * problem.y)
 
 
 def residuals(problem: Problem, theta: Array) -> Array:
     """R = ln(law / L), or law - L, shape (S, n)."""
     E, u, v = terms(problem, theta)
-    law = E + u + v
+    return _residuals(problem, E + u + v)
+
+
+def _residuals(problem: Problem, law: Array) -> Array:
     return np.log(law / problem.loss) if problem.space == "log" else law - problem.loss
 
 
 def jacobian(problem: Problem, theta: Array) -> Array:
     """Derivatives of the residuals by e, a, b, alpha, beta, shape (S, n, 5)."""
+    return residuals_and_jacobian(problem, theta)[1]
+
+
+def residuals_and_jacobian(problem: Problem, theta: Array) -> tuple[Array, Array]:
+    """Both, shapes (S, n) and (S, n, 5)."""
     E, u, v = terms(problem, theta)
+    law = E + u + v
     J = np.empty((*u.shape, 5))
     J[..., 0], J[..., 1], J[..., 2] = E, u, v
     np.multiply(u, -problem.x, out=J[..., 3])
     np.multiply(v, -problem.y, out=J[..., 4])
     if problem.space == "log":
-        J /= (E + u + v)[..., None]
-    return J
+        J /= law[..., None]
+    return _residuals(problem, law), J
 
 
 def objective(problem: Problem, theta: Array) -> Array:
-    """Value of the objective, shape (S,)."""
+    """Value of the objective, shape (...) for theta of shape (..., 5)."""
     r = residuals(problem, theta)
     rho = 0.5 * r * r
     if problem.delta is not None:
@@ -183,7 +192,7 @@ class _Slopes:
 
     @classmethod
     def at(cls, problem: Problem, theta: Array) -> _Slopes:
-        r, J = residuals(problem, theta), jacobian(problem, theta)
+        r, J = residuals_and_jacobian(problem, theta)
         psi, slope, weight = _weights(problem, r)
         g = np.matmul(psi[:, None, :], J)[:, 0, :]
         plain = problem.delta is None and problem.weight is None
@@ -201,15 +210,16 @@ class _Slopes:
         return np.asarray(np.where(self.blocked, 0.0, np.abs(self.gradient) / lengths).max(axis=1))
 
     def step(self, hessian: Array, damping: Array) -> Array:
-        """Damped step, with parameters held at a bound left out."""
-        p = self.gradient.shape[1]
+        """Damped steps, shape (..., S, p), with parameters held at a bound left out."""
+        one = np.eye(self.gradient.shape[1])
         scale = np.einsum("sjj->sj", self.major) + 1e-12
-        H = hessian + damping[:, None, None] * (scale[:, :, None] * np.eye(p))
-        held = self.blocked[:, :, None] | self.blocked[:, None, :]
-        H = np.where(held, np.eye(p) * scale[:, :, None], H)
+        H = hessian + damping[:, None, None] * (scale[:, :, None] * one)
+        if self.blocked.any():
+            held = self.blocked[:, :, None] | self.blocked[:, None, :]
+            H = np.where(held, one * scale[:, :, None], H)
         g = np.where(self.blocked, 0.0, self.gradient)
         root = np.sqrt(scale)
-        H = H / (root[:, :, None] * root[:, None, :]) + 1e-14 * np.eye(p)
+        H = H / (root[:, :, None] * root[:, None, :]) + 1e-14 * one
         return -_solve(H, g / root) / root
 
 
@@ -259,12 +269,10 @@ def _best_step(
     problem: Problem, theta: Array, slopes: _Slopes, damping: Array
 ) -> tuple[Array, Array]:
     """The better of Newton's and the majoriser's step, and the objective there."""
-    best, low = theta, np.full(len(theta), np.inf)
-    for hessian in (slopes.newton, slopes.major):
-        step = np.clip(slopes.step(hessian, damping), -1.0, 1.0)[:, list(problem.ties)]
-        trial = np.clip(theta + step, LOWER, UPPER)
-        with np.errstate(over="ignore", invalid="ignore"):
-            value = objective(problem, trial)
-        better = value < low
-        best, low = np.where(better[:, None], trial, best), np.where(better, value, low)
-    return best, low
+    steps = slopes.step(np.stack([slopes.newton, slopes.major]), damping)
+    trials = theta + np.clip(steps, -1.0, 1.0)[..., list(problem.ties)]
+    trials = np.clip(trials, LOWER, UPPER)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.nan_to_num(objective(problem, trials), nan=np.inf)
+    pick, rows = values.argmin(axis=0), np.arange(len(theta))
+    return trials[pick, rows], values[pick, rows]

@@ -26,6 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "compute_budget": ("computebudget", "budget", "isoflop"),
     "unique_tokens": ("uniquetokens", "uniqued", "u"),
 }
+KINDS = "a DataFrame, the path of a CSV file or a list of dicts"
 NEEDED = ("num_params", "num_tokens", "loss")
 FLOPS_PER_PARAM_TOKEN = 6.0
 MOST_FAULTS = 50
@@ -59,15 +60,24 @@ def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
     frame = _rename(frame)
     _require_columns(frame)
     frame = _fill_state(frame)
-    faults = [*_faulty_numbers(frame), *_duplicates(frame)]
+    by_row = _faulty_numbers(frame)
+    told = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
+    faults = [*told, *_duplicates(frame.drop(index=list(by_row)))]
     if faults:
-        more = len(faults) - MOST_FAULTS
-        rest = [f"... and {more} more"] if more > 0 else []
         heading = f"{len(faults)} faults in the table of runs ({where}):"
-        raise TableError([*faults[:MOST_FAULTS], *rest], heading)
+        raise TableError(_shortened(faults), heading)
     notes = _fill_flops(frame)
     _name_excluded(frame)
     return _ordered(frame), notes
+
+
+def _shortened(faults: list[str]) -> list[str]:
+    """The first faults in full, and of the others the rows."""
+    rest = [fault.split(":")[0].removeprefix("row ") for fault in faults[MOST_FAULTS:]]
+    if not rest:
+        return faults
+    rows = ", ".join(dict.fromkeys(rest))
+    return [*faults[:MOST_FAULTS], f"... and {len(rest)} more, in rows {rows}"]
 
 
 def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
@@ -78,11 +88,15 @@ def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
     if isinstance(runs, str | PathLike):
         return _read_csv(runs), f"{counted}: row 0 is line 2 of {runs}"
     try:
-        rows = [dict(row) for row in runs]
-    except (TypeError, ValueError) as error:
-        kinds = "a DataFrame, the path of a CSV file or a list of dicts"
-        raise TableError(f"expected {kinds}, got {type(runs).__name__}") from error
-    return pd.DataFrame(rows), counted
+        rows = list(runs)
+    except TypeError as error:
+        raise TableError(f"expected {KINDS}, got {type(runs).__name__}") from error
+    odd = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Mapping)]
+    if odd:
+        i, row = odd[0]
+        came = f"{type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
+        raise TableError(f"expected {KINDS} (a dict a run, with N, D and loss), got a {came}")
+    return pd.DataFrame([dict(row) for row in rows]), counted
 
 
 def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
@@ -139,7 +153,7 @@ def _fill_state(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _faulty_numbers(frame: pd.DataFrame) -> list[str]:
+def _faulty_numbers(frame: pd.DataFrame) -> dict[int, list[str]]:
     """Turn numeric columns into floats; name the cells that cannot be."""
     faults: dict[int, list[str]] = {}
     standing = (frame["excluded"] == "").to_numpy()
@@ -152,7 +166,7 @@ def _faulty_numbers(frame: pd.DataFrame) -> list[str]:
             fault = _fault(name, raw, number, name in NEEDED[:2]) if standing[i] else ""
             if fault:
                 faults.setdefault(i, []).append(fault)
-    return [f"row {i}: {fault}" for i in sorted(faults) for fault in faults[i]]
+    return faults
 
 
 def _fault(name: str, raw: object, number: float, required: bool) -> str:

@@ -44,8 +44,9 @@ class Spread:
 
     Attributes:
         form: The fitted form.
-        centre: (E, ln A, ln B, alpha, beta), shape (5,).
-        covariance: Of those, by the delta method, shape (5, 5).
+        centre: (E, ln A, ln B, alpha, beta), shape (5,); where R_D* was fitted, 1 / R_D* too,
+            shape (6,).
+        covariance: Of those, by the delta method.
         dof: Degrees of freedom, n - p.
         residual_std: s, of ln L.
         draws: Bootstrap laws by method ("wild", "cluster"), rows like `centre`.
@@ -66,7 +67,7 @@ class Spread:
         """Interval of a quantity of the law.
 
         Args:
-            quantity: Takes rows (E, ln A, ln B, alpha, beta), shape (S, 5), gives (S, k).
+            quantity: Takes rows like `centre`, shape (S, 5) or (S, 6), gives (S, k).
             level: Coverage.
             method: One method; default the wider of all, for each quantity.
 
@@ -106,7 +107,17 @@ class Spread:
 def log_parameters(laws: Array) -> Array:
     """E, ln A, ln B, alpha, beta and a = beta / (alpha + beta) of each law, shape (S, 6)."""
     a = laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5])
-    return np.hstack([laws, a])
+    return np.hstack([laws[:, :5], a])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The runs a fit rests on, shape (n,) each, and the groups whose error they share."""
+
+    N: Array
+    D: Array
+    loss: Array
+    clusters: np.ndarray | None = None
 
 
 def measure_spread(
@@ -115,11 +126,15 @@ def measure_spread(
     D: Array,
     loss: Array,
     *,
-    clusters: Array | None = None,
+    clusters: np.ndarray | None = None,
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Spread:
-    """Covariance and bootstrap draws of a least-squares fit in log space.
+    """Covariance and bootstrap draws of a fit.
+
+    Of a least-squares fit by the delta method and wild bootstrap. Of a Huber fit by resampling runs
+    (or whole clusters) with replacement, as Besiroglu et al. (2024, section 3.2) do; its covariance
+    is that of the draws.
 
     Args:
         fit: The fit; its theta is where every refit starts.
@@ -128,9 +143,17 @@ def measure_spread(
         loss: Loss, shape (n,).
         clusters: Label of the group whose error each run shares, shape (n,); None for independent.
         num_draws: Bootstrap refits.
-        seed: Seed of the random signs.
+        seed: Seed of the draws.
     """
-    problem, _ = centred(N, D, loss, form=fit.form, space=fit.space)
+    measure = _wild_spread if fit.delta is None else _pairs_spread
+    rng = np.random.default_rng(seed)
+    return measure(fit, Sample(N, D, loss, clusters), num_draws, rng)
+
+
+def _wild_spread(
+    fit: ParametricFit, runs: Sample, num_draws: int, rng: np.random.Generator
+) -> Spread:
+    problem, _ = centred(runs.N, runs.D, runs.loss, fit.aim)
     theta = np.array([fit.theta])
     basis = _basis(problem, theta[0])
     r = residuals(problem, theta)[0]
@@ -139,39 +162,26 @@ def measure_spread(
     dof = len(r) - J.shape[1]
     s = float(np.sqrt(r @ r / max(dof, 1)))
     to_natural = _to_natural(fit) @ basis @ inverse
-    rng = np.random.default_rng(seed)
     leverage = np.minimum((Q * Q).sum(axis=1), 1 - 1e-6)
     wild = r / (1 - leverage) * rng.choice([-1.0, 1.0], (num_draws, len(r)))
     draws = {"wild": _refit(problem, fit, wild, basis @ inverse, Q)}
-    if clusters is not None:
-        shocks = _cluster_shocks(r, Q, clusters, num_draws, rng)
+    if runs.clusters is not None:
+        shocks = _cluster_shocks(r, Q, runs.clusters, num_draws, rng)
         draws["cluster"] = _refit(problem, fit, shocks, basis @ inverse, Q)
     covariance = s * s * (to_natural @ to_natural.T)
     centre = natural(theta, fit.centre)[0]
-    groups = 0 if clusters is None else len(np.unique(clusters))
+    groups = 0 if runs.clusters is None else len(np.unique(runs.clusters))
     return Spread(fit.form, centre, covariance, dof, s, draws, groups)
 
 
-def pairs_spread(
-    fit: ParametricFit,
-    N: Array,
-    D: Array,
-    loss: Array,
-    *,
-    clusters: Array | None = None,
-    num_draws: int = NUM_DRAWS,
-    seed: int = 0,
+def _pairs_spread(
+    fit: ParametricFit, runs: Sample, num_draws: int, rng: np.random.Generator
 ) -> Spread:
-    """Draws of a Huber fit by resampling runs (or whole clusters) with replacement.
-
-    As Besiroglu et al. (2024, section 3.2) do for the papers' estimator; its covariance is that of
-    the draws. Arguments as for `measure_spread`.
-    """
-    problem, _ = centred(N, D, loss, form=fit.form, space=fit.space, delta=fit.delta)
+    problem, _ = centred(runs.N, runs.D, runs.loss, fit.aim)
     theta = np.array([fit.theta])
-    n = len(loss)
-    labels = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    rng = np.random.default_rng(seed)
+    n = len(runs.loss)
+    own = np.arange(n) if runs.clusters is None else runs.clusters
+    labels = np.unique(own, return_inverse=True)[1]
     k = int(labels.max()) + 1
     counts = rng.multinomial(k, np.full(k, 1 / k), num_draws)[:, labels].astype(float)
     ends = []
@@ -181,8 +191,8 @@ def pairs_spread(
         part = replace(problem, weight=weight)
         ends.append(solve(part, np.broadcast_to(theta, (len(weight), 5)), tol=1e-6).theta)
     rows = natural(np.concatenate(ends), fit.centre)
-    dof = n - fit.num_free
     centre = natural(theta, fit.centre)[0]
+    dof = n - fit.num_free
     return Spread(fit.form, centre, np.cov(rows.T), dof, fit.residual_std, {"pairs": rows})
 
 
@@ -256,7 +266,7 @@ def _differences(quantity: Quantity, centre: Array, covariance: Array) -> Array:
 
 def _safe_step(centre: Array, steps: Array) -> float:
     """A share of one standard deviation that keeps both exponents positive."""
-    reach = np.abs(steps[:, 3:]).max(axis=0) / centre[3:]
+    reach = np.abs(steps[:, 3:5]).max(axis=0) / centre[3:5]
     return float(min(1e-2, 0.1 / max(reach.max(), 1e-300)))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flops_fit.errors import FitError
 from flops_fit.laws.check_fits import check_optimiser, check_prediction
 from flops_fit.laws.checks import Check, graded
 from flops_fit.laws.parametric import ParametricLaw
@@ -200,6 +201,35 @@ def test_optimiser(sound, rough_runs):
     assert fit(rough_runs, delta=1e-3).fits["five"].agreement < 0.9
 
 
+def porian(points, dataset, hparams, decay):
+    """One sweep of Porian et al. 2024: short warm-up, all parameters counted, held-out loss."""
+    wanted = {
+        "dataset": dataset,
+        "hparams": hparams,
+        "warmup": "short",
+        "decay": decay,
+        "param_count": "standard",
+        "val": "val",
+    }
+    rows = (points[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    return points.loc[rows, ["flops", "N", "D", "loss"]].drop_duplicates()
+
+
+def test_a_real_sweep_on_which_the_papers_fit_does_not_converge(porian_points):
+    runs = porian(porian_points, "owt2", "tuned", "const")
+    checks = found(runs, delta=1e-3)
+    assert checks["not-converged"] == "warn"
+    assert checks["starts-disagree"] == "warn"
+    assert not {"not-converged", "starts-disagree"} & set(found(runs))
+
+
+def test_a_real_sweep_on_which_approaches_disagree(porian_points):
+    checks = found(porian(porian_points, "rw", "base", "kaplan"))
+    assert checks["approaches-disagree"] == "warn"
+    tuned = porian(porian_points, "rw", "tuned", "const")
+    assert "approaches-disagree" not in found(tuned)
+
+
 def test_no_irreducible_loss(sound, sweep):
     runs = sweep()
     N, D = runs["num_params"], runs["num_tokens"]
@@ -208,8 +238,12 @@ def test_no_irreducible_loss(sound, sweep):
 
 
 def test_exponent_at_bound(sound, rough_runs):
-    assert found(rough_runs, form="five")["exponent-at-bound"] == "warn"
+    assert found(rough_runs, form="five")["exponent-at-bound"] == "refuse"
     assert "exponent-at-bound" not in found(sound)
+    result = fit(rough_runs, form="five")
+    assert result.law is None
+    assert result.fits["five"].at_bound == ("alpha",)
+    assert result.predict(1e11).num_params == pytest.approx(result.power_laws.n_opt(1e11))
 
 
 def test_ill_conditioned(sweep, sound):
@@ -290,6 +324,18 @@ def test_losses_no_law_could_fit(sound):
     odd.loc[3, "loss"] = 1e9
     assert found(odd)["odd-losses"] == "refuse"
     assert "odd-losses" not in found(sound)
+
+
+def test_a_fit_that_breaks_down_is_a_check(sound, monkeypatch):
+    def broken(*args, **options):
+        raise FitError("no finite law")
+
+    assert "fit-failed" not in found(sound)
+    monkeypatch.setattr("flops_fit.laws.headline.fit_parametric", broken)
+    result = fit(sound)
+    assert {check.code: check.severity for check in result.checks}["fit-failed"] == "refuse"
+    assert result.law is None
+    assert not result.power_laws.n_opt.refused
 
 
 def test_assumed_compute_is_said(sound):

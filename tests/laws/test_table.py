@@ -80,6 +80,24 @@ def test_every_fault_is_listed_with_its_row():
     assert "rows count from 0" in str(caught.value)
 
 
+def test_a_row_that_cannot_be_read_is_no_duplicate():
+    rows = [{**ROWS[0], "params": bad} for bad in ("abc", "xyz")]
+    with pytest.raises(TableError) as caught:
+        read_runs(rows)
+    assert caught.value.problems == [
+        "row 0: num_params is not a number: 'abc'",
+        "row 1: num_params is not a number: 'xyz'",
+    ]
+
+
+def test_rows_of_very_many_faults_are_all_named():
+    rows = [{**ROWS[0], "params": -i} for i in range(1, 54)]
+    with pytest.raises(TableError, match=r"^53 faults") as caught:
+        read_runs(rows)
+    assert caught.value.problems[-1] == "... and 3 more, in rows 50, 51, 52"
+    assert len(caught.value.problems) == 51
+
+
 def test_two_seeds_are_no_duplicate():
     table, _ = read_runs([{**ROWS[0], "seed": 1}, {**ROWS[0], "seed": 2}])
     assert len(table) == 2
@@ -111,6 +129,8 @@ def test_unfinished_and_odd_losses_stay_with_their_reason():
         ([], "not found among: none"),
         (pd.DataFrame({"N": [], "D": [], "loss": []}), "no rows"),
         (3.5, "expected a DataFrame, the path of a CSV file or a list of dicts, got float"),
+        ([1, 2, 3], "a dict a run, with N, D and loss.*got a list whose row 0 is int 1"),
+        ([ROWS[0], "N"], "got a list whose row 1 is str 'N'"),
         ("/no/such/file.csv", "no such file"),
     ],
 )

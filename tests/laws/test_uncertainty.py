@@ -4,7 +4,7 @@ import pytest
 from flops_fit.laws import uncertainty
 from flops_fit.laws.frontier import frontier
 from flops_fit.laws.parametric import fit_parametric
-from flops_fit.laws.uncertainty import log_parameters, measure_spread, pairs_spread
+from flops_fit.laws.uncertainty import log_parameters, measure_spread
 
 # 95 % intervals printed by Besiroglu et al. 2024 (4,000 resamples).
 PRINTED = {
@@ -103,7 +103,7 @@ def test_seed_decides_the_draws(sweep):
 def test_published_bootstrap_intervals(epoch_runs):
     """Pairs bootstrap of the papers' fit: each end within 15 % of the one printed."""
     N, D, loss = (epoch_runs[c].to_numpy(float) for c in ("N", "D", "loss"))
-    spread = pairs_spread(fit_parametric(N, D, loss, delta=1e-3), N, D, loss, num_draws=1000)
+    spread = measure_spread(fit_parametric(N, D, loss, delta=1e-3), N, D, loss, num_draws=1000)
     low, high = spread.interval(log_parameters)
     low[1:3], high[1:3] = np.exp(low[1:3]), np.exp(high[1:3])
     found = {name: (low[i], high[i]) for i, name in enumerate(("E", "A", "B", "alpha", "beta"))}

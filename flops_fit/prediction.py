@@ -1,0 +1,149 @@
+"""`Prediction`: the model to train for one budget, and how far to trust that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from flops_fit.errors import ArgumentError
+from flops_fit.laws.band import Terms, band, repetition_law, require_reach
+from flops_fit.laws.check_fits import check_prediction
+from flops_fit.laws.checks import Check
+from flops_fit.laws.pipeline import Findings
+from flops_fit.records import Size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The model to train for one budget. Intervals are (low, high) at 95 %.
+
+    Attributes:
+        compute_budget: C, FLOPs.
+        num_params: N.
+        num_tokens: D, tokens or examples.
+        tokens_per_param: D / N.
+        loss: Loss it should reach.
+        size: Value of the size parameter to build; None where none is recorded.
+        extrapolation: C over the largest budget of the sweep.
+        num_params_interval: Of N.
+        num_tokens_interval: Of D.
+        loss_interval: Of the law's loss there.
+        new_run_interval: Of the loss that one more run there would show.
+        checks: Doubts about this prediction.
+    """
+
+    compute_budget: float
+    num_params: float
+    num_tokens: float
+    tokens_per_param: float
+    loss: float
+    size: Size | None
+    extrapolation: float
+    num_params_interval: tuple[float, float]
+    num_tokens_interval: tuple[float, float]
+    loss_interval: tuple[float, float]
+    new_run_interval: tuple[float, float]
+    checks: tuple[Check, ...] = ()
+
+
+def foretell(
+    findings: Findings,
+    compute_budget: float,
+    terms: Terms,
+    size_for: Callable[[float], Size | None],
+) -> Prediction:
+    """The model to train for one budget.
+
+    Args:
+        findings: What was fitted.
+        compute_budget: C in FLOPs.
+        terms: What to keep to.
+        size_for: Gives the size value for N parameters.
+
+    Raises:
+        ArgumentError: The budget or a term is not a positive number, or cannot be met.
+        FitError: No law stands on these runs, or none that reaches so far.
+    """
+    _require_positive(compute_budget, terms)
+    C = float(compute_budget)
+    row = {str(k): float(v) for k, v in band(findings, np.array([C]), terms).iloc[0].items()}
+    require_reach(findings, np.array([C]))
+    _require_affordable(row, terms)
+    return Prediction(
+        compute_budget=C,
+        num_params=row["num_params"],
+        num_tokens=row["num_tokens"],
+        tokens_per_param=row["tokens_per_param"],
+        loss=row["loss"],
+        size=size_for(row["num_params"]),
+        extrapolation=C / findings.largest_budget,
+        num_params_interval=_interval(row, "num_params"),
+        num_tokens_interval=_interval(row, "num_tokens"),
+        loss_interval=_interval(row, "loss"),
+        new_run_interval=_interval(row, "new_run"),
+        checks=(*_doubts(findings, C, row["num_params"]), *_assumed(findings, row, terms)),
+    )
+
+
+def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:
+    return row[f"{name}_low"], row[f"{name}_high"]
+
+
+def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
+    curve = findings.cost.curve
+    doubts = check_prediction(
+        C / findings.largest_budget,
+        has_interval=findings.law is not None,
+        cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
+    )
+    if findings.law is None:
+        said = "from the IsoFLOP power laws alone, without intervals."
+        doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
+    return doubts
+
+
+def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
+    """Constants of repetition that were taken as published, where they matter."""
+    if terms.unique_tokens is None or row["num_tokens"] <= terms.unique_tokens:
+        return []
+    law = repetition_law(findings)
+    listed = f"R_N* = {law.r_params:.4g}"
+    if law.fading_error is None:
+        listed = f"R_D* = {law.r_data:.4g} and {listed}"
+    message = (
+        f"{listed} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves their "
+        "uncertainty out."
+    )
+    advice = "R_D* is fitted where runs of several epochs carry unique_tokens."
+    return [Check("repetition-assumed", "note", message, advice)]
+
+
+def _require_positive(compute_budget: object, terms: Terms) -> None:
+    given = {"compute_budget": compute_budget, **terms.given}
+    faults = [
+        f"{name}: expected a positive number, got {value!r}"
+        for name, value in given.items()
+        if not _is_positive(value)
+    ]
+    if len(terms.given) > 1:
+        faults.append(f"give one of {', '.join(terms.given)}, not several")
+    if faults:
+        raise ArgumentError(faults)
+
+
+def _is_positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return 0 < float(value) < math.inf
+
+
+def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
+    if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
+        asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
+        raise ArgumentError(
+            f"{row['compute_budget']:.3g} FLOPs do not pay for {asked or 'one token'}: raise the "
+            "budget"
+        )

@@ -1,0 +1,76 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flops_fit.errors import FitError
+from flops_fit.laws.band import Terms, band, repetition_law, require_reach
+from flops_fit.laws.frontier import frontier
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.result import Result, fit
+
+LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
+BUDGETS = np.geomspace(1e12, 1e14, 5)
+
+
+def runs(noise=0.003, seed=0, law=LAW):
+    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs())
+
+
+def test_terms_that_were_given():
+    assert Terms().given == {}
+    assert Terms(inference_tokens=1e9).given == {"inference_tokens": 1e9}
+
+
+def test_middle_lies_inside_its_interval(result):
+    frame = band(result.findings, BUDGETS)
+    np.testing.assert_allclose(frame["num_params"], result.law.n_opt(BUDGETS))
+    for name in ("num_params", "num_tokens", "loss"):
+        assert (frame[f"{name}_low"] < frame[name]).all()
+        assert (frame[name] < frame[f"{name}_high"]).all()
+    assert (frame["new_run_low"] < frame["loss_low"]).all()
+
+
+def test_published_constants_where_no_data_was_repeated(result):
+    law = repetition_law(result.findings)
+    assert (law.r_data, law.r_params, law.fading_error) == (15.39, 5.31, None)
+    assert law.law == result.law
+
+
+def test_reach(result):
+    require_reach(result.findings, np.array([1e20]))
+    alone = replace(result.findings, law=None)
+    require_reach(alone, np.array([1e13, 1e17]))
+    with pytest.raises(FitError, match="without an interval: 1e"):
+        require_reach(alone, np.array([1e13, 1e18]))
+
+
+def test_no_loss_lies_below_what_the_law_allows():
+    small_floor = ParametricLaw(0.1, 66.0, 100.0, 0.35, 0.30)
+    found = fit(runs(0.03, seed=2, law=small_floor), form="five")
+    findings, C = found.findings, np.array([1e20, 1e24])
+    low, _ = findings.interval(lambda laws: frontier(laws, C, findings.cost)[2])
+    assert (low < 0).all()
+    assert (band(findings, C)["loss_low"] == findings.least_loss).all()
+    assert findings.least_loss >= 0
+    assert (band(findings, C)["new_run_low"] == 0).all()
+
+
+def test_losses_of_any_sign_have_no_floor():
+    lifted = fit(runs().assign(loss=runs()["loss"] - 3.0))
+    assert lifted.findings.least_loss == -math.inf
+    assert (band(lifted.findings, BUDGETS)["loss_low"] < 0).any()
+
+
+def test_far_table_without_intervals_is_refused(result):
+    alone = Result(replace(result.findings, law=None))
+    assert alone.chinchilla_table([1e16])["loss_low"].isna().all()
+    with pytest.raises(FitError, match="without an interval"):
+        alone.chinchilla_table([1e13, 1e20])

@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.prediction import Prediction
+from flops_fit.result import fit
+
+LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
+BUDGETS = np.geomspace(1e12, 1e14, 5)
+
+
+def runs(noise=0.003, seed=0, law=LAW):
+    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs())
+
+
+def test_prediction(result):
+    prediction = result.predict(1e16)
+    assert isinstance(prediction, Prediction)
+    row = result.chinchilla_table([1e16]).iloc[0]
+    assert prediction.num_params == row["num_params"]
+    assert prediction.loss_interval == (row["loss_low"], row["loss_high"])
+    assert prediction.extrapolation == pytest.approx(100)
+    low, high = prediction.new_run_interval
+    assert low < prediction.loss_interval[0]
+    assert high > prediction.loss_interval[1]
+    assert prediction.tokens_per_param == pytest.approx(
+        prediction.num_tokens / prediction.num_params
+    )
+    assert [check.code for check in result.predict(1e17).checks] == ["far-extrapolation"]
+
+
+def test_over_training(result):
+    plain, over = result.predict(1e14), result.predict(1e14, tokens_per_param=500)
+    assert over.tokens_per_param == pytest.approx(500)
+    assert over.loss > plain.loss
+    served = result.predict(1e14, inference_tokens=1e8)
+    assert served.num_params < plain.num_params
+    spent = 6 * served.num_params * served.num_tokens + 2 * served.num_params * 1e8
+    assert spent == pytest.approx(1e14)
+
+
+def test_unique_tokens(result):
+    capped = result.predict(1e15, unique_tokens=1e6)
+    assert capped.loss > result.predict(1e15).loss
+    assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compute_budget": -1}, "compute_budget: expected a positive number, got -1"),
+        ({"compute_budget": math.nan}, "expected a positive number"),
+        ({"compute_budget": "1e16"}, "expected a positive number"),
+        ({"compute_budget": 1e16, "tokens_per_param": 0}, "tokens_per_param"),
+        (
+            {"compute_budget": 1e16, "tokens_per_param": 20, "inference_tokens": 1e9},
+            "give one of tokens_per_param, inference_tokens",
+        ),
+        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "do not pay for"),
+    ],
+)
+def test_arguments_of_predict(result, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        result.predict(**options)
+
+
+def test_isoflop_alone_predicts_without_intervals():
+    table = runs()
+    table.loc[3, "loss"] = 1e9
+    found = fit(table)
+    assert found.law is None
+    prediction = found.predict(1e15)
+    assert prediction.num_params == pytest.approx(LAW.n_opt(1e15), rel=0.2)
+    assert math.isnan(prediction.loss_interval[0])
+    assert [(check.code, check.severity) for check in prediction.checks] == [
+        ("no-parametric-law", "warn")
+    ]
+    with pytest.raises(FitError, match="without an interval"):
+        found.predict(1e18)
+    with pytest.raises(FitError, match="no law stands"):
+        found.predict(1e15, tokens_per_param=20)
