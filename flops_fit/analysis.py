@@ -12,6 +12,7 @@ from flops_fit.records import Size
 from flops_fit.result import Result, fit
 from flops_fit.tracking import Ledger
 
+_HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
 _FIGURES = ("isoflops", "scaling")
 
 
@@ -73,6 +74,5 @@ def _headline(result: Result) -> dict[str, float]:
     """Numbers of the law as metrics of the parent run, to sort and compare sweeps by."""
     if result.law is None:
         return {}
-    law = result.law
-    names = ("E", "A", "B", "alpha", "beta", "a")
-    return {f"law_{name}": float(getattr(law, name)) for name in names}
+    values = result.intervals["value"]  # NaN where parameters are not told apart: not logged
+    return {f"law_{name}": float(values[name]) for name in _HEADLINE}

@@ -35,13 +35,15 @@ class StopRequest:
 def stop_at_boundary() -> Iterator[StopRequest]:
     """Within, a first SIGINT or SIGTERM sets the flag; a second acts as it did before.
 
-    Only a process's main thread gets signals; in any other this does nothing.
+    Only a process's main thread gets signals; in any other this does nothing. What the process was
+    started to ignore (Ctrl-C, by a shell that put it in the background) stays ignored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    found = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: how for number, how in found.items() if how is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -53,7 +55,7 @@ def stop_at_boundary() -> Iterator[StopRequest]:
         if number == signal.SIGINT:
             os.write(2, b"\nStopping at the next step. Ctrl-C again stops at once.\n")
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, ask)
     try:
         yield request

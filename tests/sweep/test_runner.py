@@ -242,7 +242,9 @@ def test_an_executor_gets_the_workers(store, whole):
 
 
 SCRIPT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import test_runner

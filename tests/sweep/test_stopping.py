@@ -46,3 +46,13 @@ def test_termination_unwinds_the_stack():
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_at_boundary() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGINT, before)
