@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ class Stream(IterableDataset):
 
 
 torch.set_num_threads(1)  # several test processes share the cores
+signal.signal(signal.SIGINT, signal.default_int_handler)  # may come ignored
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Colours are of Okabe and Ito (2008), told apart by colour-blind readers and in p
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,6 +170,15 @@ def plot_result(result: Any, kind: str | None = None) -> Figure:
     return figure
 
 
+def _say_instead(ax: Axes, message: str) -> None:
+    """An empty panel that says why it is empty; the words have no say in the layout."""
+    text = textwrap.fill(textwrap.shorten(message, 280, placeholder=" ..."), 44)
+    said = ax.text(0.5, 0.5, text, ha="center", va="center", fontsize="small")
+    said.set_in_layout(False)
+    said.set_parse_math(False)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+
+
 def _scaling_panels(result: Any, axes: list[Axes]) -> None:
     from flops_fit.errors import FitError
 
@@ -177,7 +187,7 @@ def _scaling_panels(result: Any, axes: list[Axes]) -> None:
         band = result.band(np.geomspace(low, 100 * result.largest_budget, 60))
     except FitError as error:
         for ax in axes:
-            ax.text(0.5, 0.5, f"no law:\n{error}", ha="center", wrap=True, transform=ax.transAxes)
+            _say_instead(ax, str(error))
         return
     laws = result.power_laws
     for ax, quantity, law in zip(
