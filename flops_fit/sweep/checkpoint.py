@@ -55,10 +55,7 @@ class Keeper:
         try:
             _write(beside, step, state)
             _read(beside)
-            kept = self.folder / f"{step:012d}"
-            shutil.rmtree(kept, ignore_errors=True)
-            beside.rename(kept)
-            _sync(self.folder)
+            kept = self._replace(beside, step)
         except (OSError, TypeError, DamagedError) as error:
             shutil.rmtree(beside, ignore_errors=True)
             _LOG.warning(
@@ -66,10 +63,19 @@ class Keeper:
                 step, self.folder, error,
             )  # fmt: skip
             return False
-        for other in self._steps():
+        for other in self.folder.iterdir():  # older ones, and what a kill left half written
             if other != kept:
                 shutil.rmtree(other, ignore_errors=True)
         return True
+
+    def _replace(self, beside: Path, step: int) -> Path:
+        """Give a state that was written beside its name; an earlier one of its step makes way."""
+        kept = self.folder / f"{step:012d}"
+        if kept.exists():
+            kept.rename(self.folder / f".{step}.{os.getpid()}.old")
+        beside.rename(kept)
+        _sync(self.folder)
+        return kept
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """The latest state that is whole, with its step; damaged ones are said and passed over."""

@@ -143,7 +143,7 @@ class _Training:
 
     Attributes:
         step: Steps done.
-        seconds: Time spent on them, over all attempts.
+        seconds: Time spent on them, over all attempts; the held-out loss takes none of it.
         most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
     """
 
@@ -182,13 +182,14 @@ class _Training:
     def run(self, report: Report) -> Point:
         """The remaining steps; returns the last point of the curve."""
         self.model.train()
-        self._started = time.perf_counter() - self.seconds
+        started = time.perf_counter() - self.seconds
         self._kept = time.monotonic()
         point = None
         while self.step < self.trial.steps:
             try:
                 for batches in self._batches():
                     self._advance(batches)
+                    self.seconds = time.perf_counter() - started
                     if self.step % self.every == 0 or self.step == self.trial.steps:
                         report(point := self._point())
                     self.between_steps()
@@ -196,7 +197,6 @@ class _Training:
                 if not _out_of_memory(error) or self.most == 1:
                     raise
                 self._halve()
-        self.seconds = time.perf_counter() - self._started
         return point or self._point()
 
     def _batches(self) -> Iterator[list[Any]]:
@@ -254,7 +254,6 @@ class _Training:
         share = self.step / self.trial.steps
         tokens = round(self.trial.num_tokens * share)
         rate = multiplier(self.recipe, self.step - 1, self.trial.steps) * self.peaks[0]
-        self.seconds = time.perf_counter() - self._started
         return Point(tokens, self.trial.flops * share, self.mean, rate, tokens / self.seconds)
 
     def _halve(self) -> None:
@@ -270,7 +269,6 @@ class _Training:
         """Keep the state where that is due; leave where asked to."""
         due = self.keeper and time.monotonic() - self._kept >= self.keeper.every_s
         if self.keeper and (due or self.stop):
-            self.seconds = time.perf_counter() - self._started
             self.keeper.save(self.step, self._state())
             self._kept = time.monotonic()
         if self.stop:

@@ -63,6 +63,21 @@ def test_only_the_latest_is_kept_and_none_when_the_trial_is_done(keeper):
     assert not keeper.folder.exists()
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next(keeper):
+    keeper.save(5, STATE)
+    (keeper.folder / ".6.123.tmp").mkdir()
+    assert keeper.load()[0] == 5
+    keeper.save(7, STATE)
+    assert [path.name for path in keeper.folder.iterdir()] == ["000000000007"]
+
+
+def test_the_same_step_can_be_kept_again(keeper):
+    keeper.save(5, {"x": 1})
+    assert keeper.save(5, {"x": 2})
+    assert keeper.load() == (5, {"x": 2})
+    assert [path.name for path in keeper.folder.iterdir()] == ["000000000005"]
+
+
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "empty"])
 def test_damage_is_said_and_the_one_before_is_used(keeper, caplog, name, damage):

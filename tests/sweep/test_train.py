@@ -287,6 +287,22 @@ def test_a_trial_taken_up_again_ends_with_the_same_bits(task, tmp_path, data, st
     assert [p.train_loss for p in rest] == [p.train_loss for p in points[kept:]]
 
 
+def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_path):
+    class Slow(mlp):
+        def forward(self, x):
+            if not self.training:
+                time.sleep(0.5)
+            return super().forward(x)
+
+    task = Task(Slow, "width", {}, classes, F.cross_entropy)
+    recipe = replace(RECIPE, eval_examples=8)
+    keeper = Keeper(tmp_path / "kept", every_s=0.0)
+    points = []
+    outcome = train(task, task.open(), a_trial(), recipe, points.append, keeper)
+    assert outcome.tokens_per_second == points[-1].tokens_per_second
+    assert outcome.wall_time_s * outcome.tokens_per_second == pytest.approx(20 * 8)
+
+
 def test_a_trial_killed_after_its_last_step_only_evaluates(task, tmp_path):
     keeper = Keeper(tmp_path / "kept", every_s=0.0)
     whole, _ = run(task)
