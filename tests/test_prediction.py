@@ -1,20 +1,11 @@
 import math
 
-import numpy as np
 import pytest
+from planted import LAW, runs
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.prediction import Prediction
 from flops_fit.result import fit
-
-LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
-BUDGETS = np.geomspace(1e12, 1e14, 5)
-
-
-def runs(noise=0.003, seed=0, law=LAW):
-    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
 
 
 @pytest.fixture(scope="module")

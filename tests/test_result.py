@@ -3,18 +3,12 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from planted import BUDGETS, LAW, runs
 
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.result import TABLE_COLUMNS, Result, fit
-
-LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
-BUDGETS = np.geomspace(1e12, 1e14, 5)
-
-
-def runs(noise=0.003, seed=0, law=LAW):
-    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
 
 
 @pytest.fixture(scope="module")

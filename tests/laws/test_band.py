@@ -3,20 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted import BUDGETS, runs
 
 from flops_fit.errors import FitError
 from flops_fit.laws.band import Terms, band, repetition_law, require_reach
 from flops_fit.laws.frontier import frontier
 from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.result import Result, fit
-
-LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
-BUDGETS = np.geomspace(1e12, 1e14, 5)
-
-
-def runs(noise=0.003, seed=0, law=LAW):
-    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
 
 
 @pytest.fixture(scope="module")

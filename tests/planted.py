@@ -1,0 +1,13 @@
+"""Runs of a planted law, for the tests of what is fitted to them."""
+
+import numpy as np
+
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
+
+LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
+BUDGETS = np.geomspace(1e12, 1e14, 5)
+
+
+def runs(noise=0.003, seed=0, law=LAW):
+    return simulate_isoflop(law, BUDGETS, noise=noise, seed=seed, half_width=0.75)
