@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +16,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from flops_fit import Recipe, plan_sweep
-from flops_fit.errors import ArgumentError, FlopsFitWarning, InfeasiblePlanError
+from flops_fit.errors import ArgumentError
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.records import TRIAL_COLUMNS
-from flops_fit.sweep.plan import FEW_STEPS, make_plan
+from flops_fit.sweep.plan import make_plan
+from flops_fit.sweep.rows import FEW_STEPS
 from flops_fit.sweep.task import Task
 
 BUDGETS = [1e9, 1e10]
@@ -267,38 +267,6 @@ def test_plan_is_data_and_reads_well(planned):
     assert (frame["epochs"] == frame["num_tokens"] / 1900).all()
     assert re.match(r"SweepPlan: 14 trials of \S*MLP, 7\.7e\+10 FLOPs \(measured\)\n", repr(plan))
     assert re.search(r"\n +1e\+09 +7 +\d+ \(\d+\) to \d+ \(", repr(plan))
-
-
-def test_short_budget_is_left_out_with_a_warning_naming_what_works(planned):
-    with pytest.warns(FlopsFitWarning, match="left out: budget 1e.05: fewer than 3 sizes") as seen:
-        plan = planned(compute_budgets=[1e5, *BUDGETS])
-    assert plan.compute_budgets == BUDGETS
-    assert len(seen) == 1
-    assert_works(planned, str(seen[0].message))
-
-
-def test_data_that_would_not_last(planned):
-    recipe = Recipe(max_epochs=4)
-    with pytest.raises(InfeasiblePlanError, match=r"over 4 epochs of 1.9e.03") as seen:
-        planned(compute_budgets=[1e12], sizes=[4, 5, 6], recipe=recipe)
-    assert "Recipe(max_epochs=...)" in str(seen.value)
-    assert_works(planned, str(seen.value), sizes=[4, 5, 6], recipe=recipe)
-
-
-def test_every_infeasible_budget_is_named_in_one_error(planned):
-    with pytest.raises(InfeasiblePlanError, match=r"(?s)budget 1e.03.*budget 2e.03") as seen:
-        planned(compute_budgets=[1e3, 2e3])
-    assert len(seen.value.problems) == 2
-    assert_works(planned, str(seen.value))
-
-
-def assert_works(planned, message, **changes):
-    """The budget that a message names can be planned."""
-    found = re.search(r"budgets (?:from|up to) about ([\d.e+]+)", message)
-    assert found, message
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert planned(compute_budgets=[float(found[1])], **changes).trials
 
 
 def test_rows_are_cut_where_too_few_steps_or_too_little_data_would_be_left(planned):
