@@ -118,6 +118,39 @@ def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torc
     )
 
 
+def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
+    """Faults of the recipe's own functions, tried on a model."""
+    problems = []
+    if callable(recipe.optimizer):
+        try:
+            made: Any = build_optimizer(recipe, model, 1e-3)
+        except Exception as error:
+            problems.append(f"optimizer: its function raised {type(error).__name__}: {error}")
+        else:
+            if not isinstance(made, torch.optim.Optimizer):
+                problems.append(
+                    "optimizer: expected its function (parameters, learning_rate) to return an "
+                    f"Optimizer, got {type(made).__name__}"
+                )
+    if callable(recipe.schedule):
+        problems += _schedule_faults(recipe.schedule)
+    return problems
+
+
+def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
+    for share in (0.01, 0.5, 1.0):
+        try:
+            value = schedule(share)
+        except Exception as error:
+            return [f"schedule: its function raised {type(error).__name__} at {share}: {error}"]
+        if not (_is_number(value) and 0 <= value < math.inf):
+            return [
+                "schedule: expected its function to return a number from 0 up, got "
+                f"{value!r} at {share} of the steps"
+            ]
+    return []
+
+
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:
     """Learning rate at `step` (0 to steps - 1) as a share of its peak.
 

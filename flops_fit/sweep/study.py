@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from flops_fit.records import Trial
 from flops_fit.sweep.owners import is_dead
-from flops_fit.sweep.stopping import StopRequest
 
 HEARTBEAT_S = 30
 _TRIAL, _OWNER = "trial", "owner"
@@ -81,7 +80,7 @@ def work_through(
     wanted: set[str],
     owner: str,
     run: Callable[[Trial], float],
-    stop: StopRequest,
+    go_on: Callable[[], bool],
 ) -> None:
     """Claim waiting trials one by one and run them, until none waits.
 
@@ -90,7 +89,7 @@ def work_through(
         wanted: Trial ids of the present plan; others that still wait are dropped as they come.
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
-        stop: Looked at between two trials.
+        go_on: Asked before each trial; False leaves the others waiting.
     """
 
     def objective(claimed: optuna.Trial) -> float:
@@ -105,9 +104,7 @@ def work_through(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if stop:
-                raise stop.exception()
+        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)) and go_on():
             study.optimize(objective, n_trials=1, catch=(Exception,))
 
 

@@ -118,7 +118,11 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
 
 def test_another_recipe_is_another_setting_and_is_not_mixed_in(store, planted):
     one = sweep(store, BUDGETS[:3])
-    other = sweep(store, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+    with pytest.warns(
+        FlopsFitWarning, match=r"something changed \(recipe\), so its earlier"
+    ) as seen:
+        other = sweep(store, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+    assert seen[0].filename == __file__
     assert not set(one.runs["trial_id"]) & set(other.runs["trial_id"])
     assert len(planted.trained) == len(one.runs) + len(other.runs)
 
@@ -167,15 +171,14 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     assert len(planted.trained) == len(set(planted.trained))
 
 
-def test_a_sweep_where_all_fail_says_why(store, monkeypatch):
+def test_a_sweep_whose_first_trials_all_fail_stops_and_says_why(store, monkeypatch):
     def broken(*_):
         raise RuntimeError("a broken disk")
 
     monkeypatch.setattr(runner, "train", broken)
-    with (
-        pytest.warns(FlopsFitWarning, match="have no loss"),
-        pytest.raises(NoRunsError, match="a broken disk"),
-    ):
+    with pytest.raises(SweepError, match=r"first 3 trials all failed, .* 25 .*a broken disk"):
+        sweep(store)
+    with pytest.raises(SweepError, match="first 3 trials all failed"):  # tried again
         sweep(store)
 
 
