@@ -138,7 +138,7 @@ def start_run(
         WORKER: worker,
         STATE: "running",
     }
-    title = f"C={trial.compute_budget:.3g} {params.get('size_param', 'size')}={trial.size}"
+    title = trial.label(str(params.get("size_param", "size")))
     run = client.create_run(ledger.experiment_id, run_name=title, tags=tags)
     values = {**params, **_trial_params(trial)}
     texts = [Param(key, str(value)[:500]) for key, value in values.items() if key != "size_param"]
@@ -300,7 +300,8 @@ class CurveWriter:
 
 def _trial_params(trial: Trial) -> dict[str, object]:
     names = ("compute_budget", "size", "num_params", "num_tokens", "steps", "batch_size")
-    values = {name: getattr(trial, name) for name in (*names, "learning_rate", "seed")}
+    rates = ("learning_rate", "lr_multiplier", "seed")
+    values = {name: getattr(trial, name) for name in (*names, *rates)}
     return {**values, "size": json.dumps(trial.size)}
 
 
@@ -330,6 +331,9 @@ def _to_run(run: Any) -> Run:
         seed=int(params.get("seed", 0)),
         state=state,
         excluded="" if state == "complete" else _reason(state, tags),
+        steps=float(params.get("steps", math.nan)),
+        learning_rate=float(params.get("learning_rate", math.nan)),
+        lr_multiplier=float(params.get("lr_multiplier", 1.0)),
     )
 
 

@@ -245,7 +245,7 @@ def _run_trial(
     """Train and record one trial; whatever happens, its run is closed with its reason."""
     keeper = Keeper(job.checkpoints / trial.trial_id, job.recipe.checkpoint_every)
     run_id = _open_run(job, trial, keeper, owner)
-    label = f"C={trial.compute_budget:.3g} {job.params.get('size_param', 'size')}={trial.size}"
+    label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
     try:
         with CurveWriter(job.ledger, run_id) as curve:

@@ -1,9 +1,9 @@
 """The Optuna grid study: which trial is planned, whose it is, which is next.
 
-The study's search space is the grid, compute_budget x size_index; each missing point is enqueued
-once with the planned `Trial` beside it. `study.ask` hands a waiting point to exactly one process;
-heartbeats bring back those of workers that died elsewhere. Optuna dispatches, MLflow remembers:
-what is done is asked of the ledger, never of this study.
+The study's search space is the grid, compute_budget x size_index x lr_multiplier; each missing
+point is enqueued once with the planned `Trial` beside it. `study.ask` hands a waiting point to
+exactly one process; heartbeats bring back those of workers that died elsewhere. Optuna dispatches,
+MLflow remembers: what is done is asked of the ledger, never of this study.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from flops_fit.sweep.owners import is_dead
 
 HEARTBEAT_S = 30
 _TRIAL, _OWNER = "trial", "owner"
+_RATE = "lr_multiplier"
 _WIDEST = (1e-300, 1e300)
 
 
@@ -69,7 +70,7 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
     missing = [trial for trial in trials if trial.trial_id not in taken]
     for trial in missing:
         study.enqueue_trial(
-            {"compute_budget": trial.compute_budget, "size_index": trial.size_index},
+            {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
             user_attrs={_TRIAL: json.dumps(asdict(trial))},
         )
     return len(missing)
@@ -100,6 +101,7 @@ def work_through(
         claimed.set_user_attr(_OWNER, owner)
         claimed.suggest_float("compute_budget", *_WIDEST, log=True)
         claimed.suggest_int("size_index", 0, 10_000)
+        claimed.suggest_float(_RATE, *_WIDEST, log=True)
         return run(trial)
 
     with warnings.catch_warnings():

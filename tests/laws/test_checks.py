@@ -156,7 +156,19 @@ def test_learning_rate_at_the_edge(sound):
     inside, edge = ladder(tried), ladder([(0.5, 1.02), (1.0, 1.01), (2.0, 1.0)])
     assert "lr-at-edge" not in found(inside)
     assert found(edge)["lr-at-edge"] == "warn"
-    assert (fit(edge).runs["excluded"] == "another learning rate did better").sum() == 2
+    assert "lr-at-edge" not in found(ladder([(0.5, 1.02), (1.0, 1.001), (2.0, 1.0)]))
+    assert (fit(edge).runs["excluded"] == "tried to check the learning rate").sum() == 2
+
+
+def test_the_best_learning_rate_of_each_size_counts_where_all_were_tried_everywhere(sound):
+    def lost(multiplier):
+        """Small models like a higher rate, large ones a lower."""
+        off = np.log2(multiplier) + np.sign(np.log(sound["num_params"] / 1e7))
+        return sound.assign(lr_multiplier=multiplier, loss=sound["loss"] * (1 + 0.01 * off**2))
+
+    result = fit(pd.concat([lost(m) for m in (0.5, 1.0, 2.0)], ignore_index=True))
+    assert (result.runs["excluded"] == "another learning rate did better").sum() == 2 * len(sound)
+    assert result.law.alpha == pytest.approx(fit(sound).law.alpha, abs=1e-6)
 
 
 def test_residuals_over_seed_noise(sweep):
