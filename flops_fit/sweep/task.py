@@ -21,7 +21,11 @@ from flops_fit.sweep.data import open_source
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.source import Source, targets_of
 
-_HOW_TO_COUNT = "add `def num_params(self): return sum(p.numel() for p in self.parameters())`"
+_HOW_TO_COUNT = (
+    "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
+    "class is not yours, pass a function that builds the model and returns it after "
+    "`model.num_params = lambda: sum(p.numel() for p in model.parameters())`"
+)
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,8 @@ def _check_signature(task: Task) -> list[str]:
     if task.size_param not in accepted and not catch_all:
         problems.append(
             f"model_size_param: {task.model_name} takes no {task.size_param!r}; it takes "
-            f"{', '.join(accepted) or 'nothing'}"
+            f"{', '.join(accepted) or 'nothing'}. Where the class is not yours, pass a function of "
+            f"{task.size_param!r} that builds the model"
         )
     unknown = [key for key in task.model_kwargs if key not in accepted and not catch_all]
     if unknown:
