@@ -25,7 +25,11 @@ from flops_fit.sweep.source import Source, count_examples, targets_of
 
 _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
 _TAKE_THE_MEAN = "return the mean over the batch"
-_HOW_TO_COUNT = "add `def num_params(self): return sum(p.numel() for p in self.parameters())`"
+_HOW_TO_COUNT = (
+    "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
+    "class is not yours, pass a function that builds the model and returns it after "
+    "`model.num_params = lambda: sum(p.numel() for p in model.parameters())`"
+)
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,8 @@ def _check_signature(task: Task) -> list[str]:
     if task.size_param not in accepted and not catch_all:
         problems.append(
             f"model_size_param: {task.model_name} takes no {task.size_param!r}; it takes "
-            f"{', '.join(accepted) or 'nothing'}"
+            f"{', '.join(accepted) or 'nothing'}. Where the class is not yours, pass a function of "
+            f"{task.size_param!r} that builds the model"
         )
     elif task.size_param in accepted and accepted[task.size_param].kind is _BY_PLACE:
         problems.append(
