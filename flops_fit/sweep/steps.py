@@ -23,8 +23,8 @@ Parts = Sequence[slice]
 def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Parts:
     """The parts of a step's batch that one process trains on, each at most `most` examples.
 
-    Ranks get contiguous shares, as even as can be; so do the parts of a share. Where there are fewer
-    examples than ranks some have no part, rank 0 never.
+    Ranks get contiguous shares, as even as can be; so do the parts of a share. Where there are
+    fewer examples than ranks some have no part, rank 0 never.
     """
     first, last = (-(-batch_size * k // ranks) for k in (rank, rank + 1))
     count = -(-(last - first) // (most or batch_size))
