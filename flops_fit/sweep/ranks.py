@@ -91,21 +91,11 @@ def _timeout() -> datetime.timedelta:
     return datetime.timedelta(seconds=seconds)
 
 
-@contextmanager
-def quiet_but_main() -> Iterator[None]:
-    """Within, the other ranks keep to themselves what rank 0 says too."""
-    if rank() == 0:
-        yield
-        return
-    log = logging.getLogger("flops_fit")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FlopsFitWarning)
-            yield
-    finally:
-        log.setLevel(level)
+def let_main_speak() -> None:
+    """On other ranks than 0: say no more what rank 0 says too."""
+    if rank():
+        logging.getLogger("flops_fit").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore", FlopsFitWarning)
 
 
 def broadcast(value: _T) -> _T:

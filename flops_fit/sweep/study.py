@@ -109,6 +109,8 @@ def work_through(
             if stop:
                 raise stop.exception()
             study.optimize(objective, n_trials=1, catch=(Exception,))
+            if stop.error:
+                raise stop.exception()
 
 
 def release_dead(study: optuna.Study) -> None:
