@@ -9,6 +9,7 @@ function here is a plain call.
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import logging
 import math
@@ -75,8 +76,17 @@ def join() -> None:
     with _reaching():
         if not dist.is_initialized():
             dist.init_process_group(timeout=_timeout())
+            atexit.register(_part)
         words = dist.new_group(backend="gloo", timeout=_timeout())
     _meeting = dist.group.WORLD, words
+
+
+def _part() -> None:
+    """End the threads of gloo, which abort an interpreter that ends before them."""
+    global _meeting
+    _meeting = None, None
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _timeout() -> datetime.timedelta:
