@@ -2,7 +2,8 @@
 
 Workers are all alike. `work` is the whole of one; `run_sweep` starts as many as were asked for, in
 this process, in processes of its own, or through anything with `submit()`, and sees to it that what
-a dead one left behind is run again.
+a dead one left behind is run again. Under a data-parallel launch rank 0 is the worker, and the
+other ranks train with it what it announces.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import Any
 import cloudpickle
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
+from flops_fit.errors import DivergedError, FlopsFitWarning, LostRankError, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
+from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.owners import at_work, is_dead
@@ -110,13 +112,38 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
             raise stop.exception()
         return not _hopeless(ends)
 
-    with at_work() as owner, stop_at_boundary() as stop:
+    with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
         dispatch.work_through(study, wanted, owner, run, go_on)
 
 
 def _hopeless(ends: Sequence[str]) -> bool:
     """Whether the first trials all failed alike, so that the others would too."""
     return len(ends) >= _ALIKE and len(set(ends)) == 1 and ends[0] != ""
+
+
+def follow(job: Job, source: Source | None = None) -> None:
+    """Be another rank than 0: train what rank 0 announces, until it has no more.
+
+    Raises:
+        BaseException: What rank 0 ends with.
+        LostRankError: A rank is gone, or silent beyond the timeout.
+    """
+    source = source or job.task.open()
+    with stop_at_boundary(patient=True) as stop:
+        while (told := ranks.broadcast(None)) is not None:
+            if isinstance(told, BaseException):
+                raise told
+            if isinstance(told, Trial):
+                _train_along(job, source, told, stop)
+
+
+def _train_along(job: Job, source: Source, trial: Trial, stop: StopRequest) -> None:
+    try:
+        train(job.task, source, trial, job.recipe, lambda point: None, None, stop)
+    except LostRankError:
+        raise
+    except BaseException:  # raised by all alike: rank 0 knows, and says what comes next
+        _LOG.debug("trial %s ended early on rank %d", trial.trial_id, ranks.rank(), exc_info=True)
 
 
 def run_sweep(
@@ -140,7 +167,24 @@ def run_sweep(
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
             on.
         SweepError: If workers die again and again.
+        LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
+    if ranks.rank():
+        follow(job, source)
+        return
+    try:
+        _lead(job, workers, executor, source, said_first)
+    except LostRankError:
+        raise
+    except BaseException as error:
+        ranks.broadcast(ranks.portable(error))
+        raise
+    ranks.broadcast(None)
+
+
+def _lead(
+    job: Job, workers: int | str, executor: Any, source: Source | None, said_first: str
+) -> None:
     failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
     missing = _missing(job, failed_before)
     if not missing:
@@ -197,7 +241,7 @@ def _warn_of_failures(job: Job) -> None:
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
             "the next call tries failed ones again, diverged ones not:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
-            stacklevel=4,  # the call of find_optimal
+            stacklevel=5,  # the call of find_optimal
         )
 
 
@@ -250,6 +294,7 @@ def _run_trial(
     try:
         with CurveWriter(job.ledger, run_id) as curve:
             report = _reporter(job, event, curve, listener)
+            ranks.broadcast(trial)
             outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)
         _record(job.ledger, run_id, trial, outcome)
         keeper.clear()
@@ -262,6 +307,8 @@ def _run_trial(
         tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
+        if isinstance(error, LostRankError):
+            stop.error = error
         raise
     except BaseException:
         tracking.close_run(job.ledger, run_id, "planned", "interrupted")
@@ -349,6 +396,7 @@ def _wait_for_others(job: Job, study: Any) -> None:
     ours = {trial.trial_id for trial in job.trials}
     while ours & dispatch.trials_running(study):
         _release_dead(job, study)
+        ranks.broadcast("wait")
         time.sleep(_POLL_S)
 
 

@@ -74,7 +74,7 @@ class Source:
             start: Steps that were done before.
             parts: The parts of a step's examples that are wanted; by default all in one.
         """
-        parts = parts or [slice(None)]
+        parts = [slice(None)] if parts is None else parts
         own_seed = seed if self.draws else None
         if is_iterable(self.train):
             # Several workers each see another part of a stream, so "every 20th" would mean another
@@ -87,8 +87,8 @@ class Source:
             )
             loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
             return islice(loader, over, over + steps - start)
-        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed, parts)
-        data = DrawnSteps(self.train, self.collate, own_seed)
+        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
+        data = DrawnSteps(self.train, self.collate, parts, own_seed)
         options = {"batch_size": None, "sampler": order}
         return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
 

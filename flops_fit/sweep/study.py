@@ -106,7 +106,7 @@ def work_through(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)) and go_on():
+        while go_on() and study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.optimize(objective, n_trials=1, catch=(Exception,))
 
 
