@@ -159,7 +159,7 @@ def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
     finished = runs[np.isfinite(runs["loss"])]
     edges = []
     for (budget, size), own in finished.groupby(
-        [finished["compute_budget"], finished["size"].astype(str)]
+        [finished["compute_budget"], finished["size"].map(str)]
     ):
         losses = own.groupby("lr_multiplier")["loss"].mean()
         best = float(losses.idxmin())

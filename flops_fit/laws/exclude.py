@@ -68,17 +68,21 @@ def _tried_everywhere(runs: pd.DataFrame) -> list[float]:
 
     Where none is, all stand.
     """
-    place = [runs["compute_budget"], runs["size"].astype(str), runs["num_params"]]
+    place = _place(runs)
     places = runs.groupby(place).ngroups
     tried = runs.groupby([runs["lr_multiplier"], *place]).size().groupby(level=0).size()
     common = tried[tried > places / 2].index.tolist()
     return common or tried.index.tolist()
 
 
+def _place(runs: pd.DataFrame) -> list[pd.Series]:
+    return [runs["compute_budget"], runs["size"].map(str), runs["num_params"]]
+
+
 def _beaten(runs: pd.DataFrame) -> np.ndarray:
     """Runs of a budget and size for which another multiplier gave a lower loss."""
     standing = runs["excluded"] == ""
-    place = [runs["compute_budget"], runs["size"].astype(str), runs["num_params"]]
+    place = _place(runs)
     lowest = runs["loss"].where(standing).groupby(place).transform("min")
     several = runs["lr_multiplier"].groupby(place).transform("nunique") > 1
     return (several & (runs["loss"] > lowest)).to_numpy(bool)
