@@ -42,6 +42,7 @@ ABSENT: dict[str, Any] = {
     "steps": np.nan,
     "learning_rate": np.nan,
     "lr_multiplier": 1.0,
+    "code": "",
 }
 
 
