@@ -28,6 +28,7 @@ from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work, is_dead
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.recipe import Recipe
@@ -92,7 +93,7 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
     wanted = {trial.trial_id for trial in job.trials}
-    with at_work() as owner, stop_at_boundary() as stop:
+    with at_work() as owner, stop_at_boundary() as stop, old_objects_set_aside():
         dispatch.work_through(
             study,
             wanted,
