@@ -127,7 +127,12 @@ def trial_seed(trial: Trial) -> int:
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     AcceleratorState._reset_state()  # another sweep in this process may have had another precision
-    return Accelerator(mixed_precision=recipe.precision)
+    accelerator = Accelerator(mixed_precision=recipe.precision)
+    if recipe.precision == "fp16" and not accelerator.native_amp:
+        # On the CPU, Accelerate leaves fp16 off without a word; torch has it.
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
+    return accelerator
 
 
 @contextmanager
@@ -145,6 +150,7 @@ class _Training:
         step: Steps done.
         seconds: Time spent on them, over all attempts; the held-out loss takes none of it.
         most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
+        updating: Whether the parameters are changing: a fault then leaves no step to try again.
     """
 
     def __init__(
@@ -178,6 +184,7 @@ class _Training:
         self.every = max(1, trial.steps // recipe.log_points)
         self.most = -(-trial.batch_size // recipe.accumulate)
         self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
+        self.updating = False
         self.total = torch.zeros((), device=accelerator.device)
         self.first_bad = torch.zeros((), device=accelerator.device)
         kept = keeper.load() if keeper else None
@@ -199,7 +206,7 @@ class _Training:
                         report(point := self._point())
                     self.between_steps()
             except Exception as error:
-                if not _out_of_memory(error) or self.most == 1:
+                if self.updating or self.most == 1 or not _out_of_memory(error):
                     raise
                 self._halve()
         return point or self._point()
@@ -224,7 +231,9 @@ class _Training:
         self._require_finite(loss)
         if self.recipe.clip is not None:
             self.clip(self.parameters, self.recipe.clip)
+        self.updating = True
         self.optimizer.step()
+        self.updating = False
         self.optimizer.zero_grad()
         self.total += loss
         self.step += 1
