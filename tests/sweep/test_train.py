@@ -331,6 +331,21 @@ def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_pat
     assert outcome.wall_time_s * outcome.tokens_per_second == pytest.approx(20 * 8)
 
 
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_trial_whose_state_was_damaged_ends_with_the_same_bits(task, tmp_path, caplog, name):
+    whole, _ = run(task)
+    keeper, source = Keeper(tmp_path / "kept", every_s=0.0), task.open()
+    with pytest.raises(Stopped):
+        train(task, source, a_trial(), replace(RECIPE, log_points=20), stop_at(7), keeper)
+    file = keeper.folder / "000000000006" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 16
+    file.write_bytes(data)
+    again = train(task, source, a_trial(), RECIPE, lambda point: None, keeper)
+    assert again.loss == whole.loss
+    assert "is damaged" in caplog.text
+
+
 def test_a_trial_killed_after_its_last_step_only_evaluates(task, tmp_path):
     keeper = Keeper(tmp_path / "kept", every_s=0.0)
     whole, _ = run(task)
