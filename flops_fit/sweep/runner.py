@@ -33,6 +33,7 @@ from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.code import parts_changed
+from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work, is_dead
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.recipe import Recipe
@@ -117,7 +118,8 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         return not _hopeless(ends)
 
     with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
-        dispatch.work_through(study, wanted, owner, run, go_on)
+        with old_objects_set_aside():
+            dispatch.work_through(study, wanted, owner, run, go_on)
 
 
 def _hopeless(ends: Sequence[str]) -> bool:

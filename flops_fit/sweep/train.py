@@ -138,7 +138,12 @@ def trial_seed(trial: Trial) -> int:
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     AcceleratorState._reset_state()  # another sweep in this process may have had another precision
-    return Accelerator(mixed_precision=recipe.precision)
+    accelerator = Accelerator(mixed_precision=recipe.precision)
+    if recipe.precision == "fp16" and not accelerator.native_amp:
+        # On the CPU, Accelerate leaves fp16 off without a word; torch has it.
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
+    return accelerator
 
 
 @contextmanager
@@ -159,6 +164,7 @@ class _Training:
         alone: Whether this process trains it by itself.
         asked: The signal that asked any rank to stop; 0 for none.
         due: Whether its state is to be kept.
+        updating: Whether the parameters are changing: a fault then leaves no step to try again.
     """
 
     def __init__(
@@ -198,6 +204,7 @@ class _Training:
         self.last: Point | None = None
         self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
         self._kept = time.monotonic()
+        self.updating = False
         self.total = torch.zeros((), device=accelerator.device)
         self.first_bad = torch.zeros((), device=accelerator.device)
 
@@ -216,7 +223,7 @@ class _Training:
         self.model.train()
         self._kept = time.monotonic()
         while (error := self._attempt(report)) is not None:
-            if not _out_of_memory(error) or self.most == 1:
+            if self.updating or self.most == 1 or not _out_of_memory(error):
                 raise error
             self.joint = None
             del error  # its frames hold what the step had allocated
@@ -246,7 +253,8 @@ class _Training:
         self.due = bool(due)
         if not failed:
             return None
-        joint = ranks.joint_error(error, error is not None and _out_of_memory(error))
+        short = error is not None and not self.updating and _out_of_memory(error)
+        joint = ranks.joint_error(error, short)
         if last != -first and _out_of_memory(joint):
             joint = RankError(f"memory ran out in an update that others have done ({joint})")
         self.joint = joint
@@ -276,7 +284,9 @@ class _Training:
         self._require_finite(loss)
         if self.recipe.clip is not None:
             self.clip(self.parameters, self.recipe.clip)
+        self.updating = True
         self.optimizer.step()
+        self.updating = False
         self.optimizer.zero_grad()
         self.total += loss
         self.step += 1

@@ -99,6 +99,20 @@ def test_damage_is_said_and_the_one_before_is_used(keeper, caplog, name, damage)
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_no_flipped_bit_goes_unseen(keeper, name):
+    keeper.save(5, {"x": torch.arange(3), "y": 0.5})
+    file = keeper.folder / "000000000005" / name
+    whole = file.read_bytes()
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        assert keeper.load() is None
+    file.write_bytes(whole)
+    assert keeper.load()[0] == 5
+
+
 def test_with_every_one_damaged_the_trial_starts_over(keeper):
     keeper.save(5, STATE)
     (keeper.folder / "000000000005" / "state.json").write_text("{}")

@@ -227,11 +227,39 @@ def test_mapping_batches(mlp, classes):
     assert run(task)[0].loss > 0
 
 
-def test_half_precision(task):
-    outcome, _ = run(task, recipe=replace(RECIPE, precision="bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(task, precision):
+    outcome, _ = run(task, recipe=replace(RECIPE, precision=precision))
     full, _ = run(task)  # a precision of one sweep does not reach into the next
     assert outcome.loss != full.loss
     assert outcome.loss == pytest.approx(full.loss, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_taken_up_again_ends_with_the_same_bits(task, tmp_path, precision):
+    recipe = replace(RECIPE, log_points=20, precision=precision)
+    whole, _ = run(task, recipe=recipe)
+    keeper, source = Keeper(tmp_path / "kept", every_s=0.0), task.open()
+    with pytest.raises(Stopped):
+        train(task, source, a_trial(), recipe, stop_at(7), keeper)
+    _, state = keeper.load()
+    assert (state["scaler"] is not None) == (precision == "fp16")
+    again = train(task, source, a_trial(), recipe, lambda point: None, keeper)
+    assert (again.loss, again.train_loss) == (whole.loss, whole.train_loss)
+
+
+def test_fp16_skips_updates_that_overflow_and_lowers_its_scale(task, tmp_path):
+    """The first gradients, scaled by 65,536, do not fit into 16 bits; the loss itself is finite."""
+    keeper = Keeper(tmp_path / "kept", every_s=0.0)
+
+    def steep(outputs, targets):
+        return 100 * F.cross_entropy(outputs, targets)
+
+    task, recipe = replace(task, loss_fn=steep), replace(RECIPE, precision="fp16")
+    outcome = train(task, task.open(), a_trial(), recipe, lambda point: None, keeper)
+    _, state = keeper.load()
+    assert 1 < state["scaler"]["scale"] < 65536
+    assert np.isfinite(outcome.loss)
 
 
 def test_source_can_be_shared_by_trials(task):
@@ -301,6 +329,21 @@ def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_pat
     outcome = train(task, task.open(), a_trial(), recipe, points.append, keeper)
     assert outcome.tokens_per_second == points[-1].tokens_per_second
     assert outcome.wall_time_s * outcome.tokens_per_second == pytest.approx(20 * 8)
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_trial_whose_state_was_damaged_ends_with_the_same_bits(task, tmp_path, caplog, name):
+    whole, _ = run(task)
+    keeper, source = Keeper(tmp_path / "kept", every_s=0.0), task.open()
+    with pytest.raises(Stopped):
+        train(task, source, a_trial(), replace(RECIPE, log_points=20), stop_at(7), keeper)
+    file = keeper.folder / "000000000006" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 16
+    file.write_bytes(data)
+    again = train(task, source, a_trial(), RECIPE, lambda point: None, keeper)
+    assert again.loss == whole.loss
+    assert "is damaged" in caplog.text
 
 
 def test_a_trial_killed_after_its_last_step_only_evaluates(task, tmp_path):
@@ -379,6 +422,19 @@ def test_memory_that_never_suffices_fails_the_trial(mlp, classes):
     task = Task(Greedy, "width", {}, classes, F.cross_entropy)
     with pytest.raises(MemoryError):
         train(task, open_source(classes), a_trial(), RECIPE, lambda point: None)
+
+
+def test_memory_that_runs_out_while_parameters_change_fails_the_trial(mlp, classes):
+    """The same step once more would change some of them twice."""
+
+    class Tight(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            raise MemoryError
+
+    task = Task(mlp, "width", {}, classes, F.cross_entropy)
+    with pytest.raises(MemoryError):
+        run(task, recipe=replace(RECIPE, optimizer=Tight))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
