@@ -32,7 +32,11 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
-bench: .installed-test
+.installed-bench: .installed-test
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: .installed-bench
 	$(BIN)/python benchmarks/train_loop.py
 	$(BIN)/python benchmarks/fit.py
 

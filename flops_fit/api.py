@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -13,7 +14,7 @@ import torch
 
 from flops_fit import __version__, store, tracking
 from flops_fit.analysis import analyze_ledger
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
@@ -204,6 +205,7 @@ def _open_ledger(
     planned: Planned, name: str | None, tracking_uri: str | PathLike[str] | None
 ) -> Ledger:
     ledger = tracking.open_ledger(name or planned.plan.model_name.rpartition(".")[2], tracking_uri)
+    _say_what_changed(ledger, _meta(planned))
     tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
     return ledger
 
@@ -252,13 +254,28 @@ def _meta(planned: Planned) -> dict[str, str]:
         "data_unit": plan.data_unit,
         "flops_convention": plan.flops_convention,
         "recipe": repr(plan.recipe),
+        "data_fingerprint": planned.source.fingerprint,
     }
+
+
+def _say_what_changed(ledger: tracking.Ledger, meta: Mapping[str, str]) -> None:
+    """Runs of another setting are not fitted together with new ones: nobody should wonder."""
+    before = tracking.read_meta(ledger)
+    if before.get("setting", meta["setting"]) == meta["setting"]:
+        return
+    changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
+    warnings.warn(
+        f"sweep {ledger.name!r}: since its last call something changed "
+        f"({', '.join(changed) or 'what the model, data or loss were given'}), so its earlier runs "
+        "stay in the store but take no part; pass another name= to keep the two apart",
+        FlopsFitWarning,
+        stacklevel=6,  # the call of find_optimal
+    )
 
 
 def _run_params(planned: Planned) -> dict[str, str]:
     return {
         **_meta(planned),
-        "data_fingerprint": planned.source.fingerprint,
         "tokens_per_example": str(planned.plan.tokens_per_example),
         "flops_fit_version": __version__,
         "torch_version": torch.__version__,

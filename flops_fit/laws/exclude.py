@@ -17,6 +17,7 @@ DIVERGED = "diverged: the loss rose over 1.2 times its best"
 WARMED = "over a quarter of the run was warm-up"
 REPEATED = "saw its data over 16 times"
 TUNED = "another learning rate did better"
+CHECKING = "tried to check the learning rate"
 
 
 def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -32,6 +33,8 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
     if "warmup_fraction" in runs:
         _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
     if "lr_multiplier" in runs:
+        everywhere = _tried_everywhere(runs)
+        _mark(runs, ~runs["lr_multiplier"].isin(everywhere).to_numpy(), CHECKING)
         _mark(runs, _beaten(runs), TUNED)
     return runs
 
@@ -58,6 +61,18 @@ def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndar
         return best
     lowest = curves.groupby(curves["trial_id"].astype(str))["loss"].min()
     return np.fmin(best, runs["trial_id"].map(lowest).to_numpy(float))
+
+
+def _tried_everywhere(runs: pd.DataFrame) -> list[float]:
+    """Multipliers tried at more than half the places: best-of-three here and not there would bend.
+
+    Where none is, all stand.
+    """
+    place = [runs["compute_budget"], runs["size"].astype(str), runs["num_params"]]
+    places = runs.groupby(place).ngroups
+    tried = runs.groupby([runs["lr_multiplier"], *place]).size().groupby(level=0).size()
+    common = tried[tried > places / 2].index.tolist()
+    return common or tried.index.tolist()
 
 
 def _beaten(runs: pd.DataFrame) -> np.ndarray:

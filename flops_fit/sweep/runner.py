@@ -13,10 +13,11 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from flops_fit.tracking import CurveWriter, Ledger
 
 _LOG = logging.getLogger("flops_fit")
 _POLL_S = 2.0
+_ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
 _ATTEMPTS = 2  # times that one call starts a trial whose worker dies under it
 _ENDED = ("complete", "diverged")
 
@@ -94,14 +96,29 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
     wanted = {trial.trial_id for trial in job.trials}
+    ends: list[str] = []  # of the trials so far: the kind of error, or empty
+
+    def run(trial: Trial) -> float:
+        try:
+            loss = _run_trial(job, source, trial, owner, listener, stop)
+        except Exception as error:
+            ends.append("" if isinstance(error, DivergedError) else type(error).__name__)
+            raise
+        ends.append("")
+        return loss
+
+    def go_on() -> bool:
+        if stop:
+            raise stop.exception()
+        return not _hopeless(ends)
+
     with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
-        dispatch.work_through(
-            study,
-            wanted,
-            owner,
-            lambda trial: _run_trial(job, source, trial, owner, listener, stop),
-            stop,
-        )
+        dispatch.work_through(study, wanted, owner, run, go_on)
+
+
+def _hopeless(ends: Sequence[str]) -> bool:
+    """Whether the first trials all failed alike, so that the others would too."""
+    return len(ends) >= _ALIKE and len(set(ends)) == 1 and ends[0] != ""
 
 
 def follow(job: Job, source: Source | None = None) -> None:
@@ -171,6 +188,7 @@ def _lead(
     failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
     missing = _missing(job, failed_before)
     if not missing:
+        print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
@@ -188,10 +206,22 @@ def _lead(
             if not missing:
                 _warn_of_failures(job)
                 return
+            _stop_if_all_fail(job, failed_before, len(missing))
         raise SweepError(
             f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
+
+
+def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
+    runs = [run for run in _fetch(job) if run.run_id not in failed_before]
+    failed = [run for run in runs if run.state == "failed"]
+    if len(failed) < _ALIKE or any(run.state in _ENDED for run in runs):
+        return
+    raise SweepError(
+        f"the first {len(failed)} trials all failed, so the other {num_missing} were not started: "
+        f"{failed[0].excluded}. Each run keeps its traceback; mend the fault and call again"
+    )
 
 
 def _how_to_go_on(job: Job) -> str:
@@ -259,7 +289,7 @@ def _run_trial(
     """Train and record one trial; whatever happens, its run is closed with its reason."""
     keeper = Keeper(job.checkpoints / trial.trial_id, job.recipe.checkpoint_every)
     run_id = _open_run(job, trial, keeper, owner)
-    label = f"C={trial.compute_budget:.3g} {job.params.get('size_param', 'size')}={trial.size}"
+    label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
     try:
         with CurveWriter(job.ledger, run_id) as curve:

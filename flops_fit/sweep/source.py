@@ -102,6 +102,10 @@ class Source:
             data, workers = Subset(self.held_out, chosen), self.num_workers
         return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size}, 0)
 
+    def held_out_sample(self) -> Any:
+        """One collated batch of (up to) two held-out examples."""
+        return self.held_out_collate(first_examples(self.held_out, 2))
+
     def _loader(
         self,
         dataset: Any,
@@ -176,6 +180,13 @@ def length_of(dataset: Any) -> int | None:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
+
+
+def first_examples(dataset: Any, count: int) -> list[Any]:
+    """Up to `count` examples from the start of a dataset."""
+    if is_iterable(dataset):
+        return list(islice(dataset, count))
+    return [dataset[i] for i in range(min(count, len(dataset)))]
 
 
 def held_out_share(count: int) -> int:

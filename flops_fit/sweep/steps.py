@@ -47,15 +47,16 @@ class ShuffledSteps(Sampler[tuple[int, list[int]]]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        waiting: list[int] = []
+        order = self._endless()
         for step in range(self.steps.stop):
-            while len(waiting) < self.batch_size:
-                waiting += torch.randperm(self.num_examples, generator=generator).tolist()
-            batch = waiting[: self.batch_size]
-            del waiting[: self.batch_size]
+            batch = list(islice(order, self.batch_size))
             if step >= self.steps.start:
                 yield step, batch
+
+    def _endless(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            yield from torch.randperm(self.num_examples, generator=generator).tolist()
 
 
 class DrawnSteps(Dataset[list[Any]]):

@@ -183,8 +183,13 @@ class _Training:
         # As for evaluation: DistributedDataParallel would hang where one rank runs out of memory.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         prepared = accelerator.prepare_optimizer(optimizer)
-        # Accelerate's wrapper looks for an optional package at every step; only a scaler needs it.
-        self.optimizer = prepared if accelerator.scaler is not None else prepared.optimizer
+        # Accelerate's wrappers cost tiny models a few per cent; only a gradient scaler needs them.
+        if accelerator.scaler is None:
+            self.optimizer, self.backward = prepared.optimizer, torch.Tensor.backward
+            self.clip = torch.nn.utils.clip_grad_norm_
+        else:
+            self.optimizer, self.backward = prepared, accelerator.backward
+            self.clip = accelerator.clip_grad_norm_
         self.parameters = list(self.model.parameters())
         self.every = max(1, trial.steps // recipe.log_points)
         self.most = -(-trial.batch_size // (ranks.count() * recipe.accumulate))
@@ -272,7 +277,7 @@ class _Training:
             loss = self._over_ranks(loss)
         self._require_finite(loss)
         if self.recipe.clip is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.recipe.clip)
+            self.clip(self.parameters, self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.total += loss
@@ -285,7 +290,7 @@ class _Training:
         for batch, weight in zip(batches, self.weights, strict=True):
             loss = self.task.loss(self.model, send_to_device(batch, device, non_blocking=True))
             loss = loss if whole else loss * weight
-            self.accelerator.backward(loss)
+            self.backward(loss)
             losses.append(loss.detach())
         return losses[0] if whole else sum(losses, torch.zeros((), device=device))
 

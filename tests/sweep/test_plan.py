@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +16,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from flops_fit import Recipe, plan_sweep
-from flops_fit.errors import ArgumentError, FlopsFitWarning, InfeasiblePlanError
+from flops_fit.errors import ArgumentError
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.records import TRIAL_COLUMNS
-from flops_fit.sweep.plan import FEW_STEPS, make_plan
+from flops_fit.sweep.plan import make_plan
+from flops_fit.sweep.rows import FEW_STEPS
 from flops_fit.sweep.task import Task
 
 BUDGETS = [1e9, 1e10]
@@ -269,38 +269,6 @@ def test_plan_is_data_and_reads_well(planned):
     assert re.search(r"\n +1e\+09 +7 +\d+ \(\d+\) to \d+ \(", repr(plan))
 
 
-def test_short_budget_is_left_out_with_a_warning_naming_what_works(planned):
-    with pytest.warns(FlopsFitWarning, match="left out: budget 1e.05: fewer than 3 sizes") as seen:
-        plan = planned(compute_budgets=[1e5, *BUDGETS])
-    assert plan.compute_budgets == BUDGETS
-    assert len(seen) == 1
-    assert_works(planned, str(seen[0].message))
-
-
-def test_data_that_would_not_last(planned):
-    recipe = Recipe(max_epochs=4)
-    with pytest.raises(InfeasiblePlanError, match=r"over 4 epochs of 1.9e.03") as seen:
-        planned(compute_budgets=[1e12], sizes=[4, 5, 6], recipe=recipe)
-    assert "Recipe(max_epochs=...)" in str(seen.value)
-    assert_works(planned, str(seen.value), sizes=[4, 5, 6], recipe=recipe)
-
-
-def test_every_infeasible_budget_is_named_in_one_error(planned):
-    with pytest.raises(InfeasiblePlanError, match=r"(?s)budget 1e.03.*budget 2e.03") as seen:
-        planned(compute_budgets=[1e3, 2e3])
-    assert len(seen.value.problems) == 2
-    assert_works(planned, str(seen.value))
-
-
-def assert_works(planned, message, **changes):
-    """The budget that a message names can be planned."""
-    found = re.search(r"budgets (?:from|up to) about ([\d.e+]+)", message)
-    assert found, message
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert planned(compute_budgets=[float(found[1])], **changes).trials
-
-
 def test_rows_are_cut_where_too_few_steps_or_too_little_data_would_be_left(planned):
     short = planned(compute_budgets=[3e7])
     assert min(t.steps for t in short.trials) >= 0.9 * FEW_STEPS
@@ -349,8 +317,18 @@ def test_nothing_passed_at_all(mlp):
         ({"seed": 0.5}, "seed: expected a whole number from 0 up, got 0.5"),
         ({"loss_fn": lambda out, y: out.sum(1)}, r"loss_fn: expected a scalar, got shape \(2,\)"),
         ({"loss_fn": lambda out, y: out.sum().detach()}, "loss_fn: its result carries no gradient"),
-        ({"loss_fn": lambda out: out.sum()}, "model or loss_fn: one batch at size .* TypeError"),
+        ({"loss_fn": lambda out: out.sum()}, r"loss_fn: it is called as .* takes \(out\)"),
         ({"loss_fn": nn.MSELoss}, r"loss_fn: got the class MSELoss; pass .* MSELoss\(\)"),
+        (
+            {"compute_budgets": [True]},
+            r"compute_budgets: expected a list of FLOPs, .* got \[True\]",
+        ),
+        ({"flops": lambda m: 1 / 0}, "flops: it raised ZeroDivisionError: division by zero"),
+        ({"model_cls": lambda width, /: None}, "takes 'width' by place only; .* drop the '/'"),
+        ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
+        ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
+        ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
+        ({"recipe": Recipe(schedule=lambda s: 1 / (1 - s))}, "schedule: .* ZeroDivisionError at 1"),
         ({"model_kwargs": []}, "model_kwargs: expected a dict, got list"),
         ({"sizes": [4, 8, "a"]}, r"works at 2 of the 3 given, 3 are needed \('a': TypeError"),
         ({"model_cls": HeadsDoNotSay, "sizes": [4, 8, 6]}, r"works at 2 of the 3 given.*\(6: Runt"),
@@ -374,6 +352,46 @@ def test_size_that_does_not_size_the_model(mlp, classes, cross_entropy):
 
     with pytest.raises(ArgumentError, match="does not grow with the size parameter: 67 at 1"):
         plan_sweep(fixed, "depth", None, classes, cross_entropy, BUDGETS)
+
+
+def rates(plan):
+    return [(t.compute_budget, t.size, t.lr_multiplier) for t in plan.trials]
+
+
+def test_learning_rates_are_a_third_axis_that_keeps_what_was_trained(planned):
+    before = planned()
+    after = planned(recipe=replace(UNLIMITED, lr_multipliers=(2, 0.5, 1)))
+    assert rates(after) == [
+        (t.compute_budget, t.size, m) for t in before.trials for m in (0.5, 1, 2)
+    ]
+    assert {t for t in after.trials if t.lr_multiplier == 1} == set(before.trials)
+    assert len(ids(after)) == 3 * len(ids(before))
+    assert after.setting == before.setting
+    for trial in after.trials:
+        assert trial.learning_rate == pytest.approx(
+            0.3118 * trial.compute_budget**-0.125 * trial.lr_multiplier
+        )
+
+
+def test_checking_the_learning_rate_adds_two_trials_at_either_end(planned):
+    before = planned()
+    after = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
+    added = [t for t in after.trials if t not in set(before.trials)]
+    ends = before.trials[0], before.trials[-1]
+    assert [(t.compute_budget, t.size, t.lr_multiplier) for t in added] == [
+        (end.compute_budget, end.size, m) for end in ends for m in (0.5, 2)
+    ]
+    assert before.total_flops < after.total_flops
+
+
+def test_a_batch_in_tokens_is_rounded_to_examples(planned):
+    text = torch.zeros(4000, 16).long()
+    plan = planned(
+        model_cls=GPT, model_size_param="d_model", model_kwargs={"context": 16},
+        loss_fn=next_token_loss, dataset=DataLoader(TensorDataset(text, text), batch_size=3),
+        recipe=replace(UNLIMITED, batch_tokens=1000), compute_budgets=[1e10],
+    )  # fmt: skip
+    assert {t.batch_size for t in plan.trials} == {62}
 
 
 def test_finder_builds_sizes_beyond_the_plan(mlp, classes, cross_entropy):
