@@ -26,7 +26,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from flops_fit.errors import DivergedError, RankError
+from flops_fit.errors import DivergedError, LostRankError, RankError
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
 from flops_fit.sweep.checkpoint import Keeper
@@ -241,6 +241,8 @@ class _Training:
                     self.last = self._point()
                     report(self.last)
                 self.between_steps()
+        except LostRankError:
+            raise
         except Exception as error:
             return error if error is self.joint else self._verdict(error)
         return self._verdict()  # another rank's last update may have failed
