@@ -12,7 +12,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws import predict
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.pipeline import Findings
-from flops_fit.laws.repetition import R_PARAMS, RepetitionLaw
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
 
 
@@ -85,12 +85,12 @@ def require_reach(findings: Findings, C: Array) -> None:
 
 
 def repetition_law(findings: Findings) -> RepetitionLaw:
-    """The headline under repetition: R_D* as fitted, else as published; R_N* as published."""
+    """The headline under repetition: constants as fitted, else as published."""
     law, own = findings.law, findings.repetition
     assert law is not None
     if own is None or own.fading_error is None:
         return RepetitionLaw(law)
-    return replace(own, law=law, r_params=R_PARAMS)
+    return replace(own, law=law)
 
 
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:

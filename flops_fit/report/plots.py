@@ -67,7 +67,7 @@ def _colours(ax: Axes, budgets: list[float]) -> list[Any]:
     scale = ScalarMappable(LogNorm(min(budgets), max(budgets)), "viridis")
     assert ax.figure is not None
     ax.figure.colorbar(scale, ax=ax, label="budget C, FLOPs")
-    return [scale.to_rgba(budget) for budget in budgets]
+    return list(scale.to_rgba(np.array(budgets)))
 
 
 def _handle(label: str, *, color: Any, marker: str, **style: Any) -> Any:

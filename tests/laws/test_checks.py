@@ -382,7 +382,9 @@ def test_training_curves(sound, small):
     result = fit(runs, curves=curves, unfinished_curves=True)
     assert len(result.findings.envelope) > 4
     assert "unfinished-curves" not in found(runs, curves=curves)
-    assert found(runs, curves=curves.assign(ended=False))["no-envelope"] == "note"
+    assert found(runs, curves=curves.assign(ended=False))["no-envelope"] == "warn"
+    assert found(sound, curves=curves)["no-envelope"] == "warn"
+    assert "no-envelope" not in found(runs, curves=curves)
     assert "no-envelope" not in found(runs)
 
 
