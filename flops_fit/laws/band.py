@@ -97,7 +97,11 @@ def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Pa
     """Ln N, ln D and loss of every law at every budget, shape (S, k) each."""
     cost = findings.cost
     if terms.tokens_per_param is not None:
-        return predict.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
+        x, y, loss = predict.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
+        own = findings.repetition
+        if own is not None and own.params_error is not None:
+            loss = own.losses(laws, x, y, y)
+        return x, y, loss
     if terms.inference_tokens is not None:
         return predict.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
     if terms.unique_tokens is not None:

@@ -58,7 +58,7 @@ class RepetitionLaw:
         """Loss of N parameters on D tokens, of which so many are unique."""
         N, D, U = np.broadcast_arrays(*(np.asarray(v, float) for v in (N, D, unique_tokens)))
         x, y = (np.log(part).ravel() for part in (N, D))
-        out = self._loss(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
+        out = self.losses(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
         return float(out) if out.ndim == 0 else out
 
     def optimum(self, C: float, unique_tokens: float) -> tuple[float, float, float]:
@@ -84,7 +84,7 @@ class RepetitionLaw:
         for _ in range(3):
             x = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID)
             y = np.log(C) - log_flops_per_token(x, cost)
-            loss = self._loss(laws, x, y, log_U)
+            loss = self.losses(laws, x, y, log_U)
             best = np.argmin(loss, axis=1)
             step = (high - low) / (GRID - 1)
             middle = x[np.arange(len(laws)), best]
@@ -92,7 +92,8 @@ class RepetitionLaw:
         rows = np.arange(len(laws))
         return x[rows, best], y[rows, best], loss[rows, best]
 
-    def _loss(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
+    def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
+        """Loss of every law at x = ln N, y = ln D and ln of the unique tokens, shape (S, k)."""
         return loss_at(laws, *self._effective(laws, x, y, log_U))
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
@@ -244,7 +245,7 @@ class Search:
         """Ln of law over loss, a row a point, shape (S, n)."""
         laws = self.laws(points)
         any_law = RepetitionLaw(law_of(laws[0, :5], self.cost))
-        return np.log(any_law._loss(laws, self.x, self.y, self.u)) - self.t
+        return np.log(any_law.losses(laws, self.x, self.y, self.u)) - self.t
 
     def point(self, law: RepetitionLaw) -> Array:
         """The point of a law, shape (free,)."""

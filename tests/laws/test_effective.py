@@ -62,6 +62,9 @@ def test_both_planted_constants_come_through_the_front_door(repeated, small):
     found = result.predict(1e15, unique_tokens=3e6)
     assert (found.num_params, found.num_tokens, found.loss) == pytest.approx(expected, rel=1e-4)
     assert found.checks == ()
+    under = result.predict(1e14, tokens_per_param=1)
+    N, D = under.num_params, under.num_tokens
+    assert under.loss == pytest.approx(RepetitionLaw(small, R_D, R_N).loss(N, D, D), rel=1e-5)
 
 
 def test_excess_parameters_that_fade_are_fitted_with_the_law(repeated, small):
