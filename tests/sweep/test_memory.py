@@ -54,8 +54,8 @@ def build(width):
     return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
 
 def losses(width, accumulate=1):
-    trial = Trial("ab", 1e6, width, 0, 1, 2 * 64, 1e6, 2, 64, 1e-4, 0)
-    recipe = Recipe(accumulate=accumulate, eval_examples=8, log_points=2)
+    trial = Trial("ab", 1e6, width, 0, 1, 64, 1e6, 1, 64, 1e-4, 0)
+    recipe = Recipe(accumulate=accumulate, eval_examples=8, log_points=1)
     curve = []
     outcome = train(task, source, trial, recipe, lambda point: curve.append(point.train_loss))
     return " ".join(value.hex() for value in [*curve, outcome.loss])
