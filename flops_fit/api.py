@@ -24,9 +24,10 @@ from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned, make_plan
 from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.runner import Job, run_sweep
+from flops_fit.sweep.runner import run_sweep
 from flops_fit.sweep.study import storage_url
 from flops_fit.sweep.task import Task, digest, raise_problems
+from flops_fit.sweep.worker import Job
 from flops_fit.tracking import Ledger
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.sweep import runner
+from flops_fit.sweep import worker
 from flops_fit.sweep.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
@@ -48,7 +48,7 @@ def draw_from_law(task, source, trial, recipe, report, keeper, stop):
 
 
 def test_the_five_lines(elsewhere, monkeypatch):
-    monkeypatch.setattr(runner, "train", draw_from_law)
+    monkeypatch.setattr(worker, "train", draw_from_law)
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
     names = {
         "GPT": SmallGPT,

@@ -21,7 +21,7 @@ from flops_fit import tracking
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.store import client_of
-from flops_fit.sweep import runner
+from flops_fit.sweep import worker
 from flops_fit.sweep.train import Outcome, Point
 
 GAIN = 1.0
@@ -78,7 +78,7 @@ class Planted:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     trainer = Planted()
-    monkeypatch.setattr(runner, "train", trainer)
+    monkeypatch.setattr(worker, "train", trainer)
     return trainer
 
 
@@ -150,14 +150,14 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
             raise KeyboardInterrupt
         return planted(task, source, trial, recipe, report, keeper, stop)
 
-    monkeypatch.setattr(runner, "train", interrupted)
+    monkeypatch.setattr(worker, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep(store)
     said = capsys.readouterr().err
     assert "SweepPlan: " in said
     assert "Stopped: 5 of" in said
     assert "The same call goes on" in said
-    monkeypatch.setattr(runner, "train", planted)
+    monkeypatch.setattr(worker, "train", planted)
     result = sweep(store)
     assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
     assert set(result.runs["state"]) == {"complete"}
@@ -176,7 +176,7 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
             raise DivergedError("the training loss is nan at step 7", 7)
         return planted(task, source, trial, recipe, report, keeper, stop)
 
-    monkeypatch.setattr(runner, "train", faulty)
+    monkeypatch.setattr(worker, "train", faulty)
     with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
         result = sweep(store)
     bad = result.runs[result.runs["state"] != "complete"].set_index("state")
@@ -186,7 +186,7 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
         sweep(store)
     assert len(failures) == 3
-    monkeypatch.setattr(runner, "train", planted)
+    monkeypatch.setattr(worker, "train", planted)
     with pytest.warns(FlopsFitWarning, match="1 of .* trials have no loss"):
         again = sweep(store, retry_failed=True)
     assert sorted(set(again.runs["state"])) == ["complete", "diverged"]
@@ -202,7 +202,7 @@ def test_a_trial_that_fails_once_is_tried_again_in_the_same_call(store, planted,
             raise OSError("the file server was away")
         return planted(task, source, trial, recipe, report, keeper, stop)
 
-    monkeypatch.setattr(runner, "train", flaky)
+    monkeypatch.setattr(worker, "train", flaky)
     result = sweep(store)
     assert len(failed) == len(BUDGETS)
     assert set(result.runs["state"]) == {"complete"}
@@ -231,7 +231,7 @@ def test_a_sweep_whose_first_trials_all_fail_stops_and_says_why(store, monkeypat
     def broken(*_):
         raise RuntimeError("a broken disk")
 
-    monkeypatch.setattr(runner, "train", broken)
+    monkeypatch.setattr(worker, "train", broken)
     with pytest.raises(SweepError, match=r"first 3 trials all failed, .* 25 .*a broken disk"):
         sweep(store)
     with pytest.raises(SweepError, match="first 3 trials all failed"):  # tried again
@@ -242,7 +242,7 @@ def test_a_sweep_where_all_diverge_is_not_told_to_call_again(store, monkeypatch)
     def diverging(*_):
         raise DivergedError("the training loss is nan at step 7", 7)
 
-    monkeypatch.setattr(runner, "train", diverging)
+    monkeypatch.setattr(worker, "train", diverging)
     with (
         pytest.warns(FlopsFitWarning, match="diverged ones are not tried") as caught,
         pytest.raises(NoRunsError, match="lower Recipe"),
@@ -345,8 +345,8 @@ def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
 
         return interrupting
 
-    reporter = runner._reporter
-    monkeypatch.setattr(runner, "_reporter", report_and_interrupt)
+    reporter = worker._reporter
+    monkeypatch.setattr(worker, "_reporter", report_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         real_sweep(store)
     ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")

@@ -1,6 +1,6 @@
 """Worker processes on this machine: one per GPU, or one per core with its share of the threads.
 
-A worker is a fresh interpreter (`python -m flops_fit.sweep.workers`), not a fork and not a re-run
+A worker is a fresh interpreter (`python -m flops_fit.sweep.processes`), not a fork and not a re-run
 of the caller's script, so models defined in `__main__` or a notebook work and scripts need no
 guard. What to call comes by cloudpickle on its standard input; that pipe closing tells it that its
 driver is gone. Events go back as JSON lines; the user's own prints go to standard error.
@@ -56,7 +56,7 @@ def run_in_processes(payload: bytes, count: int, listener: Callable[[Event], Non
 
 def _spawn(payload: bytes, index: int, count: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flops_fit.sweep.workers"],
+        [sys.executable, "-m", "flops_fit.sweep.processes"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(index, count),
