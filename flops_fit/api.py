@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ import torch
 
 from flops_fit import __version__, store, tracking
 from flops_fit.analysis import analyze_ledger
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
+from flops_fit.sweep import ranks
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned, make_plan
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.runner import Job, run_sweep
 from flops_fit.sweep.study import storage_url
-from flops_fit.sweep.task import Task
+from flops_fit.sweep.task import Task, digest, raise_problems
+from flops_fit.tracking import Ledger
 
 
 def find_optimal(
@@ -51,6 +54,9 @@ def find_optimal(
     logs them. Calling again goes on where the last call stopped: what has finished is never run
     again, and budgets added later reuse the rest.
 
+    Under `torchrun` or `accelerate launch` all processes call this alike and train each trial
+    together, data-parallel; rank 0 alone claims and records, and every rank returns its result.
+
     Args:
         model_cls: Class or function that returns an `nn.Module` when called with the size and
             `model_kwargs`; its instances offer `num_params() -> int`.
@@ -70,8 +76,8 @@ def find_optimal(
         name: Name of the sweep, which is its MLflow experiment; by default the model class's.
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
         storage: Optuna storage URL; by default `optuna.db` beside the MLflow store.
-        workers: Worker processes; "auto" is one per GPU, else one per core.
-        executor: Anything with `submit()`, to run the workers elsewhere.
+        workers: Worker processes; "auto" is one per GPU, else one per core. 1 under a launch.
+        executor: Anything with `submit()`, to run the workers elsewhere; none under a launch.
         seed: Seed of the sweep; each trial derives its own.
 
     Returns:
@@ -81,6 +87,8 @@ def find_optimal(
         ArgumentError: Listing everything that is wrong with the arguments, before any training.
         InfeasiblePlanError: If no budget can be planned.
         SweepError: If the store cannot be used, or workers die again and again.
+        LostRankError: If a process of a launch dies, or is silent beyond `FLOPS_FIT_TIMEOUT`
+            seconds (600 by default).
         NoRunsError: If no trial finished.
         FitError: If the runs do not carry a fit; they are kept.
     """
@@ -92,12 +100,13 @@ def find_optimal(
         loss_fn,
         eval_dataset,
     )
+    ranks.let_main_speak()
     faults = _launch_faults(workers, executor, name, tracking_uri)
     planned = make_plan(
         task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed, faults=faults
     )
-    ledger = tracking.open_ledger(name or task.model_name.rpartition(".")[2], tracking_uri)
-    tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
+    _meet(planned.plan)
+    ledger = ranks.from_main(lambda: _open_ledger(planned, name, tracking_uri))
     job = Job(
         task=task,
         trials=planned.plan.trials,
@@ -113,10 +122,10 @@ def find_optimal(
         workers=workers,
         executor=executor,
         source=planned.source,
-        said_first=repr(planned.plan),
+        said_first=_said_first(planned.plan),
     )
     build = None if sizes is not None else planned.finder.nearest
-    return analyze_ledger(ledger, build_size=build)
+    return _analyzed(lambda: ledger, build)
 
 
 def plan_sweep(
@@ -164,7 +173,47 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
         NoRunsError: If none of its runs has finished.
         FitError: If the runs do not carry a fit.
     """
-    return analyze_ledger(tracking.find_ledger(name, tracking_uri))
+    ranks.let_main_speak()
+    raise_problems(ranks.launch_faults())
+    ranks.join()
+    return _analyzed(lambda: tracking.find_ledger(name, tracking_uri), None)
+
+
+def _analyzed(find: Callable[[], Ledger], build: Callable[[float], Size | None] | None) -> Result:
+    """What rank 0 makes of the runs, on every rank."""
+
+    def made() -> Result:
+        return replace(analyze_ledger(find(), build_size=build), build_size=None)
+
+    return replace(ranks.from_main(made), build_size=build)
+
+
+def _meet(plan: SweepPlan) -> None:
+    """Meet the other ranks, which must have planned the same."""
+    ranks.join()
+    plans = ranks.gather(digest([plan.setting, [trial.trial_id for trial in plan.trials]]))
+    others = [rank for rank, plan in enumerate(plans) if plan != plans[0]]
+    if others:
+        raise ArgumentError(
+            f"ranks {', '.join(map(str, others))} of {len(plans)} have planned another sweep than "
+            "rank 0: give every rank the same model and data; draw data from a fixed seed, and "
+            "leave it to flops-fit to share each batch out"
+        )
+
+
+def _open_ledger(
+    planned: Planned, name: str | None, tracking_uri: str | PathLike[str] | None
+) -> Ledger:
+    ledger = tracking.open_ledger(name or planned.plan.model_name.rpartition(".")[2], tracking_uri)
+    _say_what_changed(ledger, _meta(planned))
+    tracking.write_meta(ledger, _meta(planned), _description(planned.plan))
+    return ledger
+
+
+def _said_first(plan: SweepPlan) -> str:
+    if ranks.count() == 1:
+        return repr(plan)
+    return f"{plan!r}\n{ranks.count()} processes train each trial together, data-parallel"
 
 
 def _launch_faults(
@@ -186,12 +235,13 @@ def _launch_faults(
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         problems.append(f"executor: expected something with submit(), got {executor!r}")
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks > 1:
+    if ranks.count() > 1 and (executor is not None or workers != 1):
         problems.append(
-            f"launched as {ranks} processes (WORLD_SIZE): trials are not trained data-parallel; "
-            "start one process and set workers= instead"
+            f"{'workers' if executor is None else 'executor'}: this script was launched as "
+            f"{ranks.count()} processes, which train each trial together; leave it out, or start "
+            "the script once, without torchrun or accelerate launch, to train trials side by side"
         )
+    problems += ranks.launch_faults()
     return problems
 
 
@@ -204,17 +254,33 @@ def _meta(planned: Planned) -> dict[str, str]:
         "data_unit": plan.data_unit,
         "flops_convention": plan.flops_convention,
         "recipe": repr(plan.recipe),
+        "data_fingerprint": planned.source.fingerprint,
     }
+
+
+def _say_what_changed(ledger: tracking.Ledger, meta: Mapping[str, str]) -> None:
+    """Runs of another setting are not fitted together with new ones: nobody should wonder."""
+    before = tracking.read_meta(ledger)
+    if before.get("setting", meta["setting"]) == meta["setting"]:
+        return
+    changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
+    warnings.warn(
+        f"sweep {ledger.name!r}: since its last call something changed "
+        f"({', '.join(changed) or 'what the model, data or loss were given'}), so its earlier runs "
+        "stay in the store but take no part; pass another name= to keep the two apart",
+        FlopsFitWarning,
+        stacklevel=6,  # the call of find_optimal
+    )
 
 
 def _run_params(planned: Planned) -> dict[str, str]:
     return {
         **_meta(planned),
-        "data_fingerprint": planned.source.fingerprint,
         "tokens_per_example": str(planned.plan.tokens_per_example),
         "flops_fit_version": __version__,
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
+        "ranks": str(ranks.count()),
     }
 
 

@@ -8,7 +8,9 @@
     ├── TableError (ValueError)      a table of runs cannot be read; lists the rows
     ├── FitError                     too little or too odd data for a fit; carries its checks
     ├── SweepError                   the sweep could not be run or found
-    │   └── NoRunsError              nothing has finished yet
+    │   ├── NoRunsError              nothing has finished yet
+    │   └── LostRankError            a process of a data-parallel launch is gone
+    ├── RankError                    another process of the launch failed at a trial
     └── DivergedError                a trial's loss stopped being finite
 
     FlopsFitWarning (UserWarning)    soft trouble: the call goes on and says what it did
@@ -67,6 +69,14 @@ class SweepError(FlopsFitError):
 
 class NoRunsError(SweepError):
     """No finished run to analyse yet."""
+
+
+class LostRankError(SweepError):
+    """A process of a data-parallel launch is gone, or silent: nothing more can be trained."""
+
+
+class RankError(FlopsFitError):
+    """Another process of a data-parallel launch failed at a trial, and so all stop it."""
 
 
 class DivergedError(FlopsFitError):

@@ -6,6 +6,7 @@ loss in whatever the user's loss returns (nats for cross-entropy), time in secon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -31,6 +32,7 @@ class Trial:
         batch_size: Examples a step, over all processes.
         learning_rate: Peak learning rate.
         seed: Seed of initialisation, data order and dropout.
+        lr_multiplier: Times the recipe's own rate that `learning_rate` is.
     """
 
     trial_id: str
@@ -44,6 +46,12 @@ class Trial:
     batch_size: int
     learning_rate: float
     seed: int
+    lr_multiplier: float = 1.0
+
+    def label(self, size_param: str) -> str:
+        """Budget and size (and multiplier, where it is not 1) in words."""
+        rate = "" if self.lr_multiplier == 1 else f" lr x{self.lr_multiplier:g}"
+        return f"C={self.compute_budget:.3g} {size_param}={self.size}{rate}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,9 @@ class Run:
     seed: int
     state: str
     excluded: str = ""
+    steps: float = math.nan
+    learning_rate: float = math.nan
+    lr_multiplier: float = 1.0
 
 
 RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))

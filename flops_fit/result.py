@@ -230,8 +230,8 @@ class Result:
         return [
             f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
             + (" (E, A and B are not told apart)" if E == "E" else ""),
-            f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f}); "
-            f"{self.findings.choice}",
+            f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f})",
+            f"  {self.findings.choice}.",
         ]
 
 

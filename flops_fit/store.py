@@ -38,17 +38,25 @@ def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
 
 
 def check_uri(tracking_uri: object) -> str:
-    """A tracking URI as text.
+    """A tracking URI as text; the path of a `.db` file is taken as SQLite's.
 
     Raises:
-        ArgumentError: If it is none, or empty (an unset environment variable, often).
+        ArgumentError: If it is none, empty (an unset environment variable, often), or a mere path.
     """
     if not isinstance(tracking_uri, str | os.PathLike) or not str(tracking_uri).strip():
         raise ArgumentError(
             f"tracking_uri: expected an address as 'sqlite:///mlruns/mlflow.db' or "
             f"'http://host:5000', or None for the default; got {tracking_uri!r}"
         )
-    return str(tracking_uri)
+    uri = str(tracking_uri)
+    if ":" in uri or uri.startswith("databricks"):
+        return uri
+    if uri.endswith(".db"):
+        return f"sqlite:///{uri}"
+    raise ArgumentError(
+        f"tracking_uri: {uri!r} is no address; for a SQLite file there, pass "
+        f"'sqlite:///{Path(uri) / 'mlflow.db'}'"
+    )
 
 
 def without_credentials(uri: str) -> str:

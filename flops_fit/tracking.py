@@ -37,6 +37,7 @@ META = "flops_fit.meta"
 REASON = "flops_fit.reason"
 _PARENT = "mlflow.parentRunId"
 _NAME_LIMIT = 200
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training
 _LOG = logging.getLogger("flops_fit")
 
 
@@ -137,7 +138,7 @@ def start_run(
         WORKER: worker,
         STATE: "running",
     }
-    title = f"C={trial.compute_budget:.3g} {params.get('size_param', 'size')}={trial.size}"
+    title = trial.label(str(params.get("size_param", "size")))
     run = client.create_run(ledger.experiment_id, run_name=title, tags=tags)
     values = {**params, **_trial_params(trial)}
     texts = [Param(key, str(value)[:500]) for key, value in values.items() if key != "size_param"]
@@ -299,7 +300,8 @@ class CurveWriter:
 
 def _trial_params(trial: Trial) -> dict[str, object]:
     names = ("compute_budget", "size", "num_params", "num_tokens", "steps", "batch_size")
-    values = {name: getattr(trial, name) for name in (*names, "learning_rate", "seed")}
+    rates = ("learning_rate", "lr_multiplier", "seed")
+    values = {name: getattr(trial, name) for name in (*names, *rates)}
     return {**values, "size": json.dumps(trial.size)}
 
 
@@ -329,6 +331,9 @@ def _to_run(run: Any) -> Run:
         seed=int(params.get("seed", 0)),
         state=state,
         excluded="" if state == "complete" else _reason(state, tags),
+        steps=float(params.get("steps", math.nan)),
+        learning_rate=float(params.get("learning_rate", math.nan)),
+        lr_multiplier=float(params.get("lr_multiplier", 1.0)),
     )
 
 
@@ -378,7 +383,7 @@ def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
     folder = sqlite_folder(uri)
     location = None if folder is None else (folder / "artifacts").as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location)
+        return client.create_experiment(name, artifact_location=location, tags=_KIND)
     except MlflowException:
         found = _experiment(client, name)  # another driver was first
         if found is None:

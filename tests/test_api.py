@@ -1,5 +1,7 @@
 """The calls: their arguments are checked together, before anything is written or trained."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import flops_fit
@@ -40,9 +42,35 @@ def test_bad_workers_are_refused(options, message):
         flops_fit.find_optimal(print, "width", **options)
 
 
-def test_a_data_parallel_launch_is_refused_rather_than_left_to_hang(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ArgumentError, match="launched as 2 processes"):
+@pytest.fixture
+def launched(monkeypatch):
+    """As if started by torchrun, as rank 0 of 2."""
+    for key, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 2}, {"workers": "auto"}, {"executor": ThreadPoolExecutor(1)}]
+)
+def test_a_launch_has_no_workers_of_its_own(launched, options):
+    with pytest.raises(
+        ArgumentError, match=f"{next(iter(options))}: this script was launched as 2"
+    ):
+        flops_fit.find_optimal(print, "width", **options)
+
+
+def test_a_launch_that_cannot_meet_is_refused_rather_than_left_to_hang(launched):
+    launched.delenv("MASTER_ADDR")
+    launched.setenv("FLOPS_FIT_TIMEOUT", "0")
+    with pytest.raises(
+        ArgumentError, match=r"(?s)MASTER_ADDR is not set.*FLOPS_FIT_TIMEOUT: expect"
+    ):
         flops_fit.find_optimal(print, "width")
 
 

@@ -19,7 +19,7 @@ from flops_fit.laws.isoflop import fit_isoflop, group_budgets
 from flops_fit.laws.parametric import Form, ParametricFit, refit
 from flops_fit.laws.solver import FREE, TIED, Array, Problem, jacobian
 
-LEAST_GROUPS = 3
+LEAST_GROUPS, LEAST_IN_ROW = 3, 3
 LEAST_TRAIN = 7
 CLEARLY = 0.8
 NO_NOISE = 1e-9
@@ -82,18 +82,19 @@ def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -
     """
     F = tied_test(five, tied)
     if five.at_bound and not tied.at_bound and F < F_BOUND:
-        return "tied", f"alpha = beta: of five parameters {', '.join(five.at_bound)} met a bound"
+        return "tied", f"alpha = beta: fitted apart, {', '.join(five.at_bound)} met a bound"
     if table.empty:
-        return "five", "five parameters: too few budgets for a back-test"
-    errors = table.groupby("form")["loss_rmse"].apply(lambda rmse: float((rmse**2).sum()))
-    share = float(np.sqrt(errors.get("tied", np.inf) / max(errors.get("five", np.inf), 1e-300)))
+        return "five", "alpha and beta fitted apart: too few budgets to try alpha = beta on"
     if five.residual_std < NO_NOISE:
         exact = tied.residual_std < NO_NOISE
-        return "five", f"five parameters: the runs have no noise{', alpha = beta fits too' * exact}"
-    said = f"held-out error of tied over five {_short(share)}, F test of alpha = beta {_short(F)}"
+        return "five", f"the runs have no noise{', alpha = beta fits too' * exact}"
+    errors = table.groupby("form")["loss_rmse"].apply(lambda rmse: float((rmse**2).sum()))
+    share = float(np.sqrt(errors.get("tied", np.inf) / max(errors.get("five", np.inf), 1e-300)))
+    error = f"its error on the largest budgets, held out, is {_short(share)} times"
     if share < CLEARLY and F < F_CLOSE:
-        return "tied", f"alpha = beta, which foretells the largest budgets better: {said}"
-    return "five", f"five parameters: {said}"
+        return "tied", f"alpha = beta: {error} that of the two apart, and it fits no worse"
+    against = f", and the runs speak against it (F = {_short(F)})" * (F > F_BOUND)
+    return "five", f"alpha and beta fitted apart: with alpha = beta {error} as large{against}"
 
 
 def _short(value: float) -> str:
@@ -109,16 +110,22 @@ def tied_test(five: ParametricFit, tied: ParametricFit) -> float:
 def _cuts(C: Array, tolerance: float) -> list[float]:
     """Smallest held-out C of each cut: the top budget, and the top two of five or more.
 
-    Where runs form no rows, the top eighth and the top quarter of them stand for budgets.
+    A budget of one or two runs is no test by itself: it is held out with the next below. Where runs
+    form no rows, the top eighth and the top quarter of them stand for budgets.
     """
-    labels = group_budgets(C, tolerance)
-    _, counts = np.unique(labels, return_counts=True)
-    rows = int((counts >= 3).sum())
-    if rows >= LEAST_GROUPS and counts[counts >= 3].sum() > 0.8 * len(C):
-        tops = [float(C[labels == g].min()) for g in range(len(counts))]
+    labels, rows = _rows(C, tolerance)
+    if len(rows) >= LEAST_GROUPS and np.isin(labels, rows).sum() > 0.8 * len(C):
+        tops = [float(C[labels == g].min()) for g in rows]
         return [tops[-1], tops[-2]] if len(tops) >= 5 else [tops[-1]]
     ordered = np.sort(C)
     return [float(ordered[int(len(C) * share)]) for share in (0.875, 0.75)]
+
+
+def _rows(C: Array, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Budget of each run, and the budgets of at least three runs, from the smallest."""
+    labels = group_budgets(C, tolerance)
+    counts = np.bincount(labels)
+    return labels, np.flatnonzero(counts >= LEAST_IN_ROW)
 
 
 def _try(
@@ -176,9 +183,9 @@ def _limit(fit: ParametricFit, N: Array, D: Array, train: np.ndarray) -> float:
 
 
 def _largest_optimum(N: Array, loss: Array, C: Array, cost: Cost, tolerance: float) -> pd.Series:
-    """The IsoFLOP optimum of the largest budget; its N is NaN where the curve shows none."""
-    labels = group_budgets(C, tolerance)
-    top = labels == labels.max()
+    """The IsoFLOP optimum of the largest row; its N is NaN where the curve shows none."""
+    labels, rows = _rows(C, tolerance)
+    top = labels == (rows[-1] if len(rows) else labels.max())
     row = fit_isoflop(C[top], N[top], loss[top], cost=cost, tolerance=tolerance).iloc[-1].copy()
     if row["refused"]:
         row["num_params"] = np.nan

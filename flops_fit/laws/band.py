@@ -110,7 +110,7 @@ def _band_of_power_laws(findings: Findings, C: Array, terms: Terms) -> pd.DataFr
     laws = findings.power_laws
     if laws.n_opt.refused or terms.given:
         why = [check.message for check in findings.checks if check.severity == "refuse"]
-        raise FitError(f"no law stands on these runs: {'; '.join(why)}", findings.checks)
+        raise FitError(f"no law stands on these runs: {' '.join(why)}", findings.checks)
     middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
     nothing = np.full_like(middle, math.nan)
     return _frame(C, middle, nothing, nothing, nothing[: len(C)])

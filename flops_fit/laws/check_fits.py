@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.checks import Check, graded
+from flops_fit.laws.checks import Check, counted, graded
 from flops_fit.laws.isoflop import DEPTH_WARNED, refuse_approach
 from flops_fit.laws.parametric import ParametricFit
 
@@ -31,7 +31,7 @@ def check_fits(findings: Findings) -> list[Check]:
         *check_optimiser(findings.fits),
         *check_separable(fit, findings.intervals),
         *check_exponent(findings.intervals),
-        *check_linear(fit),
+        *check_linear(findings),
         *check_objectives(findings),
         *check_approaches(findings),
         *check_backtest(findings),
@@ -52,12 +52,14 @@ def check_optima(optima: pd.DataFrame) -> list[Check]:
         hit = optima["refused"].str.contains(text, regex=False)
         if hit.any():
             listed = _budgets(optima[hit])
-            message = f"{int(hit.sum())} of {len(optima)} budgets ({listed}): "
-            checks.append(Check(code, "warn", message + optima.loc[hit, "refused"].iloc[0], advice))
+            message = f"no optimum for {int(hit.sum())} of {counted(len(optima), 'budget')} "
+            message += f"({listed}): {_reasons(optima.loc[hit, 'refused'])}."
+            checks.append(Check(code, "warn", message, advice))
     shallow = (optima["refused"] == "") & (optima["depth"] < DEPTH_WARNED)
     if shallow.any():
         least = float(optima.loc[shallow, "depth"].min())
-        message = f"{int(shallow.sum())} budgets are only {least:.1f} noise deep or more."
+        message = f"the ends of a row lie only {least:.1f} times the noise above its minimum "
+        message += f"({_budgets(optima[shallow])})."
         checks.append(Check("shallow-row", "warn", message, "Widen the rows."))
     reason = refuse_approach(optima)
     if reason:
@@ -70,12 +72,16 @@ def check_optimiser(fits: dict[str, ParametricFit]) -> list[Check]:
     checks = []
     fit = fits["headline"]
     if not fit.converged:
-        message = f"the fit did not converge (cosine of residuals and Jacobian {fit.gradient:.1g})."
+        message = (
+            f"the optimiser stopped short of an optimum (relative gradient {fit.gradient:.1g})."
+        )
         advice = "The data hardly bear five parameters: add runs, or fit without delta."
         checks.append(Check("not-converged", "warn", message, advice))
     share = fits[fit.form].agreement
     if share < LEAST_AGREEMENT:
-        message = f"{share:.0%} of {fit.num_starts} starts ended at the optimum."
+        message = (
+            f"only {share:.0%} of {fit.num_starts} starts of the fit ended at its best optimum."
+        )
         advice = "Several laws fit about as well: add budgets."
         checks.append(Check("starts-disagree", "warn", message, advice))
     return checks
@@ -107,11 +113,16 @@ def check_exponent(intervals: pd.DataFrame) -> list[Check]:
     return graded("wide-exponent", error, *WIDE_EXPONENT, message, advice)
 
 
-def check_linear(fit: ParametricFit) -> list[Check]:
+def check_linear(findings: Findings) -> list[Check]:
     """A fit in linear space, because a loss is not positive or because it was asked for."""
-    if fit.space == "log":
+    if findings.fits["headline"].space == "log":
         return []
-    return [Check("linear-space", "note", "residuals of L, not of ln L, were minimised.", "")]
+    loss = findings.runs.loc[findings.runs["excluded"] == "", "loss"].astype(float)
+    odd = int((loss <= 0).sum())
+    why = "as asked" if not odd else f"for the loss is not positive in {counted(odd, 'run')}"
+    message = f"the law was fitted to L, not to ln L, {why}."
+    advice = "Where losses should be positive, look for a run that reports none." if odd else ""
+    return [Check("linear-space", "note", message, advice)]
 
 
 def check_objectives(findings: Findings) -> list[Check]:
@@ -160,7 +171,8 @@ def check_backtest(findings: Findings) -> list[Check]:
         return []
     ratio, limit = float(own["ratio"].iloc[0]), float(own["limit"].iloc[0])
     message = (
-        f"the largest budget's losses are off by {ratio:.1f} times the noise (limit {limit:.1f})."
+        f"held out, the largest budget's losses are missed by {ratio:.1f} times the noise "
+        f"(chance allows {limit:.1f})."
     )
     advice = "The law does not carry on as the smaller budgets say: extrapolate with care."
     return graded("backtest", ratio, limit, np.inf, message, advice)
@@ -219,6 +231,12 @@ def _error_of_a(findings: Findings) -> float:
 
 def _cell(table: pd.DataFrame, row: str, column: str) -> float:
     return float(table[column].to_numpy(float)[table.index.get_loc(row)])
+
+
+def _reasons(refused: pd.Series) -> str:
+    """The one reason, or the first and that others differ in their figures."""
+    told = refused.unique()
+    return str(told[0]) if len(told) == 1 else f"for instance, {told[0]}"
 
 
 def _budgets(rows: pd.DataFrame) -> str:

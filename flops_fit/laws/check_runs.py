@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.checks import Check, graded
+from flops_fit.laws.checks import Check, counted, graded
 from flops_fit.laws.exclude import DIVERGED, MOST_EPOCHS, REPEATED, epochs
 from flops_fit.laws.isoflop import group_budgets
 
@@ -14,6 +14,7 @@ MANY_EPOCHS = 4.0
 LONG_WARMUP = (0.10, 0.25)
 BIG_EMBEDDING = 0.20
 FEW_STEPS = 200
+EDGE_GAIN = 0.002  # of the loss: seeds of small models differ by as much
 ROUNDED = 0.01
 DROPPED = 0.10
 SEED_RATIO = 1.5
@@ -40,16 +41,27 @@ def check_design(good: pd.DataFrame, tolerance: float) -> list[Check]:
     C = good["compute_budget"].to_numpy(float)
     labels = group_budgets(C, tolerance)
     sizes = [good.loc[labels == g, "num_params"].nunique() for g in np.unique(labels)]
+    runs, budgets = counted(len(C), "run"), counted(len(sizes), "budget")
+    middle = float(np.median(sizes))
+    few = counted(int(middle), "size")
     span = float(np.log10(C.max() / C.min()))
     faults = [
-        (len(C) < FEW_RUNS, "few-runs", f"{len(C)} runs take part (20 are few)"),
-        (len(sizes) < FEW_BUDGETS, "few-budgets", f"{len(sizes)} budgets (4 are few)"),
+        (len(C) < FEW_RUNS, "few-runs", f"only {runs} to fit (best {FEW_RUNS} or more)"),
         (
-            np.median(sizes) < FEW_SIZES,
-            "few-sizes",
-            f"{np.median(sizes):g} sizes a budget (5 are few)",
+            len(sizes) < FEW_BUDGETS,
+            "few-budgets",
+            f"only {budgets} (best {FEW_BUDGETS} or more)",
         ),
-        (span < SHORT_SPAN, "short-span", f"the budgets span {span:.2f} decades (1.5 is short)"),
+        (
+            middle < FEW_SIZES,
+            "few-sizes",
+            f"half of the budgets have {few} or fewer (best {FEW_SIZES} or more)",
+        ),
+        (
+            span < SHORT_SPAN,
+            "short-span",
+            f"the budgets span {span:.2g} decades (best {SHORT_SPAN:g} or more)",
+        ),
     ]
     advice = "Width and span of the grid help more than more runs in the same place."
     return [Check(code, "warn", f"{said}.", advice) for wrong, code, said in faults if wrong]
@@ -60,22 +72,22 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
     reasons = runs.loc[runs["excluded"] != "", "excluded"]
     if reasons.empty:
         return []
-    listed = ", ".join(f"{n} x {reason}" for reason, n in reasons.value_counts().items())
+    listed = ", ".join(f"{n} ({reason})" for reason, n in reasons.value_counts().items())
     bad = reasons.isin(["diverged", DIVERGED, "loss is not finite"]).sum()
     grave = bad >= 2 and len(runs) < FEW_RUNS
-    share = len(reasons) / len(runs)
     checks = [
         Check(
             "runs-excluded",
             "refuse" if grave else "warn",
-            f"{len(reasons)} of {len(runs)} runs take no part: {listed}.",
+            f"{len(reasons)} of {counted(len(runs), 'run')} left out: {listed}.",
             "Find out why they diverged and train them again."
             if grave
             else "See runs['excluded'].",
         )
     ]
     outliers = int(reasons.str.startswith("outlier").sum())
-    if outliers > DROPPED * len(runs):
+    share = outliers / len(runs)
+    if share > DROPPED:
         checks.append(
             Check(
                 "many-outliers",
@@ -123,7 +135,14 @@ def check_steps(good: pd.DataFrame) -> list[Check]:
     if not least < FEW_STEPS:
         return []
     advice = "Use smaller batches or larger budgets."
-    return [Check("few-steps", "warn", f"a run has {least:g} steps (200 are few).", advice)]
+    return [
+        Check(
+            "few-steps",
+            "warn",
+            f"a run has only {least:g} steps (best {FEW_STEPS} or more).",
+            advice,
+        )
+    ]
 
 
 def check_rounding(good: pd.DataFrame) -> list[Check]:
@@ -136,18 +155,18 @@ def check_rounding(good: pd.DataFrame) -> list[Check]:
 
 
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
-    """A best learning rate at the edge of those tried."""
-    if "lr_multiplier" not in runs:
-        return []
+    """A best learning rate at the edge of those tried, by more than noise would make it."""
     finished = runs[np.isfinite(runs["loss"])]
     edges = []
     for (budget, size), own in finished.groupby(
-        [finished["compute_budget"], finished["size"].astype(str)]
+        [finished["compute_budget"], finished["size"].map(str)]
     ):
-        tried = own["lr_multiplier"].astype(float)
-        best = float(tried.loc[own["loss"].idxmin()])
-        if tried.nunique() >= 3 and best in (tried.min(), tried.max()):
-            edges.append(f"{best:g} at size {size}, C = {budget:.3g}")
+        losses = own.groupby("lr_multiplier")["loss"].mean()
+        best = float(losses.idxmin())
+        inner = losses.iloc[1:-1].min()
+        gain = (inner - losses.min()) / abs(inner)
+        if len(losses) >= 3 and gain > EDGE_GAIN:
+            edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {gain:.1%} lower)")
     if not edges:
         return []
     message = f"the best learning rate lies at the edge of those tried: {'; '.join(edges[:5])}."

@@ -52,3 +52,8 @@ def graded(
     if not value > warn:
         return []
     return [Check(code, "refuse" if value > refuse else "warn", message, advice)]
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and what it counts: "1 run", "7 runs"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

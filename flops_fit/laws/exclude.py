@@ -17,6 +17,7 @@ DIVERGED = "diverged: the loss rose over 1.2 times its best"
 WARMED = "over a quarter of the run was warm-up"
 REPEATED = "saw its data over 16 times"
 TUNED = "another learning rate did better"
+CHECKING = "tried to check the learning rate"
 
 
 def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -32,6 +33,8 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
     if "warmup_fraction" in runs:
         _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
     if "lr_multiplier" in runs:
+        everywhere = _tried_everywhere(runs)
+        _mark(runs, ~runs["lr_multiplier"].isin(everywhere).to_numpy(), CHECKING)
         _mark(runs, _beaten(runs), TUNED)
     return runs
 
@@ -60,10 +63,26 @@ def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndar
     return np.fmin(best, runs["trial_id"].map(lowest).to_numpy(float))
 
 
+def _tried_everywhere(runs: pd.DataFrame) -> list[float]:
+    """Multipliers tried at more than half the places: best-of-three here and not there would bend.
+
+    Where none is, all stand.
+    """
+    place = _place(runs)
+    places = runs.groupby(place).ngroups
+    tried = runs.groupby([runs["lr_multiplier"], *place]).size().groupby(level=0).size()
+    common = tried[tried > places / 2].index.tolist()
+    return common or tried.index.tolist()
+
+
+def _place(runs: pd.DataFrame) -> list[pd.Series]:
+    return [runs["compute_budget"], runs["size"].map(str), runs["num_params"]]
+
+
 def _beaten(runs: pd.DataFrame) -> np.ndarray:
     """Runs of a budget and size for which another multiplier gave a lower loss."""
     standing = runs["excluded"] == ""
-    place = [runs["compute_budget"], runs["size"].astype(str), runs["num_params"]]
+    place = _place(runs)
     lowest = runs["loss"].where(standing).groupby(place).transform("min")
     several = runs["lr_multiplier"].groupby(place).transform("nunique") > 1
     return (several & (runs["loss"] > lowest)).to_numpy(bool)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from flops_fit.errors import FitError
 from flops_fit.laws.backtest import BACKTEST_COLUMNS, backtest, choose_form
-from flops_fit.laws.checks import Check
+from flops_fit.laws.checks import Check, counted
 from flops_fit.laws.cost import Cost, measure_cost
 from flops_fit.laws.effective import (
     check_parameters,
@@ -38,7 +38,7 @@ from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
 
 LEAST_RUNS = 8
 MOST_DROPPED = 0.2
-WIDEST_LOSS = 1e4
+WIDEST_LOSS, LARGEST_LOSS = 1e4, 1e100
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _fit(data: Data, options: Options) -> Headline:
         return Headline(data, out, fits, backtest=tested, checks=(*checks, *stuck))
     unsure = form == "tied" and options.form == "auto"
     spreads = tuple(_spread(fits[f], data, options) for f in ([form, "five"] if unsure else [form]))
-    checks += _said_of(data, fits[form], choice)
+    checks += (*_said_of(data, fits[form], choice), *_said_of_errors(spreads[0]))
     return Headline(data, out, fits, form, choice, spreads, tested, checks)
 
 
@@ -195,7 +195,8 @@ def _choose(
     candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
     tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
     if options.form != "auto":
-        return options.form, "as asked", tested
+        asked = "alpha = beta" if options.form == "tied" else "alpha and beta fitted apart"
+        return options.form, f"{asked}, as asked", tested
     return *choose_form(tested, fits["five"], fits["tied"]), tested
 
 
@@ -206,11 +207,12 @@ def refuse_parametric(data: Data) -> Check | None:
         return Check(
             "too-few-runs",
             "refuse",
-            f"{n} finished runs; the parametric law needs {LEAST_RUNS}.",
+            f"{counted(n, 'finished run')}: the parametric law needs {LEAST_RUNS}.",
             "Add budgets or sizes.",
         )
     x, y, loss = np.log(data.N), np.log(data.D), np.abs(data.loss)
-    if not loss.max() < WIDEST_LOSS * loss[loss > 0].min(initial=np.inf):
+    spread = loss.max() < WIDEST_LOSS * loss[loss > 0].min(initial=np.inf)
+    if not spread or loss.max() > LARGEST_LOSS:
         return Check(
             "odd-losses",
             "refuse",
@@ -286,6 +288,18 @@ def _said_of(data: Data, fit: ParametricFit, choice: str) -> tuple[Check, ...]:
         assert data.unique is not None
         said += check_parameters(law, data.N, data.num_tokens, data.loss, data.unique)
     return tuple(said)
+
+
+def _said_of_errors(spread: Spread) -> list[Check]:
+    """That runs share errors, where the intervals allow for it."""
+    if "cluster" not in spread.draws:
+        return []
+    message = (
+        f"runs of one size are taken to share an error ({spread.num_clusters} sizes): intervals "
+        "are wider for it."
+    )
+    advice = "A learning rate that suits some sizes only does this; see shared_errors."
+    return [Check("shared-errors", "note", message, advice)]
 
 
 def _refits(data: Data, options: Options) -> dict[str, ParametricFit]:

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from flops_fit.laws.checks import counted
 from flops_fit.laws.cost import Cost
 from flops_fit.laws.frontier import FRONTIER_COLUMNS, log_flops_per_token
 from flops_fit.laws.power import PowerLaw, PowerLaws, fit_power, fit_power_with_floor, refused
@@ -130,8 +131,12 @@ def fit_isoflop(
     labels = group_budgets(C, tolerance)
     groups = [labels == g for g in range(int(labels.max(initial=-1)) + 1)]
     rows = [_fit_row(C[own], N[own], loss[own], curve) for own in groups]
-    sigma, dof = _pooled_noise(rows)
-    found = [_optimum(row, sigma, dof, cost or Cost()) for row in rows]
+    levels = _levels(rows)
+    sigma, dof = _pooled_noise(rows, levels)
+    found = [
+        _optimum(row, sigma * level, dof, cost or Cost())
+        for row, level in zip(rows, levels, strict=True)
+    ]
     return pd.DataFrame(found, columns=list(OPTIMA_COLUMNS))
 
 
@@ -167,7 +172,8 @@ def refuse_approach(optima: pd.DataFrame) -> str:
         return f"the minimum lies at the edge of its row for {edges} of {len(optima)} budgets"
     standing = int((optima["refused"] == "").sum())
     if standing < 2:
-        return f"{standing} of {len(optima)} budgets have an optimum, two are needed"
+        rows = counted(len(optima), "budget")
+        return f"an optimum is seen at {standing} of {rows}, two are needed"
     return ""
 
 
@@ -216,28 +222,37 @@ def _middle(C: Array) -> float:
     return float(C[0]) if (C == C[0]).all() else float(np.exp(np.log(C).mean()))
 
 
-def _pooled_noise(rows: list[_Row]) -> tuple[float, int]:
-    """Residual standard deviation, relative to the loss, and its freedom, over all rows.
+def _levels(rows: list[_Row]) -> list[float]:
+    """What noise is measured against in each row: its mean loss, where losses are positive."""
+    relative = all((row.loss > 0).all() for row in rows)
+    return [float(row.loss.mean()) if relative else 1.0 for row in rows]
+
+
+def _pooled_noise(rows: list[_Row], levels: list[float]) -> tuple[float, int]:
+    """Residual standard deviation over `levels`, and its freedom, over all rows.
 
     The median over rows (over that of chi squared), so that one row the curve does not fit leaves
     the others' noise alone.
     """
-    fitted = [row for row in rows if np.isfinite(row.coefs[0]) and row.dof > 0]
+    fitted = [
+        (row, level)
+        for row, level in zip(rows, levels, strict=True)
+        if np.isfinite(row.coefs[0]) and row.dof > 0
+    ]
     if not fitted:
         return NAN, 0
     own = [
-        float((row.residuals**2).sum()) / float(row.loss.mean()) ** 2 / stats.chi2.median(row.dof)
-        for row in fitted
+        ((row.residuals / level) ** 2).sum() / stats.chi2.median(row.dof) for row, level in fitted
     ]
-    return float(np.sqrt(np.median(own))), sum(row.dof for row in fitted)
+    return float(np.sqrt(np.median(own))), sum(row.dof for row, _ in fitted)
 
 
-def _optimum(row: _Row, sigma: float, dof: int, cost: Cost) -> dict[str, Any]:
-    noise = sigma * abs(float(row.loss.mean()))
+def _optimum(row: _Row, noise: float, dof: int, cost: Cost) -> dict[str, Any]:
     c = row.padded
     base = _base(row, c, noise)
     if not np.isfinite(c).all():
-        return {**base, "refused": f"{_num_sizes(row.x)} sizes, a curve needs {LEAST_RUNS}"}
+        sizes = counted(_num_sizes(row.x), "size")
+        return {**base, "refused": f"{sizes}, a curve needs {LEAST_RUNS}"}
     z = _vertex(c)
     shaky = _refuse_curvature(row, c, noise, z)
     if shaky or z is None:
@@ -324,5 +339,5 @@ def _refuse_minimum(base: Mapping[str, Any]) -> str:
     if not base["interior"]:
         return "the minimum lies at the edge of the row or beyond"
     if base["depth"] < DEPTH_REFUSED:
-        return f"the row is {base['depth']:.1f} noise deep, too flat to see its minimum"
+        return f"its ends lie {base['depth']:.1f} times the noise above it: too flat to see"
     return ""

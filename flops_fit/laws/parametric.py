@@ -38,6 +38,7 @@ AGREE_WITHIN = 1e-6
 MANY_STARTS, FEW_STARTS = 12, 3
 E_AT_ZERO = 1e-4
 SAMPLE_FROM, SAMPLE = 20_000, 4_000
+PATIENCE = 2000
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,8 @@ def fit_parametric(
     best = int(np.argmin(found.objective))
     if not np.isfinite(found.objective[best]):
         raise FitError("the parametric fit found no finite law from any start")
+    if not found.converged[best]:
+        found = _carried_on(problem, found, best)
     return _describe(problem, found, best, centre, form, cost or Cost())
 
 
@@ -241,6 +244,13 @@ def _solve_many(problem: Problem, starts: Array) -> Solution:
     return Solution(
         carried.theta[of], carried.objective[of], carried.gradient[of], carried.converged[of]
     )
+
+
+def _carried_on(problem: Problem, found: Solution, best: int) -> Solution:
+    """The best end taken further, in small delta a long way along a nearly flat valley."""
+    further = solve(problem, found.theta[best : best + 1], max_iter=PATIENCE)
+    ends = zip(vars(found).values(), vars(further).values(), strict=True)
+    return Solution(*(np.concatenate([old[:best], new, old[best + 1 :]]) for old, new in ends))
 
 
 def refit(fit: ParametricFit, N: Array, D: Array, loss: Array) -> ParametricFit:

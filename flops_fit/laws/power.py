@@ -35,6 +35,9 @@ class PowerLaw:
         l_inf_interval: 95 % interval of the offset.
         num_budgets: Points it rests on.
         refused: Why there is no law, where the numbers are NaN; empty otherwise.
+        pivot: ln C in the middle of the points.
+        covariance: Of (ln y at the pivot, exponent), and of the offset where there is one, row by
+            row; empty where there are too few points to tell.
     """
 
     k: float
@@ -46,11 +49,31 @@ class PowerLaw:
     l_inf_interval: tuple[float, float] = NO_INTERVAL
     num_budgets: int = 0
     refused: str = ""
+    pivot: float = NAN
+    covariance: tuple[float, ...] = ()
 
     def __call__(self, C: ArrayLike) -> Any:
         """Y at C FLOPs."""
         y = self.l_inf + self.k * np.asarray(C, float) ** self.exponent
         return float(y) if np.ndim(y) == 0 else y
+
+    def interval(self, C: ArrayLike) -> tuple[Array, Array]:
+        """95 % interval of y at C FLOPs, shape of C each; NaN where there are too few points.
+
+        By the delta method: of ln y, or of y where there is an offset.
+        """
+        t = np.log(np.asarray(C, float)) - self.pivot
+        if not self.covariance:
+            return np.full_like(t, NAN), np.full_like(t, NAN)
+        size = int(np.sqrt(len(self.covariance)))
+        grown = self(C) - self.l_inf
+        G = np.stack([np.ones_like(t), t] if size == 2 else [grown, grown * t, np.ones_like(t)])
+        V = np.reshape(self.covariance, (size, size))
+        reach = stats.t.ppf(0.975, self.num_budgets - size)
+        half = reach * np.sqrt(np.einsum("i...,ij,j...->...", G, V, G))
+        if size == 2:
+            return grown * np.exp(-half), grown * np.exp(half)
+        return self(C) - half, self(C) + half
 
 
 @dataclass(frozen=True)
@@ -91,9 +114,8 @@ def fit_power(C: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> Po
     line = np.polyfit(t - middle, np.log(y / scale), 1, w=w)
     found = optimize.least_squares(misfit, line[::-1], xtol=1e-14, ftol=1e-14, gtol=1e-14)
     level, exponent = found.x
-    reach = stats.t.ppf(0.975, max(len(C) - 2, 1)) * _standard_errors(
-        np.asarray(found.jac), found.fun
-    )
+    covariance = _covariance(np.asarray(found.jac), found.fun)
+    reach = stats.t.ppf(0.975, max(len(C) - 2, 1)) * np.sqrt(covariance.diagonal())
     log_k = level + np.log(scale) - exponent * middle
     slack = np.hypot(reach[0], reach[1] * middle)
     fitted = level + exponent * (t - middle) + np.log(scale)
@@ -105,6 +127,8 @@ def fit_power(C: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> Po
         exponent_interval=(float(exponent - reach[1]), float(exponent + reach[1])),
         l_inf_interval=(0.0, 0.0),
         num_budgets=len(C),
+        pivot=float(middle),
+        covariance=_flat(covariance),
     )
 
 
@@ -122,21 +146,23 @@ def fit_power_with_floor(C: ArrayLike, y: ArrayLike) -> PowerLaw:
     g = _best_exponent(t, y)
     floor, level = _linear_part(g, t, y)[0]
     fitted = floor + level * np.exp(-g * t)
-    J = np.stack([np.ones_like(t), np.exp(-g * t), -t * level * np.exp(-g * t)], axis=1)
-    errors = _standard_errors(J, y - fitted)
-    reach = stats.t.ppf(0.975, max(len(C) - 3, 1)) * errors
+    grown = level * np.exp(-g * t)
+    covariance = _covariance(np.stack([grown, grown * t, np.ones_like(t)], axis=1), y - fitted)
+    reach = stats.t.ppf(0.975, max(len(C) - 3, 1)) * np.sqrt(covariance.diagonal())
     log_k = np.log(max(level, 1e-300)) + g * np.log(C).mean()
     lowest = 0.0 if (y > 0).all() else -np.inf
-    slack = np.hypot(reach[1] / max(level, 1e-300), reach[2] * np.log(C).mean())
+    slack = np.hypot(reach[0], reach[1] * np.log(C).mean())
     return PowerLaw(
         k=float(np.exp(log_k)),
         exponent=-g,
         r_squared=_r_squared(y, fitted),
         l_inf=float(floor),
         k_interval=(_exp(log_k - slack), _exp(log_k + slack)),
-        exponent_interval=(float(-g - reach[2]), float(-g + reach[2])),
-        l_inf_interval=(max(float(floor - reach[0]), lowest), float(floor + reach[0])),
+        exponent_interval=(float(-g - reach[1]), float(-g + reach[1])),
+        l_inf_interval=(max(float(floor - reach[2]), lowest), float(floor + reach[2])),
         num_budgets=len(C),
+        pivot=float(np.log(C).mean()),
+        covariance=_flat(covariance),
     )
 
 
@@ -172,14 +198,18 @@ def _linear_part(g: float, t: Array, y: Array) -> tuple[Array, float]:
     return coefs, float(r @ r)
 
 
-def _standard_errors(J: Array, r: Array) -> Array:
+def _covariance(J: Array, r: Array) -> Array:
     """By the linearised fit; NaN where there is no degree of freedom left."""
     dof = len(r) - J.shape[1]
     if dof < 1:
-        return np.full(J.shape[1], NAN)
+        return np.full((J.shape[1], J.shape[1]), NAN)
     lengths = np.linalg.norm(J, axis=0) + 1e-300
-    inverse = np.linalg.pinv(J / lengths)
-    return np.sqrt((r @ r) / dof * (inverse * inverse).sum(axis=1)) / lengths
+    inverse = np.linalg.pinv(J / lengths) / lengths[:, None]
+    return np.asarray((r @ r) / dof * (inverse @ inverse.T))
+
+
+def _flat(covariance: Array) -> tuple[float, ...]:
+    return tuple(covariance.ravel().tolist()) if np.isfinite(covariance).all() else ()
 
 
 def _r_squared(y: Array, fitted: Array) -> float:

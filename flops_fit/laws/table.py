@@ -39,6 +39,9 @@ ABSENT: dict[str, Any] = {
     "seed": 0,
     "state": "complete",
     "excluded": "",
+    "steps": np.nan,
+    "learning_rate": np.nan,
+    "lr_multiplier": 1.0,
 }
 
 
@@ -157,7 +160,8 @@ def _faulty_numbers(frame: pd.DataFrame) -> dict[int, list[str]]:
     """Turn numeric columns into floats; name the cells that cannot be."""
     faults: dict[int, list[str]] = {}
     standing = (frame["excluded"] == "").to_numpy()
-    optional = [name for name in ("flops", "compute_budget", "unique_tokens") if name in frame]
+    may_be = ("flops", "compute_budget", "unique_tokens", "lr_multiplier")
+    optional = [name for name in may_be if name in frame]
     for name in (*NEEDED, *optional, "wall_time_s"):
         given = frame[name].astype(object).tolist()
         numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)

@@ -84,7 +84,13 @@ class Spread:
         return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
 
     def standard_error(self, quantity: Quantity) -> Array:
-        """Standard error of a quantity by the delta method, shape (k,)."""
+        """Standard error, shape (k,): by the delta method, or by cluster where that is more."""
+        own = self._standard_error(quantity)
+        if "cluster" not in self.draws:
+            return own
+        return np.maximum(own, quantity(self.draws["cluster"]).std(axis=0))
+
+    def _standard_error(self, quantity: Quantity) -> Array:
         G = _differences(quantity, self.centre, self.covariance)
         return np.sqrt(np.maximum((G @ G.T).diagonal(), 0.0))
 
@@ -100,7 +106,7 @@ class Spread:
     def _delta(self, quantity: Quantity, level: float) -> tuple[Array, Array]:
         middle = quantity(self.centre[None])[0]
         reach = float(stats.t.ppf(0.5 + level / 2, max(self.dof, 1)))
-        half = reach * self.standard_error(quantity)
+        half = reach * self._standard_error(quantity)
         return middle - half, middle + half
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from flops_fit.laws.power import PowerLaw
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 KINDS = ("isoflops", "scaling")
@@ -35,17 +37,44 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
     ax = ax or _new_axes()
     finished = runs[np.isfinite(runs["loss"])]
     group = group_budgets(finished["compute_budget"].to_numpy(float))
-    for index, label in enumerate(np.unique(group)):
-        row = finished[group == label]
-        colour = COLOURS[index % len(COLOURS)]
-        _points(ax, row, colour, MARKERS[index % len(MARKERS)])
-        budget = float(np.exp(np.log(row["compute_budget"].astype(float)).mean()))
-        _isoflop_curve(ax, _nearest_row(optima, budget), row, colour, budget)
+    rows = [finished[group == label] for label in np.unique(group)]
+    budgets = [float(np.exp(np.log(row["compute_budget"].astype(float)).mean())) for row in rows]
+    colours = _colours(ax, budgets)
+    handles = []
+    for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
+        marker = MARKERS[index % len(MARKERS)]
+        _points(ax, row, colour, marker)
+        style = _isoflop_curve(ax, _nearest_row(optima, budget), row, colour)
+        handles.append(_handle(f"{budget:.2g}", color=colour, marker=marker, linestyle=style))
+    if (finished["excluded"] != "").any():
+        handles.append(_handle("left out", color=_SHADE, marker="o", markerfacecolor="none"))
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
     _label_params(ax)
-    if len(finished):
-        ax.legend(title="budget C, FLOPs", fontsize="small", title_fontsize="small")
+    shown = handles if len(rows) <= len(COLOURS) else handles[len(rows) :]
+    if shown:
+        title = "budget C, FLOPs" if len(rows) <= len(COLOURS) else None
+        ax.legend(handles=shown, title=title, fontsize="small", title_fontsize="small")
     return ax
+
+
+def _colours(ax: Axes, budgets: list[float]) -> list[Any]:
+    """One a budget; where budgets outnumber the named colours, a scale of them, with its bar."""
+    if len(budgets) <= len(COLOURS):
+        return list(COLOURS[: len(budgets)])
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+
+    scale = ScalarMappable(LogNorm(min(budgets), max(budgets)), "viridis")
+    assert ax.figure is not None
+    ax.figure.colorbar(scale, ax=ax, label="budget C, FLOPs")
+    return list(scale.to_rgba(np.asarray(budgets)))
+
+
+def _handle(label: str, *, color: Any, marker: str, **style: Any) -> Any:
+    """What the legend shows: the marker, and the line where one is drawn."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, color=color, marker=marker, **{"linestyle": "", **style})
 
 
 def _label_params(ax: Axes) -> None:
@@ -53,11 +82,13 @@ def _label_params(ax: Axes) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    names = EngFormatter(sep="")
+    names.ENG_PREFIXES = {**EngFormatter.ENG_PREFIXES, 9: "B"}  # a billion parameters, not a giga
+    ax.xaxis.set_major_formatter(names)
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _points(ax: Axes, row: pd.DataFrame, colour: str, marker: str) -> None:
+def _points(ax: Axes, row: pd.DataFrame, colour: Any, marker: str) -> None:
     used = row["excluded"] == ""
     for rows, face in ((row[used], colour), (row[~used], "none")):
         ax.plot(
@@ -78,25 +109,22 @@ def _nearest_row(optima: pd.DataFrame, budget: float) -> pd.Series | None:
     return optima.iloc[int(distance.to_numpy().argmin())] if distance.min() < 0.1 else None
 
 
-def _isoflop_curve(
-    ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: str, budget: float
-) -> None:
-    label = f"{budget:.2g}"
+def _isoflop_curve(ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: Any) -> str:
+    """Draw the curve, and its minimum if it stands; the line style, empty where none is drawn."""
     if optimum is None or not np.isfinite(optimum["c0"]):
-        ax.plot([], [], color=colour, label=label)
-        return
+        return ""
     N = np.geomspace(row["num_params"].min(), row["num_params"].max(), 200)
-    refused = bool(optimum["refused"])
-    style = ":" if refused else "-"
-    ax.plot(N, curve(optimum, N), style, color=colour, linewidth=1.2, label=label)
-    if refused:
-        return
+    style = ":" if optimum["refused"] else "-"
+    ax.plot(N, curve(optimum, N), style, color=colour, linewidth=1.2)
+    if optimum["refused"]:
+        return style
     low, high = optimum["num_params_low"], optimum["num_params_high"]
     ax.hlines(optimum["loss"], low, high, color=colour, linewidth=1.0)
     ax.plot(
         optimum["num_params"], optimum["loss"], "*", color=colour, markersize=13,
         markeredgecolor="white",
     )  # fmt: skip
+    return style
 
 
 def plot_scaling(
@@ -106,7 +134,7 @@ def plot_scaling(
     *,
     data_unit: str = "tokens",
     largest_budget: float | None = None,
-    power_law: Any = None,
+    power_law: PowerLaw | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One of N_opt, D_opt, L_opt against C, with its 95 % band.
@@ -117,7 +145,7 @@ def plot_scaling(
         quantity: "num_params", "num_tokens" or "loss".
         data_unit: What D counts.
         largest_budget: Beyond it the background is shaded: extrapolation.
-        power_law: The power law through the optima, called with C.
+        power_law: The power law through the optima.
         ax: Axes to draw on; new ones if None.
     """
     ax = ax or _new_axes()
@@ -126,9 +154,10 @@ def plot_scaling(
     ax.fill_between(
         C, band[f"{quantity}_low"], band[f"{quantity}_high"], color=COLOURS[0], alpha=0.2, lw=0
     )
+    seen = [band[f"{quantity}{end}"].to_numpy(float) for end in ("", "_low", "_high")]
     if power_law is not None and np.isfinite(power_law.exponent):
-        ax.plot(C, power_law(C), "--", color=COLOURS[1], label="power law through the optima")
-    _optima_points(ax, optima, quantity)
+        seen.append(_power_law(ax, C, power_law, positive=quantity != "loss"))
+    seen.append(_optima_points(ax, optima, quantity))
     if largest_budget is not None and C.max() > largest_budget:
         ax.axvspan(largest_budget, C.max(), color=_SHADE, alpha=0.15, lw=0, label="extrapolation")
     names = {"num_params": "N_opt, parameters", "num_tokens": f"D_opt, {data_unit}"}
@@ -136,20 +165,45 @@ def plot_scaling(
     ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=name)
     ax.set_yscale("linear" if quantity == "loss" else "log")
     ax.margins(x=0)
+    _frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
     ax.legend(fontsize="small")
     return ax
 
 
-def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> None:
+def _power_law(ax: Axes, C: np.ndarray, law: PowerLaw, *, positive: bool) -> np.ndarray:
+    """The power law through the optima and its 95 % band; its values."""
+    low, high = law.interval(C)
+    if positive:
+        low = np.maximum(low, np.finfo(float).tiny)
+    ax.fill_between(C, low, high, color=COLOURS[1], alpha=0.12, lw=0)
+    ax.plot(C, law(C), "--", color=COLOURS[1], label="power law through the optima, 95 %")
+    return np.asarray(law(C))
+
+
+def _frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:
+    """Limits that hold the laws, the parametric band and the points, whatever other bands do."""
+    seen = seen[np.isfinite(seen) & ((seen > 0) | (not logarithmic))]
+    if not seen.size:
+        return
+    ends = np.array([seen.min(), seen.max()])
+    ends = np.log(ends) if logarithmic else ends
+    room = 0.05 * max(float(np.ptp(ends)), 1e-3)
+    limits = ends[0] - room, ends[1] + room
+    ax.set_ylim(*(np.exp(limits) if logarithmic else limits))
+
+
+def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> np.ndarray:
+    """Draw the optima that stand; their values."""
     good = optima[(optima["refused"] == "") & np.isfinite(optima[quantity].astype(float))]
     if good.empty:
-        return
+        return np.array([])
     middle = good[quantity].astype(float)
     errors = [middle - good[f"{quantity}_low"], good[f"{quantity}_high"] - middle]
     ax.errorbar(
         good["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
         color="black", markersize=4, capsize=3, linewidth=1, label="IsoFLOP optima",
     )  # fmt: skip
+    return middle.to_numpy(float)
 
 
 def plot_result(result: Any, kind: str | None = None) -> Figure:

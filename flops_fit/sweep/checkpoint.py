@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-SCHEMA = 1
+SCHEMA = 2
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _LOG = logging.getLogger("flops_fit")
 

@@ -9,7 +9,8 @@ from typing import Any
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.sweep.flops import FlopsConvention, cost_of, params_of
-from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.recipe import Recipe, recipe_faults
+from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import (
@@ -62,6 +63,9 @@ def check_all(
             data_faults += error.problems
     if source is not None and not model_faults and not data_faults:
         data_faults = _loss_faults(task, source, finder) or _size_faults(finder)
+        if isinstance(recipe, Recipe) and not data_faults:
+            with seeded(0):
+                problems += recipe_faults(recipe, task.build(finder.smallest()))
     problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "find_optimal cannot start:" if len(problems) > 1 else "")
     return budgets, _known(source), finder
@@ -125,11 +129,17 @@ def _size_faults(finder: SizeFinder) -> list[str]:
     ]
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError("True and False are no budgets")
+    return float(value)
+
+
 def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str]) -> list[float]:
     try:
         if isinstance(compute_budgets, str | bytes):
             raise TypeError("its letters are no budgets")
-        given = [float(c) for c in (() if compute_budgets is None else compute_budgets)]
+        given = [_number(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(
             f"compute_budgets: expected a list of FLOPs, as [1e16, 1e17, 1e18]; got "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.source import (
     Source,
     Strided,
+    first_examples,
     held_out_share,
     is_iterable,
     length_of,
@@ -152,7 +152,7 @@ def _looks_like_data(data: Any) -> bool:
 def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
     """One collated batch of two examples, its structure checked; None if it is faulty."""
     try:
-        examples = _examples(opened.dataset, 2)
+        examples = first_examples(opened.dataset, 2)
         batch = opened.collate(examples) if examples else None
     except Exception as error:
         problems.append(f"{name}: reading two examples raised {type(error).__name__}: {error}")
@@ -178,15 +178,9 @@ def _structure(batch: Any) -> object:
     return frozenset(batch) if isinstance(batch, Mapping) else len(batch)
 
 
-def _examples(dataset: Any, count: int) -> list[Any]:
-    if is_iterable(dataset):
-        return list(islice(dataset, count))
-    return [dataset[i] for i in range(min(count, len(dataset)))]
-
-
 def _split(dataset: Any) -> tuple[Any, Any]:
     """A fixed share set aside: drawn at random from a map-style set, every 20th of a stream."""
-    count = len(_examples(dataset, 2))
+    count = len(first_examples(dataset, 2))
     if count < 2:
         raise ArgumentError(
             f"dataset: {count} example cannot be split; pass eval_dataset, or more examples"
@@ -224,7 +218,7 @@ def _read(dataset: Any, seed: int) -> Leaves:
 def _a_few(dataset: Any) -> list[Any]:
     """The first of a stream; from all over a map-style dataset."""
     if is_iterable(dataset):
-        return _examples(dataset, 4)
+        return first_examples(dataset, 4)
     return [dataset[i] for i in spread(len(dataset), 16)]
 
 

@@ -90,7 +90,10 @@ def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "me
 def _custom(
     source: Source, model: nn.Module, size: Size, flops: Callable[[nn.Module], float]
 ) -> float:
-    count: Any = flops(model)
+    try:
+        count: Any = flops(model)
+    except Exception as error:
+        raise ArgumentError(f"flops: it raised {type(error).__name__}: {error}") from error
     number = isinstance(count, Real) and not isinstance(count, bool)
     if not number or not 0 < count < math.inf:
         raise ArgumentError(

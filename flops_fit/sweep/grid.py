@@ -77,6 +77,8 @@ class SweepPlan:
             f"{'budget':>9}  {'trials':>6}  {self.size_param + ' (N)':<28}  D in {self.data_unit}"
         )
         rows = [self._row(budget) for budget in self.compute_budgets]
+        if self.available is None:
+            rows.append("the stream's length is not known: where it ends, it is read again")
         skipped = [f"passed over: {text}" for text in self._skipped_lines()]
         return "\n".join([head, columns, *rows, *skipped])
 
@@ -89,7 +91,7 @@ class SweepPlan:
         )
         return (
             f"{budget:>9.3g}  {len(row):>6}  {sizes:<28}  {first.num_tokens:.3g} to "
-            f"{last.num_tokens:.3g}; {rate}, steps {_range(t.steps for t in row)}"
+            f"{last.num_tokens:.3g}; {rate}, steps {first.steps} to {last.steps}"
         )
 
     def _skipped_lines(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
@@ -13,7 +13,7 @@ from flops_fit.sweep.checks import FEWEST_SIZES, check_all
 from flops_fit.sweep.feasible import what_would_work, why_not
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import Skipped, SweepPlan
-from flops_fit.sweep.recipe import Recipe
+from flops_fit.sweep.recipe import CHECKED_MULTIPLIERS, Recipe
 from flops_fit.sweep.rows import Rows
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source
@@ -66,7 +66,7 @@ def make_plan(
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
-        trials=tuple(trials),
+        trials=tuple(_with_rates(rows, trials)),
         skipped=(*skipped, *refused),
         data_unit=source.unit,
         tokens_per_example=source.tokens_per_example,
@@ -78,3 +78,14 @@ def make_plan(
         setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
     )
     return Planned(plan, source, finder)
+
+
+def _with_rates(rows: Rows, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """Each trial at the learning rates that are tried at its place."""
+    checked: set[str] = set()
+    if rows.recipe.check_learning_rate:
+        ends = (min, max)
+        checked = {end(trials, key=lambda trial: trial.num_params).trial_id for end in ends}
+    for trial in trials:
+        more = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
+        yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *more})

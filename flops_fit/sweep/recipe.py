@@ -8,7 +8,7 @@ unit of D is examples the batch is 64 of them. The plan prints what came of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -20,6 +20,12 @@ from flops_fit.records import Trial
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
 AUTO_EXAMPLES = 64
+CHECKED_MULTIPLIERS = (0.5, 1.0, 2.0)
+# What may change between two calls of one sweep.
+_FREE = {
+    "lr_multipliers", "check_learning_rate", "max_epochs", "log_points", "accumulate", "compile",
+    "checkpoint_every",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,13 @@ class Recipe:
     Attributes:
         learning_rate: Peak learning rate: a number, a function of the `Trial` (its own learning
             rate not yet set), or "auto" (DeepSeek's rule).
+        lr_multipliers: Multiples of the learning rate to train every size with; the fits take the
+            best of each budget and size.
+        check_learning_rate: Train half and twice the learning rate too, at the smallest and the
+            largest size only: a learning rate that suits one end better bends the answer without
+            showing in the residuals. The fits do not use these runs; a check reports them.
         batch_size: Examples a step, or "auto" (DeepSeek's rule, in tokens).
+        batch_tokens: Units of D a step, in place of `batch_size`; rounded to whole examples.
         optimizer: "adamw", or a function `(parameters, learning_rate) -> Optimizer`.
         schedule: "linear" to zero, "cosine" to a tenth, "wsd" (warm-up, stable, last fifth down by
             1 - sqrt), "constant", or a function from the share of the steps done to a multiplier,
@@ -50,7 +62,10 @@ class Recipe:
     """
 
     learning_rate: float | Callable[[Trial], float] | Literal["auto"] = "auto"
+    lr_multipliers: Sequence[float] = (1.0,)
+    check_learning_rate: bool = False
     batch_size: int | Literal["auto"] = "auto"
+    batch_tokens: int | None = None
     optimizer: str | Callable[[Iterable[Any], float], torch.optim.Optimizer] = "adamw"
     schedule: str | Callable[[float], float] = "linear"
     warmup: float = 0.1
@@ -86,6 +101,8 @@ class Recipe:
 
     def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: int) -> int:
         """Examples a step for a budget in FLOPs."""
+        if self.batch_tokens is not None:
+            return max(1, round(self.batch_tokens / tokens_per_example))
         if self.batch_size != "auto":
             return self.batch_size
         if unit == "examples":
@@ -94,13 +111,12 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What of the recipe determines a trial's result, beside its learning rate and batch."""
-        left_out = {"learning_rate", "batch_size"}
+        left_out = {"learning_rate", "batch_size", "batch_tokens"}
         return {key: value for key, value in self.setting().items() if key not in left_out}
 
     def setting(self) -> dict[str, Any]:
         """What must be alike for two runs to be compared."""
-        left_out = {"max_epochs", "log_points", "accumulate", "compile", "checkpoint_every"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
 
 
 def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torch.optim.Optimizer:
@@ -116,6 +132,39 @@ def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torc
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=peak, betas=recipe.betas, fused=fused
     )
+
+
+def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
+    """Faults of the recipe's own functions, tried on a model."""
+    problems = []
+    if callable(recipe.optimizer):
+        try:
+            made: Any = build_optimizer(recipe, model, 1e-3)
+        except Exception as error:
+            problems.append(f"optimizer: its function raised {type(error).__name__}: {error}")
+        else:
+            if not isinstance(made, torch.optim.Optimizer):
+                problems.append(
+                    "optimizer: expected its function (parameters, learning_rate) to return an "
+                    f"Optimizer, got {type(made).__name__}"
+                )
+    if callable(recipe.schedule):
+        problems += _schedule_faults(recipe.schedule)
+    return problems
+
+
+def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
+    for share in (0.01, 0.5, 1.0):
+        try:
+            value = schedule(share)
+        except Exception as error:
+            return [f"schedule: its function raised {type(error).__name__} at {share}: {error}"]
+        if not (_is_number(value) and 0 <= value < math.inf):
+            return [
+                "schedule: expected its function to return a number from 0 up, got "
+                f"{value!r} at {share} of the steps"
+            ]
+    return []
 
 
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:
@@ -149,6 +198,18 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"learning_rate: expected a positive number, a function or 'auto', got {rate!r}"
     if batch != "auto" and not (_is_count(batch) and batch > 0):
         yield f"batch_size: expected a positive whole number or 'auto', got {batch!r}"
+    if recipe.batch_tokens is not None:
+        if not (_is_count(recipe.batch_tokens) and recipe.batch_tokens > 0):
+            yield f"batch_tokens: expected a positive whole number, got {recipe.batch_tokens!r}"
+        if batch != "auto":
+            yield "batch_tokens: set beside batch_size; set one of them"
+    if not _are_multipliers(recipe.lr_multipliers):
+        yield (
+            "lr_multipliers: expected different positive numbers, 1 among them, as (0.5, 1, 2); "
+            f"got {recipe.lr_multipliers!r}"
+        )
+    if not isinstance(recipe.check_learning_rate, bool):
+        yield f"check_learning_rate: expected True or False, got {recipe.check_learning_rate!r}"
     if recipe.optimizer != "adamw" and not callable(recipe.optimizer):
         yield f"optimizer: expected 'adamw' or a function, got {recipe.optimizer!r}"
     if recipe.schedule not in SCHEDULES and not callable(recipe.schedule):
@@ -174,6 +235,12 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         value = getattr(recipe, name)
         if not (_is_count(value) and value > 0):
             yield f"{name}: expected a positive whole number, got {value!r}"
+
+
+def _are_multipliers(values: Any) -> bool:
+    if not isinstance(values, tuple | list) or not all(map(_is_number, values)):
+        return False
+    return 1 in values and len(set(values)) == len(values) and 0 < min(values) <= max(values) < 1e6
 
 
 def _is_number(value: Any) -> bool:

@@ -9,6 +9,7 @@ a decade to each side, since width and span narrow the answer more than points.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,12 +75,13 @@ class Rows:
     def batch_size(self, budget: float) -> int:
         """Examples a step: the recipe's, else the user's loader's, else by the recipe's rule."""
         recipe, source = self.recipe, self.source
-        if recipe.batch_size == "auto" and source.batch_size is not None:
+        free = recipe.batch_size == "auto" and recipe.batch_tokens is None
+        if free and source.batch_size is not None:
             return source.batch_size
         return recipe.examples_per_step(budget, source.unit, source.tokens_per_example)
 
     def row(self, budget: float) -> tuple[list[Trial], list[Skipped]]:
-        """The trials of one budget, and the sizes that cannot serve it."""
+        """The trials of one budget at the recipe's own rate, and the sizes that cannot serve it."""
         trials: list[Trial] = []
         skipped: list[Skipped] = []
         for cost in self._costs(budget):
@@ -160,6 +162,15 @@ class Rows:
         )
         trial = replace(trial, learning_rate=self.recipe.peak_learning_rate(trial))
         return replace(trial, trial_id=self._trial_id(trial, cost))
+
+    def at_rates(self, trial: Trial, multipliers: Iterable[float]) -> list[Trial]:
+        """The same trial at multiples of its learning rate."""
+        cost = self.finder.costs[trial.size]
+        rates = [
+            replace(trial, learning_rate=trial.learning_rate * m, lr_multiplier=float(m))
+            for m in sorted(multipliers)
+        ]
+        return [replace(other, trial_id=self._trial_id(other, cost)) for other in rates]
 
     def _trial_id(self, trial: Trial, cost: Cost) -> str:
         return digest(

@@ -2,7 +2,8 @@
 
 Workers are all alike. `work` is the whole of one; `run_sweep` starts as many as were asked for, in
 this process, in processes of its own, or through anything with `submit()`, and sees to it that what
-a dead one left behind is run again.
+a dead one left behind is run again. Under a data-parallel launch rank 0 is the worker, and the
+other ranks train with it what it announces.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ from typing import Any
 import cloudpickle
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, FlopsFitWarning, SweepError
+from flops_fit.errors import DivergedError, FlopsFitWarning, LostRankError, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
+from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.garbage import old_objects_set_aside
@@ -41,6 +44,7 @@ from flops_fit.tracking import CurveWriter, Ledger
 
 _LOG = logging.getLogger("flops_fit")
 _POLL_S = 2.0
+_ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
 _ATTEMPTS = 2  # times that one call starts a trial whose worker dies under it
 _ENDED = ("complete", "diverged")
 
@@ -93,14 +97,55 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
     wanted = {trial.trial_id for trial in job.trials}
-    with at_work() as owner, stop_at_boundary() as stop, old_objects_set_aside():
-        dispatch.work_through(
-            study,
-            wanted,
-            owner,
-            lambda trial: _run_trial(job, source, trial, owner, listener, stop),
-            stop,
-        )
+    ends: list[str] = []  # of the trials so far: the kind of error, or empty
+
+    def run(trial: Trial) -> float:
+        try:
+            loss = _run_trial(job, source, trial, owner, listener, stop)
+        except Exception as error:
+            ends.append("" if isinstance(error, DivergedError) else type(error).__name__)
+            raise
+        ends.append("")
+        return loss
+
+    def go_on() -> bool:
+        if stop:
+            raise stop.exception()
+        return not _hopeless(ends)
+
+    patient = ranks.count() > 1
+    with at_work() as owner, stop_at_boundary(patient=patient) as stop, old_objects_set_aside():
+        dispatch.work_through(study, wanted, owner, run, go_on)
+
+
+def _hopeless(ends: Sequence[str]) -> bool:
+    """Whether the first trials all failed alike, so that the others would too."""
+    return len(ends) >= _ALIKE and len(set(ends)) == 1 and ends[0] != ""
+
+
+def follow(job: Job, source: Source | None = None) -> None:
+    """Be another rank than 0: train what rank 0 announces, until it has no more.
+
+    Raises:
+        BaseException: What rank 0 ends with.
+        LostRankError: A rank is gone, or silent beyond the timeout.
+    """
+    source = source or job.task.open()
+    with stop_at_boundary(patient=True) as stop, old_objects_set_aside():
+        while (told := ranks.broadcast(None)) is not None:
+            if isinstance(told, BaseException):
+                raise told
+            if isinstance(told, Trial):
+                _train_along(job, source, told, stop)
+
+
+def _train_along(job: Job, source: Source, trial: Trial, stop: StopRequest) -> None:
+    try:
+        train(job.task, source, trial, job.recipe, lambda point: None, None, stop)
+    except LostRankError:
+        raise
+    except BaseException:  # raised by all alike: rank 0 knows, and says what comes next
+        _LOG.debug("trial %s ended early on rank %d", trial.trial_id, ranks.rank(), exc_info=True)
 
 
 def run_sweep(
@@ -124,10 +169,28 @@ def run_sweep(
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
             on.
         SweepError: If workers die again and again.
+        LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
+    if ranks.rank():
+        follow(job, source)
+        return
+    try:
+        _lead(job, workers, executor, source, said_first)
+    except LostRankError:
+        raise
+    except BaseException as error:
+        ranks.broadcast(ranks.portable(error))
+        raise
+    ranks.broadcast(None)
+
+
+def _lead(
+    job: Job, workers: int | str, executor: Any, source: Source | None, said_first: str
+) -> None:
     failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
     missing = _missing(job, failed_before)
     if not missing:
+        print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
@@ -145,10 +208,22 @@ def run_sweep(
             if not missing:
                 _warn_of_failures(job)
                 return
+            _stop_if_all_fail(job, failed_before, len(missing))
         raise SweepError(
             f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
+
+
+def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
+    runs = [run for run in _fetch(job) if run.run_id not in failed_before]
+    failed = [run for run in runs if run.state == "failed"]
+    if len(failed) < _ALIKE or any(run.state in _ENDED for run in runs):
+        return
+    raise SweepError(
+        f"the first {len(failed)} trials all failed, so the other {num_missing} were not started: "
+        f"{failed[0].excluded}. Each run keeps its traceback; mend the fault and call again"
+    )
 
 
 def _how_to_go_on(job: Job) -> str:
@@ -168,7 +243,7 @@ def _warn_of_failures(job: Job) -> None:
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
             "the next call tries failed ones again, diverged ones not:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
-            stacklevel=4,  # the call of find_optimal
+            stacklevel=5,  # the call of find_optimal
         )
 
 
@@ -216,11 +291,12 @@ def _run_trial(
     """Train and record one trial; whatever happens, its run is closed with its reason."""
     keeper = Keeper(job.checkpoints / trial.trial_id, job.recipe.checkpoint_every)
     run_id = _open_run(job, trial, keeper, owner)
-    label = f"C={trial.compute_budget:.3g} {job.params.get('size_param', 'size')}={trial.size}"
+    label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
     try:
         with CurveWriter(job.ledger, run_id) as curve:
             report = _reporter(job, event, curve, listener)
+            ranks.broadcast(trial)
             outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)
         _record(job.ledger, run_id, trial, outcome)
         keeper.clear()
@@ -233,6 +309,8 @@ def _run_trial(
         tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
+        if isinstance(error, LostRankError):
+            stop.error = error
         raise
     except BaseException:
         tracking.close_run(job.ledger, run_id, "planned", "interrupted")
@@ -320,6 +398,7 @@ def _wait_for_others(job: Job, study: Any) -> None:
     ours = {trial.trial_id for trial in job.trials}
     while ours & dispatch.trials_running(study):
         _release_dead(job, study)
+        ranks.broadcast("wait")
         time.sleep(_POLL_S)
 
 

@@ -15,13 +15,18 @@ import torch
 def seeded(seed: int) -> Iterator[None]:
     """Within, Python's, NumPy's and torch's global generators start from `seed`."""
     before = rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    start_from(seed)
     try:
         yield
     finally:
         set_rng_state(before)
+
+
+def start_from(seed: int) -> None:
+    """Start Python's, NumPy's and torch's global generators from `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def rng_state() -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Source:
             start: Steps that were done before.
             parts: The parts of a step's examples that are wanted; by default all in one.
         """
-        parts = parts or [slice(None)]
+        parts = [slice(None)] if parts is None else parts
         own_seed = seed if self.draws else None
         if is_iterable(self.train):
             # Several workers each see another part of a stream, so "every 20th" would mean another
@@ -87,8 +87,8 @@ class Source:
             )
             loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
             return islice(loader, over, over + steps - start)
-        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed, parts)
-        data = DrawnSteps(self.train, self.collate, own_seed)
+        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
+        data = DrawnSteps(self.train, self.collate, parts, own_seed)
         options = {"batch_size": None, "sampler": order}
         return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
 
@@ -101,6 +101,10 @@ class Source:
             chosen = spread(len(self.held_out), max_examples)
             data, workers = Subset(self.held_out, chosen), self.num_workers
         return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size}, 0)
+
+    def held_out_sample(self) -> Any:
+        """One collated batch of (up to) two held-out examples."""
+        return self.held_out_collate(first_examples(self.held_out, 2))
 
     def _loader(
         self,
@@ -176,6 +180,13 @@ def length_of(dataset: Any) -> int | None:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
+
+
+def first_examples(dataset: Any, count: int) -> list[Any]:
+    """Up to `count` examples from the start of a dataset."""
+    if is_iterable(dataset):
+        return list(islice(dataset, count))
+    return [dataset[i] for i in range(min(count, len(dataset)))]
 
 
 def held_out_share(count: int) -> int:

@@ -7,7 +7,6 @@ changing which examples they are. A trial taken up again in mid-course sees what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import islice, pairwise
 from typing import Any
 
@@ -24,36 +23,35 @@ Parts = Sequence[slice]
 def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Parts:
     """The parts of a step's batch that one process trains on, each at most `most` examples.
 
-    Ranks get contiguous shares, as even as can be; so do the parts of a share.
+    Ranks get contiguous shares, as even as can be; so do the parts of a share. Where there are
+    fewer examples than ranks some have no part, rank 0 never.
     """
-    first, last = (batch_size * k // ranks for k in (rank, rank + 1))
+    first, last = (-(-batch_size * k // ranks) for k in (rank, rank + 1))
     count = -(-(last - first) // (most or batch_size))
     bounds = [first + (last - first) * k // max(1, count) for k in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
-class ShuffledSteps(Sampler[tuple[int, list[list[int]]]]):
-    """For each step its number and the indices of its parts.
+class ShuffledSteps(Sampler[tuple[int, list[int]]]):
+    """For each step its number and the indices of its examples.
 
     Each pass over the data is a new permutation drawn from the seed. A batch may straddle two
     passes, so that none is ragged and D is met exactly.
     """
 
-    def __init__(
-        self, num_examples: int, batch_size: int, steps: range, seed: int, parts: Parts
-    ) -> None:
+    def __init__(self, num_examples: int, batch_size: int, steps: range, seed: int) -> None:
         self.num_examples, self.batch_size, self.steps = num_examples, batch_size, steps
-        self.seed, self.parts = seed, parts
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[tuple[int, list[list[int]]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         order = self._endless()
         for step in range(self.steps.stop):
             batch = list(islice(order, self.batch_size))
             if step >= self.steps.start:
-                yield step, [batch[part] for part in self.parts]
+                yield step, batch
 
     def _endless(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -67,18 +65,22 @@ class DrawnSteps(Dataset[list[Any]]):
     Args:
         dataset: The dataset; `__getitems__` is used where it has it.
         collate: From a list of examples to a batch.
+        parts: The parts of each step's batch that are wanted.
         seed: Where reading or collating draws at random; each step then has its own randomness,
             whichever process reads it. None where nothing is drawn.
     """
 
-    def __init__(self, dataset: Any, collate: Collate, seed: int | None) -> None:
-        self.dataset, self.collate, self.seed = dataset, collate, seed
+    def __init__(self, dataset: Any, collate: Collate, parts: Parts, seed: int | None) -> None:
+        self.dataset, self.collate, self.parts, self.seed = dataset, collate, parts, seed
         self.read_many = getattr(dataset, "__getitems__", None)
 
-    def __getitem__(self, wanted: tuple[int, list[list[int]]]) -> list[Any]:
-        step, parts = wanted
-        with nullcontext() if self.seed is None else seeded((self.seed + step) % 2**63):
-            return [self.collate(self._read(indices)) for indices in parts]
+    def __getitem__(self, wanted: tuple[int, list[int]]) -> list[Any]:
+        step, indices = wanted
+        if self.seed is None:
+            return [self.collate(self._read(indices[part])) for part in self.parts]
+        with seeded((self.seed + step) % 2**63):
+            examples = self._read(indices)  # all: what one draws depends on those before it
+            return [self.collate(examples[part]) for part in self.parts]
 
     def _read(self, indices: list[int]) -> list[Any]:
         if self.read_many is not None:

@@ -17,23 +17,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether a signal asked to stop, and which."""
+    """Whether a signal, or an error that ends more than its trial, asked to stop, and which."""
 
     signal: int = 0
+    error: Exception | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.signal)
+        return bool(self.signal or self.error)
 
     def exception(self) -> BaseException:
-        """What ends the process as the signal would have: Ctrl-C, or exit code 143."""
+        """The error, or what ends the process as the signal would have: Ctrl-C, exit code 143."""
+        if self.error is not None:
+            return self.error
         return (
             KeyboardInterrupt() if self.signal == signal.SIGINT else SystemExit(128 + self.signal)
         )
 
 
 @contextmanager
-def stop_at_boundary() -> Iterator[StopRequest]:
+def stop_at_boundary(*, patient: bool = False) -> Iterator[StopRequest]:
     """Within, a first SIGINT or SIGTERM sets the flag; a second acts as it did before.
+
+    A patient one is never hurried by a second: other processes wait for this one at the boundary.
 
     Only a process's main thread gets signals; in any other this does nothing. What the process was
     started to ignore (Ctrl-C, by a shell that put it in the background) stays ignored.
@@ -51,6 +56,8 @@ def stop_at_boundary() -> Iterator[StopRequest]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.signal = number
+        if patient:
+            return
         restore()
         if number == signal.SIGINT:
             os.write(2, b"\nStopping at the next step. Ctrl-C again stops at once.\n")

@@ -1,9 +1,9 @@
 """The Optuna grid study: which trial is planned, whose it is, which is next.
 
-The study's search space is the grid, compute_budget x size_index; each missing point is enqueued
-once with the planned `Trial` beside it. `study.ask` hands a waiting point to exactly one process;
-heartbeats bring back those of workers that died elsewhere. Optuna dispatches, MLflow remembers:
-what is done is asked of the ledger, never of this study.
+The study's search space is the grid, compute_budget x size_index x lr_multiplier; each missing
+point is enqueued once with the planned `Trial` beside it. `study.ask` hands a waiting point to
+exactly one process; heartbeats bring back those of workers that died elsewhere. Optuna dispatches,
+MLflow remembers: what is done is asked of the ledger, never of this study.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from flops_fit.records import Trial
 from flops_fit.sweep.owners import is_dead
-from flops_fit.sweep.stopping import StopRequest
 
 HEARTBEAT_S = 30
 _TRIAL, _OWNER = "trial", "owner"
+_RATE = "lr_multiplier"
 _WIDEST = (1e-300, 1e300)
 
 
@@ -70,7 +70,7 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
     missing = [trial for trial in trials if trial.trial_id not in taken]
     for trial in missing:
         study.enqueue_trial(
-            {"compute_budget": trial.compute_budget, "size_index": trial.size_index},
+            {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
             user_attrs={_TRIAL: json.dumps(asdict(trial))},
         )
     return len(missing)
@@ -81,7 +81,7 @@ def work_through(
     wanted: set[str],
     owner: str,
     run: Callable[[Trial], float],
-    stop: StopRequest,
+    go_on: Callable[[], bool],
 ) -> None:
     """Claim waiting trials one by one and run them, until none waits.
 
@@ -90,7 +90,7 @@ def work_through(
         wanted: Trial ids of the present plan; others that still wait are dropped as they come.
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
-        stop: Looked at between two trials.
+        go_on: Asked before each trial; False leaves the others waiting.
     """
 
     def objective(claimed: optuna.Trial) -> float:
@@ -101,13 +101,12 @@ def work_through(
         claimed.set_user_attr(_OWNER, owner)
         claimed.suggest_float("compute_budget", *_WIDEST, log=True)
         claimed.suggest_int("size_index", 0, 10_000)
+        claimed.suggest_float(_RATE, *_WIDEST, log=True)
         return run(trial)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if stop:
-                raise stop.exception()
+        while go_on() and study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.optimize(objective, n_trials=1, catch=(Exception,))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.seeding import seeded
-from flops_fit.sweep.source import Source, targets_of
+from flops_fit.sweep.source import Source, count_examples, targets_of
 
+_BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
+_TAKE_THE_MEAN = "return the mean over the batch"
 _HOW_TO_COUNT = (
     "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
     "class is not yours, pass a function that builds the model and returns it after "
@@ -105,6 +109,11 @@ def check_data_arguments(task: Task) -> list[str]:
             f"loss_fn: expected a function (outputs, targets) -> scalar tensor, got "
             f"{task.loss_fn!r}"
         )
+    elif (signature := _signature(task.loss_fn)) and not _takes_two(signature):
+        problems.append(
+            f"loss_fn: it is called as loss_fn(outputs, targets), or loss_fn(outputs, batch) for "
+            f"mapping batches; this one takes {signature}"
+        )
     return problems
 
 
@@ -143,21 +152,51 @@ def check_loss(task: Task, source: Source, size: Size) -> list[str]:
     Raises:
         Exception: What the model or the loss raises.
     """
-    loss: Any = task.loss(task.build(size).train(), source.sample)
+    model = task.build(size).train()
+    loss: Any = task.loss(model, source.sample)
     if not isinstance(loss, torch.Tensor):
         return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
     if loss.ndim:
-        return [
-            f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; take the mean over the "
-            "batch"
-        ]
+        return [f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; {_TAKE_THE_MEAN}"]
     if not loss.requires_grad:
         return ["loss_fn: its result carries no gradient; do not detach it or call .item()"]
-    if not torch.isfinite(loss):
+    if not torch.isfinite(loss) or not loss:
         return [
-            f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected finite"
+            f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected a finite "
+            "number that is not 0"
         ]
-    return []
+    if _adds_up(task, model.eval(), source.sample):
+        return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
+    return _held_out_faults(task, model, source)
+
+
+def _adds_up(task: Task, model: nn.Module, batch: Any) -> bool:
+    """Whether the loss of an example taken twice is twice its loss; False where that fails."""
+    count = count_examples(batch)
+
+    def first(times: int) -> Any:
+        def repeat(leaf: Any) -> Any:
+            whole = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == count
+            return torch.cat([leaf[:1]] * times) if whole else leaf
+
+        return tree_map(repeat, dict(batch) if isinstance(batch, Mapping) else batch)
+
+    try:
+        with torch.no_grad():
+            one, two = (float(task.loss(model, first(times))) for times in (1, 2))
+    except Exception:
+        return False
+    return one != 0 and math.isclose(two, 2 * one, rel_tol=1e-3)
+
+
+def _held_out_faults(task: Task, model: nn.Module, source: Source) -> list[str]:
+    """The first held-out examples must pass model and loss too: they come after the training."""
+    try:
+        with torch.no_grad():
+            loss = float(task.loss(model, source.held_out_sample()))
+    except Exception as error:
+        return [f"eval_dataset: one batch raised {type(error).__name__}: {error}"]
+    return [] if math.isfinite(loss) else [f"eval_dataset: the loss of one batch is {loss}"]
 
 
 def task_identity(task: Task, source: Source) -> dict[str, Any]:
@@ -229,9 +268,8 @@ def _stable_repr(value: object) -> str:
 
 
 def _check_signature(task: Task) -> list[str]:
-    try:
-        signature = inspect.signature(task.model_cls)
-    except (TypeError, ValueError):
+    signature = _signature(task.model_cls)
+    if signature is None:
         return []
     problems = []
     accepted = signature.parameters
@@ -241,6 +279,11 @@ def _check_signature(task: Task) -> list[str]:
             f"model_size_param: {task.model_name} takes no {task.size_param!r}; it takes "
             f"{', '.join(accepted) or 'nothing'}. Where the class is not yours, pass a function of "
             f"{task.size_param!r} that builds the model"
+        )
+    elif task.size_param in accepted and accepted[task.size_param].kind is _BY_PLACE:
+        problems.append(
+            f"model_size_param: {task.model_name} takes {task.size_param!r} by place only; "
+            "flops-fit passes it by name, so drop the '/' from its signature"
         )
     unknown = [key for key in task.model_kwargs if key not in accepted and not catch_all]
     if unknown:
@@ -259,6 +302,21 @@ def _check_signature(task: Task) -> list[str]:
     if missing and not problems:
         problems.append(f"model_kwargs: {task.model_name} also needs {', '.join(missing)}")
     return problems
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # builtins have none
+        return None
+
+
+def _takes_two(signature: inspect.Signature) -> bool:
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def raise_problems(problems: list[str], heading: str = "") -> None:

@@ -3,6 +3,11 @@
 The loop waits for the device only where it logs. Data order, initialisation and dropout depend on
 the trial alone, not on what ran before it in the process. Its state is kept from time to time and
 when a signal asks it to stop; taken up again, a trial on the CPU ends with the same bits.
+
+Where several ranks train it together, each takes its share of every batch, and loss and gradients
+are summed over them after the backward pass. Before they are, the ranks agree by a word on the host
+that all have come so far, and on what follows the step, so that all halve, keep, stop or fail
+alike.
 """
 
 from __future__ import annotations
@@ -21,11 +26,12 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from flops_fit.errors import DivergedError
+from flops_fit.errors import DivergedError, RankError
 from flops_fit.records import Trial
+from flops_fit.sweep import ranks
 from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
-from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state
+from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state, start_from
 from flops_fit.sweep.source import Source, count_examples
 from flops_fit.sweep.steps import parts_of
 from flops_fit.sweep.stopping import StopRequest
@@ -98,17 +104,22 @@ def train(
         recipe: How to train it.
         report: Called with each `Point`, about `recipe.log_points` times.
         keeper: Where its state is kept, and taken up from if there is one; None to keep none.
+            Of several ranks only rank 0 has one.
         stop: Looked at between two steps.
 
     Raises:
         DivergedError: If the loss stops being finite.
+        RankError: If another rank failed.
+        LostRankError: If another rank is gone, or silent beyond the timeout.
         KeyboardInterrupt, SystemExit: When asked to stop, once the state is kept.
     """
     accelerator = _accelerator(recipe)
     with threads_that_help(), seeded(trial_seed(trial)), _memory_returned(accelerator):
-        training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
+        with ranks.together():
+            training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
+        training.begin()
         last = training.run(report)
-        loss = _held_out_loss(training)
+        loss = ranks.from_main(lambda: _held_out_loss(training))
     return Outcome(
         loss=loss,
         train_loss=last.train_loss,
@@ -151,6 +162,9 @@ class _Training:
         seconds: Time spent on them, over all attempts; the held-out loss takes none of it.
         most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
         updating: Whether the parameters are changing: a fault then leaves no step to try again.
+        alone: Whether this process trains it by itself.
+        asked: The signal that asked any rank to stop; 0 for none.
+        due: Whether its state is to be kept.
     """
 
     def __init__(
@@ -172,7 +186,9 @@ class _Training:
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         if recipe.compile:
             model.compile()
-        self.model, prepared = accelerator.prepare(model, optimizer)
+        # As for evaluation: DistributedDataParallel would hang where one rank runs out of memory.
+        self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        prepared = accelerator.prepare_optimizer(optimizer)
         # Accelerate's wrappers cost tiny models a few per cent; only a gradient scaler needs them.
         if accelerator.scaler is None:
             self.optimizer, self.backward = prepared.optimizer, torch.Tensor.backward
@@ -182,37 +198,71 @@ class _Training:
             self.clip = accelerator.clip_grad_norm_
         self.parameters = list(self.model.parameters())
         self.every = max(1, trial.steps // recipe.log_points)
-        self.most = -(-trial.batch_size // recipe.accumulate)
+        self.most = -(-trial.batch_size // (ranks.count() * recipe.accumulate))
+        self.alone, self.asked, self.due = ranks.count() == 1, 0, False
+        self.joint: Exception | None = None
+        self.last: Point | None = None
         self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
         self.updating = False
+        self._kept = time.monotonic()
         self.total = torch.zeros((), device=accelerator.device)
         self.first_bad = torch.zeros((), device=accelerator.device)
-        kept = keeper.load() if keeper else None
+
+    def begin(self) -> None:
+        """Take up what was kept, or start afresh; all ranks from the same weights."""
+        if ranks.rank():  # dropout differs from share to share
+            start_from((trial_seed(self.trial) + ranks.rank()) % 2**63)
+        kept = ranks.from_main(lambda: self.keeper.load() if self.keeper else None)
         if kept:
             self._take_up(*kept)
+        else:
+            ranks.copy_from_main([*self.model.parameters(), *self.model.buffers()])
 
     def run(self, report: Report) -> Point:
         """The remaining steps; returns the last point of the curve."""
         self.model.train()
-        started = time.perf_counter() - self.seconds
         self._kept = time.monotonic()
-        point = None
-        while self.step < self.trial.steps:
-            try:
-                for batches in self._batches():
-                    self._advance(batches)
-                    self.seconds = time.perf_counter() - started
-                    if self.step % self.every == 0 or self.step == self.trial.steps:
-                        report(point := self._point())
-                    self.between_steps()
-            except Exception as error:
-                if self.updating or self.most == 1 or not _out_of_memory(error):
-                    raise
-                self._halve()
-        return point or self._point()
+        while (error := self._attempt(report)) is not None:
+            if self.updating or self.most == 1 or not _out_of_memory(error):
+                raise error
+            self.joint = None
+            del error  # its frames hold what the step had allocated
+            self._halve()
+        return self.last or self._point()
+
+    def _attempt(self, report: Report) -> Exception | None:
+        """Do the remaining steps; returns what kept this rank, or any, from doing them."""
+        started = time.perf_counter() - self.seconds
+        try:
+            for batches in self._batches() if self.step < self.trial.steps else ():
+                self._advance(batches)
+                self.seconds = time.perf_counter() - started
+                if self.step % self.every == 0 or self.step == self.trial.steps:
+                    self.last = self._point()
+                    report(self.last)
+                self.between_steps()
+        except Exception as error:
+            return error if error is self.joint else self._verdict(error)
+        return self._verdict()  # another rank's last update may have failed
+
+    def _verdict(self, error: Exception | None = None) -> Exception | None:
+        """What all ranks raise if any has failed; also settles what follows this step."""
+        failed, self.asked, due, last, first = ranks.most(
+            error is not None, self.stop.signal, self._is_due(), self.step, -self.step
+        )
+        self.due = bool(due)
+        if not failed:
+            return None
+        joint = ranks.joint_error(error, error is not None and _out_of_memory(error))
+        if last != -first and _out_of_memory(joint):
+            joint = RankError(f"memory ran out in an update that others have done ({joint})")
+        self.joint = joint
+        return joint
 
     def _batches(self) -> Iterator[list[Any]]:
-        parts = parts_of(self.trial.batch_size, most=self.most)
+        parts = parts_of(
+            self.trial.batch_size, rank=ranks.rank(), ranks=ranks.count(), most=self.most
+        )
         self.weights = [(part.stop - part.start) / self.trial.batch_size for part in parts]
         return self.source.training_steps(
             self.trial.batch_size,
@@ -228,6 +278,8 @@ class _Training:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * rate
         loss = self._gradients(batches)
+        if not self.alone:
+            loss = self._over_ranks(loss)
         self._require_finite(loss)
         if self.recipe.clip is not None:
             self.clip(self.parameters, self.recipe.clip)
@@ -239,15 +291,22 @@ class _Training:
         self.step += 1
 
     def _gradients(self, batches: list[Any]) -> torch.Tensor:
-        """Mean loss of a step, its gradients left on the parameters."""
-        device, whole = self.accelerator.device, len(batches) == 1
+        """Loss of a step, as far as it is this rank's, its gradients left on the parameters."""
+        device, whole = self.accelerator.device, self.weights == [1.0]
         losses = []
         for batch, weight in zip(batches, self.weights, strict=True):
             loss = self.task.loss(self.model, send_to_device(batch, device, non_blocking=True))
             loss = loss if whole else loss * weight
             self.backward(loss)
             losses.append(loss.detach())
-        return losses[0] if whole else torch.stack(losses).sum()
+        return losses[0] if whole else sum(losses, torch.zeros((), device=device))
+
+    def _over_ranks(self, loss: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a step, and its gradients, once all ranks have done their share."""
+        send = ranks.gradient_sum(loss, self.parameters)
+        if joint := self._verdict():
+            raise joint
+        return send()
 
     def _require_finite(self, loss: torch.Tensor) -> None:
         """On the CPU at once; elsewhere the step is noted and looked at with the next point."""
@@ -281,20 +340,37 @@ class _Training:
 
     def between_steps(self) -> None:
         """Keep the state where that is due; leave where asked to."""
-        due = self.keeper and time.monotonic() - self._kept >= self.keeper.every_s
-        if self.keeper and (due or self.stop):
-            self.keeper.save(self.step, self._state())
-            self._kept = time.monotonic()
-        if self.stop:
-            raise self.stop.exception()
+        if self.alone:
+            self.asked, self.due = self.stop.signal, self._is_due()
+        if self.asked or self.due:
+            self._keep(ranks.gather(rng_state()))
 
-    def _state(self) -> dict[str, Any]:
+    def between_held_out_batches(self) -> None:
+        """The same after the last step, where rank 0 works alone."""
+        self.asked, self.due = self.stop.signal, self._is_due()
+        if self.asked or self.due:
+            self._keep([rng_state()])
+
+    def _is_due(self) -> bool:
+        return self.keeper is not None and time.monotonic() - self._kept >= self.keeper.every_s
+
+    def _keep(self, generators: list[dict[str, Any]]) -> None:
+        try:
+            if self.keeper:
+                self.keeper.save(self.step, self._state(generators))
+                self._kept = time.monotonic()
+        finally:
+            if self.asked:
+                self.stop.signal = self.asked
+                raise self.stop.exception()
+
+    def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "rng": rng_state(),
+            "rng": generators,
             "total": self.total,
             "logged": self.logged,
             "mean": self.mean,
@@ -311,7 +387,8 @@ class _Training:
         self.total = state["total"].to(self.accelerator.device)
         self.step, self.logged, self.mean = step, state["logged"], state["mean"]
         self.seconds, self.most = state["seconds"], state["most"]
-        set_rng_state(state["rng"])
+        if ranks.rank() < len(state["rng"]):  # fewer ranks may have kept it
+            set_rng_state(state["rng"][ranks.rank()])
 
 
 def _diverged(loss: float, step: int) -> DivergedError:
@@ -326,7 +403,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 @torch.no_grad()
 def _held_out_loss(training: _Training) -> float:
-    """Mean loss over the held-out examples. Every process reads them all, so all agree."""
+    """Mean loss over the held-out examples."""
     model, recipe, trial = training.model, training.recipe, training.trial
     device = training.accelerator.device
     model.eval()
@@ -337,7 +414,7 @@ def _held_out_loss(training: _Training) -> float:
             batch = send_to_device(batch, device)
             total += training.task.loss(model, batch) * examples
             count += examples
-            training.between_steps()
+            training.between_held_out_batches()
     loss = total.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the held-out loss is {loss} after the last step", trial.steps)

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from flops_fit.laws.backtest import backtest, choose_form, tied_test
@@ -30,6 +31,14 @@ def test_held_out_budgets_take_no_part(sweep):
     assert top["loss_rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
     assert top["loss_bias"] == pytest.approx(error.mean(), rel=1e-3)
     assert sorted(table["num_held_out"].unique()) == [7, 14]
+
+
+def test_a_lone_run_above_the_rows_is_no_test_by_itself(sweep):
+    runs = sweep(noise=0.003)
+    alone = runs.iloc[[-1]].assign(compute_budget=4e14, num_tokens=runs["num_tokens"].iloc[-1] * 4)
+    table, _ = held_out(pd.concat([runs, alone], ignore_index=True))
+    assert sorted(table["num_held_out"].unique()) == [8, 15]
+    assert table["num_params_error"].notna().all()
 
 
 @pytest.mark.parametrize(("budgets", "sizes", "simulated"), [(5, 7, 2.0), (4, 5, 3.0), (3, 5, 4.3)])

@@ -71,6 +71,17 @@ def test_three_sizes_bear_no_curve():
     assert row["refused"] == "3 sizes, a curve needs 4"
 
 
+def test_losses_of_any_sign_are_judged_alike(sweep):
+    """Rows whose mean is near zero, rows of either sign: no row's verdict depends on the level."""
+    runs = sweep(noise=0.003, half_width=0.5)
+    levels = [float(runs["loss"].mean()), 3.0, 20.0]
+    first, *others = (optima(runs.assign(loss=runs["loss"] - level)) for level in levels)
+    for other in others:
+        np.testing.assert_allclose(other["depth"], first["depth"], rtol=1e-6)
+        assert other["refused"].tolist() == first["refused"].tolist()
+    assert optima(runs.assign(loss=0.0))["refused"].eq("the curve is not convex").all()
+
+
 def test_budgets_with_scatter_are_one():
     C = np.array([1.02e18, 0.98e18, 1e18, 3.05e18, 2.95e18, 9.3e18])
     assert group_budgets(C).tolist() == [0, 0, 0, 1, 1, 2]

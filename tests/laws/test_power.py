@@ -51,3 +51,20 @@ def test_too_few_budgets_are_refused_with_a_reason():
 
 def test_two_budgets_have_no_interval():
     assert np.isnan(fit_power(C[:2], [1e8, 2e8]).exponent_interval).all()
+
+
+def test_intervals_of_the_law_cover_beyond_its_points():
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(200):
+        sizes = fit_power(C, 0.1 * C**0.5 * np.exp(0.05 * rng.normal(size=6)))
+        losses = fit_power_with_floor(C, (1.7 + 900 * C**-0.154) + 0.002 * rng.normal(size=6))
+        truth = 0.1 * 1e22**0.5, 1.7 + 900 * 1e22**-0.154
+        ends = [law.interval(1e22) for law in (sizes, losses)]
+        hits.append([low <= y <= high for (low, high), y in zip(ends, truth, strict=True)])
+    assert (np.mean(hits, axis=0) >= 0.91).all()
+
+
+def test_too_few_points_give_no_interval():
+    assert np.isnan(fit_power_with_floor(C[:3], [2.2, 2.1, 2.05]).interval(C)).all()
+    assert np.isnan(fit_power([1e18], [1e9]).interval(C)).all()

@@ -81,6 +81,7 @@ def test_clusters_widen_where_errors_are_shared(sweep):
 
     wide, narrow = (np.diff(np.ravel(s.interval(log_size))).item() for s in (spread, alone))
     assert wide > 1.1 * narrow
+    assert spread.standard_error(log_size).item() > 1.1 * alone.standard_error(log_size).item()
 
 
 def test_many_runs_take_the_linear_step(sweep, monkeypatch):

@@ -1,11 +1,14 @@
 """What the plots draw is what the result says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import flops_fit
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.report import plots
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
@@ -37,6 +40,44 @@ def test_excluded_runs_are_hollow(result):
     ax = plots.plot_isoflops(runs, result.optima)
     hollow = [ln for ln in ax.lines if ln.get_markerfacecolor() == "none" and len(ln.get_xdata())]
     assert [float(line.get_xdata()[0]) for line in hollow] == [runs.loc[3, "num_params"]]
+
+
+def test_the_legend_shows_what_is_drawn(result):
+    runs, optima = result.runs.copy(), result.optima.copy()
+    runs.loc[3, "excluded"] = "an outlier"
+    optima.loc[1, "c0"] = np.nan  # no curve
+    optima.loc[2, "refused"] = "too flat to see"
+    legend = plots.plot_isoflops(runs, optima).get_legend()
+    styles = {
+        text.get_text(): handle.get_linestyle()
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+    assert styles == {"1e+12": "-", "1e+13": "None", "1e+14": ":", "left out": "None"}
+
+
+def test_very_many_budgets_take_a_colour_bar():
+    C = np.geomspace(1e12, 1e14, 20)
+    runs = simulate_isoflop(LAW, C, num_sizes=4)
+    figure = flops_fit.fit(runs, num_draws=100).plot("isoflops")
+    figure.draw_without_rendering()
+    panel, bar = figure.axes
+    assert panel.get_legend() is None
+    assert bar.get_ylim() == pytest.approx((1e12, 1e14))
+    assert panel.get_position().height > 0.5
+
+
+@pytest.mark.parametrize("quantity", ["num_params", "loss"])
+def test_the_power_law_has_its_band_and_does_not_set_the_frame(result, quantity):
+    C = np.geomspace(1e12, 1e16, 20)
+    law = {"num_params": result.power_laws.n_opt, "loss": result.power_laws.l_opt}[quantity]
+    vague = replace(law, covariance=tuple(1e4 * v for v in law.covariance))
+    limits = []
+    for drawn in (law, vague):
+        ax = plots.plot_scaling(result.band(C), result.optima, quantity, power_law=drawn)
+        assert len(ax.collections) >= 2
+        limits.append(ax.get_ylim())
+    assert limits[0] == limits[1]
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), law(C))
 
 
 @pytest.mark.parametrize("quantity", ["num_params", "num_tokens", "loss"])

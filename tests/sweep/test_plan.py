@@ -317,8 +317,18 @@ def test_nothing_passed_at_all(mlp):
         ({"seed": 0.5}, "seed: expected a whole number from 0 up, got 0.5"),
         ({"loss_fn": lambda out, y: out.sum(1)}, r"loss_fn: expected a scalar, got shape \(2,\)"),
         ({"loss_fn": lambda out, y: out.sum().detach()}, "loss_fn: its result carries no gradient"),
-        ({"loss_fn": lambda out: out.sum()}, "model or loss_fn: one batch at size .* TypeError"),
+        ({"loss_fn": lambda out: out.sum()}, r"loss_fn: it is called as .* takes \(out\)"),
         ({"loss_fn": nn.MSELoss}, r"loss_fn: got the class MSELoss; pass .* MSELoss\(\)"),
+        (
+            {"compute_budgets": [True]},
+            r"compute_budgets: expected a list of FLOPs, .* got \[True\]",
+        ),
+        ({"flops": lambda m: 1 / 0}, "flops: it raised ZeroDivisionError: division by zero"),
+        ({"model_cls": lambda width, /: None}, "takes 'width' by place only; .* drop the '/'"),
+        ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
+        ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
+        ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
+        ({"recipe": Recipe(schedule=lambda s: 1 / (1 - s))}, "schedule: .* ZeroDivisionError at 1"),
         ({"model_kwargs": []}, "model_kwargs: expected a dict, got list"),
         ({"sizes": [4, 8, "a"]}, r"works at 2 of the 3 given, 3 are needed \('a': TypeError"),
         ({"model_cls": HeadsDoNotSay, "sizes": [4, 8, 6]}, r"works at 2 of the 3 given.*\(6: Runt"),
@@ -342,6 +352,46 @@ def test_size_that_does_not_size_the_model(mlp, classes, cross_entropy):
 
     with pytest.raises(ArgumentError, match="does not grow with the size parameter: 67 at 1"):
         plan_sweep(fixed, "depth", None, classes, cross_entropy, BUDGETS)
+
+
+def rates(plan):
+    return [(t.compute_budget, t.size, t.lr_multiplier) for t in plan.trials]
+
+
+def test_learning_rates_are_a_third_axis_that_keeps_what_was_trained(planned):
+    before = planned()
+    after = planned(recipe=replace(UNLIMITED, lr_multipliers=(2, 0.5, 1)))
+    assert rates(after) == [
+        (t.compute_budget, t.size, m) for t in before.trials for m in (0.5, 1, 2)
+    ]
+    assert {t for t in after.trials if t.lr_multiplier == 1} == set(before.trials)
+    assert len(ids(after)) == 3 * len(ids(before))
+    assert after.setting == before.setting
+    for trial in after.trials:
+        assert trial.learning_rate == pytest.approx(
+            0.3118 * trial.compute_budget**-0.125 * trial.lr_multiplier
+        )
+
+
+def test_checking_the_learning_rate_adds_two_trials_at_either_end(planned):
+    before = planned()
+    after = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
+    added = [t for t in after.trials if t not in set(before.trials)]
+    ends = before.trials[0], before.trials[-1]
+    assert [(t.compute_budget, t.size, t.lr_multiplier) for t in added] == [
+        (end.compute_budget, end.size, m) for end in ends for m in (0.5, 2)
+    ]
+    assert before.total_flops < after.total_flops
+
+
+def test_a_batch_in_tokens_is_rounded_to_examples(planned):
+    text = torch.zeros(4000, 16).long()
+    plan = planned(
+        model_cls=GPT, model_size_param="d_model", model_kwargs={"context": 16},
+        loss_fn=next_token_loss, dataset=DataLoader(TensorDataset(text, text), batch_size=3),
+        recipe=replace(UNLIMITED, batch_tokens=1000), compute_budgets=[1e10],
+    )  # fmt: skip
+    assert {t.batch_size for t in plan.trials} == {62}
 
 
 def test_finder_builds_sizes_beyond_the_plan(mlp, classes, cross_entropy):

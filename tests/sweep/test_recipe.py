@@ -22,6 +22,14 @@ STEPS = st.integers(10, 3000)
         ("learning_rate", math.nan),
         ("learning_rate", "fast"),
         ("learning_rate", True),
+        ("lr_multipliers", 2.0),
+        ("lr_multipliers", (0.5, 2.0)),
+        ("lr_multipliers", (1.0, 1.0)),
+        ("lr_multipliers", (0.0, 1.0)),
+        ("lr_multipliers", "12"),
+        ("check_learning_rate", 1),
+        ("batch_tokens", 0),
+        ("batch_tokens", "1M"),
         ("batch_size", 0),
         ("batch_size", 8.0),
         ("batch_size", True),
@@ -48,6 +56,11 @@ def test_all_faults_in_one_error():
     with pytest.raises(ArgumentError, match="the recipe cannot be followed") as caught:
         Recipe(learning_rate=-1, schedule="none", clip=-1)
     assert len(caught.value.problems) == 3
+
+
+def test_a_batch_is_given_once():
+    with pytest.raises(ArgumentError, match="batch_tokens: set beside batch_size"):
+        Recipe(batch_size=8, batch_tokens=1000)
 
 
 def test_learning_rate_by_number_rule_and_function():

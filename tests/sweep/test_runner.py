@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,8 @@ class Planted:
     def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
         self.trained.append(trial.trial_id)
         report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
-        loss = float(LAW.loss(trial.num_params, trial.num_tokens))
+        mistuned = 1 + 0.01 * np.log2(trial.lr_multiplier) ** 2
+        loss = mistuned * float(LAW.loss(trial.num_params, trial.num_tokens))
         return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
 
 
@@ -116,9 +118,25 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
 
 
+def test_learning_rates_added_later_reuse_the_rest_and_the_best_of_each_size_counts(store, planted):
+    recipe = flops_fit.Recipe(max_epochs=1e9)
+    before = sweep(store, recipe=recipe)
+    after = sweep(store, recipe=replace(recipe, lr_multipliers=(0.5, 1, 2)))
+    assert len(planted.trained) == 3 * len(before.runs)
+    tuned = after.runs[after.runs["excluded"] == "another learning rate did better"]
+    assert sorted(tuned["lr_multiplier"].unique()) == [0.5, 2.0]
+    assert len(tuned) == 2 * len(before.runs)
+    assert after.law.alpha == pytest.approx(before.law.alpha, rel=1e-6)
+    assert after.runs["steps"].min() > 0
+
+
 def test_another_recipe_is_another_setting_and_is_not_mixed_in(store, planted):
     one = sweep(store, BUDGETS[:3])
-    other = sweep(store, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+    with pytest.warns(
+        FlopsFitWarning, match=r"something changed \(recipe\), so its earlier"
+    ) as seen:
+        other = sweep(store, BUDGETS[:3], recipe=flops_fit.Recipe(max_epochs=1e9, warmup=0.2))
+    assert seen[0].filename == __file__
     assert not set(one.runs["trial_id"]) & set(other.runs["trial_id"])
     assert len(planted.trained) == len(one.runs) + len(other.runs)
 
@@ -167,15 +185,14 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     assert len(planted.trained) == len(set(planted.trained))
 
 
-def test_a_sweep_where_all_fail_says_why(store, monkeypatch):
+def test_a_sweep_whose_first_trials_all_fail_stops_and_says_why(store, monkeypatch):
     def broken(*_):
         raise RuntimeError("a broken disk")
 
     monkeypatch.setattr(runner, "train", broken)
-    with (
-        pytest.warns(FlopsFitWarning, match="have no loss"),
-        pytest.raises(NoRunsError, match="a broken disk"),
-    ):
+    with pytest.raises(SweepError, match=r"first 3 trials all failed, .* 25 .*a broken disk"):
+        sweep(store)
+    with pytest.raises(SweepError, match="first 3 trials all failed"):  # tried again
         sweep(store)
 
 

@@ -14,8 +14,7 @@ from flops_fit.sweep.steps import ShuffledSteps, parts_of
 
 
 def order(seed=1, num_examples=10, batch_size=4, start=0, stop=5):
-    steps = ShuffledSteps(num_examples, batch_size, range(start, stop), seed, [slice(None)])
-    return [(step, *parts) for step, parts in steps]
+    return list(ShuffledSteps(num_examples, batch_size, range(start, stop), seed))
 
 
 def test_order_is_full_batches_by_seed_alone():
@@ -46,6 +45,7 @@ def test_parts_of_all_ranks_make_up_the_batch(batch_size, ranks, most):
     sizes = {part.stop - part.start for part in parts}
     assert max(sizes) <= most
     assert min(sizes) >= 1
+    assert parts_of(batch_size, rank=0, ranks=ranks)
 
 
 class Noisy(Dataset):
@@ -105,15 +105,22 @@ def test_noise_differs_from_step_to_step_and_does_not_touch_the_callers_generato
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("data", [QUIET, NoisyStream()], ids=["map", "stream"])
-def test_parts_hold_the_same_examples_as_the_whole(data):
+@pytest.mark.parametrize("data", [QUIET, Noisy(), NoisyStream()], ids=["map", "noisy", "stream"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_parts_hold_the_same_examples_as_the_whole(data, rank):
     source = open_source(data, QUIET)
-    parts = parts_of(7, most=3)
+    parts = parts_of(14, rank=rank, ranks=2, most=3)
+    share = slice(7 * rank, 7 * rank + 7)
     for ((x, y),), cut in zip(
-        source.training_steps(7, 9, seed=3),
-        source.training_steps(7, 9, seed=3, parts=parts),
+        source.training_steps(14, 9, seed=3),
+        source.training_steps(14, 9, seed=3, parts=parts),
         strict=True,
     ):
         assert [len(labels) for _, labels in cut] == [2, 2, 3]
-        assert torch.equal(torch.cat([inputs for inputs, _ in cut]), x)
-        assert torch.equal(torch.cat([labels for _, labels in cut]), y)
+        assert torch.equal(torch.cat([inputs for inputs, _ in cut]), x[share])
+        assert torch.equal(torch.cat([labels for _, labels in cut]), y[share])
+
+
+@pytest.mark.parametrize("data", [QUIET, NoisyStream()], ids=["map", "stream"])
+def test_a_rank_without_a_share_still_sees_every_step(data):
+    assert list(open_source(data, QUIET).training_steps(2, 9, seed=3, parts=[])) == [[]] * 9
