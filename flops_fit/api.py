@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
 from flops_fit.sweep import ranks
+from flops_fit.sweep.code import code_of
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned, make_plan
@@ -47,6 +48,8 @@ def find_optimal(
     workers: int | str = 1,
     executor: Any = None,
     seed: int = 0,
+    retry_failed: bool = False,
+    on_code_change: Literal["warn", "error", "rerun"] = "warn",
 ) -> Result:
     """How big a model, on how much data, and what loss will it reach? Answered by experiment.
 
@@ -79,6 +82,9 @@ def find_optimal(
         workers: Worker processes; "auto" is one per GPU, else one per core. 1 under a launch.
         executor: Anything with `submit()`, to run the workers elsewhere; none under a launch.
         seed: Seed of the sweep; each trial derives its own.
+        retry_failed: Try trials again that have failed three times.
+        on_code_change: Where the source of model, loss or data is no longer what finished trials
+            were trained with: "warn" and use them, "error", or "rerun" them.
 
     Returns:
         The runs, the laws, and what they predict.
@@ -102,6 +108,10 @@ def find_optimal(
     )
     ranks.let_main_speak()
     faults = _launch_faults(workers, executor, name, tracking_uri)
+    if on_code_change not in ("warn", "error", "rerun"):
+        faults.append(
+            f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
+        )
     planned = make_plan(
         task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed, faults=faults
     )
@@ -116,6 +126,7 @@ def find_optimal(
         setting=planned.plan.setting,
         params=_run_params(planned),
         checkpoints=(ledger.home or Path("mlruns").absolute()) / "checkpoints",
+        code=code_of(task),
     )
     run_sweep(
         job,
@@ -123,6 +134,8 @@ def find_optimal(
         executor=executor,
         source=planned.source,
         said_first=_said_first(planned.plan),
+        retry_failed=retry_failed,
+        on_code_change=on_code_change,
     )
     build = None if sizes is not None else planned.finder.nearest
     return _analyzed(lambda: ledger, build)

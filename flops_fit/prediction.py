@@ -15,6 +15,8 @@ from flops_fit.laws.checks import Check
 from flops_fit.laws.pipeline import Findings
 from flops_fit.records import Size
 
+BESIDE = 1.5
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -47,6 +49,24 @@ class Prediction:
     loss_interval: tuple[float, float]
     new_run_interval: tuple[float, float]
     checks: tuple[Check, ...] = ()
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f", size {self.size}"
+        rows = [
+            ("parameters", self.num_params, self.num_params_interval, size),
+            ("tokens", self.num_tokens, self.num_tokens_interval, ""),
+            ("loss", self.loss, self.loss_interval, ""),
+        ]
+        lines = [
+            f"{self.compute_budget:.4g} FLOPs, {self.extrapolation:.3g} times the largest budget",
+            *(
+                f"  {name:<11}{value:.4g} (95 %: {low:.4g} to {high:.4g}){more}"
+                for name, value, (low, high), more in rows
+            ),
+            f"  {self.tokens_per_param:.3g} tokens a parameter",
+            *(f"  {check}" for check in self.checks),
+        ]
+        return "\n".join(lines)
 
 
 def foretell(
@@ -84,7 +104,11 @@ def foretell(
         num_tokens_interval=_interval(row, "num_tokens"),
         loss_interval=_interval(row, "loss"),
         new_run_interval=_interval(row, "new_run"),
-        checks=(*_doubts(findings, C, row["num_params"]), *_assumed(findings, row, terms)),
+        checks=(
+            *_doubts(findings, C, row["num_params"]),
+            *_far_off(findings, row["tokens_per_param"], terms),
+            *_assumed(findings, row, terms),
+        ),
     )
 
 
@@ -105,19 +129,38 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
     return doubts
 
 
+def _far_off(findings: Findings, ratio: float, terms: Terms) -> list[Check]:
+    """A ratio of tokens to parameters that no run came near."""
+    if terms.tokens_per_param is None and terms.inference_tokens is None:
+        return []
+    good = findings.runs[findings.runs["excluded"] == ""]
+    trained = (good["num_tokens"] / good["num_params"]).astype(float)
+    low, high = float(trained.min()), float(trained.max())
+    if low / BESIDE <= ratio <= high * BESIDE:
+        return []
+    message = f"{ratio:.3g} tokens a parameter, where runs had {low:.3g} to {high:.3g}."
+    advice = "Train some runs at such a ratio: the law was never tried there."
+    return [Check("ratio-beyond-data", "warn", message, advice)]
+
+
 def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
     """Constants of repetition that were taken as published, where they matter."""
     if terms.unique_tokens is None or row["num_tokens"] <= terms.unique_tokens:
         return []
     law = repetition_law(findings)
-    listed = f"R_N* = {law.r_params:.4g}"
-    if law.fading_error is None:
-        listed = f"R_D* = {law.r_data:.4g} and {listed}"
+    constants = {"R_D*": (law.r_data, law.fading_error), "R_N*": (law.r_params, law.params_error)}
+    listed = " and ".join(
+        f"{name} = {value:.4g}"
+        for name, (value, error) in constants.items()
+        if error is None and math.isfinite(value)
+    )
+    if not listed:
+        return []
     message = (
         f"{listed} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves their "
         "uncertainty out."
     )
-    advice = "R_D* is fitted where runs of several epochs carry unique_tokens."
+    advice = "They are fitted where runs of several epochs tell them; give unique_tokens."
     return [Check("repetition-assumed", "note", message, advice)]
 
 

@@ -60,7 +60,8 @@ class Run:
 
     `state` is one of `planned running complete failed diverged`; `excluded` is the reason
     why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
-    `flops` what was actually spent; both are NaN until the run is complete.
+    `flops` what was actually spent; both are NaN until the run is complete. `code` holds hashes of
+    the source of model, loss and data.
     """
 
     trial_id: str
@@ -78,6 +79,7 @@ class Run:
     steps: float = math.nan
     learning_rate: float = math.nan
     lr_multiplier: float = 1.0
+    code: str = ""
 
 
 RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))

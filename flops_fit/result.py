@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
 from os import PathLike
@@ -23,7 +23,7 @@ from flops_fit.laws.parametric import ParametricFit, ParametricLaw
 from flops_fit.laws.pipeline import Findings, analyse
 from flops_fit.laws.power import PowerLaws
 from flops_fit.laws.solver import Array
-from flops_fit.laws.table import Runs, read_runs
+from flops_fit.laws.table import Runs, read_curves, read_runs
 from flops_fit.prediction import Prediction, foretell
 from flops_fit.records import Size
 
@@ -86,6 +86,16 @@ class Result:
     def backtest(self) -> pd.DataFrame:
         """Errors on held-out largest budgets, five parameters and tied."""
         return self.findings.backtest
+
+    @property
+    def envelope(self) -> pd.DataFrame:
+        """The lower envelope of the training curves; empty where none were given."""
+        return self.findings.envelope
+
+    @property
+    def envelope_laws(self) -> PowerLaws | None:
+        """N_opt, D_opt and L_opt against C, through the envelope."""
+        return self.findings.envelope_laws
 
     @property
     def largest_budget(self) -> float:
@@ -247,7 +257,7 @@ def fit(
     tolerance: float = 0.1,
     num_draws: int = 600,
     seed: int = 0,
-    curves: pd.DataFrame | None = None,
+    curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None = None,
     unfinished_curves: bool = False,
     name: str = "",
     meta: Mapping[str, str] | None = None,
@@ -269,8 +279,9 @@ def fit(
         tolerance: Budgets this close (relative) are one.
         num_draws: Bootstrap refits behind the intervals.
         seed: Seed of the bootstrap.
-        curves: Points of training curves, for the envelope and for runs that diverged: `trial_id`,
-            `num_tokens` by then, `loss`, and `ended` where known (the schedule had ended there).
+        curves: Points of training curves (a DataFrame or dicts), for the envelope and for runs that
+            diverged: `trial_id` as in `runs`, `num_tokens` by then, `loss`, and `ended` where known
+            (the schedule had ended there).
         unfinished_curves: Use curves in mid-schedule too; a check then says so.
         name: What to call the result.
         meta: More plain strings to keep with it (data unit, FLOPs convention, ...).
@@ -297,10 +308,13 @@ def fit(
     return Result(_find(runs, options, curves), kept, build_size)
 
 
-def _find(runs: Runs, options: Options, curves: pd.DataFrame | None) -> Findings:
+def _find(
+    runs: Runs, options: Options, curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None
+) -> Findings:
     options.require_sound()
     table, notes = read_runs(runs)
+    points = None if curves is None else read_curves(curves)
     with np.errstate(all="ignore"):
-        findings = analyse(table, options, curves=curves)
+        findings = analyse(table, options, curves=points)
     said = [Check("assumed", "note", note) for note in notes]
     return replace(findings, checks=[*findings.checks, *said])

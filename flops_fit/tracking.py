@@ -182,6 +182,13 @@ def close_run(ledger: Ledger, run_id: str, state: str, reason: str, trace: str =
     client.set_terminated(run_id, status=status)
 
 
+def supersede_run(ledger: Ledger, run_id: str, reason: str) -> None:
+    """A finished run counts no more: its trial is to be trained again."""
+    client = client_of(ledger.tracking_uri)
+    client.set_tag(run_id, REASON, reason)
+    client.set_tag(run_id, STATE, "planned")
+
+
 def open_runs(ledger: Ledger) -> list[tuple[str, str]]:
     """Runs that say they are running: (run id, worker)."""
     return [
@@ -198,15 +205,21 @@ def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
         ledger: Whose runs.
         setting: Only runs of this setting (model, data, loss, recipe); all if None.
     """
-    best: dict[str, Any] = {}
-    for run in _children(ledger):  # latest first
-        if setting is not None and run.data.tags.get(SETTING) != setting:
-            continue
-        trial_id = run.data.tags[TRIAL_ID]
-        if trial_id not in best or (_is_complete(run) and not _is_complete(best[trial_id])):
-            best[trial_id] = run
-    runs = [_to_run(run) for run in best.values()]
-    return sorted(runs, key=lambda run: (run.compute_budget, run.num_params))
+    best: dict[str, Run] = {}
+    for run in fetch_attempts(ledger, setting):
+        known = best.get(run.trial_id)
+        if known is None or (run.state == "complete" and known.state != "complete"):
+            best[run.trial_id] = run
+    return sorted(best.values(), key=lambda run: (run.compute_budget, run.num_params))
+
+
+def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
+    """All runs, latest first: a trial may have failed before it finished."""
+    return [
+        _to_run(run)
+        for run in _children(ledger)
+        if setting is None or run.data.tags.get(SETTING) == setting
+    ]
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:
@@ -334,6 +347,7 @@ def _to_run(run: Any) -> Run:
         steps=float(params.get("steps", math.nan)),
         learning_rate=float(params.get("learning_rate", math.nan)),
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
+        code=params.get("code", ""),
     )
 
 

@@ -39,6 +39,22 @@ def test_over_training(result):
     assert spent == pytest.approx(1e14)
 
 
+def test_a_ratio_far_from_those_trained_is_said(result):
+    trained = result.runs["num_tokens"] / result.runs["num_params"]
+    far = result.predict(1e14, tokens_per_param=3 * trained.max())
+    assert [check.code for check in far.checks] == ["ratio-beyond-data"]
+    assert result.predict(1e14, tokens_per_param=trained.max()).checks == ()
+    (check,) = result.predict(1e14, inference_tokens=1e12).checks
+    assert check.code == "ratio-beyond-data"
+
+
+def test_a_prediction_reads_as_text(result):
+    lines = str(result.predict(1e17)).splitlines()
+    assert lines[0] == "1e+17 FLOPs, 1e+03 times the largest budget"
+    assert lines[1].startswith("  parameters ")
+    assert lines[-1].startswith("  warn: 1e+03 times the largest budget of the sweep.")
+
+
 def test_unique_tokens(result):
     capped = result.predict(1e15, unique_tokens=1e6)
     assert capped.loss > result.predict(1e15).loss

@@ -36,7 +36,7 @@ from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.uncertainty import Spread
 
 SCHEMA = 1
-LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "fading"]
+LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "fading", "params_fading"]
 
 
 def save(directory: str | os.PathLike[str], findings: Findings, meta: Mapping[str, str]) -> None:

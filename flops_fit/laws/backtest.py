@@ -93,7 +93,7 @@ def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -
     error = f"its error on the largest budgets, held out, is {_short(share)} times"
     if share < CLEARLY and F < F_CLOSE:
         return "tied", f"alpha = beta: {error} that of the two apart, and it fits no worse"
-    against = f", and the runs speak against it (F = {_short(F)})" * (F > F_BOUND)
+    against = f", and the runs speak against it (F {_short(F)})" * (F > F_BOUND)
     return "five", f"alpha and beta fitted apart: with alpha = beta {error} as large{against}"
 
 

@@ -12,7 +12,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws import predict
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.pipeline import Findings
-from flops_fit.laws.repetition import R_PARAMS, RepetitionLaw
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
 
 
@@ -85,19 +85,23 @@ def require_reach(findings: Findings, C: Array) -> None:
 
 
 def repetition_law(findings: Findings) -> RepetitionLaw:
-    """The headline under repetition: R_D* as fitted, else as published; R_N* as published."""
+    """The headline under repetition: constants as fitted, else as published."""
     law, own = findings.law, findings.repetition
     assert law is not None
     if own is None or own.fading_error is None:
         return RepetitionLaw(law)
-    return replace(own, law=law, r_params=R_PARAMS)
+    return replace(own, law=law)
 
 
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:
     """Ln N, ln D and loss of every law at every budget, shape (S, k) each."""
     cost = findings.cost
     if terms.tokens_per_param is not None:
-        return predict.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
+        x, y, loss = predict.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
+        own = findings.repetition
+        if own is not None and own.params_error is not None:
+            loss = own.losses(laws, x, y, y)
+        return x, y, loss
     if terms.inference_tokens is not None:
         return predict.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
     if terms.unique_tokens is not None:

@@ -18,6 +18,7 @@ WIDE_EXPONENT = (0.03, 0.10)
 ILL_CONDITIONED = 1e3
 LEAST_AGREEMENT = 0.5
 OBJECTIVES = ("huber", "log", "linear")
+FEW_ODD = 0.1
 FAR, TOO_FAR = 100.0, 1000.0
 
 
@@ -119,10 +120,11 @@ def check_linear(findings: Findings) -> list[Check]:
         return []
     loss = findings.runs.loc[findings.runs["excluded"] == "", "loss"].astype(float)
     odd = int((loss <= 0).sum())
+    few = 0 < odd <= FEW_ODD * len(loss)
     why = "as asked" if not odd else f"for the loss is not positive in {counted(odd, 'run')}"
     message = f"the law was fitted to L, not to ln L, {why}."
     advice = "Where losses should be positive, look for a run that reports none." if odd else ""
-    return [Check("linear-space", "note", message, advice)]
+    return [Check("linear-space", "warn" if few else "note", message, advice)]
 
 
 def check_objectives(findings: Findings) -> list[Check]:

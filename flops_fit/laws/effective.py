@@ -2,8 +2,9 @@
 
 Where runs see their data more than once, the law holds in effective tokens D' (see `repetition`).
 R_D* is fitted where the runs can tell the published fading from none; else the published constant
-is taken. Parameters count in full in the fit: with R_N* = 5.31 the right half of every row of new
-data would be bent too. A fitted R_D* widens every interval: laws then carry 1 / R_D* as column 5.
+is taken. R_N* is fitted, with the law and R_D* at once, where the runs show that excess parameters
+fade; else parameters count in full in the fit: with R_N* = 5.31 the right half of every row of new
+data would be bent too. Fitted constants widen every interval: see `Spread.centre`.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from flops_fit.laws.parametric import ParametricFit, ParametricLaw, refit
 from flops_fit.laws.repetition import (
     LEAST_EPOCHS,
     R_DATA,
+    R_PARAMS,
     RepetitionLaw,
+    Search,
     effective_tokens,
     fit_repetition,
 )
 from flops_fit.laws.solver import LOWER, Array
-from flops_fit.laws.uncertainty import Spread
+from flops_fit.laws.uncertainty import Spread, linear_spread
 
 LEAST_RUNS, LEAST_REPEATED = 9, 4
 LEVEL = 0.01
+AS_GOOD_AS_FULL = 1e3
 
 
 def unique_tokens(runs: pd.DataFrame) -> Array | None:
@@ -47,11 +51,21 @@ def unique_tokens(runs: pd.DataFrame) -> Array | None:
 
 
 def measure_repetition(
-    N: Array, D: Array, loss: Array, U: Array, start: ParametricLaw, delta: float | None
+    N: Array,
+    D: Array,
+    loss: Array,
+    U: Array,
+    start: ParametricLaw,
+    delta: float | None,
+    *,
+    both: bool = True,
 ) -> RepetitionLaw | None:
     """The data-constrained law with R_D* fitted; None where these runs do not determine it.
 
     That is where 1 / R_D* is not known to half of itself, or of the published one, if that is more.
+    R_N* is fitted too where 1 / R_N* is known as well as that, and clearly over zero; it is
+    infinite where it is clearly under the published one, and else published: parameters count in
+    full in the fit in both cases.
 
     Args:
         N: Parameters of each run, shape (n,).
@@ -60,41 +74,119 @@ def measure_repetition(
         U: Unique tokens among them, shape (n,).
         start: A law to start from.
         delta: Huber's threshold; None for least squares.
+        both: Whether R_N* may be fitted.
     """
     if len(loss) < LEAST_RUNS or (D > LEAST_EPOCHS * U).sum() < LEAST_REPEATED:
         return None
     try:
-        found = fit_repetition(N, D, loss, U, start, r_params=np.inf, delta=delta)
+        joint = fit_repetition(N, D, loss, U, start, delta=delta) if both else None
+        if joint is not None and _knows_data(joint) and _fades(joint, len(loss)):
+            return joint
+        full = fit_repetition(N, D, loss, U, start, r_params=np.inf, delta=delta)
     except FitError:
         return None
-    assert found.fading_error is not None
-    known = found.fading_error <= max(1 / R_DATA, 1 / found.r_data) / 2
-    return found if known else None
+    if not _knows_data(full):
+        return None
+    return full if joint is not None and _in_full(joint) else replace(full, r_params=R_PARAMS)
+
+
+def _knows_data(law: RepetitionLaw) -> bool:
+    return _is_known(law.r_data, law.fading_error, R_DATA)
+
+
+def _in_full(law: RepetitionLaw) -> bool:
+    """Whether the runs show that excess parameters fade less than published."""
+    return 1 / law.r_params + 2 * (law.params_error or np.inf) < 1 / R_PARAMS
+
+
+def _is_known(constant: float, error: float | None, published: float) -> bool:
+    return error is not None and error <= max(1 / published, 1 / constant) / 2
+
+
+def _fades(law: RepetitionLaw, n: int) -> bool:
+    """Whether excess parameters are clearly worth less than they count."""
+    if law.r_params > AS_GOOD_AS_FULL or not _is_known(law.r_params, law.params_error, R_PARAMS):
+        return False
+    t = 1 / law.r_params / max(law.params_error or 0.0, 1e-300)
+    return bool(stats.t.sf(t, max(n - 7, 1)) < LEVEL)
 
 
 def check_parameters(law: RepetitionLaw, N: Array, D: Array, loss: Array, U: Array) -> list[Check]:
-    """Parameters beyond what the unique tokens warrant that are worth less than they count.
+    """Excess parameters that are worth less than they count, in a fit that takes them in full.
 
     Args:
-        law: The law with R_D* fitted and parameters in full.
+        law: The law of the fit.
         N: Parameters of each run, shape (n,).
         D: Tokens seen, shape (n,).
         loss: Loss, positive, shape (n,).
         U: Unique tokens among them, shape (n,).
     """
-    dof = len(loss) - 7
-    if law.fading_error is None or dof < 1 or law.residual_std < 1e-9:
+    if law.fading_error is None or law.params_error is not None:
         return []
     both = fit_repetition(N, D, loss, U, law.law)
-    F = dof * ((law.residual_std / both.residual_std) ** 2 * (dof + 1) / dof - 1)
-    if stats.f.sf(max(F, 0.0), 1, dof) > LEVEL:
+    if not _fades(both, len(loss)):
         return []
     message = (
         f"excess parameters are worth less than they count (R_N* near {both.r_params:.2g}): the "
         "law, which takes them in full, is bent."
     )
-    advice = "Fit both constants by flops_fit.laws.repetition.fit_repetition."
+    advice = "Fit without form='tied' and without delta: R_N* is then fitted too."
     return [Check("excess-parameters", "warn", message, advice)]
+
+
+def joint_fit(
+    fit: ParametricFit, law: RepetitionLaw, N: Array, D: Array, loss: Array
+) -> ParametricFit:
+    """A fit in effective parameters and tokens moved to the optimum of all seven parameters.
+
+    Args:
+        fit: Least squares of ln L at the N' and D' of `law`, which themselves hang on the law.
+        law: The law with both constants fitted.
+        N: Effective parameters, shape (n,).
+        D: Effective tokens, shape (n,).
+        loss: Loss, shape (n,).
+    """
+    E, log_A, log_B, alpha, beta = law.law.row[0].tolist()
+    mx, my, scale, _ = fit.centre
+    theta = (np.log(E) - scale, log_A - scale - alpha * mx, log_B - scale - beta * my, alpha, beta)
+    r = np.log(law.law.loss(N, D) / loss)
+    return replace(
+        fit,
+        law=law.law,
+        theta=tuple(float(value) for value in theta),
+        objective=float(r @ r) / 2,
+        residual_std=law.residual_std,
+    )
+
+
+def joint_spread(
+    law: RepetitionLaw,
+    runs: tuple[Array, Array, Array, Array],
+    *,
+    clusters: np.ndarray | None,
+    num_draws: int,
+    seed: int,
+) -> Spread:
+    """The spread of all seven parameters: rows get the columns 1 / R_D* and 1 / R_N*.
+
+    Args:
+        law: The law with both constants fitted.
+        runs: N, D, loss and unique tokens of the runs, shape (n,) each.
+        clusters: Label of the group whose error each run shares, shape (n,); None for independent.
+        num_draws: Bootstrap refits.
+        seed: Seed of the draws.
+    """
+    search = Search.of(*runs, law.law)
+    point = search.point(law)
+    return linear_spread(
+        point,
+        search.jacobian(point),
+        search.misfit(point[None])[0],
+        search.laws,
+        clusters=clusters,
+        num_draws=num_draws,
+        seed=seed,
+    )
 
 
 def widen(

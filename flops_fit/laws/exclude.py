@@ -57,9 +57,9 @@ def epochs(runs: pd.DataFrame) -> np.ndarray:
 
 def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndarray:
     best = _numbers(runs, "best_loss") if "best_loss" in runs else np.full(len(runs), np.nan)
-    if curves is None or "trial_id" not in curves or "loss" not in curves:
+    if curves is None:
         return best
-    lowest = curves.groupby(curves["trial_id"].astype(str))["loss"].min()
+    lowest = curves.groupby("trial_id")["loss"].min()
     return np.fmin(best, runs["trial_id"].map(lowest).to_numpy(float))
 
 

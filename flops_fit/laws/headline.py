@@ -18,6 +18,8 @@ from flops_fit.laws.checks import Check, counted
 from flops_fit.laws.cost import Cost, measure_cost
 from flops_fit.laws.effective import (
     check_parameters,
+    joint_fit,
+    joint_spread,
     measure_repetition,
     unique_tokens,
     widen,
@@ -46,13 +48,14 @@ class Data:
     """Columns of the runs that are fitted, shape (n,) each, and how they are fitted.
 
     Attributes:
-        N: Parameters.
+        N: Parameters as the law sees them: effective ones, where excess parameters fade.
         D: Tokens as the law sees them: effective ones, where data was repeated.
         loss: Loss.
         C: Budgets, FLOPs.
         sizes: A label for each size.
         cost: FLOPs per token.
         space: Residuals of ln L or of L.
+        num_params: Parameters as counted.
         num_tokens: Tokens as read.
         unique: Unique tokens among them; None where none was read twice.
         repetition: The data-constrained law behind D; None where tokens count as read.
@@ -66,6 +69,7 @@ class Data:
     sizes: np.ndarray
     cost: Cost
     space: Space
+    num_params: Array
     num_tokens: Array
     unique: Array | None = None
     repetition: RepetitionLaw | None = None
@@ -92,24 +96,38 @@ class Data:
 
     def without(self, out: np.ndarray) -> Data:
         """The same, less some runs."""
-        names = ("N", "D", "loss", "C", "sizes", "num_tokens")
+        names = ("N", "D", "loss", "C", "sizes", "num_params", "num_tokens")
         kept = {name: getattr(self, name)[~out] for name in names}
         return replace(self, unique=None if self.unique is None else self.unique[~out], **kept)
 
-    def repeated(self, delta: float | None) -> Data:
-        """The same in effective tokens, where runs saw their data more than once."""
-        D, U = self.num_tokens, self.unique
+    @property
+    def joint(self) -> bool:
+        """Whether the law was fitted with both constants of repetition at once."""
+        return self.repetition is not None and self.repetition.params_error is not None
+
+    def repeated(self, delta: float | None, *, both: bool) -> Data:
+        """The same in what counts, where runs saw their data more than once.
+
+        Args:
+            delta: Huber's threshold; None for least squares.
+            both: Whether R_N* may be fitted, and not R_D* alone.
+        """
+        N, D, U = self.num_params, self.num_tokens, self.unique
         if U is None:
             return self
-        start = replace(self, D=effective_tokens(D, U)).fit("five", delta, None, FEW_STARTS).law
+        plain = replace(self, N=N, D=effective_tokens(D, U))
+        start = plain.fit("five", delta, None, FEW_STARTS).law
         law = None
         if self.space == "log":
-            law = measure_repetition(self.N, D, self.loss, U, start, delta)
+            law = measure_repetition(N, D, self.loss, U, start, delta, both=both)
         if law is None and self.given:
             law = RepetitionLaw(start)
         if law is None:
-            return replace(self, D=D, repetition=None)
-        return replace(self, D=effective_tokens(D, U, law.r_data), repetition=law)
+            return replace(self, N=N, D=D, repetition=None)
+        D = effective_tokens(D, U, law.r_data)
+        if law.params_error is not None:
+            N = law.effective_params(N, self.num_tokens, U)
+        return replace(self, N=N, D=D, repetition=law)
 
 
 @dataclass(frozen=True)
@@ -167,13 +185,13 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
 
 def _fit(data: Data, options: Options) -> Headline:
     """Everything after the reading of the data."""
-    data = data.repeated(options.delta)
+    both = options.method != "huber" and options.form != "tied"
+    data = data.repeated(options.delta, both=both)
     out, fits, checks = _first_fits(data, options)
     if checks:
-        options = replace(options, method="huber")
-    data = data.without(out)
-    if options.method != "huber":
-        data = data.repeated(None)
+        options, both = replace(options, method="huber"), False
+    delta = options.delta if options.method == "huber" else None
+    data = data.without(out).repeated(delta, both=both)
     fits |= _refits(data, options)
     unseen = check_terms(fits["five"], data.N, data.D, data.loss)
     if unseen:
@@ -194,6 +212,8 @@ def _choose(
     """The form to report, why, and the back-test that says so."""
     candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
     tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
+    if data.joint:
+        return "five", "alpha and beta fitted apart, together with R_D* and R_N*", tested
     if options.form != "auto":
         asked = "alpha = beta" if options.form == "tied" else "alpha and beta fitted apart"
         return options.form, f"{asked}, as asked", tested
@@ -242,7 +262,7 @@ def _data(runs: pd.DataFrame, options: Options) -> Data:
     cost = measure_cost(N, D, flops)
     unique = unique_tokens(good)
     given = "unique_tokens" in good
-    return Data(N, D, loss, C, _size_labels(good), cost, space, D, unique, given=given)
+    return Data(N, D, loss, C, _size_labels(good), cost, space, N, D, unique, given=given)
 
 
 def _size_labels(good: pd.DataFrame) -> np.ndarray:
@@ -281,13 +301,21 @@ def _said_of(data: Data, fit: ParametricFit, choice: str) -> tuple[Check, ...]:
     said = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
     law = data.repetition
     if law is not None:
-        fitted = law.fading_error is not None
-        whence = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"
-        message = f"the law holds in effective tokens, R_D* = {law.r_data:.4g} ({whence})."
-        said.append(Check("effective-tokens", "note", message))
+        said.append(_said_of_repetition(law))
         assert data.unique is not None
-        said += check_parameters(law, data.N, data.num_tokens, data.loss, data.unique)
+        said += check_parameters(law, data.num_params, data.num_tokens, data.loss, data.unique)
     return tuple(said)
+
+
+def _said_of_repetition(law: RepetitionLaw) -> Check:
+    fitted = law.fading_error is not None
+    whence = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"
+    message = f"the law holds in effective tokens, R_D* = {law.r_data:.4g} ({whence}); "
+    if law.params_error is None:
+        message += "parameters count in full."
+    else:
+        message += f"and in effective parameters, R_N* = {law.r_params:.4g} (fitted too)."
+    return Check("effective-tokens", "note", message)
 
 
 def _said_of_errors(spread: Spread) -> list[Check]:
@@ -305,7 +333,10 @@ def _said_of_errors(spread: Spread) -> list[Check]:
 def _refits(data: Data, options: Options) -> dict[str, ParametricFit]:
     """The candidates for the headline: five parameters and tied, by the method asked for."""
     delta = options.delta if options.method == "huber" else None
-    return {"five": data.fit("five", delta), "tied": data.fit("tied", delta, None, FEW_STARTS)}
+    five, tied = data.fit("five", delta), data.fit("tied", delta, None, FEW_STARTS)
+    if data.joint and data.repetition is not None:
+        five = joint_fit(five, data.repetition, data.N, data.D, data.loss)
+    return {"five": five, "tied": tied}
 
 
 def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
@@ -314,6 +345,12 @@ def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
         clusters = data.sizes
     elif options.shared_errors == "auto" and sizes_share_error(fit, data):
         clusters = data.sizes
+    law, U = data.repetition, data.unique
+    if data.joint and law is not None and U is not None:
+        runs = data.num_params, data.num_tokens, data.loss, U
+        return joint_spread(
+            law, runs, clusters=clusters, num_draws=options.num_draws, seed=options.seed
+        )
     spread = measure_spread(
         fit,
         data.N,
@@ -323,7 +360,6 @@ def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
         num_draws=options.num_draws,
         seed=options.seed,
     )
-    law, U = data.repetition, data.unique
     if law is None or law.fading_error is None or U is None:
         return spread
     return widen(spread, fit, law, (data.N, data.num_tokens, data.loss, U), options.seed + 1)

@@ -124,7 +124,7 @@ def analyse(
         fits |= {**_witnesses(data), "headline": fits[found.form]}
     optima = fit_isoflop(
         data.C,
-        data.N,
+        data.num_params,
         data.loss,
         curve=options.curve,
         cost=data.cost,
@@ -176,15 +176,16 @@ def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Opt
         message = "training curves were used in mid-schedule, where losses are too high."
         said = [Check("unfinished-curves", "warn", message, "Trust the other approaches more.")]
     sizes = findings.runs[findings.runs["excluded"] == ""].set_index("trial_id")["num_params"]
-    points = curves.assign(
-        num_params=curves["trial_id"].astype(str).map(sizes[~sizes.index.duplicated()])
-    )
+    points = curves.assign(num_params=curves["trial_id"].map(sizes[~sizes.index.duplicated()]))
     try:
+        if points["num_params"].isna().all():
+            raise FitError("no trial_id of a training curve is that of a run")
         envelope, laws = fit_envelope(
             points, cost=findings.cost, unfinished=options.unfinished_curves
         )
     except FitError as error:
-        said.append(Check("no-envelope", "note", f"{error}.", ""))
+        message = f"no lower envelope of the training curves: {error}."
+        said.append(Check("no-envelope", "warn", message, "Give each run its curve's trial_id."))
         return replace(findings, checks=[*findings.checks, *said])
     checks = [*findings.checks, *said]
     return replace(findings, envelope=envelope, envelope_laws=laws, checks=checks)
@@ -217,7 +218,7 @@ def parameter_table(
     spreads: tuple[Spread, ...],
     repetition: RepetitionLaw | None = None,
 ) -> pd.DataFrame:
-    """Value, 95 % interval and standard error of E, A, B, alpha, beta, a, and R_D* if fitted."""
+    """Value, 95 % interval, standard error of E, A, B, alpha, beta, a, R_D* and R_N* if fitted."""
     names = ["E", "A", "B", "alpha", "beta", "a"]
     columns = ["value", "low", "high", "standard_error"]
     if fit is None or not spreads:
@@ -237,12 +238,20 @@ def parameter_table(
     low[3:], high[5] = np.maximum(low[3:], 0.0), min(high[5], 1.0)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
     if repetition is not None and repetition.fading_error is not None:
-        table.loc["R_D*"] = _constant(spreads, repetition.r_data)
+        table.loc["R_D*"] = _constant(spreads, repetition.r_data, 5)
+    if repetition is not None and repetition.params_error is not None:
+        table.loc["R_N*"] = _constant(spreads, repetition.r_params, 6)
     return table
 
 
-def _constant(spreads: tuple[Spread, ...], value: float) -> tuple[float, float, float, float]:
-    """The same of R_D*; infinite above where the runs allow that nothing fades."""
-    low, high = (float(end[0]) for end in hull(spreads, lambda laws: laws[:, 5:6]))
-    error = float(spreads[-1].standard_error(lambda laws: laws[:, 5:6])[0])
+def _constant(
+    spreads: tuple[Spread, ...], value: float, column: int
+) -> tuple[float, float, float, float]:
+    """The same of R_D* or R_N*; infinite above where the runs allow that nothing fades."""
+
+    def rate(laws: Array) -> Array:
+        return laws[:, column : column + 1]
+
+    low, high = (float(end[0]) for end in hull(spreads, rate))
+    error = float(spreads[-1].standard_error(rate)[0])
     return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2

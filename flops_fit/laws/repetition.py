@@ -6,13 +6,13 @@ repetitions and U_N the parameters that U tokens would warrant, R_N = N / U_N - 
     D' = U + U R_D* (1 - exp(-R_D / R_D*)),      N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),
 
 and L = E + A / N'^alpha + B / D'^beta. Their R_D* = 15.39 and R_N* = 5.31 are the defaults; both
-can be fitted where runs repeat enough. The uncertainty of R_D* is kept as that of the rate of
-fading 1 / R_D*, which is zero, not infinite, where nothing fades.
+can be fitted where runs repeat enough. The uncertainty of either is kept as that of the rate of
+fading 1 / R*, which is zero, not infinite, where nothing fades. Laws that bring their own rates
+carry them as columns 5 (1 / R_D*) and 6 (1 / R_N*).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from flops_fit.laws.solver import Array
 
 R_DATA, R_PARAMS = 15.39, 5.31
 GRID = 600
+TO_SIGMA = 1.4826
 LEAST_EPOCHS = 2.0
 LOW = np.array([-30.0, -60, -60, 0.01, 0.01, np.log(0.05), np.log(0.05)])
 HIGH = np.array([10.0, 60, 60, 3, 3, np.log(1e4), np.log(1e4)])
@@ -43,6 +44,7 @@ class RepetitionLaw:
         r_params: R_N*; infinity where excess parameters are taken at full worth.
         residual_std: Of ln L.
         fading_error: Standard error of 1 / R_D*; None where it was given.
+        params_error: Standard error of 1 / R_N*; None where it was given.
     """
 
     law: ParametricLaw
@@ -50,12 +52,13 @@ class RepetitionLaw:
     r_params: float = R_PARAMS
     residual_std: float = float("nan")
     fading_error: float | None = None
+    params_error: float | None = None
 
     def loss(self, N: ArrayLike, D: ArrayLike, unique_tokens: ArrayLike) -> Any:
         """Loss of N parameters on D tokens, of which so many are unique."""
         N, D, U = np.broadcast_arrays(*(np.asarray(v, float) for v in (N, D, unique_tokens)))
         x, y = (np.log(part).ravel() for part in (N, D))
-        out = self._loss(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
+        out = self.losses(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
         return float(out) if out.ndim == 0 else out
 
     def optimum(self, C: float, unique_tokens: float) -> tuple[float, float, float]:
@@ -81,7 +84,7 @@ class RepetitionLaw:
         for _ in range(3):
             x = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID)
             y = np.log(C) - log_flops_per_token(x, cost)
-            loss = self._loss(laws, x, y, log_U)
+            loss = self.losses(laws, x, y, log_U)
             best = np.argmin(loss, axis=1)
             step = (high - low) / (GRID - 1)
             middle = x[np.arange(len(laws)), best]
@@ -89,17 +92,24 @@ class RepetitionLaw:
         rows = np.arange(len(laws))
         return x[rows, best], y[rows, best], loss[rows, best]
 
-    def _loss(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
+    def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
+        """Loss of every law at x = ln N, y = ln D and ln of the unique tokens, shape (S, k)."""
         return loss_at(laws, *self._effective(laws, x, y, log_U))
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
-        """Ln N' and ln D'. Laws bring their own 1 / R_D*, where it was fitted, as column 5."""
+        """Ln N' and ln D', at the rates of fading that laws bring, else at this law's own."""
         fading = laws[:, 5:6] if laws.shape[1] > 5 else 1 / self.r_data
+        params_fading = laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
         unique = np.minimum(y, log_U)
         y_effective = log_effective(y, unique, fading)
         _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
         warranted = (np.log(alpha) + log_A - np.log(beta) - log_B + beta * unique) / alpha
-        return log_effective(x, np.minimum(x, warranted), 1 / self.r_params), y_effective
+        return log_effective(x, np.minimum(x, warranted), params_fading), y_effective
+
+    def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
+        """N' of N parameters trained on D tokens, of which so many are unique, shape (n,)."""
+        x, y, u = (np.log(part) for part in (N, D, unique_tokens))
+        return np.exp(self._effective(self.law.row, x, y, u)[0][0])
 
 
 def log_effective(total: Array, unique: Array, fading: Array | float) -> Array:
@@ -146,48 +156,17 @@ def fit_repetition(
     References:
         Muennighoff et al. 2023, section 3.1 and appendix A.
     """
-    x, y, t, u = (np.log(np.asarray(v, float)) for v in (N, D, loss, unique_tokens))
-    if r_data is None and not (y - u > np.log(LEAST_EPOCHS)).any():
+    search = Search.of(N, D, loss, unique_tokens, start, r_data, r_params)
+    if r_data is None and not (search.y - search.u > np.log(LEAST_EPOCHS)).any():
         raise FitError("no run sees its data twice: R_D* cannot be fitted; give r_data")
-    free = np.array([True] * 5 + [r_data is None, r_params is None])
-    middle = np.array([x.mean(), y.mean()])
-    first = _to_search(start, r_data or R_DATA, r_params or R_PARAMS, middle)
 
-    def law_at(p: Array) -> RepetitionLaw:
-        q = first.copy()
-        q[free] = p
-        return _from_search(q, middle, start.cost)
+    def misfit(point: Array) -> Array:
+        return search.misfit(point[None])[0]
 
-    def misfit(p: Array) -> Array:
-        law = law_at(p)
-        return np.asarray(np.log(law._loss(law.law.row, x, y, u)[0]) - t)
-
-    found = _search(misfit, first[free], LOW[free], HIGH[free], delta)
-    return _with_errors(law_at(found.x), found, free, len(t))
-
-
-def _to_search(start: ParametricLaw, r_data: float, r_params: float, middle: Array) -> Array:
-    """(ln E, ln A, ln B, alpha, beta, ln R_D*, ln R_N*), A and B at the middle of the runs."""
-    q = np.concatenate([start.row[0], np.log([r_data, r_params])])
-    q[0] = np.log(max(q[0], 1e-6))
-    q[1:3] -= q[3:5] * middle
-    return q
-
-
-def _from_search(q: Array, middle: Array, cost: Cost) -> RepetitionLaw:
-    row = q[:5].copy()
-    row[0] = np.exp(q[0])
-    row[1:3] += q[3:5] * middle
-    return RepetitionLaw(law_of(row, cost), float(np.exp(q[5])), float(np.exp(q[6])))
-
-
-def _search(
-    misfit: Callable[[Array], Array], first: Array, low: Array, high: Array, delta: float | None
-) -> optimize.OptimizeResult:
     found = optimize.least_squares(
         misfit,
-        np.clip(first, low + 1e-6, high - 1e-6),
-        bounds=(low, high),
+        np.clip(search.start[search.free], search.low + 1e-6, search.high - 1e-6),
+        bounds=(search.low, search.high),
         loss="linear" if delta is None else "huber",
         f_scale=delta or 1.0,
         x_scale="jac",
@@ -198,17 +177,105 @@ def _search(
     )
     if not np.isfinite(found.cost):
         raise FitError("the data-constrained fit found no finite law")
-    return found
+    return _with_errors(search, found.x, robust=delta is not None)
 
 
-def _with_errors(
-    law: RepetitionLaw, found: optimize.OptimizeResult, free: Array, n: int
-) -> RepetitionLaw:
-    """The law with its residuals and the standard error of 1 / R_D*, by the linearised fit."""
-    std = float(np.sqrt((found.fun @ found.fun) / max(n - int(free.sum()), 1)))
-    if not free[5]:
-        return replace(law, residual_std=std)
-    lengths = np.linalg.norm(found.jac, axis=0) + 1e-300
-    inverse = np.linalg.pinv(found.jac / lengths, rcond=1e-12)[5] / lengths[5]
-    error = std * float(np.linalg.norm(inverse)) / law.r_data
-    return replace(law, residual_std=std, fading_error=error)
+@dataclass(frozen=True)
+class Search:
+    """The fit as a search over (ln E, ln A, ln B, alpha, beta, ln R_D*, ln R_N*).
+
+    A and B are taken at the middle of the runs, so that no parameter is tied to another.
+
+    Attributes:
+        x: ln N, shape (n,).
+        y: ln D, shape (n,).
+        t: ln L, shape (n,).
+        u: ln of the unique tokens, shape (n,).
+        start: Where to start, shape (7,); parameters that are not free stay there.
+        free: Which of the seven are free, shape (7,).
+        cost: FLOPs per token.
+    """
+
+    x: Array
+    y: Array
+    t: Array
+    u: Array
+    start: Array
+    free: np.ndarray
+    cost: Cost
+
+    @classmethod
+    def of(
+        cls,
+        N: ArrayLike,
+        D: ArrayLike,
+        loss: ArrayLike,
+        unique_tokens: ArrayLike,
+        law: ParametricLaw,
+        r_data: float | None = None,
+        r_params: float | None = None,
+    ) -> Search:
+        """From a law; constants that are given are held, others start as published."""
+        x, y, t, u = (np.log(np.asarray(v, float)) for v in (N, D, loss, unique_tokens))
+        free = np.array([True] * 5 + [r_data is None, r_params is None])
+        all_free = cls(x, y, t, u, np.zeros(7), np.full(7, True), law.cost)
+        start = all_free.point(RepetitionLaw(law, r_data or R_DATA, r_params or R_PARAMS))
+        return replace(all_free, start=start, free=free)
+
+    @property
+    def low(self) -> Array:
+        """Lower bounds of the free parameters."""
+        return LOW[self.free]
+
+    @property
+    def high(self) -> Array:
+        """Upper bounds of the free parameters."""
+        return HIGH[self.free]
+
+    def laws(self, points: Array) -> Array:
+        """Rows (E, ln A, ln B, alpha, beta, 1 / R_D*, 1 / R_N*) of points, shape (S, free)."""
+        q = np.tile(self.start, (len(points), 1))
+        q[:, self.free] = np.clip(points, self.low, self.high)
+        e, a, b, alpha, beta, r_data, r_params = q.T
+        log_A, log_B = a + alpha * self.x.mean(), b + beta * self.y.mean()
+        rates = np.exp(-r_data), np.exp(-r_params)
+        return np.stack([np.exp(e), log_A, log_B, alpha, beta, *rates], axis=1)
+
+    def misfit(self, points: Array) -> Array:
+        """Ln of law over loss, a row a point, shape (S, n)."""
+        laws = self.laws(points)
+        any_law = RepetitionLaw(law_of(laws[0, :5], self.cost))
+        return np.log(any_law.losses(laws, self.x, self.y, self.u)) - self.t
+
+    def point(self, law: RepetitionLaw) -> Array:
+        """The point of a law, shape (free,)."""
+        q = np.concatenate([law.law.row[0], np.log([law.r_data, law.r_params])])
+        q[0] = np.log(max(q[0], 1e-6))
+        q[1:3] -= q[3:5] * [self.x.mean(), self.y.mean()]
+        return q[self.free]
+
+    def law(self, point: Array) -> RepetitionLaw:
+        """The law of one point, shape (free,)."""
+        row = self.laws(point[None])[0]
+        constants = (float(1 / rate) if rate > 0 else np.inf for rate in row[5:])
+        return RepetitionLaw(law_of(row[:5], self.cost), *constants)
+
+    def jacobian(self, point: Array) -> Array:
+        """Derivatives of the misfit by the free parameters, shape (n, free)."""
+        steps = 1e-5 * np.eye(len(point))
+        return ((self.misfit(point + steps) - self.misfit(point - steps)) / 2e-5).T
+
+
+def _with_errors(search: Search, point: Array, *, robust: bool) -> RepetitionLaw:
+    """The law, its residuals, and the standard errors of the rates by the linearised fit."""
+    law, r, J = search.law(point), search.misfit(point[None])[0], search.jacobian(point)
+    dof = max(len(r) - len(point), 1)
+    std = float(np.median(np.abs(r)) * TO_SIGMA if robust else np.sqrt(r @ r / dof))
+    lengths = np.linalg.norm(J, axis=0) + 1e-300
+    inverse = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
+    errors = np.full(7, np.nan)
+    errors[search.free] = std * np.linalg.norm(inverse, axis=1)
+    given = ~search.free[5:]
+    rates = zip(errors[5:] / [law.r_data, law.r_params], given, strict=True)
+    fading, params = (None if held else float(error) for error, held in rates)
+    return replace(law, residual_std=std, fading_error=fading, params_error=params)

@@ -19,15 +19,33 @@ from flops_fit.records import RUN_COLUMNS
 Runs = pd.DataFrame | str | PathLike[str] | Iterable[Mapping[str, Any]]
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "num_params": ("numparams", "params", "n", "parameters", "nparams", "modelsize", "paramcount"),
-    "num_tokens": ("numtokens", "tokens", "d", "ntokens", "traintokens", "trainingtokens", "data"),
-    "loss": ("loss", "valloss", "evalloss", "testloss", "heldoutloss", "finalloss", "l"),
-    "flops": ("flops", "flop", "trainingflop", "trainingflops", "trainflops", "c", "compute"),
+    "num_params": (
+        *("numparams", "params", "n", "parameters", "nparams", "modelsize", "paramcount"),
+        *("numparameters", "nparameters", "modelparams", "totalparams"),
+    ),
+    "num_tokens": (
+        *("numtokens", "tokens", "d", "ntokens", "traintokens", "trainingtokens", "data"),
+        *("tokensseen", "totaltokens", "datasetsize", "numexamples", "examples"),
+    ),
+    "loss": (
+        *("loss", "valloss", "evalloss", "testloss", "heldoutloss", "finalloss", "l"),
+        *("validationloss", "finalvalloss", "finalevalloss", "nll"),
+    ),
+    "flops": (
+        *("flops", "flop", "trainingflop", "trainingflops", "trainflops", "c", "compute"),
+        "totalflops",
+    ),
     "compute_budget": ("computebudget", "budget", "isoflop"),
     "unique_tokens": ("uniquetokens", "uniqued", "u"),
 }
+SPELT = {
+    "num_params": "num_params, params, N, parameters, model_size",
+    "num_tokens": "num_tokens, tokens, D, train_tokens, dataset_size",
+    "loss": "loss, val_loss, eval_loss, test_loss, L",
+}
 KINDS = "a DataFrame, the path of a CSV file or a list of dicts"
 NEEDED = ("num_params", "num_tokens", "loss")
+CURVE_COLUMNS = ("trial_id", "num_tokens", "loss")
 FLOPS_PER_PARAM_TOKEN = 6.0
 MOST_FAULTS = 50
 FINISHED = ("", "complete", "completed", "finished")
@@ -42,6 +60,7 @@ ABSENT: dict[str, Any] = {
     "steps": np.nan,
     "learning_rate": np.nan,
     "lr_multiplier": 1.0,
+    "code": "",
 }
 
 
@@ -72,6 +91,33 @@ def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
     notes = _fill_flops(frame)
     _name_excluded(frame)
     return _ordered(frame), notes
+
+
+def read_curves(curves: Any) -> pd.DataFrame:
+    """Points of training curves with the columns `trial_id num_tokens loss`, and what else came.
+
+    Args:
+        curves: A DataFrame, or an iterable of mappings, a row a point.
+
+    Raises:
+        TableError: Columns are missing, or tokens or losses are not numbers.
+    """
+    frame = _rename(_load(curves)[0])
+    absent = [name for name in CURVE_COLUMNS if name not in frame.columns]
+    if absent:
+        raise TableError(
+            f"training curves need columns {', '.join(CURVE_COLUMNS)}; {', '.join(absent)} not "
+            f"found among: {', '.join(map(str, frame.columns)) or 'none'}"
+        )
+    faults = []
+    for name in CURVE_COLUMNS[1:]:
+        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        odd = frame.index[numbers.isna() & frame[name].notna()]
+        faults += [f"row {i}: {name} is not a number: {frame.loc[i, name]!r}" for i in odd]
+        frame[name] = numbers
+    if faults:
+        raise TableError(_shortened(faults), f"{len(faults)} faults in the training curves:")
+    return frame.assign(trial_id=frame["trial_id"].astype(str))
 
 
 def _shortened(faults: list[str]) -> list[str]:
@@ -135,7 +181,7 @@ def _require_columns(frame: pd.DataFrame) -> None:
     absent = [name for name in NEEDED if name not in frame.columns]
     if absent:
         came = ", ".join(map(str, frame.columns)) or "none"
-        known = "; ".join(f"{name}: {', '.join(ALIASES[name][:5])}" for name in absent)
+        known = "; ".join(f"for {name} {SPELT[name]}" for name in absent)
         raise TableError(
             f"expected columns for N, D and loss; {', '.join(absent)} not found among: {came}. "
             f"Rename a column (known names: {known})"

@@ -44,8 +44,8 @@ class Spread:
 
     Attributes:
         form: The fitted form.
-        centre: (E, ln A, ln B, alpha, beta), shape (5,); where R_D* was fitted, 1 / R_D* too,
-            shape (6,).
+        centre: (E, ln A, ln B, alpha, beta), shape (5,); then 1 / R_D* and 1 / R_N*, where those
+            were fitted, shape (6,) or (7,).
         covariance: Of those, by the delta method.
         dof: Degrees of freedom, n - p.
         residual_std: s, of ln L.
@@ -67,7 +67,7 @@ class Spread:
         """Interval of a quantity of the law.
 
         Args:
-            quantity: Takes rows like `centre`, shape (S, 5) or (S, 6), gives (S, k).
+            quantity: Takes rows like `centre`, gives (S, k).
             level: Coverage.
             method: One method; default the wider of all, for each quantity.
 
@@ -154,6 +154,43 @@ def measure_spread(
     measure = _wild_spread if fit.delta is None else _pairs_spread
     rng = np.random.default_rng(seed)
     return measure(fit, Sample(N, D, loss, clusters), num_draws, rng)
+
+
+def linear_spread(
+    point: Array,
+    J: Array,
+    r: Array,
+    to_laws: Callable[[Array], Array],
+    *,
+    clusters: np.ndarray | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Spread:
+    """Covariance and draws of any least-squares fit: each refit is its first Gauss-Newton step.
+
+    Args:
+        point: The optimum, shape (p,).
+        J: Derivatives of the residuals there, shape (n, p).
+        r: Residuals of ln L, shape (n,).
+        to_laws: Rows like `Spread.centre` from points, shape (S, p).
+        clusters: Label of the group whose error each run shares, shape (n,); None for independent.
+        num_draws: Bootstrap refits.
+        seed: Seed of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    Q, inverse = _factor(J)
+    dof = len(r) - len(point)
+    s = float(np.sqrt(r @ r / max(dof, 1)))
+    leverage = np.minimum((Q * Q).sum(axis=1), 1 - 1e-6)
+    shocks = {"wild": r / (1 - leverage) * rng.choice([-1.0, 1.0], (num_draws, len(r)))}
+    if clusters is not None:
+        shocks["cluster"] = _cluster_shocks(r, Q, clusters, num_draws, rng)
+    draws = {name: to_laws(point + (part @ Q) @ inverse.T) for name, part in shocks.items()}
+    steps = 1e-5 * np.eye(len(point))
+    slopes = (to_laws(point + steps) - to_laws(point - steps)).T / 2e-5 @ inverse
+    groups = 0 if clusters is None else len(np.unique(clusters))
+    centre = to_laws(point[None])[0]
+    return Spread("five", centre, s * s * slopes @ slopes.T, dof, s, draws, groups)
 
 
 def _wild_spread(

@@ -17,7 +17,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from flops_fit.store import without_credentials
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work, is_dead
 from flops_fit.sweep.progress import Event, Progress
@@ -45,7 +47,7 @@ from flops_fit.tracking import CurveWriter, Ledger
 _LOG = logging.getLogger("flops_fit")
 _POLL_S = 2.0
 _ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
-_ATTEMPTS = 2  # times that one call starts a trial whose worker dies under it
+_ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _ENDED = ("complete", "diverged")
 
 Listener = Callable[[Event], None]
@@ -64,6 +66,7 @@ class Job:
         setting: Hash of what all trials share.
         params: What is written on every run beside the trial's own fields.
         checkpoints: Folder of the trials in flight.
+        code: Hashes of the source of model, loss and data.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -75,6 +78,7 @@ class Job:
     setting: str
     params: dict[str, str]
     checkpoints: Path
+    code: str = ""
     seconds_between_events: float = 0.2
 
     @property
@@ -113,9 +117,9 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
             raise stop.exception()
         return not _hopeless(ends)
 
-    patient = ranks.count() > 1
-    with at_work() as owner, stop_at_boundary(patient=patient) as stop, old_objects_set_aside():
-        dispatch.work_through(study, wanted, owner, run, go_on)
+    with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
+        with old_objects_set_aside():
+            dispatch.work_through(study, wanted, owner, run, go_on)
 
 
 def _hopeless(ends: Sequence[str]) -> bool:
@@ -131,7 +135,7 @@ def follow(job: Job, source: Source | None = None) -> None:
         LostRankError: A rank is gone, or silent beyond the timeout.
     """
     source = source or job.task.open()
-    with stop_at_boundary(patient=True) as stop, old_objects_set_aside():
+    with stop_at_boundary(patient=True) as stop:
         while (told := ranks.broadcast(None)) is not None:
             if isinstance(told, BaseException):
                 raise told
@@ -155,6 +159,8 @@ def run_sweep(
     executor: Any = None,
     source: Source | None = None,
     said_first: str = "",
+    retry_failed: bool = False,
+    on_code_change: str = "warn",
 ) -> None:
     """Run what is missing of a job's trials.
 
@@ -164,6 +170,9 @@ def run_sweep(
         executor: Anything with `submit()`, to run the workers elsewhere.
         source: The data, where it is already open.
         said_first: Printed before anything trains, if anything is to be trained.
+        retry_failed: Try again what has failed as often as trials are tried.
+        on_code_change: "warn", "error" or "rerun", where the source of model, loss or data is no
+            longer what finished runs were trained with.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -175,7 +184,8 @@ def run_sweep(
         follow(job, source)
         return
     try:
-        _lead(job, workers, executor, source, said_first)
+        _settle_code(job, on_code_change)
+        _lead(job, workers, executor, source, said_first, retry_failed)
     except LostRankError:
         raise
     except BaseException as error:
@@ -185,12 +195,19 @@ def run_sweep(
 
 
 def _lead(
-    job: Job, workers: int | str, executor: Any, source: Source | None, said_first: str
+    job: Job,
+    workers: int | str,
+    executor: Any,
+    source: Source | None,
+    said_first: str,
+    retry_failed: bool,
 ) -> None:
-    failed_before = {run.run_id for run in _fetch(job) if run.state == "failed"}
-    missing = _missing(job, failed_before)
+    before = {run.run_id for run in _attempts(job) if run.state == "failed"}
+    forgiven = before if retry_failed else set()
+    missing = _missing(job, forgiven)
     if not missing:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
+        _warn_of_failures(job)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
@@ -204,30 +221,55 @@ def _lead(
                 progress.say(_how_to_go_on(job))
                 raise
             _wait_for_others(job, study)
-            missing = _missing(job, failed_before)
+            missing = _missing(job, forgiven)
             if not missing:
                 _warn_of_failures(job)
                 return
-            _stop_if_all_fail(job, failed_before, len(missing))
+            _stop_if_all_fail(job, before, len(missing))
         raise SweepError(
             f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
 
 
+def _settle_code(job: Job, on_code_change: str) -> None:
+    """Say, refuse or run again where finished trials were trained with other code."""
+    wanted = {trial.trial_id for trial in job.trials}
+    done = [run for run in _fetch(job) if run.trial_id in wanted and run.state in _ENDED]
+    changed = {run: parts for run in done if (parts := parts_changed(run.code, job.code))}
+    if not changed:
+        return
+    named = " and ".join(sorted(set().union(*changed.values())))
+    text = (
+        f"the source of {named} is not what {len(changed)} of the {len(wanted)} "
+        "trials were trained with"
+    )
+    if on_code_change == "error":
+        raise SweepError(f'{text}; pass another name=, or on_code_change="warn" or "rerun"')
+    if on_code_change == "rerun":
+        for run in changed:
+            tracking.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
+            Keeper(job.checkpoints / run.trial_id, job.recipe.checkpoint_every).clear()
+        text += "; they are trained again"
+    else:
+        text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
+    warnings.warn(text, FlopsFitWarning, stacklevel=4)  # the call of find_optimal
+
+
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
-    runs = [run for run in _fetch(job) if run.run_id not in failed_before]
+    runs = [run for run in _attempts(job) if run.run_id not in failed_before]
     failed = [run for run in runs if run.state == "failed"]
     if len(failed) < _ALIKE or any(run.state in _ENDED for run in runs):
         return
     raise SweepError(
-        f"the first {len(failed)} trials all failed, so the other {num_missing} were not started: "
+        f"the first {len(failed)} trials all failed, so the other {num_missing - len(failed)} were "
+        "not started: "
         f"{failed[0].excluded}. Each run keeps its traceback; mend the fault and call again"
     )
 
 
 def _how_to_go_on(job: Job) -> str:
-    left = len(_missing(job, set()))
+    left = len(_missing(job))
     return (
         f"Stopped: {len(job.trials) - left} of {len(job.trials)} trials are done and kept in "
         f"{without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
@@ -241,7 +283,8 @@ def _warn_of_failures(job: Job) -> None:
         lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
         warnings.warn(
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
-            "the next call tries failed ones again, diverged ones not:\n  " + "\n  ".join(lines),
+            f"failed ones were tried {_ATTEMPTS} times (retry_failed=True tries them again), "
+            "diverged ones are not tried again:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
             stacklevel=5,  # the call of find_optimal
         )
@@ -325,7 +368,8 @@ def _open_run(job: Job, trial: Trial, keeper: Keeper, owner: str) -> str:
         run_id = tracking.reopen_run(job.ledger, trial.trial_id, job.setting, owner)
         if run_id is not None:
             return run_id
-    return tracking.start_run(job.ledger, trial, job.setting, {**job.params, **_here()}, owner)
+    params = {**job.params, "code": job.code, **_here()}
+    return tracking.start_run(job.ledger, trial, job.setting, params, owner)
 
 
 def _reporter(job: Job, event: Event, curve: CurveWriter, listener: Listener) -> Report:
@@ -376,14 +420,22 @@ def _fetch(job: Job) -> list[Run]:
     return tracking.fetch_runs(job.ledger, job.setting)
 
 
-def _missing(job: Job, failed_before: set[str]) -> list[Trial]:
-    """Planned trials that have not ended, failures of this call aside."""
-    ended = {
-        run.trial_id
-        for run in _fetch(job)
-        if run.state in _ENDED or (run.state == "failed" and run.run_id not in failed_before)
-    }
-    return [trial for trial in job.trials if trial.trial_id not in ended]
+def _attempts(job: Job) -> list[Run]:
+    return tracking.fetch_attempts(job.ledger, job.setting)
+
+
+def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
+    """Planned trials that have neither ended nor failed as often as they are tried."""
+    runs = _attempts(job)
+    ended = {run.trial_id for run in runs if run.state in _ENDED}
+    failures = Counter(
+        run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
+    )
+    return [
+        trial
+        for trial in job.trials
+        if trial.trial_id not in ended and failures[trial.trial_id] < _ATTEMPTS
+    ]
 
 
 def _release_dead(job: Job, study: Any) -> None:

@@ -26,7 +26,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from flops_fit.errors import DivergedError, RankError
+from flops_fit.errors import DivergedError, LostRankError, RankError
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
 from flops_fit.sweep.checkpoint import Keeper
@@ -161,10 +161,10 @@ class _Training:
         step: Steps done.
         seconds: Time spent on them, over all attempts; the held-out loss takes none of it.
         most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
-        updating: Whether the parameters are changing: a fault then leaves no step to try again.
         alone: Whether this process trains it by itself.
         asked: The signal that asked any rank to stop; 0 for none.
         due: Whether its state is to be kept.
+        updating: Whether the parameters are changing: a fault then leaves no step to try again.
     """
 
     def __init__(
@@ -203,8 +203,8 @@ class _Training:
         self.joint: Exception | None = None
         self.last: Point | None = None
         self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
-        self.updating = False
         self._kept = time.monotonic()
+        self.updating = False
         self.total = torch.zeros((), device=accelerator.device)
         self.first_bad = torch.zeros((), device=accelerator.device)
 
@@ -241,6 +241,8 @@ class _Training:
                     self.last = self._point()
                     report(self.last)
                 self.between_steps()
+        except LostRankError:
+            raise
         except Exception as error:
             return error if error is self.joint else self._verdict(error)
         return self._verdict()  # another rank's last update may have failed
@@ -253,7 +255,8 @@ class _Training:
         self.due = bool(due)
         if not failed:
             return None
-        joint = ranks.joint_error(error, error is not None and _out_of_memory(error))
+        short = error is not None and not self.updating and _out_of_memory(error)
+        joint = ranks.joint_error(error, short)
         if last != -first and _out_of_memory(joint):
             joint = RankError(f"memory ran out in an update that others have done ({joint})")
         self.joint = joint

@@ -283,6 +283,8 @@ def test_linear_space(sound):
     assert lifted.predict(1e15).loss == pytest.approx(plain.predict(1e15).loss - 3.0, rel=1e-4)
     (note,) = [c for c in fit(shifted).checks if c.code == "linear-space"]
     assert "for the loss is not positive in" in note.message
+    one = sound.assign(loss=sound["loss"].where(sound.index != 3, 0.0))
+    assert found(one)["linear-space"] == "warn"
     (asked,) = [c for c in plain.checks if c.code == "linear-space"]
     assert "as asked" in asked.message
     assert "linear-space" not in found(sound)
@@ -394,7 +396,9 @@ def test_training_curves(sound, small):
     result = fit(runs, curves=curves, unfinished_curves=True)
     assert len(result.findings.envelope) > 4
     assert "unfinished-curves" not in found(runs, curves=curves)
-    assert found(runs, curves=curves.assign(ended=False))["no-envelope"] == "note"
+    assert found(runs, curves=curves.assign(ended=False))["no-envelope"] == "warn"
+    assert found(sound, curves=curves)["no-envelope"] == "warn"
+    assert "no-envelope" not in found(runs, curves=curves)
     assert "no-envelope" not in found(runs)
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from flops_fit.errors import TableError
-from flops_fit.laws.table import read_runs
+from flops_fit.laws.table import read_curves, read_runs
 from flops_fit.records import RUN_COLUMNS
 
 ROWS = [
@@ -20,6 +20,8 @@ ROWS = [
         ("num_params", "num_tokens", "val_loss", "compute"),
         ("Model Size", "Training Tokens", "loss", "Training FLOP"),
         ("n_params", "n-tokens", "Eval Loss", "FLOPs"),
+        ("n_parameters", "tokens_seen", "validation/loss", "total_flops"),
+        ("model_params", "dataset size", "final_val_loss", "train_flops"),
     ],
 )
 def test_usual_names_are_known(names):
@@ -150,3 +152,20 @@ def test_the_table_given_is_left_alone():
     before = frame.copy()
     read_runs(frame)
     pd.testing.assert_frame_equal(frame, before)
+
+
+def test_training_curves_as_people_have_them():
+    rows = [{"trial_id": 3, "tokens": "1e6", "val_loss": 3.5, "ended": True}]
+    frame = read_curves(rows)
+    assert frame.iloc[0].to_dict() == {
+        "trial_id": "3",
+        "num_tokens": 1e6,
+        "loss": 3.5,
+        "ended": True,
+    }
+    with pytest.raises(TableError, match="need columns trial_id, num_tokens, loss; trial_id not"):
+        read_curves([{"tokens": 1e6, "loss": 3.5}])
+    with pytest.raises(TableError, match="row 0: loss is not a number: 'x'"):
+        read_curves([{**rows[0], "val_loss": "x"}])
+    with pytest.raises(TableError, match="expected a DataFrame"):
+        read_curves(3)

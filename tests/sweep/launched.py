@@ -34,14 +34,15 @@ RECIPE = Recipe(learning_rate=0.02, log_points=1000)
 class Net(nn.Module):
     """A perceptron with a layer that is never used, and one that is frozen."""
 
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, dropout: float = 0.0, norm: bool = False) -> None:
         super().__init__()
+        self.norm = nn.BatchNorm1d(4) if norm else nn.Identity()
         self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
         self.unused, self.frozen = nn.Linear(2, 2), nn.Linear(4, 4).requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(self.dropout(torch.relu(self.up(self.frozen(x)))))
+        return self.down(self.dropout(torch.relu(self.up(self.norm(self.frozen(x))))))
 
 
 class Points(Dataset):
@@ -93,8 +94,8 @@ def a_trial(steps: int, batch: int) -> Trial:
     return Trial("00000000000000ab", 1e6, 8, 0, 67, tokens, 100.0 * tokens, steps, batch, 0.02, 0)
 
 
-def plain(data: Any, loss: Any = F.cross_entropy, dropout: float = 0.0) -> Task:
-    return Task(Net, "width", {"dropout": dropout}, data, loss, Points())
+def plain(data: Any, loss: Any = F.cross_entropy, **options: Any) -> Task:
+    return Task(Net, "width", options, data, loss, Points())
 
 
 CASES: dict[str, tuple[Callable[[], Task], Trial, Recipe]] = {
@@ -105,6 +106,7 @@ CASES: dict[str, tuple[Callable[[], Task], Trial, Recipe]] = {
     "parts": (lambda: plain(Points()), a_trial(10, 22), replace(RECIPE, accumulate=2)),
     "noisy": (lambda: plain(Points(0.5)), a_trial(10, 10), RECIPE),
     "loader": (lambda: plain(DataLoader(PointStream(), num_workers=1)), a_trial(10, 10), RECIPE),
+    "normed": (lambda: plain(Points(), norm=True), a_trial(10, 16), RECIPE),
     "hungry": (
         lambda: plain(Points(), RarelyOdd(9, fail(MemoryError("none left")))),
         a_trial(20, 16),

@@ -50,6 +50,14 @@ def test_losses_equal_those_of_one_process_at_every_step(told, alone, case):
 
 
 @pytest.mark.slow
+def test_batch_normalisation_follows_the_shares_and_all_ranks_agree(told, alone):
+    for one in told:
+        assert one["normed"] == told[0]["normed"]
+        assert one["normed"]["loss"] == pytest.approx(alone["normed"]["loss"], rel=0.1)
+        assert one["normed"]["loss"] != alone["normed"]["loss"]
+
+
+@pytest.mark.slow
 def test_where_one_rank_runs_out_of_memory_all_halve_and_the_loss_stays(told, alone):
     for one in told:
         assert one["hungry"]["curve"] == pytest.approx(alone["hungry"]["curve"], rel=1e-6)

@@ -24,6 +24,7 @@ from flops_fit.store import client_of
 from flops_fit.sweep import runner
 from flops_fit.sweep.train import Outcome, Point
 
+GAIN = 1.0
 BUDGETS = [1e10, 3e10, 1e11, 3e11]
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 
@@ -36,7 +37,7 @@ class Net(nn.Module):
         self.layers = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
+        return GAIN * self.layers(x)
 
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())
@@ -165,8 +166,11 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
 def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     store, planted, monkeypatch
 ):
+    failures = []
+
     def faulty(task, source, trial, recipe, report, keeper=None, stop=None):
         if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 0):
+            failures.append(trial.trial_id)
             raise RuntimeError("a broken disk")
         if (trial.compute_budget, trial.size_index) == (BUDGETS[0], 1):
             raise DivergedError("the training loss is nan at step 7", 7)
@@ -178,11 +182,49 @@ def test_failed_and_diverged_trials_are_named_and_failed_ones_tried_again(
     bad = result.runs[result.runs["state"] != "complete"].set_index("state")
     assert "a broken disk" in bad.loc["failed", "excluded"]
     assert "nan at step 7" in bad.loc["diverged", "excluded"]
+    assert len(failures) == 3
+    with pytest.warns(FlopsFitWarning, match="2 of .* trials have no loss"):
+        sweep(store)
+    assert len(failures) == 3
     monkeypatch.setattr(runner, "train", planted)
     with pytest.warns(FlopsFitWarning, match="1 of .* trials have no loss"):
-        again = sweep(store)
+        again = sweep(store, retry_failed=True)
     assert sorted(set(again.runs["state"])) == ["complete", "diverged"]
     assert len(planted.trained) == len(set(planted.trained))
+
+
+def test_a_trial_that_fails_once_is_tried_again_in_the_same_call(store, planted, monkeypatch):
+    failed = []
+
+    def flaky(task, source, trial, recipe, report, keeper=None, stop=None):
+        if trial.size_index == 3 and trial.trial_id not in failed:
+            failed.append(trial.trial_id)
+            raise OSError("the file server was away")
+        return planted(task, source, trial, recipe, report, keeper, stop)
+
+    monkeypatch.setattr(runner, "train", flaky)
+    result = sweep(store)
+    assert len(failed) == len(BUDGETS)
+    assert set(result.runs["state"]) == {"complete"}
+
+
+def test_a_change_of_code_is_said_refused_or_run_again(store, planted, monkeypatch):
+    first = sweep(store, BUDGETS[:3])
+    count = len(planted.trained)
+    monkeypatch.setitem(globals(), "GAIN", 2.0)
+    with pytest.warns(FlopsFitWarning, match=f"source of model is not what {count} of") as seen:
+        sweep(store, BUDGETS[:3])
+    assert seen[0].filename == __file__
+    with pytest.raises(SweepError, match=r"source of model is not .*; pass another name="):
+        sweep(store, BUDGETS[:3], on_code_change="error")
+    assert len(planted.trained) == count
+    with pytest.warns(FlopsFitWarning, match="they are trained again"):
+        again = sweep(store, BUDGETS[:3], on_code_change="rerun")
+    assert len(planted.trained) == 2 * count
+    assert set(again.runs["trial_id"]) == set(first.runs["trial_id"])
+    assert not set(again.runs["run_id"]) & set(first.runs["run_id"])
+    sweep(store, BUDGETS[:3], on_code_change="error")  # all are of this code now
+    assert len(planted.trained) == 2 * count
 
 
 def test_a_sweep_whose_first_trials_all_fail_stops_and_says_why(store, monkeypatch):
@@ -202,7 +244,7 @@ def test_a_sweep_where_all_diverge_is_not_told_to_call_again(store, monkeypatch)
 
     monkeypatch.setattr(runner, "train", diverging)
     with (
-        pytest.warns(FlopsFitWarning, match="diverged ones not") as caught,
+        pytest.warns(FlopsFitWarning, match="diverged ones are not tried") as caught,
         pytest.raises(NoRunsError, match="lower Recipe"),
     ):
         sweep(store)
