@@ -164,6 +164,7 @@ def plan_sweep(
         ArgumentError: Listing everything that is wrong with the arguments.
         InfeasiblePlanError: If no budget can be planned.
     """
+    ranks.let_main_speak()
     task = Task(
         model_cls,
         model_size_param,
@@ -249,10 +250,11 @@ def _launch_faults(
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         problems.append(f"executor: expected something with submit(), got {executor!r}")
-    if ranks.count() > 1 and (executor is not None or workers != 1):
+    size = ranks.launched()[1]
+    if size > 1 and (executor is not None or workers != 1):
         problems.append(
             f"{'workers' if executor is None else 'executor'}: this script was launched as "
-            f"{ranks.count()} processes, which train each trial together; leave it out, or start "
+            f"{size} processes, which train each trial together; leave it out, or start "
             "the script once, without torchrun or accelerate launch, to train trials side by side"
         )
     problems += ranks.launch_faults()

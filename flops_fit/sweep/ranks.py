@@ -33,27 +33,36 @@ _T = TypeVar("_T")
 _meeting: tuple[Any, Any] = (None, None)  # the world that was joined, and its group for words
 
 
-def count() -> int:
-    """Ranks of this launch; 1 for a single process."""
+def launched() -> tuple[int, int]:
+    """This process's rank and the world size, as it was launched; (0, 1) for a single process."""
     if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))
+        return dist.get_rank(), dist.get_world_size()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return (int(os.environ.get("RANK", "0")) if size > 1 else 0), size
+
+
+def count() -> int:
+    """Ranks that have met; 1 for a process by itself."""
+    return dist.get_world_size() if _met() else 1
 
 
 def rank() -> int:
-    """This process's rank; 0 for a single process."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank()
-    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+    """This process among the ranks that have met; 0 for a process by itself."""
+    return dist.get_rank() if _met() else 0
+
+
+def _met() -> bool:
+    return _meeting[0] is not None and dist.is_initialized()
 
 
 def launch_faults() -> list[str]:
     """What keeps this process from joining the others of its launch."""
     problems = []
+    size = launched()[1]
     missing = [key for key in _ADDRESS if key not in os.environ]
-    if count() > 1 and missing and not dist.is_initialized():
+    if size > 1 and missing and not dist.is_initialized():
         problems.append(
-            f"WORLD_SIZE={count()} says that several processes train together, but "
+            f"WORLD_SIZE={size} says that several processes train together, but "
             f"{', '.join(missing)} is not set: start the script by torchrun or accelerate launch, "
             "or unset WORLD_SIZE"
         )
@@ -71,7 +80,7 @@ def join() -> None:
         LostRankError: They do not come within the timeout.
     """
     global _meeting
-    if count() == 1 or (dist.is_initialized() and _meeting[0] is dist.group.WORLD):
+    if launched()[1] == 1 or (dist.is_initialized() and _meeting[0] is dist.group.WORLD):
         return
     with _reaching():
         if not dist.is_initialized():
@@ -103,7 +112,7 @@ def _timeout() -> datetime.timedelta:
 
 def let_main_speak() -> None:
     """On other ranks than 0: say no more what rank 0 says too."""
-    if rank():
+    if launched()[0]:
         logging.getLogger("flops_fit").setLevel(logging.ERROR)
         warnings.simplefilter("ignore", FlopsFitWarning)
 
@@ -274,8 +283,9 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's own, and the base of torch.distributed's
+        own, size = launched()
         raise LostRankError(
-            f"rank {rank()} of {count()} reaches the others no more: one died, or was silent for "
+            f"rank {own} of {size} reaches the others no more: one died, or was silent for "
             f"{_timeout().total_seconds():g} s ({TIMEOUT}). What was kept is kept; start them all "
             f"again to go on ({error})"
         ) from error

@@ -113,7 +113,8 @@ def train(
         LostRankError: If another rank is gone, or silent beyond the timeout.
         KeyboardInterrupt, SystemExit: When asked to stop, once the state is kept.
     """
-    accelerator = _accelerator(recipe)
+    with ranks.together():
+        accelerator = _accelerator(recipe)
     with threads_that_help(), seeded(trial_seed(trial)), _memory_returned(accelerator):
         with ranks.together():
             training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
@@ -213,9 +214,10 @@ class _Training:
         if ranks.rank():  # dropout differs from share to share
             start_from((trial_seed(self.trial) + ranks.rank()) % 2**63)
         kept = ranks.from_main(lambda: self.keeper.load() if self.keeper else None)
-        if kept:
-            self._take_up(*kept)
-        else:
+        with ranks.together():
+            if kept:
+                self._take_up(*kept)
+        if not kept:
             ranks.copy_from_main([*self.model.parameters(), *self.model.buffers()])
 
     def run(self, report: Report) -> Point:

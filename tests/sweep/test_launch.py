@@ -26,7 +26,11 @@ pytestmark = pytest.mark.slow
 def start(*command: object, **environment: object) -> subprocess.Popen:
     texts = {key: str(value) for key, value in environment.items()}
     return subprocess.Popen(
-        list(map(str, command)), env={**ENVIRONMENT, **texts}, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env={**ENVIRONMENT, **texts},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -115,6 +119,16 @@ def test_a_rank_that_dies_or_falls_silent_fails_the_trial_and_nothing_hangs(stor
     assert main.returncode == 1
     assert "LostRankError: rank 0 of 2 reaches the others no more" in said
     assert states(store) == ["complete", "failed"]
+
+
+def test_ctrl_c_on_one_rank_stops_all_at_the_next_step(store, unwatched):
+    unwatched[1].send_signal(signal.SIGINT)
+    for process in unwatched:
+        assert process.communicate(timeout=30)[1].rstrip().endswith("KeyboardInterrupt")
+        # 1: code run at exit makes Python forget why
+        assert process.returncode in (-signal.SIGINT, 1)
+    assert states(store) == ["complete", "planned"]
+    assert len(list((store / "checkpoints").iterdir())) == 1
 
 
 def test_where_rank_0_dies_the_others_end_too(store, unwatched):

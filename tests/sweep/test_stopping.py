@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from flops_fit.sweep.stopping import orderly_termination, stop_at_boundary
+from flops_fit.sweep.stopping import StopRequest, orderly_termination, stop_at_boundary
 
 
 def test_nothing_is_asked_for_at_first():
@@ -19,6 +19,20 @@ def test_a_first_signal_sets_the_flag_a_second_acts_as_before():
         assert isinstance(stop.exception(), KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_where_others_wait_a_second_signal_does_not_hurry():
+    with stop_at_boundary(patient=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert isinstance(stop.exception(), KeyboardInterrupt)
+
+
+def test_an_error_that_ends_more_than_its_trial_asks_to_stop():
+    request = StopRequest()
+    request.error = ValueError("gone")
+    assert request
+    assert request.exception() is request.error
 
 
 def test_sigterm_ends_in_143():
