@@ -314,7 +314,8 @@ POSITIVE = st.floats(1e-3, 1e20)
 @given(
     st.lists(
         st.fixed_dictionaries(
-            {"N": POSITIVE, "D": POSITIVE, "loss": st.floats(-5, 1e6)}, optional={"C": POSITIVE}
+            {"N": POSITIVE, "D": POSITIVE, "loss": st.floats(-5, 1e6)},
+            optional={"C": POSITIVE, "unique_tokens": POSITIVE},
         ),
         min_size=8,
         max_size=30,

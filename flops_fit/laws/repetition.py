@@ -166,11 +166,12 @@ def fit_repetition(
     found = optimize.least_squares(
         misfit,
         np.clip(search.start[search.free], search.low + 1e-6, search.high - 1e-6),
+        jac=search.jacobian,
         bounds=(search.low, search.high),
         loss="linear" if delta is None else "huber",
         f_scale=delta or 1.0,
         x_scale="jac",
-        max_nfev=2000,
+        max_nfev=400,
         xtol=1e-14,
         ftol=1e-14,
         gtol=1e-14,
