@@ -39,13 +39,23 @@ def torchrun(folder: Path, seconds: float) -> subprocess.Popen:
     return start(*launcher, "--nproc-per-node=2", SCRIPT, folder, seconds)
 
 
+def accelerate_launch(folder: Path, seconds: float) -> subprocess.Popen:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    options = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    ranks = ["--num_processes=2", f"--main_process_port={free_port()}"]
+    return start(*launcher, *options, *ranks, SCRIPT, folder, seconds)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture
 def unwatched(store) -> Iterator[list[subprocess.Popen]]:
     """Two ranks at work on a long trial that no launcher looks after."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    address = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    address = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     processes = [
         start(sys.executable, SCRIPT, store, 0.2, RANK=rank, FLOPS_FIT_TIMEOUT=4, **address)
         for rank in (0, 1)
@@ -97,7 +107,7 @@ def test_two_ranks_make_one_sweep_and_a_stopped_one_goes_on_to_the_same_table(st
     assert states(store) == ["complete", "planned"]
     assert len(list((store / "checkpoints").iterdir())) == 1
 
-    again = torchrun(store, 0.0)
+    again = accelerate_launch(store, 0.0)
     said = again.communicate(timeout=200)[1]
     assert again.returncode == 0, said
     assert said.count("SweepPlan: 9 trials") == 1
