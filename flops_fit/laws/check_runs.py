@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.checks import Check, counted, graded
-from flops_fit.laws.exclude import DIVERGED, MOST_EPOCHS, REPEATED, epochs
+from flops_fit.laws.exclude import CHECKING, DIVERGED, MOST_EPOCHS, REPEATED, TUNED, epochs
 from flops_fit.laws.isoflop import group_budgets
 
 FEW_RUNS, FEW_BUDGETS, FEW_SIZES, SHORT_SPAN = 20, 4, 5, 1.5
@@ -60,7 +60,7 @@ def check_design(good: pd.DataFrame, tolerance: float) -> list[Check]:
         (
             span < SHORT_SPAN,
             "short-span",
-            f"the budgets span {span:.2g} decades (best {SHORT_SPAN:g} or more)",
+            f"the budgets span a factor of {10**span:.2g} (best {10**SHORT_SPAN:.2g} or more)",
         ),
     ]
     advice = "Width and span of the grid help more than more runs in the same place."
@@ -68,8 +68,11 @@ def check_design(good: pd.DataFrame, tolerance: float) -> list[Check]:
 
 
 def check_excluded(runs: pd.DataFrame) -> list[Check]:
-    """Runs left out, by reason; two diverged among few are too many."""
-    reasons = runs.loc[runs["excluded"] != "", "excluded"]
+    """Runs left out, by reason; two diverged among few are too many.
+
+    Runs that were to try another learning rate do not count.
+    """
+    reasons = runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING]), "excluded"]
     if reasons.empty:
         return []
     listed = ", ".join(f"{n} ({reason})" for reason, n in reasons.value_counts().items())
