@@ -157,7 +157,7 @@ def test_learning_rate_at_the_edge(sound):
     assert found(edge)["lr-at-edge"] == "warn"
     assert "lr-at-edge" not in found(ladder([(0.5, 1.02), (1.0, 1.001), (2.0, 1.0)]))
     assert (fit(edge).runs["excluded"] == "tried to check the learning rate").sum() == 2
-    assert "runs-excluded" not in found(edge)
+    assert "runs-excluded" not in found(inside)
 
 
 def test_the_best_learning_rate_of_each_size_counts_where_all_were_tried_everywhere(sound):
