@@ -189,13 +189,18 @@ def supersede_run(ledger: Ledger, run_id: str, reason: str) -> None:
     client.set_tag(run_id, STATE, "planned")
 
 
-def open_runs(ledger: Ledger) -> list[tuple[str, str]]:
-    """Runs that say they are running: (run id, worker)."""
-    return [
-        (run.info.run_id, run.data.tags.get(WORKER, ""))
+def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str]]:
+    """Runs of a setting that say they are running: by run id, whose trial and which worker's."""
+    return {
+        run.info.run_id: (run.data.tags[TRIAL_ID], run.data.tags.get(WORKER, ""))
         for run in _children(ledger)
-        if run.data.tags.get(STATE) == "running"
-    ]
+        if run.data.tags.get(STATE) == "running" and run.data.tags.get(SETTING) == setting
+    }
+
+
+def is_open(ledger: Ledger, run_id: str) -> bool:
+    """Whether a run says at this moment that it is running."""
+    return client_of(ledger.tracking_uri).get_run(run_id).data.tags.get(STATE) == "running"
 
 
 def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import cloudpickle
@@ -28,7 +28,7 @@ from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.owners import is_dead
 from flops_fit.sweep.processes import run_in_processes
-from flops_fit.sweep.progress import Progress
+from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import orderly_termination
 from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, work
@@ -37,6 +37,7 @@ from flops_fit.tracking import Ledger
 _POLL_S = 2.0
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _ENDED = ("complete", "diverged")
+_TOLD = (*_ENDED, "failed")
 
 
 def run_sweep(
@@ -188,7 +189,9 @@ def _start_workers(
     count = min(count_workers(workers), num_missing)
     if executor is not None:
         payload = cloudpickle.dumps(job)
-        for future in [executor.submit(work_remotely, payload) for _ in range(count)]:
+        futures = [executor.submit(work_remotely, payload, index) for index in range(count)]
+        _listen_to_ledger(job, futures, listener)
+        for future in futures:
             future.result()
     elif count == 1:
         work(job, listener, source)
@@ -196,9 +199,33 @@ def _start_workers(
         run_in_processes(cloudpickle.dumps((work, job)), count, listener)
 
 
-def work_remotely(payload: bytes) -> None:
-    """Be a worker somewhere else, with nobody listening."""
+def work_remotely(payload: bytes, index: int) -> None:
+    """Be a worker somewhere else, with nobody listening.
+
+    Args:
+        payload: The cloudpickled job.
+        index: Which worker: some executors run calls that are all alike only once.
+    """
     work(cloudpickle.loads(payload), lambda event: None)
+
+
+def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> None:
+    """Tell what ends, as the ledger shows it, until all workers have left."""
+    size_param = job.params.get("size_param", "size")
+    trials = {trial.trial_id: trial for trial in job.trials}
+    told = {run.run_id for run in _attempts(job)}
+    while True:
+        left = all(future.done() for future in futures)
+        for run in _attempts(job):
+            if run.run_id in told or run.trial_id not in trials or run.state not in _TOLD:
+                continue
+            told.add(run.run_id)
+            label = trials[run.trial_id].label(size_param)
+            flops = trials[run.trial_id].flops if run.state in _ENDED else 0.0
+            listener(Event(run.trial_id, label, flops, run.loss, run.state))
+        if left:
+            return
+        time.sleep(_POLL_S)
 
 
 def count_workers(workers: int | str) -> int:
@@ -233,16 +260,24 @@ def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
 
 
 def _release_dead(job: Job, study: Any) -> None:
-    for run_id, owner in tracking.open_runs(job.ledger):
-        if is_dead(owner):
-            tracking.close_run(job.ledger, run_id, "planned", "its worker died")
+    """Close the runs of dead workers: of those gone from this host, or whose claim has lapsed.
+
+    A worker claims before it opens a run and closes the run before its claim, so that a run read
+    first, without a claim read after it, and still open then, is nobody's.
+    """
     dispatch.release_dead(study)
+    runs = tracking.open_runs(job.ledger, job.setting)
+    claims = dispatch.claims(study)
+    for run_id, (trial_id, owner) in runs.items():
+        orphaned = is_dead(owner) or claims.get(trial_id) != owner
+        if orphaned and tracking.is_open(job.ledger, run_id):
+            tracking.close_run(job.ledger, run_id, "planned", "its worker died")
 
 
 def _wait_for_others(job: Job, study: Any) -> None:
     """Another driver may still be at work on trials of this plan."""
     ours = {trial.trial_id for trial in job.trials}
-    while ours & dispatch.trials_running(study):
+    while ours & dispatch.claims(study).keys():
         _release_dead(job, study)
         ranks.broadcast("wait")
         time.sleep(_POLL_S)

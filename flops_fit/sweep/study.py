@@ -129,10 +129,10 @@ def _age_s(found: FrozenTrial) -> float:
     return (datetime.datetime.now() - started).total_seconds()
 
 
-def trials_running(study: optuna.Study) -> set[str]:
-    """Ids of the trials that some worker has claimed."""
+def claims(study: optuna.Study) -> dict[str, str]:
+    """The trials that are claimed, each with its worker."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {_trial_id(found) for found in running}
+    return {_trial_id(found): found.user_attrs.get(_OWNER, "") for found in running}
 
 
 def _unfinished(study: optuna.Study) -> list[FrozenTrial]:

@@ -293,10 +293,29 @@ def test_two_processes_share_the_work_and_agree_with_one(store, whole):
     assert_same(real_sweep(store, workers=2), whole, store)
 
 
-def test_an_executor_gets_the_workers(store, whole):
+def test_an_executor_gets_the_workers_and_what_ends_is_told(store, whole, capsys):
     with ProcessPoolExecutor(2, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
         result = real_sweep(store, executor=pool, workers=2)
     assert_same(result, whole, store)
+    told = capsys.readouterr().err
+    assert "[12/12] " in told
+    assert told.count(": complete, loss ") == 12
+
+
+def test_a_run_whose_claim_has_lapsed_is_closed_and_its_trial_run_again(store, planted):
+    """As when a worker on another host, which only its heartbeat can tell of, is gone."""
+    first = sweep(store, BUDGETS[:3])
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    client = client_of(ledger.tracking_uri)
+    lost = first.runs["run_id"].iloc[0]
+    client.set_tag(lost, tracking.STATE, "running")
+    client.set_tag(lost, tracking.WORKER, "elsewhere|123|1.00|abcdef01")
+    client.update_run(lost, status="RUNNING")
+    again = sweep(store, BUDGETS[:3])
+    assert set(again.runs["state"]) == {"complete"}
+    assert lost not in set(again.runs["run_id"])
+    assert client.get_run(lost).info.status == "KILLED"
+    assert len(planted.trained) == len(first.runs) + 1
 
 
 SCRIPT = """
