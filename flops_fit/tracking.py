@@ -35,6 +35,7 @@ SETTING = "flops_fit.setting"
 WORKER = "flops_fit.worker"
 META = "flops_fit.meta"
 REASON = "flops_fit.reason"
+ENDED = ("complete", "diverged")
 _PARENT = "mlflow.parentRunId"
 _NAME_LIMIT = 200
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training
@@ -225,6 +226,15 @@ def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
         for run in _children(ledger)
         if setting is None or run.data.tags.get(SETTING) == setting
     ]
+
+
+def has_ended(ledger: Ledger, trial_id: str, setting: str) -> bool:
+    """Whether a trial has a loss, or has diverged."""
+    runs = client_of(ledger.tracking_uri).search_runs(
+        [ledger.experiment_id], filter_string=f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'"
+    )
+    own = (_to_run(run) for run in runs if run.data.tags.get(SETTING) == setting)
+    return any(run.state in ENDED for run in own)
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:

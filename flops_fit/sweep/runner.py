@@ -32,12 +32,11 @@ from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import orderly_termination
 from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, work
-from flops_fit.tracking import Ledger
+from flops_fit.tracking import ENDED, Ledger
 
 _POLL_S = 2.0
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
-_ENDED = ("complete", "diverged")
-_TOLD = (*_ENDED, "failed")
+_TOLD = (*ENDED, "failed")
 
 
 def run_sweep(
@@ -123,7 +122,7 @@ def _lead(
 def _settle_code(job: Job, on_code_change: str) -> None:
     """Say, refuse or run again where finished trials were trained with other code."""
     wanted = {trial.trial_id for trial in job.trials}
-    done = [run for run in _fetch(job) if run.trial_id in wanted and run.state in _ENDED]
+    done = [run for run in _fetch(job) if run.trial_id in wanted and run.state in ENDED]
     changed = {run: parts for run in done if (parts := parts_changed(run.code, job.code))}
     if not changed:
         return
@@ -147,7 +146,7 @@ def _settle_code(job: Job, on_code_change: str) -> None:
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
     runs = [run for run in _attempts(job) if run.run_id not in failed_before]
     failed = [run for run in runs if run.state == "failed"]
-    if len(failed) < ALIKE or any(run.state in _ENDED for run in runs):
+    if len(failed) < ALIKE or any(run.state in ENDED for run in runs):
         return
     raise SweepError(
         f"the first {len(failed)} trials all failed, so the other {num_missing - len(failed)} were "
@@ -221,7 +220,7 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
                 continue
             told.add(run.run_id)
             label = trials[run.trial_id].label(size_param)
-            flops = trials[run.trial_id].flops if run.state in _ENDED else 0.0
+            flops = trials[run.trial_id].flops if run.state in ENDED else 0.0
             listener(Event(run.trial_id, label, flops, run.loss, run.state))
         if left:
             return
@@ -248,7 +247,7 @@ def _attempts(job: Job) -> list[Run]:
 def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
     """Planned trials that have neither ended nor failed as often as they are tried."""
     runs = _attempts(job)
-    ended = {run.trial_id for run in runs if run.state in _ENDED}
+    ended = {run.trial_id for run in runs if run.state in ENDED}
     failures = Counter(
         run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
     )
@@ -304,4 +303,4 @@ def _progress(job: Job) -> Iterator[Progress]:
 
 
 def _counts(run: Run, planned: dict[str, float]) -> bool:
-    return run.state in _ENDED and run.trial_id in planned
+    return run.state in ENDED and run.trial_id in planned

@@ -8,6 +8,7 @@ MLflow remembers: what is done is asked of the ledger, never of this study.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
@@ -82,6 +83,7 @@ def work_through(
     owner: str,
     run: Callable[[Trial], float],
     go_on: Callable[[], bool],
+    has_ended: Callable[[Trial], bool],
 ) -> None:
     """Claim waiting trials one by one and run them, until none waits.
 
@@ -91,6 +93,8 @@ def work_through(
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
         go_on: Asked before each trial; False leaves the others waiting.
+        has_ended: Whether the ledger has a trial's result: drivers that start at one moment may
+            enqueue it once each.
     """
 
     def objective(claimed: optuna.Trial) -> float:
@@ -99,6 +103,8 @@ def work_through(
         if trial is None or trial.trial_id not in wanted:
             raise optuna.TrialPruned("not of the present plan")
         claimed.set_user_attr(_OWNER, owner)
+        if _is_claimed_before(study, trial.trial_id, claimed.number) or has_ended(trial):
+            raise optuna.TrialPruned("another worker's")
         claimed.suggest_float("compute_budget", *_WIDEST, log=True)
         claimed.suggest_int("size_index", 0, 10_000)
         claimed.suggest_float(_RATE, *_WIDEST, log=True)
@@ -118,7 +124,8 @@ def release_dead(study: optuna.Study) -> None:
     for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = found.user_attrs.get(_OWNER)
         if is_dead(owner) if owner else _age_s(found) > 4 * HEARTBEAT_S:
-            study.tell(found.number, state=TrialState.FAIL)
+            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another was first
+                study.tell(found.number, state=TrialState.FAIL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
@@ -127,6 +134,11 @@ def release_dead(study: optuna.Study) -> None:
 def _age_s(found: FrozenTrial) -> float:
     started = found.datetime_start or datetime.datetime.now()
     return (datetime.datetime.now() - started).total_seconds()
+
+
+def _is_claimed_before(study: optuna.Study, trial_id: str, number: int) -> bool:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(found.number < number and _trial_id(found) == trial_id for found in running)
 
 
 def claims(study: optuna.Study) -> dict[str, str]:

@@ -96,6 +96,9 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         ends.append("")
         return loss
 
+    def has_ended(trial: Trial) -> bool:
+        return tracking.has_ended(job.ledger, trial.trial_id, job.setting)
+
     def go_on() -> bool:
         if stop:
             raise stop.exception()
@@ -103,7 +106,7 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
 
     with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
         with old_objects_set_aside():
-            dispatch.work_through(study, wanted, owner, run, go_on)
+            dispatch.work_through(study, wanted, owner, run, go_on, has_ended)
 
 
 def _hopeless(ends: Sequence[str]) -> bool:

@@ -1,18 +1,21 @@
 """The sweep as a whole, with a planted law in place of training, and with real processes."""
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from optuna.trial import TrialState
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -21,7 +24,7 @@ from flops_fit import tracking
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.store import client_of
-from flops_fit.sweep import worker
+from flops_fit.sweep import study, worker
 from flops_fit.sweep.train import Outcome, Point
 
 GAIN = 1.0
@@ -300,6 +303,30 @@ def test_an_executor_gets_the_workers_and_what_ends_is_told(store, whole, capsys
     told = capsys.readouterr().err
     assert "[12/12] " in told
     assert told.count(": complete, loss ") == 12
+
+
+def test_trials_enqueued_by_two_drivers_at_once_run_once_each(store, planted):
+    uri, recipe = f"sqlite:///{store}/optuna.db", flops_fit.Recipe(max_epochs=1e9)
+    plan = flops_fit.plan_sweep(
+        Net, "width", None, data(), nn.functional.cross_entropy, BUDGETS, recipe=recipe
+    )
+    waiting = study.open_study(f"planted {plan.setting}", uri)
+    for trial in [*plan.trials, *plan.trials]:
+        place = {"compute_budget": trial.compute_budget, "size_index": trial.size_index}
+        waiting.enqueue_trial(place, user_attrs={"trial": json.dumps(asdict(trial))})
+    result = sweep(store)
+    assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_another_driver_may_have_released_the_dead_first(store, monkeypatch):
+    own = study.open_study("released", f"sqlite:///{store}/optuna.db")
+    own.ask().set_user_attr("owner", f"{socket.gethostname()}|4000000|1.00|abcdef01")
+    seen = own.get_trials(states=(TrialState.RUNNING,))
+    study.release_dead(own)
+    assert [found.state for found in own.trials] == [TrialState.FAIL]
+    monkeypatch.setattr(own, "get_trials", lambda **_: seen)
+    study.release_dead(own)
 
 
 def test_a_run_whose_claim_has_lapsed_is_closed_and_its_trial_run_again(store, planted):
