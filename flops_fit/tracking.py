@@ -38,7 +38,6 @@ REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
 _PARENT = "mlflow.parentRunId"
 _NAME_LIMIT = 200
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI's pages for training
 _LOG = logging.getLogger("flops_fit")
 
 
@@ -412,7 +411,7 @@ def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
     folder = sqlite_folder(uri)
     location = None if folder is None else (folder / "artifacts").as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location, tags=_KIND)
+        return client.create_experiment(name, artifact_location=location)
     except MlflowException:
         found = _experiment(client, name)  # another driver was first
         if found is None:
