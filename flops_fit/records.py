@@ -33,6 +33,7 @@ class Trial:
         learning_rate: Peak learning rate.
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: Times the recipe's own rate that `learning_rate` is.
+        at_own_rate: Id of the same trial at the recipe's own rate; empty where it is that one.
     """
 
     trial_id: str
@@ -47,6 +48,7 @@ class Trial:
     learning_rate: float
     seed: int
     lr_multiplier: float = 1.0
+    at_own_rate: str = ""
 
     def label(self, size_param: str) -> str:
         """Budget and size (and multiplier, where it is not 1) in words."""

@@ -172,7 +172,7 @@ def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
             edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {gain:.1%} lower)")
     if not edges:
         return []
-    message = f"the best learning rate lies at the edge of those tried: {'; '.join(edges[:5])}."
+    message = f"another learning rate, the farthest tried, did better: {'; '.join(edges[:5])}."
     return [Check("lr-at-edge", "warn", message, "Widen the range, or change the recipe's rule.")]
 
 

@@ -56,7 +56,7 @@ class Keeper:
             _write(beside, step, state)
             _read(beside)
             kept = self._replace(beside, step)
-        except (OSError, TypeError, DamagedError) as error:
+        except Exception as error:  # whatever it is, training goes on
             shutil.rmtree(beside, ignore_errors=True)
             _LOG.warning(
                 "the trial's state at step %d could not be kept in %s (%s); training goes on",
@@ -84,7 +84,10 @@ class Keeper:
                 return _read(kept)
             except DamagedError as error:
                 _LOG.warning(
-                    "checkpoint %s is damaged (%s); going back to the one before", kept, error
+                    "checkpoint %s is damaged (%s); going back to the one before it, else the "
+                    "trial starts over",
+                    kept,
+                    error,
                 )
         return None
 

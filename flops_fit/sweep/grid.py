@@ -77,6 +77,7 @@ class SweepPlan:
             f"{'budget':>9}  {'trials':>6}  {self.size_param + ' (N)':<28}  D in {self.data_unit}"
         )
         rows = [self._row(budget) for budget in self.compute_budgets]
+        rows += self._said_of_rates()
         if self.available is None:
             rows.append("the stream's length is not known: where it ends, it is read again")
         skipped = [f"passed over: {text}" for text in self._skipped_lines()]
@@ -86,13 +87,34 @@ class SweepPlan:
         row = [trial for trial in self.trials if trial.compute_budget == budget]
         first, last = row[0], row[-1]
         sizes = f"{first.size} ({first.num_params:.3g}) to {last.size} ({last.num_params:.3g})"
-        rate = (
-            f"lr {_range(t.learning_rate for t in row)}, batch {_range(t.batch_size for t in row)}"
-        )
+        rates = _range(t.learning_rate for t in row if t.lr_multiplier == 1)
+        rate = f"lr {rates}, batch {_range(t.batch_size for t in row)}"
         return (
             f"{budget:>9.3g}  {len(row):>6}  {sizes:<28}  {first.num_tokens:.3g} to "
             f"{last.num_tokens:.3g}; {rate}, steps {first.steps} to {last.steps}"
         )
+
+    def _said_of_rates(self) -> list[str]:
+        """What of learning rate and batch a rule decided, and what other rates are tried."""
+        lines, tuned = [], [t for t in self.trials if t.lr_multiplier != 1]
+        by_rule = ["learning rate"] * (self.recipe.learning_rate == "auto")
+        by_rule += ["batch"] * self._batch_is_by_rule()
+        if by_rule:
+            lines.append(f"{' and '.join(by_rule)} by DeepSeek LLM's rule in C (2024, section 3.1)")
+        if tuned:
+            tried = ", ".join(f"x{m:g}" for m in sorted({t.lr_multiplier for t in tuned}))
+            lines.append(f"{len(tuned)} of the trials try other learning rates: {tried}")
+        return lines
+
+    def _batch_is_by_rule(self) -> bool:
+        recipe, unit = self.recipe, self.data_unit
+        if (recipe.batch_size, recipe.batch_tokens, unit) != ("auto", None, "tokens"):
+            return False
+        rule = [
+            recipe.examples_per_step(t.compute_budget, unit, self.tokens_per_example)
+            for t in self.trials
+        ]
+        return rule == [t.batch_size for t in self.trials]  # else the user's loader's
 
     def _skipped_lines(self) -> list[str]:
         counts = Counter(f"{self.size_param}={s.size}: {s.reason}" for s in self.skipped)

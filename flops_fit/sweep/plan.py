@@ -84,8 +84,8 @@ def _with_rates(rows: Rows, trials: Sequence[Trial]) -> Iterator[Trial]:
     """Each trial at the learning rates that are tried at its place."""
     checked: set[str] = set()
     if rows.recipe.check_learning_rate:
-        ends = (min, max)
-        checked = {end(trials, key=lambda trial: trial.num_params).trial_id for end in ends}
+        places = sorted(trials, key=lambda trial: (trial.num_params, trial.compute_budget))
+        checked = {places[0].trial_id, places[-1].trial_id}
     for trial in trials:
         more = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
         yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *more})

@@ -21,7 +21,7 @@ class Event:
         label: The trial in words.
         flops: FLOPs spent on it so far.
         loss: Training loss so far, or the held-out loss at the end.
-        state: "running", or the state it ended in.
+        state: "running", "resumed", or the state it ended in.
     """
 
     trial_id: str
@@ -61,6 +61,9 @@ class Progress:
         self._spent[event.trial_id] = max(event.flops, self._spent.get(event.trial_id, 0.0))
         if event.state == "running":
             self._bar.set_postfix_str(f"{event.label} loss {event.loss:.4g}", refresh=False)
+            return
+        if event.state == "resumed":
+            self.say(f"{event.label}: goes on from its checkpoint")
             return
         self._ended.add(event.trial_id)
         text = f"[{len(self._ended)}/{self._num_trials}] {event.label}: {event.state}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -37,9 +38,10 @@ class Recipe:
             rate not yet set), or "auto" (DeepSeek's rule).
         lr_multipliers: Multiples of the learning rate to train every size with; the fits take the
             best of each budget and size.
-        check_learning_rate: Train half and twice the learning rate too, at the smallest and the
-            largest size only: a learning rate that suits one end better bends the answer without
-            showing in the residuals. The fits do not use these runs; a check reports them.
+        check_learning_rate: Train half and twice the learning rate too, at the smallest size (at
+            its smallest budget) and the largest (at its largest) only: a rate that suits one end
+            better bends the answer without showing in the residuals. The fits do not use these
+            runs; a check reports them.
         batch_size: Examples a step, or "auto" (DeepSeek's rule, in tokens).
         batch_tokens: Units of D a step, in place of `batch_size`; rounded to whole examples.
         optimizer: "adamw", or a function `(parameters, learning_rate) -> Optimizer`.
@@ -244,7 +246,7 @@ def _are_multipliers(values: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_share(value: Any) -> bool:
@@ -252,4 +254,4 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

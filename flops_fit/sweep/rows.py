@@ -170,7 +170,12 @@ class Rows:
             replace(trial, learning_rate=trial.learning_rate * m, lr_multiplier=float(m))
             for m in sorted(multipliers)
         ]
-        return [replace(other, trial_id=self._trial_id(other, cost)) for other in rates]
+        return [
+            other
+            if other.lr_multiplier == 1
+            else replace(other, trial_id=self._trial_id(other, cost), at_own_rate=trial.trial_id)
+            for other in rates
+        ]
 
     def _trial_id(self, trial: Trial, cost: Cost) -> str:
         return digest(

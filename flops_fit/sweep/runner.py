@@ -24,7 +24,6 @@ from flops_fit.records import Run, Trial
 from flops_fit.store import without_credentials
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
-from flops_fit.sweep.checkpoint import Keeper
 from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.owners import is_dead
 from flops_fit.sweep.processes import run_in_processes
@@ -136,7 +135,6 @@ def _settle_code(job: Job, on_code_change: str) -> None:
     if on_code_change == "rerun":
         for run in changed:
             tracking.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
-            Keeper(job.checkpoints / run.trial_id, job.recipe.checkpoint_every).clear()
         text += "; they are trained again"
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
@@ -146,11 +144,11 @@ def _settle_code(job: Job, on_code_change: str) -> None:
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
     runs = [run for run in _attempts(job) if run.run_id not in failed_before]
     failed = [run for run in runs if run.state == "failed"]
-    if len(failed) < ALIKE or any(run.state in ENDED for run in runs):
+    waiting = num_missing - len(failed)
+    if len(failed) < ALIKE or waiting <= 0 or any(run.state in ENDED for run in runs):
         return
     raise SweepError(
-        f"the first {len(failed)} trials all failed, so the other {num_missing - len(failed)} were "
-        "not started: "
+        f"the first {len(failed)} trials all failed, so the other {waiting} were not started: "
         f"{failed[0].excluded}. Each run keeps its traceback; mend the fault and call again"
     )
 

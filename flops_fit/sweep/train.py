@@ -29,7 +29,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from flops_fit.errors import DivergedError, LostRankError, RankError
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
-from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
 from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state, start_from
 from flops_fit.sweep.source import Source, count_examples
@@ -133,8 +133,12 @@ def train(
 
 
 def trial_seed(trial: Trial) -> int:
-    """The seed of a trial's own randomness; trials of one sweep draw independent noise."""
-    return int(trial.trial_id, 16) % 2**63
+    """The seed of a trial's own randomness; trials of one sweep draw independent noise.
+
+    Trials that differ in a multiplier of the learning rate share theirs, so that the rates are
+    compared, not the seeds.
+    """
+    return int(trial.at_own_rate or trial.trial_id, 16) % 2**63
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
@@ -216,7 +220,10 @@ class _Training:
         kept = ranks.from_main(lambda: self.keeper.load() if self.keeper else None)
         with ranks.together():
             if kept:
-                self._take_up(*kept)
+                try:
+                    self._take_up(*kept)
+                except Exception as error:
+                    raise DamagedError(f"its checkpoint does not fit it: {error}") from error
         if not kept:
             ranks.copy_from_main([*self.model.parameters(), *self.model.buffers()])
 
@@ -373,6 +380,7 @@ class _Training:
         scaler = self.accelerator.scaler
         return {
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "buffers": self._other_buffers(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "rng": generators,
@@ -383,9 +391,17 @@ class _Training:
             "most": self.most,
         }
 
+    def _other_buffers(self) -> dict[str, torch.Tensor]:
+        """Buffers that the model's state leaves out: training may have changed them."""
+        model = self.accelerator.unwrap_model(self.model)
+        held = model.state_dict().keys()
+        return {name: buffer for name, buffer in model.named_buffers() if name not in held}
+
     def _take_up(self, step: int, state: dict[str, Any]) -> None:
         """Go on from a kept state."""
         self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        for name, buffer in self._other_buffers().items():
+            buffer.copy_(state["buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])

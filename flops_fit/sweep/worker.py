@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,14 +21,14 @@ from flops_fit.errors import DivergedError, LostRankError
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
-from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work
 from flops_fit.sweep.progress import Event
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import StopRequest, stop_at_boundary
-from flops_fit.sweep.task import Task
+from flops_fit.sweep.task import Task, digest
 from flops_fit.sweep.train import Outcome, Point, Report, train
 from flops_fit.tracking import CurveWriter, Ledger
 
@@ -148,10 +149,13 @@ def _run_trial(
     stop: StopRequest,
 ) -> float:
     """Train and record one trial; whatever happens, its run is closed with its reason."""
-    keeper = Keeper(job.checkpoints / trial.trial_id, job.recipe.checkpoint_every)
+    keeper = _keeper(job, trial)
+    resumed = keeper.exists()
     run_id = _open_run(job, trial, keeper, owner)
     label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
+    if resumed:
+        listener(replace(event, state="resumed"))
     try:
         with CurveWriter(job.ledger, run_id) as curve:
             report = _reporter(job, event, curve, listener)
@@ -165,6 +169,8 @@ def _run_trial(
         listener(replace(event, flops=trial.flops, state="diverged"))
         raise
     except Exception as error:
+        if isinstance(error, DamagedError):
+            keeper.clear()  # the next attempt starts over
         tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
@@ -176,6 +182,16 @@ def _run_trial(
         raise
     listener(replace(event, flops=trial.flops, loss=outcome.loss, state="complete"))
     return outcome.loss
+
+
+def _keeper(job: Job, trial: Trial) -> Keeper:
+    """A trial's checkpoints; what other code has kept of it is said and removed."""
+    folder = job.checkpoints / f"{trial.trial_id}-{digest(job.code)[:8]}"
+    for other in job.checkpoints.glob(f"{trial.trial_id}*"):
+        if other != folder:
+            _LOG.warning("%s was kept by other code or another version: it starts over", other)
+            shutil.rmtree(other, ignore_errors=True)
+    return Keeper(folder, job.recipe.checkpoint_every)
 
 
 def _open_run(job: Job, trial: Trial, keeper: Keeper, owner: str) -> str:

@@ -142,6 +142,12 @@ assert [path.name for path in keeper.folder.iterdir()] == ["000000000001"]
 """
 
 
+def test_what_cannot_be_written_costs_no_training(keeper, caplog):
+    assert not keeper.save(1, {"adjacency": torch.eye(2).to_sparse()})
+    assert "could not be kept" in caplog.text
+    assert not keeper.exists()
+
+
 def test_a_full_disk_leaves_the_one_before(tmp_path):
     assert resource.RLIMIT_FSIZE
     ran = subprocess.run(

@@ -1,5 +1,6 @@
 """The sweep as a whole, with a planted law in place of training, and with real processes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from torch.utils.data import TensorDataset
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
+from flops_fit.errors import DivergedError, FitError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.store import client_of
 from flops_fit.sweep import study, worker
@@ -410,6 +411,28 @@ def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
     assert (
         max(np.diff(sorted(steps))) <= result.runs.set_index("trial_id").num_tokens[trial_id] / 50
     )
+
+
+def test_a_trial_begun_by_other_code_starts_over(store, monkeypatch, caplog):
+    trained = []
+
+    def interrupted(task, source, trial, recipe, report, keeper=None, stop=None):
+        trained.append((trial.trial_id, keeper.exists()))
+        if len(trained) == 1:
+            keeper.save(1, {"weight": torch.zeros(1)})
+            raise KeyboardInterrupt
+        return Outcome(1.0, 1.0, trial.flops, 0.5, 100.0, 1.0, "cpu")
+
+    monkeypatch.setattr(worker, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(store)
+    first, _ = trained[0]
+    monkeypatch.setitem(globals(), "GAIN", 2.0)
+    with contextlib.suppress(FitError):
+        sweep(store)
+    assert dict(trained[1:])[first] is False
+    assert "was kept by other code" in caplog.text
+    assert not any((store / "checkpoints").glob("*"))
 
 
 def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flops_fit.errors import DivergedError
 from flops_fit.records import Trial
-from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.stopping import stop_at_boundary
@@ -313,6 +313,42 @@ def test_a_trial_taken_up_again_ends_with_the_same_bits(task, tmp_path, data, st
     assert again.train_loss == whole.train_loss
     kept = max(stop - 1, 0)  # the point is reported before the state is kept
     assert [p.train_loss for p in rest] == [p.train_loss for p in points[kept:]]
+
+
+class Remembering(nn.Module):
+    """Keeps a running mean in a buffer that its state leaves out."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(4), persistent=False)
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return self.layer(x - self.mean)
+
+
+def test_buffers_that_the_models_state_leaves_out_are_kept_too(classes, cross_entropy, tmp_path):
+    task = Task(Remembering, "width", {}, classes, cross_entropy)
+    trial, keeper = a_trial(), Keeper(tmp_path / "kept", every_s=0.0)
+    whole = train(task, task.open(), trial, RECIPE, lambda point: None)
+    with pytest.raises(Stopped):
+        train(task, task.open(), trial, RECIPE, stop_at(7), keeper)
+    again = train(task, task.open(), trial, RECIPE, lambda point: None, keeper)
+    assert again.loss == whole.loss
+
+
+def test_a_checkpoint_that_does_not_fit_the_trial_is_said(task, tmp_path):
+    keeper = Keeper(tmp_path / "kept", every_s=0.0)
+    keeper.save(3, {"model": {}, "rng": []})
+    with pytest.raises(DamagedError, match="its checkpoint does not fit it"):
+        train(task, task.open(), a_trial(), RECIPE, lambda point: None, keeper)
+
+
+def test_learning_rates_of_one_place_are_compared_on_one_seed(task):
+    own = a_trial(trial_id="00000000000000ab", rate=0.02)
+    other = replace(own, trial_id="00000000000000cd", lr_multiplier=2.0, at_own_rate=own.trial_id)
+    assert run(task, other)[0].loss == run(task, own)[0].loss
 
 
 def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_path):
