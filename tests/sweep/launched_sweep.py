@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 import flops_fit
 
-FOLDER, SECONDS = Path(sys.argv[1]), float(sys.argv[2])
+FOLDER = Path(sys.argv[1])
 RANK = os.environ.get("RANK", "0")
 
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.delay = SECONDS if width == 8 else 0.0
+        self.delay = float(sys.argv[2]) if width == 8 else 0.0
         self.layers = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
