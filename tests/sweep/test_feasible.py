@@ -2,31 +2,11 @@ import re
 
 import pytest
 import torch
+from planned import BUDGETS
 from torch.utils.data import TensorDataset
 
-from flops_fit import Recipe, plan_sweep
+from flops_fit import Recipe
 from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
-
-BUDGETS = [1e9, 1e10]
-UNLIMITED = Recipe(max_epochs=1e12)
-
-
-@pytest.fixture
-def planned(mlp, classes, cross_entropy):
-    """A plan of the small perceptron; keywords change it."""
-
-    def plan(**changes):
-        arguments = {
-            "model_cls": mlp,
-            "model_size_param": "width",
-            "dataset": classes,
-            "loss_fn": cross_entropy,
-            "compute_budgets": BUDGETS,
-            "recipe": UNLIMITED,
-        }
-        return plan_sweep(**{**arguments, **changes})
-
-    return plan
 
 
 def test_short_budget_is_left_out_with_a_warning_naming_what_works(planned):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from planned import BUDGETS, UNLIMITED
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,27 +23,6 @@ from flops_fit.records import TRIAL_COLUMNS
 from flops_fit.sweep.plan import make_plan
 from flops_fit.sweep.rows import FEW_STEPS
 from flops_fit.sweep.task import Task
-
-BUDGETS = [1e9, 1e10]
-UNLIMITED = Recipe(max_epochs=1e12)
-
-
-@pytest.fixture
-def planned(mlp, classes, cross_entropy):
-    """A plan of the small perceptron; keywords change it."""
-
-    def plan(**changes):
-        arguments = {
-            "model_cls": mlp,
-            "model_size_param": "width",
-            "dataset": classes,
-            "loss_fn": cross_entropy,
-            "compute_budgets": BUDGETS,
-            "recipe": UNLIMITED,
-        }
-        return plan_sweep(**{**arguments, **changes})
-
-    return plan
 
 
 class HeadsDoNotSay(nn.Module):
