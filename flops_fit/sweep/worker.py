@@ -103,16 +103,22 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     def go_on() -> bool:
         if stop:
             raise stop.exception()
-        return not _hopeless(ends)
+        return not (_alike(ends) and _nothing_has_ended(job))
 
     with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
         with old_objects_set_aside():
             dispatch.work_through(study, wanted, owner, run, go_on, has_ended)
 
 
-def _hopeless(ends: Sequence[str]) -> bool:
-    """Whether the first trials all failed alike, so that the others would too."""
+def _alike(ends: Sequence[str]) -> bool:
+    """Whether a worker's trials so far all failed, and alike."""
     return len(ends) >= ALIKE and len(set(ends)) == 1 and ends[0] != ""
+
+
+def _nothing_has_ended(job: Job) -> bool:
+    """Whether no trial of the sweep came to an end: then the others would fail too."""
+    runs = tracking.fetch_runs(job.ledger, job.setting)
+    return not any(run.state in tracking.ENDED for run in runs)
 
 
 def follow(job: Job, source: Source | None = None) -> None:

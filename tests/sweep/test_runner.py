@@ -231,6 +231,22 @@ def test_a_change_of_code_is_said_refused_or_run_again(store, planted, monkeypat
     assert len(planted.trained) == 2 * count
 
 
+def test_many_trials_that_always_fail_alike_do_not_end_the_sweep(store, planted, monkeypatch):
+    failures = []
+
+    def too_large(task, source, trial, recipe, report, keeper=None, stop=None):
+        if trial.size_index >= 5:
+            failures.append(trial.trial_id)
+            raise RuntimeError("out of something")
+        return planted(task, source, trial, recipe, report, keeper, stop)
+
+    monkeypatch.setattr(worker, "train", too_large)
+    with pytest.warns(FlopsFitWarning, match="8 of 28 trials have no loss"):
+        result = sweep(store)
+    assert (result.runs["state"] == "complete").sum() == 20
+    assert sorted(map(failures.count, set(failures))) == [3] * 8
+
+
 def test_a_sweep_whose_first_trials_all_fail_stops_and_says_why(store, monkeypatch):
     def broken(*_):
         raise RuntimeError("a broken disk")
