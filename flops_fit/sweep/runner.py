@@ -266,7 +266,7 @@ def _release_dead(job: Job, study: Any) -> None:
     runs = tracking.open_runs(job.ledger, job.setting)
     claims = dispatch.claims(study)
     for run_id, (trial_id, owner) in runs.items():
-        orphaned = is_dead(owner) or claims.get(trial_id) != owner
+        orphaned = is_dead(owner) or (trial_id, owner) not in claims
         if orphaned and tracking.is_open(job.ledger, run_id):
             tracking.close_run(job.ledger, run_id, "planned", "its worker died")
 
@@ -274,7 +274,7 @@ def _release_dead(job: Job, study: Any) -> None:
 def _wait_for_others(job: Job, study: Any) -> None:
     """Another driver may still be at work on trials of this plan."""
     ours = {trial.trial_id for trial in job.trials}
-    while ours & dispatch.claims(study).keys():
+    while ours & {trial_id for trial_id, _ in dispatch.claims(study)}:
         _release_dead(job, study)
         ranks.broadcast("wait")
         time.sleep(_POLL_S)

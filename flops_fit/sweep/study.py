@@ -141,10 +141,10 @@ def _is_claimed_before(study: optuna.Study, trial_id: str, number: int) -> bool:
     return any(found.number < number and _trial_id(found) == trial_id for found in running)
 
 
-def claims(study: optuna.Study) -> dict[str, str]:
-    """The trials that are claimed, each with its worker."""
+def claims(study: optuna.Study) -> set[tuple[str, str]]:
+    """Trial and worker of each claim; a trial may be claimed twice until the second is dropped."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {_trial_id(found): found.user_attrs.get(_OWNER, "") for found in running}
+    return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
 
 
 def _unfinished(study: optuna.Study) -> list[FrozenTrial]:
