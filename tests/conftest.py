@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from planned import BUDGETS, UNLIMITED
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from flops_fit import plan_sweep
 from flops_fit.store import client_of, exclusive
 from flops_fit.sweep.study import open_study
 
@@ -109,6 +111,24 @@ def classes() -> TensorDataset:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2000, 4, generator=generator)
     return TensorDataset(x, (x[:, :2].sum(1) > 0).long() + (x[:, 2:].sum(1) > 0).long())
+
+
+@pytest.fixture
+def planned(mlp, classes, cross_entropy):
+    """A function that plans for the small perceptron; keywords change what it is given."""
+
+    def plan(**changes):
+        arguments = {
+            "model_cls": mlp,
+            "model_size_param": "width",
+            "dataset": classes,
+            "loss_fn": cross_entropy,
+            "compute_budgets": BUDGETS,
+            "recipe": UNLIMITED,
+        }
+        return plan_sweep(**{**arguments, **changes})
+
+    return plan
 
 
 @pytest.fixture
