@@ -10,6 +10,7 @@ from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.sweep.flops import FlopsConvention, cost_of, params_of
 from flops_fit.sweep.recipe import Recipe, recipe_faults
+from flops_fit.sweep.rows import FEWEST_SIZES
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source
@@ -21,7 +22,6 @@ from flops_fit.sweep.task import (
     raise_problems,
 )
 
-FEWEST_SIZES = 3  # a row with fewer has no minimum to find
 _MOST_TRIES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
 
