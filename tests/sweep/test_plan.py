@@ -287,6 +287,59 @@ def test_all_faults_of_model_data_loss_and_budgets_in_one_error(classes):
     )  # fmt: skip
 
 
+class Uncounted(nn.Module):
+    def __init__(self, width, dropout=0.0):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.down(self.up(x))
+
+
+def wide(count):
+    return TensorDataset(torch.randn(count, 9), torch.arange(count) % 3)
+
+
+RAISED = "eval_dataset: one batch raised RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"model_cls": Uncounted, "loss_fn": lambda out, y: out, "eval_dataset": wide(40)},
+            ["model_cls: Uncounted has no num_params", "loss_fn: expected a scalar, got", RAISED],
+        ),
+        ({"loss_fn": lambda out, y: None, "eval_dataset": wide(40)}, ["loss_fn: expected", RAISED]),
+        (
+            {"loss_fn": lambda out, y: out.wrong, "eval_dataset": wide(40)},
+            ["loss_fn: one batch at size 1 raised AttributeError", RAISED],
+        ),
+        ({"loss_fn": None, "eval_dataset": wide(40)}, ["loss_fn: expected a function", RAISED]),
+        (
+            {"model_cls": Uncounted, "model_kwargs": {"width": 3, "depth": 1}, "eval_dataset": []},
+            ["model_kwargs: holds 'width'", "model_kwargs: .*Uncounted takes no 'depth'",
+             "eval_dataset: it is empty"],
+        ),
+        (
+            {"model_cls": Uncounted, "model_kwargs": {"width": 3}, "loss_fn": lambda out, y: 1.0},
+            ["model_kwargs: holds 'width'", "model_cls: Uncounted has no num_params",
+             "loss_fn: expected a scalar tensor, got float"],
+        ),
+        (
+            {"recipe": Recipe(optimizer=lambda p, lr: 1), "loss_fn": lambda out, y: 1.0},
+            ["optimizer: ", "loss_fn: expected a scalar tensor, got float"],
+        ),
+    ],
+)  # fmt: skip
+def test_no_fault_hides_another(planned, changes, named):
+    with pytest.raises(ArgumentError) as seen:
+        planned(**changes)
+    assert len(seen.value.problems) == len(named)
+    for problem, pattern in zip(seen.value.problems, named, strict=True):
+        assert re.match(pattern, problem)
+
+
 def test_nothing_passed_at_all(mlp):
     with pytest.raises(ArgumentError) as seen:
         plan_sweep(mlp, "width")
