@@ -13,9 +13,9 @@ from torch import nn
 class Block(nn.Module):
     """Attention, then MLP, each on a normed residual stream."""
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, d_model: int, n_head: int, causal: bool = True) -> None:
         super().__init__()
-        self.n_head = n_head
+        self.n_head, self.causal = n_head, causal
         self.norm_attention = nn.LayerNorm(d_model)
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.project = nn.Linear(d_model, d_model, bias=False)
@@ -24,13 +24,13 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * d_model, d_model, bias=False)
 
     def attend(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Causal self-attention."""
+        """Self-attention, causal or not."""
         B, T, D = x_BTD.shape
         q, k, v = (
             part.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
             for part in self.qkv(x_BTD).split(D, dim=2)
         )
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.project(y.transpose(1, 2).reshape(B, T, D))
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
