@@ -13,9 +13,7 @@ class HubError(FlopsFitError):
     """A data set cannot be had; the message says what to do."""
 
 
-def load(
-    name: str, split: str, columns: Sequence[str], folder: str | Path | None = None
-) -> Any:
+def load(name: str, split: str, columns: Sequence[str], folder: str | Path | None = None) -> Any:
     """A split of a data set, as a `datasets.Dataset`.
 
     Args:

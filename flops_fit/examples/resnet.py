@@ -50,9 +50,7 @@ class ResNet(nn.Module):
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         strides = [
-            2 if stage and not block else 1
-            for stage in range(n_stage)
-            for block in range(n_block)
+            2 if stage and not block else 1 for stage in range(n_stage) for block in range(n_block)
         ]
         self.blocks = nn.Sequential(*(Residual(width, stride) for stride in strides))
         self.head = nn.Linear(width, num_classes)

@@ -237,6 +237,7 @@ def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None
         "epochs": outcome.epochs,
         "num_params": float(trial.num_params),
         "log10_num_params": math.log10(trial.num_params),
+        **{f"eval_{name}": value for name, value in outcome.metrics.items()},
     }
     tracking.complete_run(ledger, run_id, metrics, trial.num_tokens)
 
