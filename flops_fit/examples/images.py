@@ -25,8 +25,8 @@ _SIDES, _PETALS = (0, 3, 4, 5, 6), (3, 4, 5, 6, 7)
 class Shapes(IterableDataset[Example]):
     """Shapes of ten kinds, drawn without end: image k is a function of k alone.
 
-    Kinds are a disc, four polygons and five flowers, of any colour, angle, place and size, under
-    noise. Small ones can hardly be told apart, so that larger models keep finding more.
+    Kinds are a disc, four polygons and five flowers, bright on dark, of any colour, somewhat
+    turned, moved and scaled, under noise.
 
     Args:
         split: "train" or "eval".
@@ -88,6 +88,7 @@ class Pictures(Dataset[Example]):
     """
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.size = pixels.shape[1]
         self.pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(labels)
         self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (CIFAR_MEAN, CIFAR_STD))
@@ -123,6 +124,19 @@ def cifar10(split: str, folder: str | Path | None = None) -> Pictures:
     return Pictures(pixels, np.asarray(rows["label"], np.int64))
 
 
+def labelled_images(split: str, source: str | Path | None = None) -> Shapes | Pictures:
+    """CIFAR-10, or shapes.
+
+    Args:
+        split: "train" or "eval".
+        source: "synthetic" for shapes, a folder of CIFAR-10's files, or None for the hub's.
+
+    Raises:
+        HubError: If CIFAR-10 cannot be had; says what to do.
+    """
+    return Shapes(split) if source == "synthetic" else cifar10(split, source)
+
+
 def accuracy(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """Share of the examples whose likeliest class is the right one."""
     return (logits_BK.argmax(1) == labels_B).float().mean()
@@ -145,4 +159,5 @@ def _uniform(indices: np.ndarray, count: int) -> np.ndarray:
     x = (x + np.uint64(1)) * gamma
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(40)) * 2.0**-24
+    x ^= x >> np.uint64(31)
+    return (x >> np.uint64(40)).astype(np.float64) * 2.0**-24
