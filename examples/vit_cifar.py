@@ -21,7 +21,10 @@ from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.vit import ViT
 
-BUDGETS = {"synthetic": [6e9, 1e10, 2.5e10, 6e10], "cifar10": [1e12, 2e12, 4e12, 8e12]}  # FLOPs
+BUDGETS = {
+    "synthetic": [4e9, 6e9, 1e10, 2.5e10, 6e10],
+    "cifar10": [1e12, 2e12, 4e12, 8e12],
+}  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
