@@ -113,9 +113,12 @@ def test_loader_decides_the_batch_unless_the_recipe_does(planned, classes):
 
 
 def test_streams_have_no_epochs(planned, stream):
-    plan = planned(dataset=stream(100), recipe=None)
+    plan = planned(dataset=stream(2000), recipe=None)
     assert plan.available is None
     assert plan.to_frame()["epochs"].isna().all()
+    short = planned(dataset=stream(100))
+    assert short.available == 95
+    assert (short.to_frame()["epochs"] > 1).all()
 
 
 @pytest.mark.parametrize("sizes", [[4, 8, 16], (16, 8, 4, 8), np.array([4, 8, 16])])
