@@ -98,6 +98,11 @@ class Result:
         return self.findings.envelope_laws
 
     @property
+    def curves(self) -> pd.DataFrame:
+        """Points of training curves (`trial_id num_tokens loss`); empty where there are none."""
+        return self.findings.curves
+
+    @property
     def largest_budget(self) -> float:
         """The largest budget that took part, FLOPs."""
         return self.findings.largest_budget
@@ -178,7 +183,11 @@ class Result:
         """A Matplotlib figure.
 
         Args:
-            kind: "isoflops", "scaling", or None for both.
+            kind: "isoflops" and "scaling" (None for both), "contours", "residuals", "curves" or
+                "backtest".
+
+        Raises:
+            ArgumentError: The kind is none of these.
         """
         from flops_fit.report import plots
 
