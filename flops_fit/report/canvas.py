@@ -55,14 +55,16 @@ def colours(ax: Axes, budgets: list[float]) -> list[Any]:
     return colour_scale(ax, np.asarray(budgets), "budget C, FLOPs")
 
 
-def colour_scale(ax: Axes, values: np.ndarray, label: str) -> list[Any]:
+def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = False) -> list[Any]:
     """A colour for each positive value, on a logarithmic scale, with its bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
     scale = ScalarMappable(LogNorm(values.min(), values.max()), "viridis")
     assert ax.figure is not None
-    ax.figure.colorbar(scale, ax=ax, label=label)
+    bar = ax.figure.colorbar(scale, ax=ax, label=label)
+    if counts:
+        label_counts(bar.ax.yaxis)
     return list(scale.to_rgba(values))
 
 
@@ -75,11 +77,11 @@ def legend_of_budgets(ax: Axes, handles: list[Any], num_budgets: int) -> None:
         ax.legend(handles=shown, title=title, fontsize="small", title_fontsize="small")
 
 
-def legend_above(ax: Axes, handles: list[Any] | None = None) -> None:
-    """A legend over the axes, in two columns, where there is no empty corner for it."""
+def legend_above(ax: Axes, handles: list[Any] | None = None, *, columns: int = 2) -> None:
+    """A legend over the axes, where there is no empty corner for it."""
     given = {} if handles is None else {"handles": handles}
     ax.legend(
-        **given, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0),
+        **given, fontsize="small", ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0),
         frameon=False, borderaxespad=0.2,
     )  # fmt: skip
 

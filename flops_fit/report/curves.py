@@ -34,7 +34,7 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     known = runs[runs["trial_id"] != ""].drop_duplicates("trial_id").set_index("trial_id")
     drawn = _curves(curves, known)
     sizes = np.array([N for _, N, _ in drawn])
-    colours = canvas.colour_scale(ax, sizes, "parameters N")
+    colours = canvas.colour_scale(ax, sizes, "parameters N", counts=True)
     lines = LineCollection(
         [points for _, _, points in drawn], colors=colours, linewidths=0.8,
         rasterized=sum(len(points) for *_, points in drawn) > MANY_POINTS,
@@ -49,10 +49,10 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     if (ends["excluded"] != "").any():
         handles.append(canvas.left_out())
     ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="training loss")
-    ax.set_xlim(C[0], C[-1] * 1.2)
     top = float(np.median([_early(points) for *_, points in drawn]))
     canvas.frame(ax, np.array([lowest[-1], top, *ends["loss"]]), logarithmic=False)
-    canvas.legend_above(ax, handles)
+    ax.set_xlim(C[lowest <= ax.get_ylim()[1]].min(), C[-1] * 1.2)
+    canvas.legend_above(ax, handles, columns=1)
     return ax
 
 
