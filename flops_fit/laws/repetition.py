@@ -28,7 +28,7 @@ from flops_fit.laws.parametric import ParametricLaw, law_of
 from flops_fit.laws.solver import Array
 
 R_DATA, R_PARAMS = 15.39, 5.31
-GRID, SECTIONS = 60, 36
+GRID, SECTIONS = 40, 36
 GOLDEN = (5**0.5 - 1) / 2
 TO_SIGMA = 1.4826
 LEAST_EPOCHS = 2.0
