@@ -62,7 +62,7 @@ def make_plan(
         unplanned.append(what_would_work(rows))
         if not trials:
             raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn("left out: " + "; ".join(unplanned), FlopsFitWarning, stacklevel=3)
+        warnings.warn("left out: " + "; ".join(unplanned), FlopsFitWarning, stacklevel=4)
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
