@@ -31,6 +31,7 @@ from flops_fit.sweep.source import (
     first_examples,
     held_out_share,
     is_iterable,
+    length_by_reading,
     length_of,
     spread,
     tensors_of,
@@ -66,7 +67,7 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     return Source(
         train=parts[0],
         held_out=parts[1],
-        num_examples=length_of(parts[0]),
+        num_examples=length_by_reading(parts[0]),
         unit=unit,
         tokens_per_example=tokens,
         sample=sample,

@@ -9,7 +9,7 @@ import flops_fit
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.report import plots
+from flops_fit.report import canvas, plots
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 
@@ -28,7 +28,7 @@ def result() -> flops_fit.Result:
 
 def test_each_finished_run_is_a_point_and_each_minimum_a_star(result):
     ax = plots.plot_isoflops(result.runs, result.optima)
-    points = [line for line in ax.lines if line.get_marker() in plots.MARKERS]
+    points = [line for line in ax.lines if line.get_marker() in canvas.MARKERS]
     assert sum(len(line.get_xdata()) for line in points) == len(result.runs)
     stars = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "*"]
     np.testing.assert_allclose(sorted(stars), sorted(result.optima["num_params"]))

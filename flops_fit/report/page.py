@@ -1,0 +1,200 @@
+"""One self-contained page that says what a result says: no network, nothing that runs but one script.
+
+Names come from users and may be hostile: the template escapes them, the data of the script are JSON
+without a single `<`, the script writes text only, plots are images (which cannot run anything), and
+the page's own policy (CSP) allows that script and that style by their hashes and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.errors import FitError
+from flops_fit.report import grids, plots, summary, tables, words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILES = "page_files"
+LIBRARIES = ("flops-fit", "numpy", "scipy", "pandas", "matplotlib")
+GRAVITY = ("refuse", "warn", "note")
+Plots = Mapping[str, tuple[str, str]]
+
+
+def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write the page of a result; it is written beside its place and renamed into it.
+
+    Args:
+        result: A `Result`.
+        path: Where to, by custom `report.html`.
+    """
+    place = Path(path)
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    beside.write_text(page(result), encoding="utf-8")
+    os.replace(beside, place)
+    return place
+
+
+def page(result: Any, drawn: Plots | None = None) -> str:
+    """The page as text.
+
+    Args:
+        result: A `Result`.
+        drawn: Title and SVG of each plot, by name, as `svgs` gives them; drawn here if None.
+    """
+    if drawn is None:
+        drawn = svgs(plots.figures(result))
+    style, script = _file("report.css"), _file("report.js")
+    return str(
+        _template().render(
+            style=_trusted(style),
+            style_hash=_hash(style),
+            script=_trusted(script),
+            script_hash=_hash(script),
+            data={"grid": _grid(result), "words": _words(result)},
+            plots=[(name, title, _image(svg)) for name, (title, svg) in drawn.items()],
+            result=result,
+            meta=result.meta,
+            name=result.meta.get("name") or "unnamed",
+            unit=result.meta.get("data_unit", "tokens"),
+            verdict=summary.verdict(result),
+            lines=summary.summary(result)[1:],
+            table=_table(result),
+            checks=sorted(result.checks, key=lambda check: GRAVITY.index(check.severity)),
+            excluded=_excluded(result),
+            fits=_fits(result),
+            versions=_versions(result.meta),
+            why_not=_why_not(result),
+        )
+    )
+
+
+def svgs(figures: Mapping[str, tuple[str, Figure]]) -> dict[str, tuple[str, str]]:
+    """Titles and SVG text of figures, laid out and drawn once."""
+    return {name: (title, _svg(figure)) for name, (title, figure) in figures.items()}
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "flops-fit"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _image(svg: str) -> str:
+    """An SVG as the address of an image: nothing in an image can run."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _grid(result: Any) -> dict[str, Any] | None:
+    try:
+        return grids.grids(result)
+    except FitError:
+        return None
+
+
+def _why_not(result: Any) -> str:
+    """Why nothing is said beyond the largest budget, or nothing at all; empty where it is."""
+    try:
+        result.predict(10 * result.largest_budget)
+    except FitError as error:
+        return str(error)
+    return ""
+
+
+def _words(result: Any) -> dict[str, str]:
+    """What the script needs to call things by."""
+    return {
+        "unit": result.meta.get("data_unit", "tokens"),
+        "size": result.meta.get("size_param", "size"),
+    }
+
+
+def _table(result: Any) -> pd.DataFrame | None:
+    try:
+        return tables.shown(result.chinchilla_table(), result.meta)
+    except FitError:
+        return None
+
+
+def _excluded(result: Any) -> list[dict[str, str]]:
+    out = result.runs[result.runs["excluded"] != ""]
+    return [
+        {
+            "budget": words.flops(row["compute_budget"]),
+            "size": "" if row["size"] is None else str(row["size"]),
+            "params": words.count(row["num_params"]),
+            "loss": words.loss(row["loss"]),
+            "why": row["excluded"],
+            "trial": row["trial_id"],
+        }
+        for row in out.to_dict("records")
+    ]
+
+
+def _fits(result: Any) -> list[dict[str, str]]:
+    """The exponent of N_opt by every approach and objective."""
+    rows = []
+    if result.law is not None:
+        a = result.intervals.loc["a"]
+        rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
+    spoken = {"huber": "Huber loss, 1e-3", "log": "least squares of ln L"}
+    spoken |= {"linear": "least squares of L", "five": "alpha, beta apart", "tied": "alpha = beta"}
+    for name, fit in result.fits.items():
+        if name != "headline":
+            rows.append((f"parametric, {spoken.get(name, name)}", fit.law.a, np.nan, np.nan))
+    witnesses = {"IsoFLOP optima": result.power_laws, "envelope": result.envelope_laws}
+    for name, laws in witnesses.items():
+        if laws is not None and not laws.n_opt.refused:
+            rows.append((f"power law, {name}", laws.n_opt.exponent, *laws.n_opt.exponent_interval))
+    return [
+        {"name": name, "a": f"{a:.3f}", "between": words.between(low, high, "{:.3f}".format)}
+        for name, a, low, high in rows
+    ]
+
+
+def _versions(meta: Mapping[str, str]) -> str:
+    here = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    fitted = ", ".join([*here, f"Python {platform.python_version()}"])
+    return f"{meta['versions']}; fitted with {fitted}" if meta.get("versions") else fitted
+
+
+def _hash(text: str) -> str:
+    """What the page's policy knows a script or a style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _file(name: str) -> str:
+    return resources.files("flops_fit.report").joinpath(FILES, name).read_text(encoding="utf-8")
+
+
+def _trusted(text: str) -> Any:
+    """A file of our own, put in as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_file("report.html"))
