@@ -25,6 +25,20 @@ def analyze_ledger(
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
+    result = fit_ledger(ledger, build_size=build_size)
+    _log(ledger, result)
+    return result
+
+
+def fit_ledger(
+    ledger: Ledger, *, build_size: Callable[[float], Size | None] | None = None
+) -> Result:
+    """Fit the runs of a sweep's latest setting; nothing is written.
+
+    Raises:
+        NoRunsError: If no run has finished.
+        FitError: If the runs do not carry a fit.
+    """
     meta = tracking.read_meta(ledger)
     runs = tracking.fetch_runs(ledger, meta.get("setting"))
     if not any(run.state == "complete" for run in runs):
@@ -40,9 +54,7 @@ def analyze_ledger(
             f"({reasons}); {advice}"
         )
     meta["where_to_look"] = ledger.where_to_look()
-    result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
-    _log(ledger, result)
-    return result
+    return fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
 
 
 def _log(ledger: Ledger, result: Result) -> None:

@@ -62,9 +62,9 @@ def make_plan(
         unplanned += what_would_work(rows, budgets)
         if not trials:
             raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=3)
+        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=4)
     if one_sided := on_one_side(rows, sorted({trial.compute_budget for trial in trials})):
-        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=3)
+        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=4)
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
