@@ -13,7 +13,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -37,6 +39,8 @@ _POLL_S = 2.0
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _TOLD = (*ENDED, "failed")
 
+Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
+
 
 def run_sweep(
     job: Job,
@@ -45,6 +49,7 @@ def run_sweep(
     executor: Any = None,
     source: Source | None = None,
     said_first: str = "",
+    extend: Extend | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
 ) -> None:
@@ -56,6 +61,8 @@ def run_sweep(
         executor: Anything with `submit()`, to run the workers elsewhere.
         source: The data, where it is already open.
         said_first: Printed before anything trains, if anything is to be trained.
+        extend: Once all has been trained: from the trials and their losses by id, what to train
+            besides, and what to say of it.
         retry_failed: Try again what has failed as often as trials are tried.
         on_code_change: "warn", "error" or "rerun", where the source of model, loss or data is no
             longer what finished runs were trained with.
@@ -70,7 +77,15 @@ def run_sweep(
         if leads:
             _settle_code(job, on_code_change)
             with _said_how_to_go_on(job):
-                _lead(job, workers, executor, source, said_first, retry_failed)
+                lead = partial(_lead, workers=workers, executor=executor, source=source)
+                lead(job, said_first=said_first, retry_failed=retry_failed)
+                if extend is not None:
+                    job, said = _extended(job, extend)
+                    if _missing(job):
+                        lead(job, said_first=said, retry_failed=retry_failed)
+                    elif said:
+                        print(said, file=sys.stderr)
+            _warn_of_failures(job)
 
 
 def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
@@ -145,7 +160,6 @@ def _lead(
     missing = _missing(job, forgiven)
     if not missing:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
-        _warn_of_failures(job)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
@@ -157,13 +171,19 @@ def _lead(
             _wait_for_others(job, study)
             missing = _missing(job, forgiven)
             if not missing:
-                _warn_of_failures(job)
                 return
             _stop_if_all_fail(job, before, len(missing))
         raise SweepError(
             f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
+
+
+def _extended(job: Job, extend: Extend) -> tuple[Job, str]:
+    """The job with what is added to rows that have their least loss at an edge, in words too."""
+    losses = {run.trial_id: run.loss for run in _fetch(job) if run.state == "complete"}
+    added, said = extend(job.trials, losses)
+    return replace(job, trials=(*job.trials, *added)), "\n".join(said)
 
 
 def _settle_code(job: Job, on_code_change: str) -> None:
@@ -222,7 +242,7 @@ def _warn_of_failures(job: Job) -> None:
             f"failed ones were tried {_ATTEMPTS} times (retry_failed=True tries them again), "
             "diverged ones are not tried again:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
-            stacklevel=6,  # the call of find_optimal
+            stacklevel=5,  # the call of find_optimal
         )
 
 
@@ -343,13 +363,16 @@ def _stated(ledger: Ledger) -> Iterator[None]:
     tracking.set_parent_state(ledger, "complete")
 
 
-@contextlib.contextmanager
-def _progress(job: Job) -> Iterator[Progress]:
-    planned = {trial.trial_id: trial.flops for trial in job.trials}
-    done = {r.trial_id: planned[r.trial_id] for r in _fetch(job) if _counts(r, planned)}
-    with Progress(sum(planned.values()), len(planned), done) as progress:
-        yield progress
+def _progress(job: Job) -> Progress:
+    planned = {trial.trial_id for trial in job.trials}
+    done = {run.trial_id: run.loss for run in _fetch(job) if _counts(run, planned)}
+    return Progress(
+        job.trials,
+        done,
+        size_param=job.params.get("size_param", "size"),
+        data_unit=job.params.get("data_unit", "tokens"),
+    )
 
 
-def _counts(run: Run, planned: dict[str, float]) -> bool:
+def _counts(run: Run, planned: Collection[str]) -> bool:
     return run.state in ENDED and run.trial_id in planned

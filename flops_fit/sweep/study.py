@@ -102,7 +102,8 @@ def work_through(
 
     Args:
         study: The study.
-        wanted: Trial ids of the present plan; others that still wait are dropped as they come.
+        wanted: Trial ids of the present plan; others that still wait are dropped as they come,
+            but for those that a driver has added to a row.
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
         go_on: Asked before each trial; False leaves the others waiting.
@@ -113,7 +114,7 @@ def work_through(
     def objective(claimed: optuna.Trial) -> float:
         text = claimed.user_attrs.get(_TRIAL)
         trial = None if text is None else Trial(**json.loads(text))
-        if trial is None or trial.trial_id not in wanted:
+        if trial is None or not (trial.trial_id in wanted or trial.added):
             raise optuna.TrialPruned("not of the present plan")
         claimed.set_user_attr(_OWNER, owner)
         if _is_claimed_before(study, trial.trial_id, claimed.number) or has_ended(trial):

@@ -223,7 +223,14 @@ def _reporter(job: Job, event: Event, curve: CurveWriter, listener: Listener) ->
         )
         if time.monotonic() - told > job.seconds_between_events:
             told = time.monotonic()
-            listener(replace(event, flops=point.flops, loss=point.train_loss))
+            listener(
+                replace(
+                    event,
+                    flops=point.flops,
+                    loss=point.train_loss,
+                    tokens_per_second=point.tokens_per_second,
+                )
+            )
 
     return report
 
