@@ -138,7 +138,7 @@ def told_faults(uri: str, kind: str = "MLflow store") -> Iterator[None]:
 def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> StoreError:
     """An error of a store's libraries in our words."""
     shown = without_credentials(uri)
-    reason = _without(str(error).strip().partition("\n")[0], urlsplit(uri).password)
+    reason = _without(_first_words(error), urlsplit(uri).password)
     refused = isinstance(error, MlflowException) and error.error_code in _REFUSALS
     advice = "start the server" if uri.startswith("http") else "see to it"
     for words, what in _ADVICE:
@@ -149,6 +149,14 @@ def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> Store
         "finished is kept",
         refused,
     )
+
+
+def _first_words(error: Exception) -> str:
+    words = str(error).strip().partition("\n")[0]
+    if words.startswith("API request to "):  # a connection's fault, told with all its layers
+        cause = words.rpartition("Caused by ")[2].rpartition(": ")[2]
+        return f"no answer ({cause.strip(' ()')})"
+    return words
 
 
 def _without(words: str, secret: str | None) -> str:
