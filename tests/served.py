@@ -40,7 +40,8 @@ class Server:
     def wait(self) -> None:
         """Until it answers."""
         while not self._answers():
-            assert self._process and self._process.poll() is None, self._log()
+            assert self._process is not None
+            assert self._process.poll() is None, self._log()
             time.sleep(0.1)
 
     def _log(self) -> str:

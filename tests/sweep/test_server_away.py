@@ -4,7 +4,7 @@ import os
 
 import pytest
 from served import served
-from test_runner import BUDGETS, Planted, planted, sweep  # noqa: F401
+from test_runner import Planted, real_sweep
 
 from flops_fit import tracking
 from flops_fit.errors import StoreError
@@ -36,32 +36,32 @@ def test_a_server_that_goes_away_and_comes_back_costs_nothing(store, monkeypatch
     with served(store) as server:
         options = {"tracking_uri": server.uri, "storage": f"sqlite:///{store}/optuna.db"}
         monkeypatch.chdir(store)
-        trainer = Eventful({2: server.kill, 6: interrupt})
+        trainer = Eventful({2: server.kill, 4: interrupt})
         monkeypatch.setattr(worker, "train", trainer)
         with pytest.raises(KeyboardInterrupt):
-            sweep(store, BUDGETS[:3], **options)
-        assert len(trainer.trained) == 6  # the last four of them without a server
+            real_sweep(store, **options)
+        assert len(trainer.trained) == 4  # the last two of them without a server
         assert "is away; what it missed is kept. The same call goes on" in capsys.readouterr().err
         assert caplog.text.count("no answer") == 1
-        with pytest.raises(StoreError, match="does not answer .*; start it"):
-            sweep(store, BUDGETS[:3], **options)
+        with pytest.raises(StoreError, match=r"does not answer .*; start it"):
+            real_sweep(store, **options)
         server.start()
         trainer.events = {
-            8: server.kill,
-            10: lambda: server.start(wait=False),
-            16: server.wait,
-            20: server.kill,
+            5: server.kill,
+            6: lambda: server.start(wait=False),
+            8: server.wait,
+            11: server.kill,
         }
-        with pytest.raises(StoreError, match="no answer .*; start the server, then call again"):
-            sweep(store, BUDGETS[:3], **options)
-        assert len(trainer.trained) == 21
+        with pytest.raises(StoreError, match=r"no answer .*; start the server, then call again"):
+            real_sweep(store, **options)
+        assert len(trainer.trained) == 12
         server.start()
-        result = sweep(store, BUDGETS[:3], **options)
-        assert len(trainer.trained) == len(set(trainer.trained)) == 21
-        assert list(result.runs["state"]) == ["complete"] * 21
+        result = real_sweep(store, **options)
+        assert len(trainer.trained) == len(set(trainer.trained)) == 12
+        assert list(result.runs["state"]) == ["complete"] * 12
         ledger = tracking.find_ledger("planted", server.uri)
         attempts = tracking.fetch_attempts(ledger)
-        assert [run.state for run in attempts].count("complete") == 21
+        assert [run.state for run in attempts].count("complete") == 12
         assert [run.state for run in attempts if run.state != "complete"] == ["planned"]
         for run in attempts:
             curve = client_of(server.uri).get_metric_history(run.run_id, "train_loss")
