@@ -8,6 +8,7 @@ dead one left behind is run again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -16,26 +17,29 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import cloudpickle
 
-from flops_fit import tracking
-from flops_fit.errors import FlopsFitWarning, LostRankError, SweepError
+from flops_fit import recording, tracking
+from flops_fit.errors import FlopsFitWarning, LostRankError, StoreError, SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.store import without_credentials
-from flops_fit.sweep import ranks
+from flops_fit.store import prompt_faults, without_credentials
+from flops_fit.sweep import ranks, spool
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import parts_changed
+from flops_fit.sweep.delivery import PROMPT_S, deliver_left
 from flops_fit.sweep.owners import is_dead
 from flops_fit.sweep.processes import run_in_processes
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import orderly_termination
-from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, work
+from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
 from flops_fit.tracking import ENDED, Ledger
 
 _POLL_S = 2.0
+_LOG = logging.getLogger("flops_fit")
+_T = TypeVar("_T")
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _TOLD = (*ENDED, "failed")
 
@@ -117,7 +121,9 @@ def _other_ranks_following(job: Job, source: Source | None) -> Iterator[bool]:
         yield False
         return
     try:
-        yield True
+        with prompt_faults():
+            deliver_left(job.ledger, job.spool)
+            yield True
     except LostRankError:
         raise
     except BaseException as error:
@@ -144,7 +150,8 @@ def _help(job: Job, workers: int | str, source: Source | None) -> None:
     if waiting:
         with orderly_termination(), _progress(job) as progress:
             _start_workers(job, len(waiting), workers, None, source, progress)
-    print(f"Nothing waits in the sweep {job.ledger.name!r}: {_done(job)}", file=sys.stderr)
+    done = _done(job, _attempts(job))
+    print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
 def _lead(
@@ -166,7 +173,7 @@ def _lead(
         for _ in range(_ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
             _release_dead(job, study)
-            dispatch.enqueue(study, missing)
+            dispatch.enqueue(study, _unspooled(job, missing))
             _start_workers(job, len(missing), workers, executor, source, progress)
             _wait_for_others(job, study)
             missing = _missing(job, forgiven)
@@ -202,7 +209,7 @@ def _settle_code(job: Job, on_code_change: str) -> None:
         raise SweepError(f'{text}; pass another name=, or on_code_change="warn" or "rerun"')
     if on_code_change == "rerun":
         for run in changed:
-            tracking.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
+            recording.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
         text += "; they are trained again"
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
@@ -222,14 +229,16 @@ def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> No
 
 
 def _how_to_go_on(job: Job) -> str:
-    return (
-        f"Stopped: {_done(job)} and kept in {without_credentials(job.ledger.tracking_uri)}. "
-        "The same call goes on from there"
-    )
+    where = without_credentials(job.ledger.tracking_uri)
+    runs = within(5 * PROMPT_S, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+    if runs is None:
+        return f"Stopped: {where} is away; what it missed is kept. The same call goes on from there"
+    return f"Stopped: {_done(job, runs)} and kept in {where}. The same call goes on from there"
 
 
-def _done(job: Job) -> str:
-    return f"{len(job.trials) - len(_missing(job))} of {len(job.trials)} trials are done"
+def _done(job: Job, runs: Collection[Run]) -> str:
+    done = len(job.trials) - len(_without_end(job, runs))
+    return f"{done} of {len(job.trials)} trials are done"
 
 
 def _warn_of_failures(job: Job) -> None:
@@ -306,16 +315,42 @@ def count_workers(workers: int | str) -> int:
 
 
 def _fetch(job: Job) -> list[Run]:
-    return tracking.fetch_runs(job.ledger, job.setting)
+    return _patiently(job, lambda: tracking.fetch_runs(job.ledger, job.setting))
 
 
 def _attempts(job: Job) -> list[Run]:
-    return tracking.fetch_attempts(job.ledger, job.setting)
+    return _patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+
+
+def _patiently(job: Job, ask: Callable[[], _T]) -> _T:
+    """What a store answers, waited for while a server is away."""
+    deadline = time.monotonic() + ranks.timeout().total_seconds()
+    told = False
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            if error.refused or job.ledger.home is not None or time.monotonic() > deadline:
+                raise
+            if not told:
+                _LOG.warning("%s. Waiting for it", error)
+            told = True
+        ranks.broadcast("wait")
+        time.sleep(_POLL_S / 2)
+
+
+def _unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of which the ledger has not yet to hear."""
+    on_the_way = {entry.trial_id for entry in spool.entries(job.spool)}
+    return [trial for trial in trials if trial.trial_id not in on_the_way]
 
 
 def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
     """Planned trials that have neither ended nor failed as often as they are tried."""
-    runs = _attempts(job)
+    return _without_end(job, _attempts(job), forgiven)
+
+
+def _without_end(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
     ended = {run.trial_id for run in runs if run.state in ENDED}
     failures = Counter(
         run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
@@ -333,22 +368,36 @@ def _release_dead(job: Job, study: Any) -> None:
     A worker claims before it opens a run and closes the run before its claim, so that a run read
     first, without a claim read after it, and still open then, is nobody's.
     """
+    _patiently(job, lambda: _release(job, study))
+
+
+def _release(job: Job, study: Any) -> None:
+    deliver_left(job.ledger, job.spool)
     dispatch.release_dead(study)
     runs = tracking.open_runs(job.ledger, job.setting)
     claims = dispatch.claims(study)
-    for run_id, (trial_id, owner) in runs.items():
+    on_the_way = {entry.attempt for entry in spool.entries(job.spool)}
+    for run_id, (trial_id, owner, attempt) in runs.items():
+        if attempt in on_the_way:
+            continue
         orphaned = is_dead(owner) or (trial_id, owner) not in claims
         if orphaned and tracking.is_open(job.ledger, run_id):
-            tracking.close_run(job.ledger, run_id, "planned", "its worker died")
+            recording.close_run(job.ledger, run_id, "planned", "its worker died")
 
 
 def _wait_for_others(job: Job, study: Any) -> None:
     """Another driver may still be at work on trials of this plan."""
     ours = {trial.trial_id for trial in job.trials}
-    while ours & {trial_id for trial_id, _ in dispatch.claims(study)}:
+    while ours & _in_other_hands(job, study):
         _release_dead(job, study)
         ranks.broadcast("wait")
         time.sleep(_POLL_S)
+
+
+def _in_other_hands(job: Job, study: Any) -> set[str]:
+    """Trials that are claimed, or whose end is on its way to the ledger."""
+    claims = _patiently(job, lambda: dispatch.claims(study))
+    return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
 
 
 @contextlib.contextmanager
@@ -358,7 +407,7 @@ def _stated(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        tracking.set_parent_state(ledger, "planned")
+        within(PROMPT_S, lambda: tracking.set_parent_state(ledger, "planned"))
         raise
     tracking.set_parent_state(ledger, "complete")
 
