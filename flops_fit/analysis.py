@@ -1,19 +1,21 @@
-"""Finished MLflow runs -> laws -> `Result`; table, plots and laws logged back as artifacts."""
+"""Finished MLflow runs -> laws -> `Result`; report, table, plots and laws logged as artifacts."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flops_fit import tracking
 from flops_fit.errors import FitError, NoRunsError
 from flops_fit.records import Size
+from flops_fit.report import page, plots
 from flops_fit.result import Result, fit
 from flops_fit.tracking import Ledger
 
 _HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
-_FIGURES = ("isoflops", "scaling")
+REPORT = "report.html"
 
 
 def analyze_ledger(
@@ -40,7 +42,11 @@ def analyze_ledger(
             f"({reasons}); {advice}"
         )
     meta["where_to_look"] = ledger.where_to_look()
+    meta["report"] = tracking.artifact_address(ledger, REPORT)
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
+    # Training losses, in mid-schedule: to be drawn, not to be fitted or to tell who diverged.
+    curves = tracking.fetch_curves(ledger, runs)
+    result = replace(result, findings=replace(result.findings, curves=curves))
     _log(ledger, result)
     return result
 
@@ -52,22 +58,28 @@ def _log(ledger: Ledger, result: Result) -> None:
 
 
 def write_files(result: Result, folder: Path) -> None:
-    """Table (CSV, Markdown), plots (PNG, SVG) and laws (JSON + CSV) as files."""
+    """Report (HTML), table (CSV, Markdown, LaTeX), plots (SVG), laws (JSON + CSV) as files."""
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
         text = table.to_markdown(index=False, floatfmt=".4g")
         (folder / "chinchilla_table.md").write_text(text + "\n", encoding="utf-8")
+        (folder / "chinchilla_table.tex").write_text(result.to_latex(), encoding="utf-8")
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
-    for kind in _FIGURES:
-        figure = result.plot(kind)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for both files
-        figure.savefig(folder / f"{kind}.png", dpi=150)
-        figure.savefig(folder / f"{kind}.svg")
+    drawn = _write_plots(result, folder / "plots")
+    (folder / REPORT).write_text(page.page(result, drawn), encoding="utf-8")
     result.save(folder / "laws")
+
+
+def _write_plots(result: Result, folder: Path) -> page.Plots:
+    """Every plot as SVG; their titles and texts, for the report."""
+    folder.mkdir()
+    drawn = page.svgs(plots.figures(result))
+    for name, (_, svg) in drawn.items():
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return drawn
 
 
 def _headline(result: Result) -> dict[str, float]:

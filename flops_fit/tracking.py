@@ -13,11 +13,13 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.entities import Metric, Param, ViewType
@@ -234,6 +236,32 @@ def has_ended(ledger: Ledger, trial_id: str, setting: str) -> bool:
     )
     own = (_to_run(run) for run in runs if run.data.tags.get(SETTING) == setting)
     return any(run.state in ENDED for run in own)
+
+
+def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
+    """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
+
+    Args:
+        ledger: Whose runs.
+        runs: The runs.
+        most_points: Points a curve is thinned to.
+    """
+    client = client_of(ledger.tracking_uri)
+    rows: list[tuple[str, float, float]] = []
+    for run in runs:
+        points = client.get_metric_history(run.run_id, "train_loss")
+        points.sort(key=lambda point: point.step)
+        every = -(-len(points) // most_points) or 1
+        kept = points[::-1][::every][::-1]  # the last point is among them
+        rows += [(run.trial_id, float(point.step), point.value) for point in kept]
+    return pd.DataFrame(rows, columns=["trial_id", "num_tokens", "loss"])
+
+
+def artifact_address(ledger: Ledger, name: str) -> str:
+    """Where an artifact of the parent run lies: a path where it is a file here, else its URI."""
+    run = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    uri = f"{run.info.artifact_uri}/{name}"
+    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""One self-contained page that says what a result says: no network, nothing that runs but one script.
+"""One self-contained page that says what a result says: no network, and one script only.
 
 Names come from users and may be hostile: the template escapes them, the data of the script are JSON
 without a single `<`, the script writes text only, plots are images (which cannot run anything), and
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.errors import FitError
+from flops_fit.laws.checks import counted
 from flops_fit.report import grids, plots, summary, tables, words
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def page(result: Any, drawn: Plots | None = None) -> str:
             name=result.meta.get("name") or "unnamed",
             unit=result.meta.get("data_unit", "tokens"),
             verdict=summary.verdict(result),
-            lines=summary.summary(result)[1:],
+            lines=summary.findings(result),
+            doubts=_counts(result),
             table=_table(result),
             checks=sorted(result.checks, key=lambda check: GRAVITY.index(check.severity)),
             excluded=_excluded(result),
@@ -82,7 +84,7 @@ def page(result: Any, drawn: Plots | None = None) -> str:
 
 
 def svgs(figures: Mapping[str, tuple[str, Figure]]) -> dict[str, tuple[str, str]]:
-    """Titles and SVG text of figures, laid out and drawn once."""
+    """Titles and SVG text of figures."""
     return {name: (title, _svg(figure)) for name, (title, figure) in figures.items()}
 
 
@@ -122,6 +124,14 @@ def _words(result: Any) -> dict[str, str]:
         "unit": result.meta.get("data_unit", "tokens"),
         "size": result.meta.get("size_param", "size"),
     }
+
+
+def _counts(result: Any) -> str:
+    """How many checks warn and refuse; empty where none does."""
+    severities = [check.severity for check in result.checks]
+    warnings, refusals = severities.count("warn"), severities.count("refuse")
+    said = [counted(n, noun) for n, noun in ((warnings, "warning"), (refusals, "refusal")) if n]
+    return " and ".join(said)
 
 
 def _table(result: Any) -> pd.DataFrame | None:
