@@ -10,7 +10,7 @@ from pathlib import Path
 from flops_fit import tracking
 from flops_fit.errors import FitError, NoRunsError
 from flops_fit.records import Size
-from flops_fit.report import page, plots
+from flops_fit.report import page
 from flops_fit.result import Result, fit
 from flops_fit.tracking import Ledger
 
@@ -58,7 +58,7 @@ def _log(ledger: Ledger, result: Result) -> None:
 
 
 def write_files(result: Result, folder: Path) -> None:
-    """Report (HTML), table (CSV, Markdown, LaTeX), plots (SVG), laws (JSON + CSV) as files."""
+    """Report (HTML), table (CSV, Markdown, LaTeX), plots (SVG, PNG), laws (JSON + CSV) as files."""
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
@@ -68,18 +68,12 @@ def write_files(result: Result, folder: Path) -> None:
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
-    drawn = _write_plots(result, folder / "plots")
+    drawn = page.draw(result)
+    (folder / "plots").mkdir()
+    for name, drawing in drawn.items():
+        (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
     (folder / REPORT).write_text(page.page(result, drawn), encoding="utf-8")
     result.save(folder / "laws")
-
-
-def _write_plots(result: Result, folder: Path) -> page.Plots:
-    """Every plot as SVG; their titles and texts, for the report."""
-    folder.mkdir()
-    drawn = page.svgs(plots.figures(result))
-    for name, (_, svg) in drawn.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return drawn
 
 
 def _headline(result: Result) -> dict[str, float]:

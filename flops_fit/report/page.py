@@ -13,17 +13,19 @@ import io
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.checks import counted
-from flops_fit.report import grids, plots, summary, tables, words
+from flops_fit.report import grids, summary, tables, words
+from flops_fit.report.plots import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +33,32 @@ if TYPE_CHECKING:
 FILES = "page_files"
 LIBRARIES = ("flops-fit", "numpy", "scipy", "pandas", "matplotlib")
 GRAVITY = ("refuse", "warn", "note")
-Plots = Mapping[str, tuple[str, str]]
+LARGEST_SVG = 110_000  # bytes: eight of them, as text, keep the page under 1.5 MB
+DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot as a file: SVG, or PNG where very many points would make a large SVG.
+
+    Attributes:
+        title: What it shows.
+        kind: "svg" or "png".
+        content: The file's bytes.
+    """
+
+    title: str
+    kind: Literal["svg", "png"]
+    content: bytes
+
+    @property
+    def address(self) -> str:
+        """The image as an address that holds it whole: nothing in an image can run."""
+        mime = "image/svg+xml" if self.kind == "svg" else "image/png"
+        return f"data:{mime};base64,{base64.b64encode(self.content).decode()}"
+
+
+Plots = Mapping[str, Drawing]
 
 
 def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -53,10 +80,10 @@ def page(result: Any, drawn: Plots | None = None) -> str:
 
     Args:
         result: A `Result`.
-        drawn: Title and SVG of each plot, by name, as `svgs` gives them; drawn here if None.
+        drawn: Its plots, by name, as `draw` gives them; drawn here if None.
     """
     if drawn is None:
-        drawn = svgs(plots.figures(result))
+        drawn = draw(result)
     style, script = _file("report.css"), _file("report.js")
     return str(
         _template().render(
@@ -65,7 +92,7 @@ def page(result: Any, drawn: Plots | None = None) -> str:
             script=_trusted(script),
             script_hash=_hash(script),
             data={"grid": _grid(result), "words": _words(result)},
-            plots=[(name, title, _image(svg)) for name, (title, svg) in drawn.items()],
+            plots=list(drawn.values()),
             result=result,
             meta=result.meta,
             name=result.meta.get("name") or "unnamed",
@@ -83,23 +110,23 @@ def page(result: Any, drawn: Plots | None = None) -> str:
     )
 
 
-def svgs(figures: Mapping[str, tuple[str, Figure]]) -> dict[str, tuple[str, str]]:
-    """Titles and SVG text of figures."""
-    return {name: (title, _svg(figure)) for name, (title, figure) in figures.items()}
+def draw(result: Any) -> dict[str, Drawing]:
+    """Every plot of a result that has something to show, by name."""
+    shown = figures(result)
+    return {name: _drawing(title, figure) for name, (title, figure) in shown.items()}
 
 
-def _svg(figure: Figure) -> str:
+def _drawing(title: str, figure: Figure) -> Drawing:
     import matplotlib
 
-    text = io.StringIO()
+    content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "flops-fit"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _image(svg: str) -> str:
-    """An SVG as the address of an image: nothing in an image can run."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    if len(content.getvalue()) <= LARGEST_SVG:
+        return Drawing(title, "svg", content.getvalue())
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+    return Drawing(title, "png", content.getvalue())
 
 
 def _grid(result: Any) -> dict[str, Any] | None:

@@ -106,7 +106,7 @@ def _with(value: float, interval: tuple[float, float], form: Any) -> str:
 def _backtest(result: Any) -> list[str]:
     fit, table = result.fits.get("headline"), result.backtest
     own = table[table["form"] == fit.form] if fit is not None else table[:0]
-    if own.empty:
+    if own.empty or np.isnan(own["ratio"].iloc[0]):  # no noise to compare with
         return []
     row = own.iloc[0]
     allowed = 100 * row["limit"] * row["in_sample_std"]

@@ -12,10 +12,7 @@
   };
 
   // Numbers as flops_fit/report/words.py writes them.
-  const three = (x) => {
-    const digits = x ? Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x)))) : 0;
-    return x.toFixed(Math.min(digits, 20));
-  };
+  const three = (x) => x.toPrecision(3);
   const flops = (x) => {
     const text = x >= 1000 || x < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));
     return text.replace(/\.?0+e/, "e");
