@@ -27,6 +27,28 @@ def analyze_ledger(
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
+    result = fit_ledger(ledger, build_size=build_size, curves=True)
+    _log(ledger, result)
+    return result
+
+
+def fit_ledger(
+    ledger: Ledger,
+    *,
+    build_size: Callable[[float], Size | None] | None = None,
+    curves: bool = False,
+) -> Result:
+    """Fit the runs of a sweep's latest setting; nothing is written.
+
+    Args:
+        ledger: Whose runs.
+        build_size: Gives the size value for N parameters; default: interpolation.
+        curves: Fetch the training curves too, which the report draws.
+
+    Raises:
+        NoRunsError: If no run has finished.
+        FitError: If the runs do not carry a fit.
+    """
     meta = tracking.read_meta(ledger)
     runs = tracking.fetch_runs(ledger, meta.get("setting"))
     if not any(run.state == "complete" for run in runs):
@@ -44,11 +66,11 @@ def analyze_ledger(
     meta["where_to_look"] = ledger.where_to_look()
     meta["report"] = tracking.artifact_address(ledger, REPORT)
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
+    if not curves:
+        return result
     # Training losses, in mid-schedule: to be drawn, not to be fitted or to tell who diverged.
-    curves = tracking.fetch_curves(ledger, runs)
-    result = replace(result, findings=replace(result.findings, curves=curves))
-    _log(ledger, result)
-    return result
+    points = tracking.fetch_curves(ledger, runs)
+    return replace(result, findings=replace(result.findings, curves=points))
 
 
 def _log(ledger: Ledger, result: Result) -> None:

@@ -18,7 +18,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+
+_LONGEST = 300
 
 
 class FlopsFitError(Exception):
@@ -92,3 +95,9 @@ class DivergedError(FlopsFitError):
 
 class FlopsFitWarning(UserWarning):
     """Soft trouble: the call goes on and says what it did."""
+
+
+def in_short(error: BaseException) -> str:
+    """An error as its type and the first line of what it says, shortened."""
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {textwrap.shorten(first_line, _LONGEST, placeholder=' ...')}"

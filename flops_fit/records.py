@@ -62,8 +62,9 @@ class Run:
 
     `state` is one of `planned running complete failed diverged`; `excluded` is the reason
     why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
-    `flops` what was actually spent; both are NaN until the run is complete. `code` holds hashes of
-    the source of model, loss and data.
+    `flops` what was actually spent; both are NaN until the run is complete. `epochs` counts passes
+    over the training data, NaN where its length is not known. `code` holds hashes of the source of
+    model, loss and data.
     """
 
     trial_id: str
@@ -81,6 +82,7 @@ class Run:
     steps: float = math.nan
     learning_rate: float = math.nan
     lr_multiplier: float = 1.0
+    epochs: float = math.nan
     code: str = ""
 
 

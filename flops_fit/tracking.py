@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -39,6 +40,7 @@ META = "flops_fit.meta"
 REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
 _PARENT = "mlflow.parentRunId"
+_DEFAULT_EXPERIMENT = "0"
 _NAME_LIMIT = 200
 _LOG = logging.getLogger("flops_fit")
 
@@ -64,13 +66,17 @@ class Ledger:
         """The folder of a sqlite store; None for a server."""
         return sqlite_folder(self.tracking_uri)
 
+    @property
+    def page(self) -> str:
+        """The part of an address, after the server's, that shows this sweep's runs."""
+        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
     def where_to_look(self) -> str:
         """The address that shows this sweep's runs, and the command that serves it if need be."""
-        page = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
         uri = without_credentials(self.tracking_uri)
         if uri.startswith("http"):
-            return f"{uri.rstrip('/')}/{page}"
-        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{page}"
+            return f"{uri.rstrip('/')}/{self.page}"
+        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{self.page}"
 
 
 def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
@@ -95,21 +101,90 @@ def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
     Raises:
         SweepError: If there is none of that name; lists those there are.
     """
-    uri = resolve_uri(tracking_uri)
+    uri = _existing(tracking_uri)
     shown = without_credentials(uri)
-    folder = sqlite_folder(uri)
-    if folder is not None and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise SweepError(f"no store at {shown}; pass tracking_uri=, or run a sweep first")
     with exclusive(uri):
         client = client_of(uri)
         experiment_id = _experiment(client, name)
         parent = _parent(client, experiment_id) if experiment_id else None
     if experiment_id is None or parent is None:
-        known = [e.name for e in client.search_experiments() if _parent(client, e.experiment_id)]
-        raise SweepError(
-            f"no sweep named {name!r} in {shown}; it holds: {', '.join(sorted(known)) or 'none'}"
-        )
+        known = sorted(found.name for found in _ledgers(client, uri))
+        raise SweepError(f"no sweep named {name!r} in {shown}; it holds: {_few(known)}")
     return Ledger(name, uri, experiment_id, parent)
+
+
+def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger]:
+    """The ledgers of all sweeps in a store, the latest first.
+
+    Raises:
+        SweepError: The store is not there, or cannot be used.
+    """
+    uri = _existing(tracking_uri)
+    with exclusive(uri):
+        return list(_ledgers(client_of(uri), uri))
+
+
+def _ledgers(client: MlflowClient, uri: str) -> Iterator[Ledger]:
+    for experiment in client.search_experiments():
+        parent = _parent(client, experiment.experiment_id)
+        if parent is not None:
+            yield Ledger(experiment.name, uri, experiment.experiment_id, parent)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more if names else "none"
+
+
+def _existing(tracking_uri: str | PathLike[str] | None) -> str:
+    uri = resolve_uri(tracking_uri)
+    if sqlite_folder(uri) is not None and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise SweepError(
+            f"no store at {without_credentials(uri)}; pass tracking_uri=, or run a sweep first"
+        )
+    return uri
+
+
+def project_experiment(tracking_uri: str | PathLike[str] | None = None) -> str | None:
+    """Name of the experiment that `mlflow run` was given, if this process is one of its runs.
+
+    None beside `mlflow run`, and in MLflow's "Default" experiment, which nobody chose.
+    """
+    uri = resolve_uri(tracking_uri)
+    run = _project_run(uri)
+    if run is None or run.info.experiment_id == _DEFAULT_EXPERIMENT:
+        return None
+    return client_of(uri).get_experiment(run.info.experiment_id).name
+
+
+def nest_under_project_run(ledger: Ledger) -> None:
+    """Make the sweep a child of the run that `mlflow run` opened, if this process is one of its.
+
+    MLflow nests by a tag alone, across experiments too. Of several `mlflow run` of one sweep the
+    latest has it; each says in its own tag which sweep it ran.
+    """
+    run = _project_run(ledger.tracking_uri)
+    if run is None or run.info.run_id == ledger.parent_run_id:
+        return
+    client = client_of(ledger.tracking_uri)
+    client.set_tag(ledger.parent_run_id, _PARENT, run.info.run_id)
+    client.set_tag(run.info.run_id, SWEEP, ledger.name)
+    page = f"#/experiments/{ledger.experiment_id}/runs/{ledger.parent_run_id}"
+    note = f"Ran the sweep [{ledger.name}]({page}), which is its child."
+    client.set_tag(run.info.run_id, "mlflow.note.content", note)
+
+
+def _project_run(uri: str) -> Any:
+    """The run of `MLFLOW_RUN_ID`; None where it is not set, or of another store."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    folder = sqlite_folder(uri)
+    if not run_id or (folder is not None and not Path(uri.removeprefix("sqlite:///")).exists()):
+        return None
+    try:
+        with exclusive(uri):
+            return client_of(uri).get_run(run_id)
+    except SweepError:
+        return None
 
 
 def check_name(name: object) -> None:
@@ -389,6 +464,7 @@ def _to_run(run: Any) -> Run:
         steps=float(params.get("steps", math.nan)),
         learning_rate=float(params.get("learning_rate", math.nan)),
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
+        epochs=metrics.get("epochs", math.nan),
         code=params.get("code", ""),
     )
 

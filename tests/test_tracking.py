@@ -25,11 +25,11 @@ def start(ledger: Ledger, trial: Trial = TRIAL) -> str:
 
 def test_a_complete_run_comes_back_as_it_was_recorded(ledger):
     run_id = start(ledger)
-    metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": 1.5, "epochs": math.nan}
+    metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": 1.5, "epochs": 2.0}
     tracking.complete_run(ledger, run_id, metrics, TRIAL.num_tokens)
     (run,) = tracking.fetch_runs(ledger)
     assert (run.trial_id, run.state, run.loss, run.excluded) == ("ab" * 8, "complete", 2.5, "")
-    assert (run.size, run.num_params, run.num_tokens) == (32, 1000, 5000)
+    assert (run.size, run.num_params, run.num_tokens, run.epochs) == (32, 1000, 5000, 2.0)
     assert tracking.fetch_runs(ledger, "another setting") == []
 
 

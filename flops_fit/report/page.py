@@ -26,12 +26,13 @@ from flops_fit.errors import FitError
 from flops_fit.laws.checks import counted
 from flops_fit.report import grids, summary, tables, words
 from flops_fit.report.plots import figures
+from flops_fit.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILES = "page_files"
-LIBRARIES = ("flops-fit", "numpy", "scipy", "pandas", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 GRAVITY = ("refuse", "warn", "note")
 LARGEST_SVG = 110_000  # bytes: eight of them, as text, keep the page under 1.5 MB
 DOTS_PER_INCH = 160
@@ -205,9 +206,10 @@ def _fits(result: Any) -> list[dict[str, str]]:
 
 
 def _versions(meta: Mapping[str, str]) -> str:
-    here = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    fitted = ", ".join([*here, f"Python {platform.python_version()}"])
-    return f"{meta['versions']}; fitted with {fitted}" if meta.get("versions") else fitted
+    libraries = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    own, python = f"flops-fit {__version__}", f"Python {platform.python_version()}"
+    fitted = f"fitted with {', '.join([own, *libraries, python])}"
+    return f"{meta['versions']}; {fitted}" if meta.get("versions") else fitted
 
 
 def _hash(text: str) -> str:

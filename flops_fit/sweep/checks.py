@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
-from flops_fit.sweep.flops import FlopsConvention, cost_of, params_of
+from flops_fit.sweep.flops import FlopsConvention, build_empty, cost_of, params_of
 from flops_fit.sweep.recipe import Recipe, recipe_faults
+from flops_fit.sweep.rows import FEWEST_SIZES
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import (
     Task,
     check_data_arguments,
-    check_loss,
     check_model_arguments,
+    loss_faults,
     raise_problems,
 )
-
-FEWEST_SIZES = 3  # a row with fewer has no minimum to find
-_MOST_TRIES = 64  # sizes tried until the model runs
-_TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
+from flops_fit.sweep.tryout import step_faults, try_batches
 
 
 def check_all(
@@ -48,27 +49,70 @@ def check_all(
         problems.append(f"flops: expected 'measured', '6ND' or a function, got {flops!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
+    mended = _without_clash(task)
+    source, data_faults = _opened(task)
     finder = SizeFinder(
-        count=lambda size: params_of(task, size),
-        measure=lambda size: cost_of(task, _known(source), size, flops),
+        count=lambda size: params_of(mended, size),
+        measure=lambda size: cost_of(mended, _known(source), size, flops),
         given=wanted or None,
     )
-    source: Source | None = None
-    model_faults = check_model_arguments(task) or _model_faults(finder)
-    data_faults = check_data_arguments(task)
-    if task.dataset is not None:
-        try:
-            source = task.open()
-        except ArgumentError as error:
-            data_faults += error.problems
-    if source is not None and not model_faults and not data_faults:
-        data_faults = _loss_faults(task, source, finder) or _size_faults(finder)
-        if isinstance(recipe, Recipe) and not data_faults:
-            with seeded(0):
-                problems += recipe_faults(recipe, task.build(finder.smallest()))
+    model_faults = check_model_arguments(task)
+    if not check_model_arguments(mended):
+        model_faults += _model_faults(finder)
+        tried = _counted_by_us(mended, finder) if model_faults else finder
+        data_faults += _tried(mended, source, tried, recipe)
+        if source is not None and not model_faults and not data_faults:
+            data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "find_optimal cannot start:" if len(problems) > 1 else "")
     return budgets, _known(source), finder
+
+
+def _without_clash(task: Task) -> Task:
+    """The task, its kwargs without the size parameter: what else is wrong shows then."""
+    if not isinstance(task.model_kwargs, Mapping) or task.size_param not in task.model_kwargs:
+        return task
+    others = {key: task.model_kwargs[key] for key in task.model_kwargs if key != task.size_param}
+    return replace(task, model_kwargs=others)
+
+
+def _opened(task: Task) -> tuple[Source | None, list[str]]:
+    """The data, and the faults of data and loss that show before a model is at hand."""
+    faults = check_data_arguments(task)
+    if task.dataset is None:
+        return None, faults
+    try:
+        return task.open(), faults
+    except ArgumentError as error:
+        faults += error.problems
+    with contextlib.suppress(ArgumentError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FlopsFitWarning)
+        return replace(task, eval_dataset=None).open(), faults
+    return None, faults
+
+
+def _counted_by_us(task: Task, finder: SizeFinder) -> SizeFinder:
+    """Sizes for trying the rest where `num_params()` is at fault."""
+    return SizeFinder(
+        count=lambda size: sum(p.numel() for p in build_empty(task, size).parameters()),
+        measure=finder.measure,
+        given=finder.given,
+    )
+
+
+def _tried(task: Task, source: Source | None, finder: SizeFinder, recipe: object) -> list[str]:
+    """Faults that show once a model is built: of loss, held-out data and the recipe's functions."""
+    faults: list[str] = []
+    with contextlib.suppress(ArgumentError):  # no size builds, which was said
+        smallest = finder.smallest()
+        if isinstance(recipe, Recipe):
+            with seeded(0):
+                faults += recipe_faults(recipe, task.build(smallest))
+        if source is not None:
+            faults += try_batches(task, source, finder, with_loss=not loss_faults(task))
+        if source is not None and isinstance(recipe, Recipe) and not faults:
+            faults += step_faults(task, source, recipe, finder.smallest())
+    return faults
 
 
 def _known(source: Source | None) -> Source:
@@ -94,26 +138,6 @@ def _model_faults(finder: SizeFinder) -> list[str]:
     except ArgumentError as error:
         return error.problems
     return []
-
-
-def _loss_faults(task: Task, source: Source, finder: SizeFinder) -> list[str]:
-    """Faults of the loss on one real batch, at the smallest size at which the model runs."""
-    fault = ""
-    size = finder.smallest()
-    enough = max(_TINY_PARAMS, 4 * finder.counts[size])
-    for _ in range(_MOST_TRIES):
-        if finder.counts[size] > enough:
-            break
-        try:
-            return check_loss(task, source, size)
-        except Exception as error:
-            fault = fault or f"one batch at size {size!r} raised {type(error).__name__}: {error}"
-            finder.refuse(size, error)
-        try:
-            size = finder.smallest()
-        except ArgumentError:  # none is left
-            break
-    return [f"model or loss_fn: {fault}"]
 
 
 def _size_faults(finder: SizeFinder) -> list[str]:

@@ -1,17 +1,17 @@
 """Why a budget cannot be planned, and what could be.
 
-What is advised was tried first: a budget that is named has a row.
+What is advised was tried first: with it, the budgets that are named have rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from flops_fit.sweep.checks import FEWEST_SIZES
+from flops_fit.laws.exclude import MOST_EPOCHS
 from flops_fit.sweep.grid import Skipped
-from flops_fit.sweep.rows import FEW_STEPS, FEWEST_STEPS, Rows, plural
+from flops_fit.sweep.rows import FEW_STEPS, FEWEST_SIZES, FEWEST_STEPS, NARROW, Rows, plural
 
 _MOST_DOUBLINGS = 40  # over which something that works is looked for
 _FIRST_STRIDE = 256.0
@@ -19,23 +19,45 @@ _PLANNED, _TOO_SMALL, _TOO_LARGE = "planned", "too small", "too large"
 
 
 def why_not(rows: Rows, budget: float, passed: list[Skipped]) -> str:
-    """Why fewer than `FEWEST_SIZES` sizes serve a budget."""
-    reasons = _reasons(rows, budget) if rows.finder.given is None else _first_of_each_kind(passed)
-    return f"budget {budget:.3g}: fewer than {FEWEST_SIZES} sizes fit; {', and '.join(reasons)}"
+    """Why the sizes that serve a budget show no minimum."""
+    if rows.finder.given is not None:
+        reasons, few = _first_of_each_kind(passed), True
+    else:
+        reasons, few = _reasons(rows, budget), len(rows.row(budget)[0]) < FEWEST_SIZES
+    least = f"fewer than {FEWEST_SIZES} sizes" if few else f"no sizes a factor of {NARROW:g} apart"
+    return f"budget {budget:.3g}: {least} fit; {', and '.join(reasons)}"
 
 
-def what_would_work(rows: Rows) -> str:
-    """The budgets that can be planned; where there are none, the data or the batch it takes."""
+def on_one_side(rows: Rows, budgets: Sequence[float]) -> list[str]:
+    """What is said of rows that leave out the optimum to expect; nothing of sizes given."""
+    if rows.finder.given is not None:
+        return []
+    said = [
+        f"budget {budget:.3g}: the optimum is expected near {_count(bounds.expected)} parameters, "
+        f"but {', and '.join(_reasons(rows, budget))}"
+        for budget in budgets
+        if (bounds := rows.bounds(budget)).one_sided
+    ]
+    change = _change(rows, budgets) if said else ""
+    return said + ([f"rows lie around it with {change}"] if change else [])
+
+
+def what_would_work(rows: Rows, budgets: Sequence[float]) -> list[str]:
+    """What to change for these budgets, and the budgets that work as things are."""
     window = _window(rows)
+    said = [] if window is None else [_said_of_window(*window)]
+    change = _change(rows, budgets)
+    if change:
+        return [f"all the budgets asked for work with {change}", *said]
     if window is None:
-        return _other_data(rows)
-    low, high = window
+        said = [f"no budget works with this model and these data; {_with_more_data(rows)}"]
+    return said
+
+
+def _said_of_window(low: float, high: float) -> str:
     if math.isinf(high):
-        return f"budgets from about {low:.1g} FLOPs work; smaller ones need a smaller batch_size"
-    return (
-        f"budgets from about {low:.1g} to about {high:.1g} FLOPs work; smaller ones need a smaller "
-        "batch_size, larger ones more data or Recipe(max_epochs=...)"
-    )
+        return f"budgets from about {low:.1g} FLOPs work as things are"
+    return f"budgets from about {low:.1g} to about {high:.1g} FLOPs work as things are"
 
 
 def _reasons(rows: Rows, budget: float) -> list[str]:
@@ -64,6 +86,81 @@ def _first_of_each_kind(passed: list[Skipped]) -> list[str]:
     return list(kinds.values())
 
 
+def _change(rows: Rows, budgets: Sequence[float]) -> str:
+    """The least change with which every one of the budgets can be planned; empty if there is none.
+
+    Smaller batches first, as though there were data without end; then as much data as it takes.
+    """
+    batch = _largest_batch(rows, budgets)
+    if batch == 0:
+        return ""
+    ways = []
+    if batch is not None:
+        rows = replace(rows, recipe=replace(rows.recipe, batch_size=batch, batch_tokens=None))
+        ways.append(f"Recipe(batch_size={batch})")
+    if not _all_planned(rows, budgets):
+        examples, epochs = _data_it_takes(rows, budgets)
+        if not examples:
+            return ""
+        more = f"about {plural(examples, 'training example')}"
+        if epochs:
+            more += f" (or Recipe(max_epochs={epochs:g}), at the price of repeated data)"
+        ways.append(more)
+    return " and ".join(ways)
+
+
+def _largest_batch(rows: Rows, budgets: Sequence[float]) -> int | None:
+    """The batch that leaves steps enough: None as it is, 0 where even one example does not."""
+    endless = replace(rows, source=replace(rows.source, num_examples=None))
+    if _all_planned(endless, budgets):
+        return None
+    batch = max(map(rows.batch_size, budgets)) // 2
+    while batch:
+        recipe = replace(rows.recipe, batch_size=batch, batch_tokens=None)
+        if _all_planned(replace(endless, recipe=recipe), budgets):
+            break
+        batch //= 2
+    return batch
+
+
+def _data_it_takes(rows: Rows, budgets: Sequence[float]) -> tuple[int, float]:
+    """Training examples that do, and the epochs that do instead, 0 where those are too many."""
+    examples = rows.source.num_examples or 0
+    for more in _more_examples(rows):
+        if _all_planned(replace(rows, source=replace(rows.source, num_examples=more)), budgets):
+            epochs = math.ceil(rows.recipe.max_epochs * more / examples)
+            return more, epochs if epochs <= MOST_EPOCHS else 0
+    return 0, 0
+
+
+def _with_more_data(rows: Rows) -> str:
+    """How much data it takes until some budget can be planned, and which then can."""
+    for more in _more_examples(rows):
+        window = _window(replace(rows, source=replace(rows.source, num_examples=more)))
+        if window is not None:
+            low, high = window
+            return (
+                f"with about {plural(more, 'training example')} budgets from about {low:.1g} to "
+                f"about {high:.1g} FLOPs would work"
+            )
+    return "pass sizes=[...] of your own"
+
+
+def _more_examples(rows: Rows) -> Iterator[int]:
+    examples = rows.source.num_examples or 0
+    for power in range(1, _MOST_DOUBLINGS if examples else 0):
+        yield int(_rounded(examples * 2.0**power))
+
+
+def _all_planned(rows: Rows, budgets: Sequence[float]) -> bool:
+    """Whether every budget has a row, around the optimum to expect where no sizes are given."""
+    free = rows.finder.given is None
+    return all(
+        _verdict(rows, budget) == _PLANNED and not (free and rows.bounds(budget).one_sided)
+        for budget in budgets
+    )
+
+
 def _window(rows: Rows) -> tuple[float, float] | None:
     """The least and the largest budget that can be planned, to about a factor of two."""
     budget = _rounded(_shortest(rows))
@@ -90,11 +187,11 @@ def _verdict(rows: Rows, budget: float) -> str:
     if rows.finder.given is not None:
         trials, skipped = rows.row(budget)
         lasting = len(trials) + sum("epochs" not in skip.reason for skip in skipped)
-        if len(trials) >= FEWEST_SIZES:
+        if rows.carries(trials):
             return _PLANNED
         return _TOO_LARGE if lasting < FEWEST_SIZES else _TOO_SMALL
     bounds = rows.bounds(budget)
-    if bounds.low < bounds.high and len(rows.row(budget)[0]) >= FEWEST_SIZES:
+    if bounds.low < bounds.high and rows.carries(rows.row(budget)[0]):
         return _PLANNED
     return _TOO_LARGE if bounds.short_of_data else _TOO_SMALL
 
@@ -109,37 +206,6 @@ def _shortest(rows: Rows) -> float:
     for _ in range(_MOST_DOUBLINGS):  # the batch may grow with the budget
         budget = per_batch * rows.batch_size(budget) * rows.source.tokens_per_example
     return budget
-
-
-def _other_data(rows: Rows) -> str:
-    examples = next(_more_examples(rows), None)
-    batch = next(_smaller_batches(rows), None)
-    ways = []
-    if examples:
-        ways.append(f"about {plural(examples, 'training example')}")
-    if batch:
-        ways.append(f"Recipe(batch_size={batch})")
-    if rows.finder.given is None:
-        ways.append("sizes=[...] chosen by you")
-    return f"no budget works with this model and these data; try {', or '.join(ways)}"
-
-
-def _more_examples(rows: Rows) -> Iterator[int]:
-    """Counts of training examples with which some budget can be planned."""
-    examples = rows.source.num_examples or 0
-    for power in range(1, _MOST_DOUBLINGS if examples else 0):
-        more = int(_rounded(examples * 2.0**power))
-        if _window(replace(rows, source=replace(rows.source, num_examples=more))):
-            yield more
-
-
-def _smaller_batches(rows: Rows) -> Iterator[int]:
-    """Batch sizes with which some budget can be planned."""
-    batch = rows.batch_size(_shortest(rows)) // 2
-    while batch:
-        if _window(replace(rows, recipe=replace(rows.recipe, batch_size=batch))):
-            yield batch
-        batch //= 2
 
 
 def _count(num_params: float) -> str:

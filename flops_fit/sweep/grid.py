@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -79,9 +78,10 @@ class SweepPlan:
         rows = [self._row(budget) for budget in self.compute_budgets]
         rows += self._said_of_rates()
         if self.available is None:
-            rows.append("the stream's length is not known: where it ends, it is read again")
-        skipped = [f"passed over: {text}" for text in self._skipped_lines()]
-        return "\n".join([head, columns, *rows, *skipped])
+            rows.append(
+                "the stream's length is not known: where it ends it is read again, and said"
+            )
+        return "\n".join([head, columns, *rows, *self._said_of_skipped()])
 
     def _row(self, budget: float) -> str:
         row = [trial for trial in self.trials if trial.compute_budget == budget]
@@ -116,10 +116,24 @@ class SweepPlan:
         ]
         return rule == [t.batch_size for t in self.trials]  # else the user's loader's
 
-    def _skipped_lines(self) -> list[str]:
-        counts = Counter(f"{self.size_param}={s.size}: {s.reason}" for s in self.skipped)
-        lines = list(counts)
-        return lines[:5] + ([f"… and {len(lines) - 5} more (.skipped)"] if len(lines) > 5 else [])
+    def _said_of_skipped(self) -> list[str]:
+        """A line on values of the size parameter that build no model; one each on other points."""
+        refused = [skip for skip in self.skipped if math.isnan(skip.compute_budget)]
+        lines = [
+            f"passed over: {self.size_param}={skip.size}: {skip.reason}"
+            for skip in self.skipped
+            if skip not in refused
+        ]
+        if len(lines) > 5:
+            lines[4:] = [f"passed over: {len(lines) - 4} more, see .skipped"]
+        if refused:
+            first = refused[0]
+            others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            lines.append(
+                f"no model at {self.size_param}={first.size}{others}; the nearest others are taken "
+                f"({first.reason})"
+            )
+        return lines
 
 
 def _range(values: Iterable[float]) -> str:

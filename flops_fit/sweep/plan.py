@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
 from flops_fit.records import Size, Trial
-from flops_fit.sweep.checks import FEWEST_SIZES, check_all
-from flops_fit.sweep.feasible import what_would_work, why_not
+from flops_fit.sweep.checks import check_all
+from flops_fit.sweep.feasible import on_one_side, what_would_work, why_not
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import Skipped, SweepPlan
 from flops_fit.sweep.recipe import CHECKED_MULTIPLIERS, Recipe
@@ -54,15 +54,17 @@ def make_plan(
     for budget in budgets:
         row, passed = rows.row(budget)
         skipped += passed
-        if len(row) >= FEWEST_SIZES:
+        if rows.carries(row):
             trials += row
         else:
             unplanned.append(why_not(rows, budget, passed))
     if unplanned:
-        unplanned.append(what_would_work(rows))
+        unplanned += what_would_work(rows, budgets)
         if not trials:
             raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn("left out: " + "; ".join(unplanned), FlopsFitWarning, stacklevel=3)
+        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=4)
+    if one_sided := on_one_side(rows, sorted({trial.compute_budget for trial in trials})):
+        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=4)
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
@@ -78,6 +80,10 @@ def make_plan(
         setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
     )
     return Planned(plan, source, finder)
+
+
+def _listed(heading: str, lines: Sequence[str]) -> str:
+    return "\n  - ".join([f"{heading}:", *lines])
 
 
 def _with_rates(rows: Rows, trials: Sequence[Trial]) -> Iterator[Trial]:

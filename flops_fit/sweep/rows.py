@@ -1,15 +1,17 @@
 """The IsoFLOP row of a budget: which sizes serve it, and the trial of each.
 
 For a budget C (Hoffmann et al. 2022, approach 2) sizes lie evenly in log N around the expected
-optimum, each with D = C / FLOPs per token, rounded to whole steps. The optimum is expected where
-D/N would be 20 at 6 FLOPs a parameter and token: N = sqrt(C / 120). The row spans three quarters of
-a decade to each side, since width and span narrow the answer more than points.
+optimum, each with D = C / FLOPs per token, rounded to whole steps. The optimum is expected where D
+is 20 N at the measured FLOPs per token f(N), 20 N f(N) = C, which is N = sqrt(C / 120) where f is
+6 N; a convolution that spends far more on each parameter has its optimum at far fewer of them. The
+row spans three quarters of a decade to each side, since width and span narrow the answer more than
+points.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +25,13 @@ from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import digest
 
 SIZES_PER_BUDGET = 7
+FEWEST_SIZES = 3  # a row with fewer has no minimum to find
 HALF_WIDTH_DECADES = 0.75
 TOKENS_PER_PARAM = 20.0  # Hoffmann et al. 2022
 FEWEST_STEPS = 10  # below, a schedule has no shape: the point is passed over
 FEW_STEPS = 200  # below, a check on the answer warns
+_MOST_ITERATIONS = 16
+NARROW = 2.0  # a row whose sizes differ by less in N shows no minimum
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Bounds:
         short_of_data: Whether the data set `low`.
         short_of_steps: Whether the steps set `high`.
         beyond: The smallest model's N, where it lies beyond the range; else 0.
+        expected: Where the optimum is expected.
     """
 
     low: float
@@ -46,6 +52,12 @@ class Bounds:
     short_of_data: bool
     short_of_steps: bool
     beyond: int
+    expected: float
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the optimum is expected outside."""
+        return not self.low <= self.expected <= self.high
 
 
 @dataclass(frozen=True)
@@ -93,15 +105,21 @@ class Rows:
                 trials.append(trial)
         return trials, skipped
 
+    def carries(self, row: Sequence[Trial]) -> bool:
+        """Whether a row can show a minimum: enough sizes, and not all alike unless so wished."""
+        if len(row) < FEWEST_SIZES:
+            return False
+        return self.finder.given is not None or row[-1].num_params >= NARROW * row[0].num_params
+
     def bounds(self, budget: float) -> Bounds:
         """Where the sizes of a budget may lie, when none were given.
 
         The range is cut short where the data would not last, and where fewer than `FEW_STEPS` steps
         would be left: so short a run measures its warm-up, not its size.
         """
-        centre = math.sqrt(budget / (6 * TOKENS_PER_PARAM))
-        least, most = centre / 10**HALF_WIDTH_DECADES, centre * 10**HALF_WIDTH_DECADES
         smallest = self.finder.nearest_cost(1)
+        centre = self._expected_optimum(budget, smallest)
+        least, most = centre / 10**HALF_WIDTH_DECADES, centre * 10**HALF_WIDTH_DECADES
         lasting = self._walk(smallest, budget / self.most_tokens, up=True).num_params
         per_step = self.batch_size(budget) * self.source.tokens_per_example
         steady = self._walk(
@@ -113,7 +131,25 @@ class Rows:
             short_of_data=lasting > max(least, smallest.num_params),
             short_of_steps=steady < most,
             beyond=smallest.num_params if smallest.num_params > most else 0,
+            expected=centre,
         )
+
+    def _expected_optimum(self, budget: float, cost: Cost) -> float:
+        """N at which a trial of this budget has D = `TOKENS_PER_PARAM` N, be it between sizes.
+
+        Args:
+            budget: In FLOPs.
+            cost: Of the size to start from.
+        """
+        wanted = 0.0
+        for _ in range(_MOST_ITERATIONS):
+            spent = TOKENS_PER_PARAM * cost.num_params * cost.flops_per_token
+            wanted = cost.num_params * math.sqrt(budget / spent)
+            nearer = self.finder.nearest_cost(wanted)
+            if nearer == cost:
+                break
+            cost = nearer
+        return wanted
 
     def _costs(self, budget: float) -> list[Cost]:
         """Different sizes: those given, else evenly spaced in log N between the bounds."""

@@ -66,18 +66,70 @@ def run_sweep(
         SweepError: If workers die again and again.
         LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
+    with _other_ranks_following(job, source) as leads:
+        if leads:
+            _settle_code(job, on_code_change)
+            with _said_how_to_go_on(job):
+                _lead(job, workers, executor, source, said_first, retry_failed)
+
+
+def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
+    """Run what waits of a sweep that another process drives, and leave when nothing waits.
+
+    What fails is tried again, and the runs are analysed, by the driver alone.
+
+    Args:
+        job: What the driver runs.
+        workers: Worker processes; 1 is this process, "auto" one per GPU or core.
+        source: The data, where it is already open.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
+            on.
+        LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
+    """
+    with _other_ranks_following(job, source) as leads:
+        if leads:
+            with _said_how_to_go_on(job):
+                _help(job, workers, source)
+
+
+@contextlib.contextmanager
+def _other_ranks_following(job: Job, source: Source | None) -> Iterator[bool]:
+    """True on rank 0; on other ranks it trains what rank 0 announces, then False."""
     if ranks.rank():
         follow(job, source)
+        yield False
         return
     try:
-        _settle_code(job, on_code_change)
-        _lead(job, workers, executor, source, said_first, retry_failed)
+        yield True
     except LostRankError:
         raise
     except BaseException as error:
         ranks.broadcast(ranks.portable(error))
         raise
     ranks.broadcast(None)
+
+
+@contextlib.contextmanager
+def _said_how_to_go_on(job: Job) -> Iterator[None]:
+    """Ctrl-C carries the message, as the last line of its short traceback; SIGTERM prints it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(job)) from None
+    except SystemExit:
+        print(_how_to_go_on(job), file=sys.stderr)
+        raise
+
+
+def _help(job: Job, workers: int | str, source: Source | None) -> None:
+    wanted = {trial.trial_id for trial in job.trials}
+    waiting = wanted & dispatch.waiting(dispatch.open_study(job.study_name, job.storage))
+    if waiting:
+        with orderly_termination(), _progress(job) as progress:
+            _start_workers(job, len(waiting), workers, None, source, progress)
+    print(f"Nothing waits in the sweep {job.ledger.name!r}: {_done(job)}", file=sys.stderr)
 
 
 def _lead(
@@ -101,11 +153,7 @@ def _lead(
             study = dispatch.open_study(job.study_name, job.storage)
             _release_dead(job, study)
             dispatch.enqueue(study, missing)
-            try:
-                _start_workers(job, len(missing), workers, executor, source, progress)
-            except (KeyboardInterrupt, SystemExit):
-                progress.say(_how_to_go_on(job))
-                raise
+            _start_workers(job, len(missing), workers, executor, source, progress)
             _wait_for_others(job, study)
             missing = _missing(job, forgiven)
             if not missing:
@@ -138,7 +186,7 @@ def _settle_code(job: Job, on_code_change: str) -> None:
         text += "; they are trained again"
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
-    warnings.warn(text, FlopsFitWarning, stacklevel=4)  # the call of find_optimal
+    warnings.warn(text, FlopsFitWarning, stacklevel=5)  # the call of find_optimal
 
 
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
@@ -154,11 +202,14 @@ def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> No
 
 
 def _how_to_go_on(job: Job) -> str:
-    left = len(_missing(job))
     return (
-        f"Stopped: {len(job.trials) - left} of {len(job.trials)} trials are done and kept in "
-        f"{without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
+        f"Stopped: {_done(job)} and kept in {without_credentials(job.ledger.tracking_uri)}. "
+        "The same call goes on from there"
     )
+
+
+def _done(job: Job) -> str:
+    return f"{len(job.trials) - len(_missing(job))} of {len(job.trials)} trials are done"
 
 
 def _warn_of_failures(job: Job) -> None:
@@ -171,7 +222,7 @@ def _warn_of_failures(job: Job) -> None:
             f"failed ones were tried {_ATTEMPTS} times (retry_failed=True tries them again), "
             "diverged ones are not tried again:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
-            stacklevel=5,  # the call of find_optimal
+            stacklevel=6,  # the call of find_optimal
         )
 
 

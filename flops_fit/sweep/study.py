@@ -44,12 +44,25 @@ def open_study(name: str, url: str) -> optuna.Study:
     """Open or create a study; one process at a time where the schema may have to be made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        if not url.startswith("sqlite:///"):
+        file = _sqlite_file(url)
+        if file is None:
             return _open(name, url)
-        folder = Path(url.removeprefix("sqlite:///")).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".flops_fit.optuna.lock", timeout=120):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.parent / ".flops_fit.optuna.lock", timeout=120):
             return _open(name, url)
+
+
+def study_exists(name: str, url: str) -> bool:
+    """Whether a storage holds a study."""
+    file = _sqlite_file(url)
+    if file is not None and not file.exists():
+        return False
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    return name in optuna.get_all_study_names(url)
+
+
+def _sqlite_file(url: str) -> Path | None:
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 
 def _open(name: str, url: str) -> optuna.Study:
@@ -145,6 +158,11 @@ def claims(study: optuna.Study) -> set[tuple[str, str]]:
     """Trial and worker of each claim; a trial may be claimed twice until the second is dropped."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
+
+
+def waiting(study: optuna.Study) -> set[str]:
+    """Trial ids that wait for a worker."""
+    return {_trial_id(f) for f in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))}
 
 
 def _unfinished(study: optuna.Study) -> list[FrozenTrial]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,16 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.sweep.data import open_source
-from flops_fit.sweep.seeding import seeded
-from flops_fit.sweep.source import Source, count_examples, targets_of
+from flops_fit.sweep.source import Source, targets_of
 
 _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
-_TAKE_THE_MEAN = "return the mean over the batch"
 _HOW_TO_COUNT = (
     "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
     "class is not yours, pass a function that builds the model and returns it after "
@@ -64,13 +60,17 @@ class Task:
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """The loss of a model on a batch, as a tensor that carries a gradient."""
         assert self.loss_fn is not None
-        if isinstance(batch, Mapping):
-            return self.loss_fn(model(**batch), batch)
-        return self.loss_fn(model(batch[0]), targets_of(batch))
+        by_name = isinstance(batch, Mapping)
+        return self.loss_fn(outputs_of(model, batch), batch if by_name else targets_of(batch))
 
     def open(self) -> Source:
         """The data, opened and split."""
         return open_source(self.dataset, self.eval_dataset)
+
+
+def outputs_of(model: nn.Module, batch: Any) -> Any:
+    """What a model makes of a batch."""
+    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
 
 
 def check_model_arguments(task: Task) -> list[str]:
@@ -98,23 +98,27 @@ def check_model_arguments(task: Task) -> list[str]:
 
 def check_data_arguments(task: Task) -> list[str]:
     """Faults of data and loss that can be seen without reading anything."""
-    problems = []
-    if task.dataset is None:
-        problems.append("dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory")
+    missing = "dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory"
+    return [missing] * (task.dataset is None) + loss_faults(task)
+
+
+def loss_faults(task: Task) -> list[str]:
+    """Faults of the loss that can be seen without calling it."""
     if isinstance(task.loss_fn, type):
         name = task.loss_fn.__name__
-        problems.append(f"loss_fn: got the class {name}; pass an instance of it, {name}()")
-    elif not callable(task.loss_fn):
-        problems.append(
+        return [f"loss_fn: got the class {name}; pass an instance of it, {name}()"]
+    if not callable(task.loss_fn):
+        return [
             f"loss_fn: expected a function (outputs, targets) -> scalar tensor, got "
             f"{task.loss_fn!r}"
-        )
-    elif (signature := _signature(task.loss_fn)) and not _takes_two(signature):
-        problems.append(
+        ]
+    signature = _signature(task.loss_fn)
+    if signature and not _takes_two(signature):
+        return [
             f"loss_fn: it is called as loss_fn(outputs, targets), or loss_fn(outputs, batch) for "
             f"mapping batches; this one takes {signature}"
-        )
-    return problems
+        ]
+    return []
 
 
 def count_params(model: object, size: Size) -> int:
@@ -134,69 +138,13 @@ def count_params(model: object, size: Size) -> int:
     try:
         count = own_count()
     except Exception as error:
-        raise ArgumentError(
-            f"model_cls: num_params() raised {type(error).__name__}: {error}"
-        ) from error
+        raise ArgumentError(f"model_cls: num_params() raised {in_short(error)}") from error
     whole = isinstance(count, Integral) and not isinstance(count, bool)
     if not whole or count <= 0:
         raise ArgumentError(
             f"model_cls: num_params() must return a positive int, got {count!r} at size {size!r}"
         )
     return int(count)
-
-
-@seeded(0)
-def check_loss(task: Task, source: Source, size: Size) -> list[str]:
-    """Faults of the loss on one real batch at this size: shape, gradient, finiteness.
-
-    Raises:
-        Exception: What the model or the loss raises.
-    """
-    model = task.build(size).train()
-    loss: Any = task.loss(model, source.sample)
-    if not isinstance(loss, torch.Tensor):
-        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
-    if loss.ndim:
-        return [f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; {_TAKE_THE_MEAN}"]
-    if not loss.requires_grad:
-        return ["loss_fn: its result carries no gradient; do not detach it or call .item()"]
-    if not torch.isfinite(loss) or not loss:
-        return [
-            f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected a finite "
-            "number that is not 0"
-        ]
-    if _adds_up(task, model.eval(), source.sample):
-        return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
-    return _held_out_faults(task, model, source)
-
-
-def _adds_up(task: Task, model: nn.Module, batch: Any) -> bool:
-    """Whether the loss of an example taken twice is twice its loss; False where that fails."""
-    count = count_examples(batch)
-
-    def first(times: int) -> Any:
-        def repeat(leaf: Any) -> Any:
-            whole = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == count
-            return torch.cat([leaf[:1]] * times) if whole else leaf
-
-        return tree_map(repeat, dict(batch) if isinstance(batch, Mapping) else batch)
-
-    try:
-        with torch.no_grad():
-            one, two = (float(task.loss(model, first(times))) for times in (1, 2))
-    except Exception:
-        return False
-    return one != 0 and math.isclose(two, 2 * one, rel_tol=1e-3)
-
-
-def _held_out_faults(task: Task, model: nn.Module, source: Source) -> list[str]:
-    """The first held-out examples must pass model and loss too: they come after the training."""
-    try:
-        with torch.no_grad():
-            loss = float(task.loss(model, source.held_out_sample()))
-    except Exception as error:
-        return [f"eval_dataset: one batch raised {type(error).__name__}: {error}"]
-    return [] if math.isfinite(loss) else [f"eval_dataset: the loss of one batch is {loss}"]
 
 
 def task_identity(task: Task, source: Source) -> dict[str, Any]:

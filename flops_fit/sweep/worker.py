@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, LostRankError
+from flops_fit.errors import DivergedError, LostRankError, in_short
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
@@ -177,7 +177,7 @@ def _run_trial(
     except Exception as error:
         if isinstance(error, DamagedError):
             keeper.clear()  # the next attempt starts over
-        tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
+        tracking.close_run(job.ledger, run_id, "failed", in_short(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
         if isinstance(error, LostRankError):
@@ -243,11 +243,6 @@ def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None
 
 def _here() -> dict[str, str]:
     return {"hostname": platform.node()}
-
-
-def _cause(error: Exception) -> str:
-    first_line = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first_line}"
 
 
 def _trace(error: Exception) -> str:

@@ -63,7 +63,19 @@ def test_rows_are_even_in_log_n_around_the_expected_optimum(planned):
         assert gaps.min() > 0
         # A width is whole: N comes in steps of 8.
         assert np.ptp(gaps) <= 2 * 8 / row[0].num_params
-        assert n[0] == pytest.approx(math.log(budget / 120) / 2 - 0.75 * math.log(10), abs=0.05)
+        # Of the perceptron f is 34 width and N is 8 width + 3.
+        expected = math.sqrt(budget / (20 * 34 / 8))
+        assert n[0] == pytest.approx(math.log(expected) - 0.75 * math.log(10), abs=0.05)
+
+
+def test_optimum_is_expected_at_the_measured_cost(conv_net, cross_entropy):
+    """A convolution spends far more than 6 FLOPs on each parameter and example."""
+    x = torch.zeros(64, 3, 8, 8)
+    data = TensorDataset(x, torch.arange(64) % 10)
+    plan = plan_sweep(conv_net, "channels", None, data, cross_entropy, [1e10], recipe=UNLIMITED)
+    ratios = [t.num_tokens / t.num_params for t in plan.trials]
+    assert ratios[0] > 20 > ratios[-1]
+    assert plan.trials[-1].num_params < math.sqrt(1e10 / 120)
 
 
 def test_units_are_tokens_or_examples(planned):
@@ -101,9 +113,12 @@ def test_loader_decides_the_batch_unless_the_recipe_does(planned, classes):
 
 
 def test_streams_have_no_epochs(planned, stream):
-    plan = planned(dataset=stream(100), recipe=None)
+    plan = planned(dataset=stream(2000), recipe=None)
     assert plan.available is None
     assert plan.to_frame()["epochs"].isna().all()
+    short = planned(dataset=stream(100))
+    assert short.available == 95
+    assert (short.to_frame()["epochs"] > 1).all()
 
 
 @pytest.mark.parametrize("sizes", [[4, 8, 16], (16, 8, 4, 8), np.array([4, 8, 16])])
@@ -135,13 +150,15 @@ def test_model_sized_by_depth():
     assert len(plan.trials) == 7
 
 
-def test_sizes_refused_when_they_run_are_passed_over_without_a_word(planned):
+def test_sizes_refused_when_they_run_are_passed_over_in_one_line(planned):
     plan = planned(model_cls=HeadsDoNotSay)
     assert {t.size % 4 for t in plan.trials} == {0}
     (first, *_) = plan.skipped
     assert first.size == 1
     assert "shape" in first.reason
-    assert "passed over: width=1: RuntimeError" in repr(plan)
+    last = repr(plan).splitlines()[-1]
+    others = len(plan.skipped) - 1
+    assert last.startswith(f"no model at width=1 and {others} more; the nearest others are taken")
 
 
 def test_explicit_sizes_refused_are_named(planned):
@@ -250,7 +267,7 @@ def test_plan_is_data_and_reads_well(planned):
 
 
 def test_rows_are_cut_where_too_few_steps_or_too_little_data_would_be_left(planned):
-    short = planned(compute_budgets=[3e7])
+    short = planned(compute_budgets=[1e8])
     assert min(t.steps for t in short.trials) >= 0.9 * FEW_STEPS
     scarce = planned(recipe=Recipe(max_epochs=200), compute_budgets=[1e9])
     assert max(t.num_tokens for t in scarce.trials) <= 200 * 1900
@@ -271,6 +288,59 @@ def test_all_faults_of_model_data_loss_and_budgets_in_one_error(classes):
         ["model_cls", "loss_fn", "dataset", "eval_dataset", "compute_budgets", "sizes", "recipe",
          "flops", "seed"]
     )  # fmt: skip
+
+
+class Uncounted(nn.Module):
+    def __init__(self, width, dropout=0.0):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.down(self.up(x))
+
+
+def wide(count):
+    return TensorDataset(torch.randn(count, 9), torch.arange(count) % 3)
+
+
+RAISED = "eval_dataset: one batch raised RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"model_cls": Uncounted, "loss_fn": lambda out, y: out, "eval_dataset": wide(40)},
+            ["model_cls: Uncounted has no num_params", "loss_fn: expected a scalar, got", RAISED],
+        ),
+        ({"loss_fn": lambda out, y: None, "eval_dataset": wide(40)}, ["loss_fn: expected", RAISED]),
+        (
+            {"loss_fn": lambda out, y: out.wrong, "eval_dataset": wide(40)},
+            ["loss_fn: one batch at size 1 raised AttributeError", RAISED],
+        ),
+        ({"loss_fn": None, "eval_dataset": wide(40)}, ["loss_fn: expected a function", RAISED]),
+        (
+            {"model_cls": Uncounted, "model_kwargs": {"width": 3, "depth": 1}, "eval_dataset": []},
+            ["model_kwargs: holds 'width'", "model_kwargs: .*Uncounted takes no 'depth'",
+             "eval_dataset: it is empty"],
+        ),
+        (
+            {"model_cls": Uncounted, "model_kwargs": {"width": 3}, "loss_fn": lambda out, y: 1.0},
+            ["model_kwargs: holds 'width'", "model_cls: Uncounted has no num_params",
+             "loss_fn: expected a scalar tensor, got float"],
+        ),
+        (
+            {"recipe": Recipe(optimizer=lambda p, lr: 1), "loss_fn": lambda out, y: 1.0},
+            ["optimizer: ", "loss_fn: expected a scalar tensor, got float"],
+        ),
+    ],
+)  # fmt: skip
+def test_no_fault_hides_another(planned, changes, named):
+    with pytest.raises(ArgumentError) as seen:
+        planned(**changes)
+    assert len(seen.value.problems) == len(named)
+    for problem, pattern in zip(seen.value.problems, named, strict=True):
+        assert re.match(pattern, problem)
 
 
 def test_nothing_passed_at_all(mlp):
@@ -308,7 +378,14 @@ def test_nothing_passed_at_all(mlp):
         ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
         ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
         ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
-        ({"recipe": Recipe(schedule=lambda s: 1 / (1 - s))}, "schedule: .* ZeroDivisionError at 1"),
+        (
+            {"recipe": Recipe(schedule=lambda s: 1 / (1 - s))},
+            "schedule: .* ZeroDivisionError: float division by zero, at 1",
+        ),
+        (
+            {"recipe": Recipe(optimizer=lambda p, lr: torch.optim.LBFGS(p, lr))},
+            "recipe: one step at size 1 raised TypeError: .*closure",
+        ),
         ({"model_kwargs": []}, "model_kwargs: expected a dict, got list"),
         ({"sizes": [4, 8, "a"]}, r"works at 2 of the 3 given, 3 are needed \('a': TypeError"),
         ({"model_cls": HeadsDoNotSay, "sizes": [4, 8, 6]}, r"works at 2 of the 3 given.*\(6: Runt"),
@@ -369,7 +446,7 @@ def test_a_batch_in_tokens_is_rounded_to_examples(planned):
     plan = planned(
         model_cls=GPT, model_size_param="d_model", model_kwargs={"context": 16},
         loss_fn=next_token_loss, dataset=DataLoader(TensorDataset(text, text), batch_size=3),
-        recipe=replace(UNLIMITED, batch_tokens=1000), compute_budgets=[1e10],
+        recipe=replace(UNLIMITED, batch_tokens=1000), compute_budgets=[1e11],
     )  # fmt: skip
     assert {t.batch_size for t in plan.trials} == {62}
 
