@@ -11,12 +11,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from os import PathLike
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.entities import Metric, ViewType
@@ -278,6 +280,33 @@ def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") ->
 def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
     """All runs of a trial, latest first."""
     return _search(ledger, f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'")
+
+
+@told
+def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
+    """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
+
+    Args:
+        ledger: Whose runs.
+        runs: The runs.
+        most_points: Points a curve is thinned to.
+    """
+    client = client_of(ledger.tracking_uri)
+    rows: list[tuple[str, float, float]] = []
+    for run in runs:
+        points = client.get_metric_history(run.run_id, "train_loss")
+        points.sort(key=lambda point: point.step)
+        every = -(-len(points) // most_points) or 1
+        kept = points[::-1][::every][::-1]  # the last point is among them
+        rows += [(run.trial_id, float(point.step), point.value) for point in kept]
+    return pd.DataFrame(rows, columns=["trial_id", "num_tokens", "loss"])
+
+
+def artifact_address(ledger: Ledger, name: str) -> str:
+    """Where an artifact of the parent run lies: a path where it is a file here, else its URI."""
+    run = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    uri = f"{run.info.artifact_uri}/{name}"
+    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:

@@ -103,3 +103,22 @@ def test_artifacts_lie_beside_the_store(ledger, store, tmp_path):
     tracking.log_analysis(ledger, folder, {"law_E": 1.0, "law_A": math.inf})
     kept = list((store / "artifacts").rglob("note.txt"))
     assert len(kept) == 1
+
+
+def test_curves_come_back_thinned_in_order_with_their_ends(ledger):
+    run_id = start(ledger)
+    with tracking.CurveWriter(ledger, run_id, interval=0.01) as curve:
+        for step in range(1000):
+            curve.add(step + 1, train_loss=1 / (step + 1))
+    tracking.complete_run(ledger, run_id, {"loss": 2.5}, 1000)
+    runs = tracking.fetch_runs(ledger)
+    curves = tracking.fetch_curves(ledger, runs, most_points=200)
+    assert set(curves["trial_id"]) == {TRIAL.trial_id}
+    assert curves["num_tokens"].tolist() == list(range(5, 1001, 5))
+    assert curves["loss"].iloc[-1] == 1e-3
+    assert tracking.fetch_curves(ledger, []).empty
+
+
+def test_an_artifact_of_a_local_store_is_told_by_its_path(ledger, store):
+    place = Path(tracking.artifact_address(ledger, "report.html"))
+    assert place.parent == store / "artifacts" / ledger.parent_run_id / "artifacts"
