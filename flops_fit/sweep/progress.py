@@ -112,7 +112,10 @@ class Progress:
             self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
         text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
         text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
-        self.say(text)
+        if self._watched:
+            self.say(text)
+        else:
+            _LOG.info("%s", text)
         self._say_optimum(event.trial_id)
 
     def _say_optimum(self, trial_id: str) -> None:
@@ -125,11 +128,8 @@ class Progress:
             self.say(said_of(row_of(row, self._losses), row, self._size_param))
 
     def say(self, text: str) -> None:
-        """A line above the bar; where there is none, a line of log."""
-        if self._watched:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            _LOG.info("%s", text)
+        """A line on standard error, above the bar if there is one."""
+        self._bar.write(text, file=sys.stderr)
 
     def _show(self, event: Event) -> None:
         """The line of a trial at work."""
