@@ -117,6 +117,9 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
     )
     assert "SweepPlan: 28 trials" in note
+    (given,) = parent.inputs.dataset_inputs
+    assert given.dataset.name == "torch.utils.data.dataset.TensorDataset"
+    assert json.loads(given.dataset.profile) == {"num_examples": 380}
 
 
 def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
