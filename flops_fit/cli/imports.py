@@ -10,7 +10,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-
 _PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 

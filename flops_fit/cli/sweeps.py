@@ -89,18 +89,23 @@ def _store_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def can_ask() -> bool:
+    """Whether somebody is there to answer, and one process alone to listen."""
+    return sys.stdin.isatty() and ranks.launched()[1] == 1
+
+
 def _ask(planned: Planned, flops: float) -> None:
     """Ask before a large sweep.
 
     Raises:
         ArgumentError: Nobody can be asked.
-        click.Abort: The answer was no.
+        click.exceptions.Exit: The answer was no.
     """
     limit = ASK_ABOVE_ON_GPU if torch.cuda.is_available() else ASK_ABOVE_ON_CPU
     if flops <= limit:
         return
     text = f"{flops:.3g} FLOPs are to be trained, more than {limit:.0e}"
-    if not sys.stdin.isatty() or ranks.launched()[1] > 1:
+    if not can_ask():
         raise ArgumentError(f"{text}, and there is no terminal to ask at: pass --yes")
     click.echo(repr(planned.plan), err=True)
     if not click.confirm(f"{text}. Go on?", err=True):

@@ -118,7 +118,7 @@ def _priced(findings: Findings) -> list[float] | None:
 
 
 def _sizes(result: Any) -> dict[str, Any]:
-    """ln N and size: those trained, and beyond them those that models were built to find."""
+    """Ln N and size: those trained, and beyond them those that models were built to find."""
     known = result.runs.loc[result.runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
     known = known[known["num_params"] > 0].sort_values("num_params")
     pairs = [(float(N), _native(s)) for s, N in known.itertuples(index=False)]
