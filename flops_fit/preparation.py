@@ -159,7 +159,7 @@ def _open_ledger(
 ) -> Ledger:
     ledger = tracking.open_ledger(_name(name, planned.plan, tracking_uri), tracking_uri)
     _say_what_changed(ledger, _meta(planned))
-    meta = {**_meta(planned), "plan": _grid(planned.plan)}
+    meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
     tracking.write_meta(ledger, meta, _description(planned.plan))
     tracking.nest_under_project_run(ledger)
     return ledger
@@ -236,6 +236,13 @@ def _launch_faults(
         )
     problems += ranks.launch_faults()
     return problems
+
+
+def _versions() -> str:
+    return (
+        f"trained with flops-fit {__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}"
+    )
 
 
 def _meta(planned: Planned) -> dict[str, str]:

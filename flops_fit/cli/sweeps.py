@@ -51,12 +51,13 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         workers=settings.workers,
         retry_failed=settings.retry_failed,
         on_code_change=settings.on_code_change,
+        extend=settings.extend,
         said_first=f"{planned.plan!r}\nTo help from another terminal: {joined_by(job.ledger.name)}",
     )
     if ranks.rank():
         return 0
     show(result)
-    return exit_code(result, {trial.trial_id for trial in planned.plan.trials})
+    return exit_code(result, planned.plan.compute_budgets)
 
 
 def help_out(settings: Settings) -> None:

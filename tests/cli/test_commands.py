@@ -173,7 +173,7 @@ def test_failed_trials_of_the_plan_end_in_1(finished, monkeypatch):
     assert call("run", *TASK, *where(finished)).exit_code == 0
     frame.loc[1, "state"] = "failed"
     assert call("run", *TASK, *where(finished)).exit_code == 1
-    frame.loc[1, "trial_id"] = "0123456789abcdef"  # of an earlier plan
+    frame.loc[1, "compute_budget"] = 9e9  # of an earlier plan
     assert call("run", *TASK, *where(finished)).exit_code == 0
 
 
