@@ -110,6 +110,13 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         assert predicted.num_params == pytest.approx(N, rel=0.01)
         assert predicted.loss == pytest.approx(loss, rel=0.01)
     assert isinstance(result.predict(3e13).size, int)
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    parent = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(
+        "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
+    )
+    assert "SweepPlan: 28 trials" in note
 
 
 def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
