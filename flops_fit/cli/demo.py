@@ -26,4 +26,4 @@ def run_demo(tracking_uri: str | None, workers: int | str) -> int:
         workers=workers,
     )
     show(result)
-    return exit_code(result)
+    return exit_code(result, BUDGETS)

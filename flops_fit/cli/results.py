@@ -58,10 +58,10 @@ def show(result: Result) -> None:
     print(f"Look at the runs:\n  {result.meta['where_to_look']}")
 
 
-def exit_code(result: Result, planned: Collection[str] | None = None) -> int:
-    """1 where trials failed, of those planned."""
+def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
+    """1 where trials of these budgets failed."""
     failed = result.runs[result.runs["state"] == "failed"]
-    return int(any(planned is None or trial in planned for trial in failed["trial_id"]))
+    return int(failed["compute_budget"].isin(compute_budgets).any())
 
 
 def _table(result: Result) -> tuple[pd.DataFrame | None, str]:
