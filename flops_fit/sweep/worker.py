@@ -308,6 +308,7 @@ def _metrics(trial: Trial, outcome: Outcome) -> dict[str, float]:
         "epochs": outcome.epochs,
         "num_params": float(trial.num_params),
         "log10_num_params": math.log10(trial.num_params),
+        **{f"eval_{name}": value for name, value in outcome.metrics.items()},
     }
 
 
