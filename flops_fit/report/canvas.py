@@ -64,7 +64,10 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    scale = ScalarMappable(LogNorm(values.min(), values.max()), "viridis")
+    low, high = values.min(), values.max()
+    if not high > low:
+        low, high = low / 2, high * 2
+    scale = ScalarMappable(LogNorm(low, high), "viridis")
     assert ax.figure is not None
     bar = ax.figure.colorbar(scale, ax=ax, label=label)
     if counts:
