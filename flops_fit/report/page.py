@@ -146,8 +146,8 @@ def _grid(result: Any) -> dict[str, Any] | None:
 def _why_not(result: Any) -> str:
     """Why nothing is said beyond the largest budget, or nothing at all; empty where it is."""
     try:
-        result.predict(10 * result.largest_budget)
-    except FitError as error:
+        result.predict(summary.BEYOND * result.largest_budget)
+    except summary.NOT_TOLD as error:
         return str(error)
     return ""
 
