@@ -98,7 +98,7 @@ class Rows:
         skipped: list[Skipped] = []
         for cost in self._costs(budget):
             trial = self.trial(budget, cost, len(trials))
-            reason = self._unfit(trial)
+            reason = self.unfit(trial)
             if reason:
                 skipped.append(Skipped(budget, cost.size, reason))
             else:
@@ -227,7 +227,8 @@ class Rows:
             }
         )
 
-    def _unfit(self, trial: Trial) -> str:
+    def unfit(self, trial: Trial) -> str:
+        """Why a trial cannot be trained; empty where it can."""
         limit, available = self.recipe.max_epochs, self.source.num_tokens
         if trial.steps < FEWEST_STEPS:
             return (
