@@ -27,7 +27,8 @@ def main() -> None:
     )
     print(result, end="\n\n")
     print(result.chinchilla_table().to_string(index=False, float_format="{:.4g}".format))
-    print(f"\nLook at it:\n  {result.meta['where_to_look']}")
+    print(f"\nReport:\n  {result.meta['report']}")
+    print(f"Look at the runs:\n  {result.meta['where_to_look']}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
 from flops_fit.sweep import ranks
+from flops_fit.sweep.extend import extension
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned
@@ -46,6 +48,7 @@ def find_optimal(
     seed: int = 0,
     retry_failed: bool = False,
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
+    extend: bool = True,
 ) -> Result:
     """How big a model, on how much data, and what loss will it reach? Answered by experiment.
 
@@ -81,6 +84,7 @@ def find_optimal(
         retry_failed: Try trials again that have failed three times.
         on_code_change: Where the source of model, loss or data is no longer what finished trials
             were trained with: "warn" and use them, "error", or "rerun" them.
+        extend: Where the loss is least at an edge of a budget's row, add up to two sizes there.
 
     Returns:
         The runs, the laws, and what they predict.
@@ -122,6 +126,7 @@ def find_optimal(
         executor=executor,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
+        extend=extend,
     )
 
 
@@ -133,6 +138,7 @@ def run_and_analyze(
     executor: Any = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
+    extend: bool = True,
     said_first: str | None = None,
 ) -> Result:
     """`find_optimal` from its plan on: run what is missing, then fit and log.
@@ -144,6 +150,7 @@ def run_and_analyze(
         executor: As of `find_optimal`.
         retry_failed: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
+        extend: As of `find_optimal`.
         said_first: Printed before anything trains; by default the plan.
 
     Raises:
@@ -157,6 +164,7 @@ def run_and_analyze(
         executor=executor,
         source=planned.source,
         said_first=_said_first(planned.plan) if said_first is None else said_first,
+        extend=partial(extension, planned.rows) if extend else None,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )

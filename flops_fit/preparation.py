@@ -159,7 +159,7 @@ def _open_ledger(
 ) -> Ledger:
     ledger = tracking.open_ledger(_name(name, planned.plan, tracking_uri), tracking_uri)
     _say_what_changed(ledger, _meta(planned))
-    meta = {**_meta(planned), "plan": _grid(planned.plan)}
+    meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
     tracking.write_meta(ledger, meta, _description(planned.plan))
     tracking.nest_under_project_run(ledger)
     return ledger
@@ -173,7 +173,7 @@ def _joined_ledger(
     if theirs.get("setting") == ours["setting"] and theirs.get("plan") == _grid(planned.plan):
         return ledger
     differ = [
-        f"{key}: {theirs[key]} there, {ours[key]} here"
+        f"{key}: {_without(theirs[key], ours[key])} there, {_without(ours[key], theirs[key])} here"
         for key in ours
         if key != "setting" and theirs.get(key, ours[key]) != ours[key]
     ]
@@ -186,6 +186,11 @@ def _joined_ledger(
     )
 
 
+def _without(text: str, other: str) -> str:
+    """Of a list of fields those that the other has not."""
+    return ", ".join(part for part in text.split(", ") if part not in other.split(", "))
+
+
 def _grid(plan: SweepPlan) -> str:
     return digest([trial.trial_id for trial in plan.trials])
 
@@ -193,7 +198,7 @@ def _grid(plan: SweepPlan) -> str:
 def _meet(plan: SweepPlan) -> None:
     """Meet the other ranks, which must have planned the same."""
     ranks.join()
-    plans = ranks.gather(digest([plan.setting, [trial.trial_id for trial in plan.trials]]))
+    plans = ranks.gather(plan.setting + _grid(plan))
     others = [rank for rank, plan in enumerate(plans) if plan != plans[0]]
     if others:
         raise ArgumentError(
@@ -231,6 +236,13 @@ def _launch_faults(
         )
     problems += ranks.launch_faults()
     return problems
+
+
+def _versions() -> str:
+    return (
+        f"trained with flops-fit {__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}"
+    )
 
 
 def _meta(planned: Planned) -> dict[str, str]:

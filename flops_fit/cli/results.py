@@ -42,7 +42,7 @@ def predict(
 
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
     """Fit, and write the page."""
-    result = fit_ledger(find_ledger(name, tracking_uri))
+    result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
     path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
     result.report(path)
     print(path)
@@ -54,7 +54,8 @@ def show(result: Result) -> None:
     table, why_not = _table(result)
     formatted = "{:.4g}".format
     print(why_not if table is None else table.to_string(index=False, float_format=formatted))
-    print(f"\nLook at it:\n  {result.meta['where_to_look']}")
+    print(f"\nReport:\n  {result.meta['report']}")
+    print(f"Look at the runs:\n  {result.meta['where_to_look']}")
 
 
 def exit_code(result: Result, planned: Collection[str] | None = None) -> int:

@@ -25,13 +25,17 @@ NEAR = (1, 2, 5)
 
 
 def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, not pyplot's: nothing to close, nothing shared between threads."""
+    """A figure of its own, not pyplot's: nothing to close, nothing shared between threads.
+
+    A lone panel is smaller, so that its words are larger where it is shown at half width.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = 2 if panels == 4 else panels
     rows = -(-panels // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout="constrained")
+    width, height = (4.6, 3.45) if panels == 1 else (5.2, 3.9)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
 

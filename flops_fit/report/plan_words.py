@@ -41,8 +41,8 @@ def of_estimate(estimate: Any) -> list[str]:
         longest = left.loc[left["seconds"].idxmax()]
         lines.append(
             f"  {words.duration(estimate.device_seconds)} of training in all; the longest trial "
-            f"{words.duration(longest['seconds'])} ({words.flops(longest['compute_budget'])} FLOPs, "
-            f"size {longest['size']})"
+            f"{words.duration(longest['seconds'])} (size {longest['size']} at "
+            f"{words.flops(longest['compute_budget'])} FLOPs)"
         )
     if math.isfinite(estimate.memory_bytes):
         how = "measured" if estimate.memory_kind == "measured" else "estimated from its tensors"

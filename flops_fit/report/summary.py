@@ -21,11 +21,14 @@ def summary(result: Any) -> list[str]:
     name = f" {result.meta['name']!r}" if result.meta.get("name") else ""
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
-        *_law(result),
-        *_headlines(result),
-        *_backtest(result),
+        *findings(result),
         *_doubts(result),
     ]
+
+
+def findings(result: Any) -> list[str]:
+    """The law, the model to train at the largest budget and at ten times it, the back-test."""
+    return [*_law(result), *_headlines(result), *_backtest(result)]
 
 
 def summary_html(result: Any) -> str:
@@ -103,13 +106,14 @@ def _with(value: float, interval: tuple[float, float], form: Any) -> str:
 def _backtest(result: Any) -> list[str]:
     fit, table = result.fits.get("headline"), result.backtest
     own = table[table["form"] == fit.form] if fit is not None else table[:0]
-    if own.empty:
+    if own.empty or np.isnan(own["ratio"].iloc[0]):  # no noise to compare with
         return []
     row = own.iloc[0]
     allowed = 100 * row["limit"] * row["in_sample_std"]
+    start, missed = words.flops(row["held_out_from"]), 100 * row["loss_rmse"]
     return [
-        f"Back-test: losses from {words.flops(row['held_out_from'])} FLOPs up, held out, are missed "
-        f"by {100 * row['loss_rmse']:.2g} % (chance allows {allowed:.2g} %)"
+        f"Back-test: losses from {start} FLOPs up, held out, are missed by {missed:.2g} % (chance "
+        f"allows {allowed:.2g} %)"
     ]
 
 

@@ -18,10 +18,7 @@ def count(value: float) -> str:
 
 
 def _three(value: float) -> str:
-    """Three significant digits, without an exponent below 1,000."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and value >= 100 else text
+    return f"{value:#.3g}".rstrip(".")
 
 
 def loss(value: float) -> str:

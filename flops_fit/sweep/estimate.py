@@ -49,8 +49,8 @@ class Estimate:
         device_seconds: Of all trials together.
         memory_bytes: Most that a trial holds on its device, beside what Python and torch take
             themselves; NaN where nothing was measured.
-        memory_kind: "measured" (CUDA's peak), or "estimated" (parameters, gradients, the optimiser's
-            state and what autograd saves for one step).
+        memory_kind: "measured" (CUDA's peak), or "estimated" (parameters, gradients, the
+            optimiser's state and what autograd saves for one step).
         cost: `price_per_hour` times all devices' hours; NaN where no price was given.
         cost_interval: The same of `seconds_interval`.
         price_per_hour: Of one device, in any currency.

@@ -146,7 +146,7 @@ class SweepPlan:
         assumed law at the planned N and D (all data new) and go through the whole analysis.
 
         Args:
-            noise: Standard deviation of ln L from run to run: two seeds often differ by .003 to .01.
+            noise: Standard deviation of ln L from run to run; .003 to .01 is common.
             law: The law to assume, as `Result.law` of a pilot sweep; by default Chinchilla's, moved
                 to where the plan expects its optimum (D = 20 N).
             seed: Seed of the simulation.

@@ -25,8 +25,17 @@ class Planned:
     """A plan with what was opened and measured on the way, for the stages that follow."""
 
     plan: SweepPlan
-    source: Source
-    finder: SizeFinder
+    rows: Rows
+
+    @property
+    def source(self) -> Source:
+        """The data."""
+        return self.rows.source
+
+    @property
+    def finder(self) -> SizeFinder:
+        """The sizes."""
+        return self.rows.finder
 
 
 def make_plan(
@@ -80,7 +89,7 @@ def make_plan(
         setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
         origin=Origin(task, rows),
     )
-    return Planned(plan, source, finder)
+    return Planned(plan, rows)
 
 
 def _listed(heading: str, lines: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def _beyond(rows: Rows, row: Sequence[Trial]) -> Iterator[Trial]:
         cost = rows.finder.nearest_cost(end.num_params * factor)
         further = (cost.num_params - end.num_params) * (factor - 1) > 0
         trial = rows.trial(end.compute_budget, cost, end.size_index)
-        if further and trial.steps >= few and not rows.unfit(trial):
+        if further and trial.steps >= few and rows.serves(trial):
             yield trial
 
 

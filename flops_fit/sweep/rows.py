@@ -98,7 +98,7 @@ class Rows:
         skipped: list[Skipped] = []
         for cost in self._costs(budget):
             trial = self.trial(budget, cost, len(trials))
-            reason = self.unfit(trial)
+            reason = self._unfit(trial)
             if reason:
                 skipped.append(Skipped(budget, cost.size, reason))
             else:
@@ -227,8 +227,11 @@ class Rows:
             }
         )
 
-    def unfit(self, trial: Trial) -> str:
-        """Why a trial cannot be trained; empty where it can."""
+    def serves(self, trial: Trial) -> bool:
+        """Whether steps and data are enough for a trial."""
+        return not self._unfit(trial)
+
+    def _unfit(self, trial: Trial) -> str:
         limit, available = self.recipe.max_epochs, self.source.num_tokens
         if trial.steps < FEWEST_STEPS:
             return (

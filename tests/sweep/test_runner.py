@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -70,12 +71,13 @@ class Planted:
 
     def __init__(self) -> None:
         self.trained: list[str] = []
+        self.law = LAW
 
     def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
         self.trained.append(trial.trial_id)
         report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
         mistuned = 1 + 0.01 * np.log2(trial.lr_multiplier) ** 2
-        loss = mistuned * float(LAW.loss(trial.num_params, trial.num_tokens))
+        loss = mistuned * float(self.law.loss(trial.num_params, trial.num_tokens))
         return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
 
 
@@ -121,6 +123,26 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     assert len(longer.runs) == len(planted.trained) == len(set(planted.trained))
     fewer = sweep(store, BUDGETS[:3])
     assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
+
+
+def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, caplog):
+    planted.law = replace(LAW, A=LAW.A / 50)  # the best models are far smaller than expected
+    plain = sweep(store, extend=False)
+    assert (plain.optima["refused"].str.contains("edge")).sum() == 4
+    planned = len(planted.trained)
+    with caplog.at_level(logging.INFO, "flops_fit"):
+        sweep(store)
+    added = planted.trained[planned:]
+    assert len(added) == 2 * len(BUDGETS)
+    said = "the loss is least at the smallest size of its row: 2 smaller sizes added"
+    assert caplog.text.count(said) == 4
+    whole = sweep(store)
+    assert len(planted.trained) == planned + len(added) == len(whole.runs)
+    for budget in BUDGETS:
+        N = plain.runs.loc[plain.runs["compute_budget"] == budget, "num_params"].min()
+        row = whole.runs[whole.runs["compute_budget"] == budget]
+        assert (row["num_params"] < N).sum() == 2
+        assert row.loc[row["num_params"] < N, "flops"].to_numpy() == pytest.approx(budget, rel=0.01)
 
 
 def test_learning_rates_added_later_reuse_the_rest_and_the_best_of_each_size_counts(store, planted):

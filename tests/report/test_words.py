@@ -1,0 +1,44 @@
+import math
+
+import pytest
+
+from flops_fit.report import words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123, "0.0123"), (1, "1.00"), (12.34, "12.3"), (999.6, "1.00k"), (31234, "31.2k"),
+        (999_499, "999k"), (1.24e9, "1.24B"), (123.4e12, "123T"), (3.14e16, "3.14e+16"),
+        (math.nan, "?"), (math.inf, "?"), (0.0, "0.00"),
+    ],
+)  # fmt: skip
+def test_count(value, text):
+    assert words.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.80812, 0.0301, "1.808 ± 0.030"),
+        (512.4, 140, "512 ± 1.4e+02"),
+        (1.0, 0.0, "1"),
+        (1.0, math.nan, "1"),
+        (3412.0, 9.9, "3412.0 ± 9.9"),
+    ],
+)
+def test_plus_minus(value, error, text):
+    assert words.plus_minus(value, error) == text
+
+
+def test_an_interval_and_its_absence():
+    assert words.between(1e3, 2e3, words.count) == "1.00k to 2.00k"
+    assert words.between(math.nan, math.nan, words.count) == ""
+    assert words.between(1.0, math.inf, words.loss) == "1.000 to ?"
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"), [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (1000, "1,000")]
+)
+def test_times(factor, text):
+    assert words.times(factor) == text
