@@ -132,7 +132,7 @@ def _memory_kind() -> str:
 def _device() -> str:
     """The device at hand, in words."""
     if torch.cuda.is_available():
-        return torch.cuda.get__device()
+        return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' * (threads > 1)}"
 

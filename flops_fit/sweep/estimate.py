@@ -12,6 +12,7 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,7 +162,7 @@ def _times(measured: Calibration, trials: Sequence[Trial]) -> _Times:
 
     low, high = (in_all(typical, way) for way in WAYS)
     between = abs(math.log(high.sum() / low.sum())) / 2
-    rounds = [in_all(lambda place, r=r: _of_round(place, r), "linear").sum() for r in range(ROUNDS)]
+    rounds = [in_all(partial(_of_round, turn), "linear").sum() for turn in range(ROUNDS)]
     spread = STUDENT_2 * float(np.std(np.log(rounds), ddof=1)) / math.sqrt(ROUNDS)
     return _Times(
         seconds=np.sqrt(low * high),
@@ -173,7 +174,7 @@ def _times(measured: Calibration, trials: Sequence[Trial]) -> _Times:
     )
 
 
-def _of_round(place: Place, turn: int) -> float:
+def _of_round(turn: int, place: Place) -> float:
     """Seconds per step in one round; of all together where the steps were too slow for rounds."""
     times = place.seconds_per_step
     own = times[turn * STRETCHES : (turn + 1) * STRETCHES] if len(times) > STRETCHES else times
@@ -246,21 +247,18 @@ def _put_together(
 def _faults(
     plan: SweepPlan,
     calibrated: object,
-    flops_per_second: object,
-    price_per_hour: object,
+    flops_per_second: Any,
+    price_per_hour: Any,
     devices: object,
 ) -> Iterator[str]:
     if flops_per_second is None and calibrated is not True:
         yield "calibrate: without it, say how fast the device is by flops_per_second="
     for name, value in (("flops_per_second", flops_per_second), ("price_per_hour", price_per_hour)):
-        if value is not None and not (_is_number(value) and 0 < value < math.inf):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < float(value) < math.inf):
             yield f"{name}: expected a positive number, got {value!r}"
     whole = isinstance(devices, int) and not isinstance(devices, bool) and devices > 0
     if devices != "auto" and not whole:
         yield f"devices: expected a positive whole number or 'auto', got {devices!r}"
     if plan.origin is None and flops_per_second is None:
         yield "calibrate: this plan came from elsewhere; make it by plan_sweep to measure with it"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
