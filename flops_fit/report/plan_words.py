@@ -91,13 +91,13 @@ def _additions(precision: Any) -> list[str]:
             continue
         row = best.iloc[0]
         sizes = [str(size) for size in row["sizes"]]
-        what = f"a budget of {words.flops(row['compute_budget'])} FLOPs ({len(sizes)} trials)"
-        if kind == "size":
-            budget = words.flops(row["compute_budget"])
-            what = f"{precision.size_param}={sizes[0]} at {budget} FLOPs"
+        budget = f"{words.flops(row['compute_budget'])} FLOPs"
+        what = f"{precision.size_param}={sizes[0]} at {budget}"
+        if kind == "budget":
+            what = f"{budget}, {len(sizes)} trials"
         lines.append(
-            f"  best {kind} to add for its FLOPs: {what}, {row['share']:+.2g} of the plan's FLOPs: "
-            f"{row['narrower']:.0%} narrower at 10x"
+            f"  {kind} to add that gains most for its FLOPs: {what}; for {row['share']:.1%} more "
+            f"FLOPs {row['narrower']:.0%} narrower at 10x"
         )
     return lines
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -153,7 +153,7 @@ def _measure_elsewhere(orders: Orders, listener: Callable[..., None]) -> None:
         "device": _device(),
         "places": [asdict(place) for place in places],
     }
-    unfinished = orders.folder / f"{os.getpid()}.part"
+    unfinished = orders.folder / f"{uuid.uuid4().hex}.part"
     unfinished.write_text(json.dumps(told))
     unfinished.rename(unfinished.with_suffix(".json"))
 

@@ -64,7 +64,8 @@ def foresee_plan(
     """
     own = [trial for trial in plan.trials if trial.lr_multiplier == 1]
     additions = possible_additions(plan.origin.rows, own) if plan.origin else []
-    told = foresee(to_frame(own, TRIAL_COLUMNS), additions, law=law, noise=noise, seed=seed)
+    runs = to_frame(own, TRIAL_COLUMNS)
+    told = foresee(runs, additions, law=law, noise=noise, num_sweeps=SWEEPS, seed=seed)
     return Precision(
         told.table, told.additions, told.law, noise, SWEEPS, seed, size_param=plan.size_param
     )
