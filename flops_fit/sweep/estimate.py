@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -157,11 +157,8 @@ def _times(measured: Calibration, trials: Sequence[Trial]) -> _Times:
         held_out = interpolated(places, trials, lambda place: place.held_out_s, way)
         return steps * interpolated(places, trials, step_s, way) + held_out + start
 
-    def typical(place: Place) -> float:
-        return median(place.seconds_per_step)
-
-    low, high = (in_all(typical, way) for way in WAYS)
-    between = abs(math.log(high.sum() / low.sum())) / 2
+    low, high = (in_all(lambda place: mean(place.seconds_per_step), way) for way in WAYS)
+    between = math.log(high.sum() / low.sum()) / 2
     rounds = [in_all(partial(_of_round, turn), "linear").sum() for turn in range(ROUNDS)]
     spread = STUDENT_2 * float(np.std(np.log(rounds), ddof=1)) / math.sqrt(ROUNDS)
     return _Times(
@@ -177,8 +174,7 @@ def _times(measured: Calibration, trials: Sequence[Trial]) -> _Times:
 def _of_round(turn: int, place: Place) -> float:
     """Seconds per step in one round; of all together where the steps were too slow for rounds."""
     times = place.seconds_per_step
-    own = times[turn * STRETCHES : (turn + 1) * STRETCHES] if len(times) > STRETCHES else times
-    return sum(own) / len(own)
+    return mean(times[turn * STRETCHES : (turn + 1) * STRETCHES] or times)
 
 
 def interpolated(
@@ -221,7 +217,7 @@ def _put_together(
     plan: SweepPlan, made: _Times, price_per_hour: float | None, devices: int
 ) -> Estimate:
     total = made.start_s + makespan(made.seconds, devices)
-    interval = total / (1 + made.doubt), total * (1 + made.doubt)
+    interval = (total / (1 + made.doubt), total * (1 + made.doubt))
     memory = (
         np.full(len(made.seconds), math.nan) if made.memory_bytes is None else made.memory_bytes
     )
