@@ -166,6 +166,7 @@ def _job(task: Task, planned: Planned, ledger: Ledger, storage: str | None) -> J
         params=_run_params(planned),
         checkpoints=(ledger.home or Path("mlruns").absolute()) / "checkpoints",
         code=code_of(task),
+        note=_description(planned.plan),
     )
 
 

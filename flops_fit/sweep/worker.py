@@ -58,6 +58,7 @@ class Job:
         params: What is written on every run beside the trial's own fields.
         checkpoints: Folder of the trials in flight.
         code: Hashes of the source of model, loss and data.
+        note: The plan as the parent run's description shows it.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -70,6 +71,7 @@ class Job:
     params: dict[str, str]
     checkpoints: Path
     code: str = ""
+    note: str = ""
     seconds_between_events: float = 0.2
 
     @property
