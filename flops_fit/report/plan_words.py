@@ -24,7 +24,7 @@ def of_plan(plan: Any) -> list[str]:
 def plan_html(plan: Any) -> str:
     """The same, the grid as a table."""
     table = pd.DataFrame([_row(plan, trial) for trial in plan.trials], columns=_columns(plan))
-    return html([_headline(plan), *_said(plan)], table)
+    return _html([_headline(plan), *_said(plan)], table)
 
 
 def of_estimate(estimate: Any) -> list[str]:
@@ -75,11 +75,43 @@ def of_precision(precision: Any) -> list[str]:
     return lines + _additions(precision)
 
 
-def html(lines: Sequence[str], table: pd.DataFrame) -> str:
-    """Lines and a table for notebooks; whatever they hold stays text."""
+def estimate_html(estimate: Any) -> str:
+    """The same, with a row a trial."""
+    forms = {
+        "compute_budget": ("C", words.flops),
+        "size": ("size", str),
+        "num_params": ("N", words.count),
+        "num_tokens": ("D", words.count),
+        "steps": ("steps", str),
+        "batch_size": ("batch", str),
+        "seconds": ("time", words.duration),
+        "memory_bytes": ("memory", words.size_of),
+    }
+    return _html(of_estimate(estimate), _shown(estimate.table, forms))
+
+
+def precision_html(precision: Any) -> str:
+    """The same, with a row a budget."""
+    forms = {
+        "compute_budget": ("C", words.flops),
+        "num_params": ("N_opt", words.count),
+        "num_params_low": ("low", words.count),
+        "num_params_high": ("high", words.count),
+        "factor": ("within a factor", "{:.3g}".format),
+        "covered": ("intervals that hold the truth", "{:.0%}".format),
+        "predicted": ("sweeps that predict it", "{:.0%}".format),
+    }
+    return _html(of_precision(precision), _shown(precision.table, forms))
+
+
+def _shown(table: pd.DataFrame, forms: dict[str, tuple[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame({head: table[name].map(form) for name, (head, form) in forms.items()})
+
+
+def _html(lines: Sequence[str], table: pd.DataFrame) -> str:
+    """Lines and a table; whatever they hold stays text."""
     head = "<br>".join(escape(line) for line in lines)
-    body = table.to_html(index=False, float_format="{:.4g}".format, escape=True)
-    return f"<div><p>{head}</p>{body}</div>"
+    return f"<div><p>{head}</p>{table.to_html(index=False, escape=True)}</div>"
 
 
 def _additions(precision: Any) -> list[str]:

@@ -70,6 +70,8 @@ def duration(seconds: float) -> str:
 
 def size_of(num_bytes: float) -> str:
     """Memory: 3.2 MB, 41 GB (powers of 1,000)."""
+    if not math.isfinite(num_bytes):
+        return "?"
     for size, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if num_bytes >= 0.9995 * size:
             return f"{num_bytes / size:.3g} {suffix}"

@@ -75,7 +75,7 @@ class Estimate:
         return "\n".join(plan_words.of_estimate(self))
 
     def _repr_html_(self) -> str:
-        return plan_words.html(plan_words.of_estimate(self), self.table)
+        return plan_words.estimate_html(self)
 
 
 def estimate_plan(
@@ -131,7 +131,7 @@ def makespan(seconds: Iterable[float], devices: int) -> float:
     free = [0.0] * devices
     for each in seconds:
         heapq.heapreplace(free, free[0] + each)
-    return max(free)
+    return float(max(free))
 
 
 @dataclass(frozen=True)

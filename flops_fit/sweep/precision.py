@@ -50,7 +50,7 @@ class Precision:
         return "\n".join(plan_words.of_precision(self))
 
     def _repr_html_(self) -> str:
-        return plan_words.html(plan_words.of_precision(self), self.table)
+        return plan_words.precision_html(self)
 
 
 def foresee_plan(
