@@ -188,11 +188,15 @@ def plan_sweep(
     sizes: Sequence[Size] | None = None,
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
+    name: str | None = None,
+    tracking_uri: str | PathLike[str] | None = None,
     seed: int = 0,
 ) -> SweepPlan:
     """The grid that `find_optimal` would train, and its FLOPs; nothing is trained.
 
-    The arguments are those of `find_optimal`.
+    The arguments are those of `find_optimal`. Where `name` or `tracking_uri` is given, the plan
+    shows which trials are done already. What the sweep will cost, how precise its answer will be,
+    and a picture: `.estimate()`, `.precision()`, `.plot()`.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -206,7 +210,16 @@ def plan_sweep(
         loss_fn,
         eval_dataset,
     )
-    return plan_only(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
+    return plan_only(
+        task,
+        compute_budgets,
+        sizes=sizes,
+        recipe=recipe,
+        flops=flops,
+        seed=seed,
+        name=name,
+        tracking_uri=tracking_uri,
+    )
 
 
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:
