@@ -378,7 +378,10 @@ def test_nothing_passed_at_all(mlp):
         ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
         ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
         ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
-        ({"recipe": Recipe(schedule=lambda s: 1 / (1 - s))}, "schedule: .* ZeroDivisionError: float division by zero, at 1"),
+        (
+            {"recipe": Recipe(schedule=lambda s: 1 / (1 - s))},
+            "schedule: .* ZeroDivisionError: float division by zero, at 1",
+        ),
         (
             {"recipe": Recipe(optimizer=lambda p, lr: torch.optim.LBFGS(p, lr))},
             "recipe: one step at size 1 raised TypeError: .*closure",
