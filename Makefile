@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test coverage check format bench clean docs
+.PHONY: demo test coverage check docker-check docs format bench clean
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
@@ -19,6 +19,9 @@ check: .installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docker-check: .installed-test
+	$(BIN)/python -m pytest -n 0 tests/test_docker.py tests/test_docker_stack.py
 
 format: .installed-test
 	$(BIN)/ruff check --fix .
