@@ -283,6 +283,7 @@ def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
 
 
 @told
+@told
 def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
     """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
 

@@ -306,10 +306,10 @@ def test_analyze_answers_from_the_store_alone(store, planted):
     assert again.chinchilla_table()[columns].equals(result.chinchilla_table()[columns])
 
 
-def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
-    """Real training of twelve tiny trials."""
+def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.Result:
+    """Real training of twelve tiny trials, or of four for each budget."""
     return sweep(
-        folder, [1e5, 2e5, 4e5], sizes=[2, 4, 8, 16],
+        folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
         recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
     )  # fmt: skip
 
