@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test coverage check format bench clean
+.PHONY: demo test coverage check format bench clean docs
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
@@ -35,6 +35,10 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
+.installed-docs: .installed-demo
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 .installed-bench: .installed-test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
@@ -42,6 +46,9 @@ $(BIN)/python:
 bench: .installed-bench
 	$(BIN)/python benchmarks/train_loop.py
 	$(BIN)/python benchmarks/fit.py
+
+docs: .installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .installed-* build dist *.egg-info
