@@ -11,6 +11,8 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("budgets", "sizes")
+_ADDRESSES = ("tracking_uri", "storage")
+_DRIVER_ALONE = ("workers", "retry_failed", "on_code_change", "extend")
 _PAIRS = {
     "model_arg": "model_args",
     "data_arg": "data_args",
@@ -140,16 +142,23 @@ def _value(key: str, value: Any) -> Any:
 
 
 def worker_command(values: Mapping[str, Any], name: str) -> str:
-    """The command line by which a worker joins the sweep that these options start."""
+    """The command line by which a worker joins the sweep that these options start.
+
+    It goes to logs, and so without the passwords of stores.
+    """
+    from flops_fit.store import without_credentials
+
     words = ["flops-fit", "worker"]
-    raw = {**values, "name": name, "workers": None}
-    for key, value in raw.items():
+    for key, value in {**values, "name": name}.items():
+        if key in _DRIVER_ALONE:
+            continue
         option = f"--{key.replace('_', '-')}"
         if key in _PAIRS:
             for inner, text in value:
                 words += [option, f"{inner}={text}"]
         elif value not in (None, "", ()):
-            words += [option, str(value)]
+            shown = without_credentials(value) if key in _ADDRESSES else str(value)
+            words += [option, shown]
     return shlex.join(words)
 
 
