@@ -12,9 +12,10 @@ import torch
 
 from flops_fit.api import run_and_analyze
 from flops_fit.cli import as_json as shown_as_json
-from flops_fit.cli.results import exit_code, show
+from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
 from flops_fit.errors import ArgumentError
+from flops_fit.examples.show import show
 from flops_fit.preparation import flops_to_come, join_job, open_job, plan_only, prepare
 from flops_fit.sweep import ranks
 from flops_fit.sweep.plan import Planned
