@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ _PAIRS = {
     "model_arg": "model_args",
     "data_arg": "data_args",
     "eval_data_arg": "eval_data_args",
+    "metric": "metrics",
     "recipe": "recipe",
 }
 # An empty one counts as not given: entry points of `mlflow run` cannot leave a parameter out.
@@ -76,6 +78,12 @@ _TASK = [
         "--eval-data-arg", type=Pair(), multiple=True, help="An argument of it; repeatable."
     ),
     click.option("--loss", metavar=_PATH, help="Loss function of (outputs, targets)."),
+    click.option(
+        "--metric",
+        type=Pair(),
+        multiple=True,
+        help="What else to measure on held-out data, as accuracy=my.module:accuracy; repeatable.",
+    ),
     click.option("--budgets", metavar="C,C,...", help="Budgets in FLOPs, as 1e15,1e16,1e17."),
     click.option("--sizes", metavar="S,S,...", help="Sizes to train; by default they are planned."),
     click.option(
@@ -155,7 +163,7 @@ def worker_command(values: Mapping[str, Any], name: str) -> str:
         option = f"--{key.replace('_', '-')}"
         if key in _PAIRS:
             for inner, text in value:
-                words += [option, f"{inner}={text}"]
+                words += [option, f"{inner}={text if isinstance(text, str) else dumps(text)}"]
         elif value not in (None, "", ()):
             shown = without_credentials(value) if key in _ADDRESSES else str(value)
             words += [option, shown]

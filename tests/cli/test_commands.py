@@ -106,7 +106,7 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
 def test_how_to_help_is_told_as_typed_but_for_passwords():
     given = {
         "model": "my.models:GPT",
-        "model_arg": (("n_layer", 4),),
+        "model_arg": (("n_layer", 4), ("tied", True)),
         "budgets": "1e15,1e16",
         "storage": "postgresql://user:secret@host/optuna",
         "workers": "4",
@@ -116,8 +116,8 @@ def test_how_to_help_is_told_as_typed_but_for_passwords():
         "sizes": "",
     }
     assert options.worker_command(given, "my net") == (
-        "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --budgets 1e15,1e16 "
-        "--storage postgresql://host/optuna --name 'my net'"
+        "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --model-arg tied=true "
+        "--budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
     )
 
 
@@ -290,6 +290,7 @@ def test_the_demo_is_the_first_example(monkeypatch):
     assert call("demo").exit_code == 1
     example, demo = asked
     assert demo.pop("tracking_uri") is None
+    assert example.pop("sizes") is None
     for part in ("dataset", "eval_dataset"):
         one, other = example.pop(part), demo.pop(part)
         assert type(one) is type(other)
