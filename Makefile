@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test coverage check format bench clean docs
+.PHONY: demo test chaos coverage check docker-check docs format bench clean
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: .installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "chaos or not chaos" \
+		tests/chaos tests/sweep/test_full_disk.py tests/sweep/test_memory.py
 
 coverage: .installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
@@ -19,6 +23,9 @@ check: .installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docker-check: .installed-test
+	$(BIN)/python -m pytest -n 0 tests/test_docker.py tests/test_docker_stack.py
 
 format: .installed-test
 	$(BIN)/ruff check --fix .

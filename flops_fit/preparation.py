@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 
 from flops_fit import store, tracking
 from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
@@ -22,7 +23,8 @@ from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned, make_plan
 from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.task import Task, digest
+from flops_fit.sweep.source import Strided
+from flops_fit.sweep.task import Task, digest, qualified_name
 from flops_fit.sweep.worker import Job
 from flops_fit.tracking import Ledger
 from flops_fit.version import __version__
@@ -185,8 +187,17 @@ def _open_ledger(
     _say_what_changed(ledger, _meta(planned))
     meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
     tracking.write_meta(ledger, meta, _description(planned.plan))
+    tracking.log_dataset(ledger, *_data_in_words(planned))
     tracking.nest_under_project_run(ledger)
     return ledger
+
+
+def _data_in_words(planned: Planned) -> tuple[str, str, dict[str, int | None]]:
+    """Name, fingerprint and size of the training data."""
+    source = planned.source
+    data = source.train.dataset if isinstance(source.train, Subset | Strided) else source.train
+    size = {"num_examples": source.num_examples, f"num_{source.unit}": source.num_tokens}
+    return qualified_name(type(data)), source.fingerprint, size
 
 
 def _joined_ledger(

@@ -152,7 +152,8 @@ def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> Store
 
 
 def _first_words(error: Exception) -> str:
-    words = str(error).strip().partition("\n")[0]
+    database = getattr(error.__cause__ or error, "orig", None)  # SQLAlchemy adds its statement
+    words = str(database or error).strip().partition("\n")[0]
     if words.startswith("API request to "):  # a connection's fault, told with all its layers
         cause = words.rpartition("Caused by ")[2].rpartition(": ")[2]
         return f"no answer ({cause.strip(' ()')})"

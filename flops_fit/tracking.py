@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pandas as pd
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -47,7 +47,7 @@ REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 _DEFAULT_EXPERIMENT = "0"
-_NAME_LIMIT = 200
+_NAME_LIMIT, _DIGEST_LIMIT = 200, 36
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -283,6 +283,7 @@ def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
 
 
 @told
+@told
 def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
     """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
 
@@ -328,6 +329,21 @@ def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
     client.set_tag(ledger.parent_run_id, NOTE, note)
+
+
+@told
+def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[str, object]) -> None:
+    """Show on the parent run which data the sweep trains on; once for each fingerprint."""
+    data = Dataset(
+        name=name[:_NAME_LIMIT],
+        digest=fingerprint[:_DIGEST_LIMIT],
+        source_type="code",
+        source=json.dumps({"name": name}),
+        profile=json.dumps(dict(profile)),
+    )
+    context = InputTag("mlflow.data.context", "training")
+    client = client_of(ledger.tracking_uri)
+    client.log_inputs(ledger.parent_run_id, [DatasetInput(data, [context])])
 
 
 @told

@@ -47,6 +47,7 @@ class Settings:
         seed: Seed of the sweep.
         retry_failed: Try failed trials again.
         on_code_change: "warn", "error" or "rerun".
+        extend: Whether rows with the least loss at an edge get more sizes.
     """
 
     model: str | None = None
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     retry_failed: bool = False
     on_code_change: str = "warn"
+    extend: bool = True
 
     def task(self) -> Task:
         """Model, data and loss, imported.

@@ -30,14 +30,14 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
         ax: Axes to draw on; new ones if None.
 
     Raises:
-        FitError: No curve has two points.
+        FitError: No curve of these runs has two points.
     """
     from matplotlib.collections import LineCollection
 
     known = runs[runs["trial_id"] != ""].drop_duplicates("trial_id").set_index("trial_id")
     drawn = _curves(curves, known)
     if not drawn:
-        raise FitError("No training curve has two points.")
+        raise FitError("No training curve has two points or more.")
     ax = ax or canvas.new_axes()
     sizes = np.array([N for _, N, _ in drawn])
     colours = canvas.colour_scale(ax, sizes, "parameters N", counts=True)

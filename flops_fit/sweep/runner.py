@@ -148,10 +148,11 @@ def _said_how_to_go_on(job: Job) -> Iterator[None]:
 
 def _help(job: Job, workers: int | str, source: Source | None) -> None:
     wanted = {trial.trial_id for trial in job.trials}
-    waiting = wanted & dispatch.waiting(dispatch.open_study(job.study_name, job.storage))
+    study = dispatch.open_study(job.study_name, job.storage)
+    waiting = dispatch.count_waiting(study, wanted)
     if waiting:
         with orderly_termination(), _progress(job) as progress:
-            _start_workers(job, len(waiting), workers, None, source, progress)
+            _start_workers(job, waiting, workers, None, source, progress)
     done = _done(job, _attempts(job))
     print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 

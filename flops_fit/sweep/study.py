@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import StoreError
 from flops_fit.records import Trial
-from flops_fit.store import one_at_a_time, sqlite_folder, store_error
+from flops_fit.store import one_at_a_time, sqlite_folder, store_error, without_credentials
 from flops_fit.sweep import ranks
 from flops_fit.sweep.owners import is_dead
 
@@ -71,13 +71,20 @@ def open_study(name: str, url: str) -> optuna.Study:
     local = sqlite_folder(url) is not None
     patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
     with _quiet(), _told_faults(url), one_at_a_time(url, ".flops_fit.optuna.lock"):
-        storage = _Storage(
-            url,
-            engine_kwargs=patience,
-            heartbeat_interval=BEAT_S,
-            grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
+        try:
+            storage = _Storage(
+                url,
+                engine_kwargs=patience,
+                heartbeat_interval=BEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+        except RuntimeError as error:
+            raise StoreError(
+                f"the Optuna storage {without_credentials(url)} holds tables of another program, "
+                "or of another version of Optuna: give it a database of its own, beside MLflow's",
+                refused=True,
+            ) from error
         return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
 
 
@@ -252,11 +259,13 @@ def claims(study: optuna.Study) -> set[tuple[str, str]]:
     return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
 
 
-def waiting(study: optuna.Study) -> set[str]:
-    """Trial ids that wait for a worker."""
+def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
+    """Trials that wait for a worker, of those wanted and of those that a driver has added."""
     with _told_faults(_url(study)):
         found = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return {_trial_id(trial) for trial in found}
+    texts = [one.user_attrs[_TRIAL] for one in found if _TRIAL in one.user_attrs]
+    trials = [Trial(**json.loads(text)) for text in texts]
+    return sum(trial.trial_id in wanted or trial.added for trial in trials)
 
 
 def has_completed(study: optuna.Study, trial_id: str) -> bool:

@@ -117,6 +117,9 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
     )
     assert "SweepPlan: 28 trials" in note
+    (given,) = parent.inputs.dataset_inputs
+    assert given.dataset.name == "torch.utils.data.dataset.TensorDataset"
+    assert json.loads(given.dataset.profile) == {"num_examples": 380}
 
 
 def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
@@ -303,10 +306,10 @@ def test_analyze_answers_from_the_store_alone(store, planted):
     assert again.chinchilla_table()[columns].equals(result.chinchilla_table()[columns])
 
 
-def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
-    """Real training of twelve tiny trials."""
+def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.Result:
+    """Real training of twelve tiny trials, or of four for each budget."""
     return sweep(
-        folder, [1e5, 2e5, 4e5], sizes=[2, 4, 8, 16],
+        folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
         recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
     )  # fmt: skip
 

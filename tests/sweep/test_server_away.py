@@ -1,6 +1,7 @@
-"""A sweep on a real MLflow server that is killed and comes back."""
+"""A sweep whose MLflow store goes away and comes back: a server, killed; a database, broken."""
 
 import os
+import sqlite3
 
 import pytest
 from served import served
@@ -9,9 +10,7 @@ from test_runner import Planted, real_sweep
 from flops_fit import tracking
 from flops_fit.errors import StoreError
 from flops_fit.store import client_of
-from flops_fit.sweep import worker
-
-pytestmark = pytest.mark.slow
+from flops_fit.sweep import delivery, worker
 
 
 class Eventful(Planted):
@@ -30,6 +29,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_and_comes_back_costs_nothing(store, monkeypatch, capsys, caplog):
     """Away as trials begin, end and are interrupted; back at the next start, and in mid-sweep."""
     monkeypatch.setenv("FLOPS_FIT_TIMEOUT", "2")
@@ -67,3 +67,18 @@ def test_a_server_that_goes_away_and_comes_back_costs_nothing(store, monkeypatch
             curve = client_of(server.uri).get_metric_history(run.run_id, "train_loss")
             assert len(curve) == (run.state == "complete")
     assert [path for path in store.rglob("spool/*/*") if os.path.isfile(path)] == []
+
+
+def test_a_database_that_breaks_in_mid_sweep_is_said_and_mended_loses_nothing(store, monkeypatch):
+    database = sqlite3.connect(store / "mlflow.db", isolation_level=None)
+    trainer = Eventful({3: lambda: database.execute("ALTER TABLE metrics RENAME TO gone")})
+    monkeypatch.setattr(worker, "train", trainer)
+    monkeypatch.setattr(delivery, "_LOCAL_S", 0.1)
+    with pytest.raises(StoreError, match=r"MLflow store sqlite.*no such table.*then call again"):
+        real_sweep(store)
+    assert len(trainer.trained) == 4
+    database.execute("ALTER TABLE gone RENAME TO metrics")
+    database.close()
+    result = real_sweep(store)
+    assert len(trainer.trained) == len(set(trainer.trained)) == 12
+    assert list(result.runs["state"]) == ["complete"] * 12
