@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
 from flops_fit.sweep import ranks
+from flops_fit.sweep.extend import extension
 from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned
@@ -35,6 +37,7 @@ def find_optimal(
     compute_budgets: Iterable[float] | None = None,
     *,
     eval_dataset: Any = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     sizes: Sequence[Size] | None = None,
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
@@ -46,6 +49,7 @@ def find_optimal(
     seed: int = 0,
     retry_failed: bool = False,
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
+    extend: bool = True,
 ) -> Result:
     """How big a model, on how much data, and what loss will it reach? Answered by experiment.
 
@@ -68,6 +72,8 @@ def find_optimal(
             returns the mean loss as a scalar tensor.
         compute_budgets: Budgets C in FLOPs, at least four over two decades where possible.
         eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
+        metrics: What else to measure on held-out data, by name: functions called as `loss_fn` is
+            that return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
         recipe: How each trial trains.
@@ -81,6 +87,7 @@ def find_optimal(
         retry_failed: Try trials again that have failed three times.
         on_code_change: Where the source of model, loss or data is no longer what finished trials
             were trained with: "warn" and use them, "error", or "rerun" them.
+        extend: Where the loss is least at an edge of a budget's row, add up to two sizes there.
 
     Returns:
         The runs, the laws, and what they predict.
@@ -101,6 +108,7 @@ def find_optimal(
         dataset,
         loss_fn,
         eval_dataset,
+        {} if metrics is None else metrics,
     )
     planned = prepare(
         task,
@@ -122,6 +130,7 @@ def find_optimal(
         executor=executor,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
+        extend=extend,
     )
 
 
@@ -133,6 +142,7 @@ def run_and_analyze(
     executor: Any = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
+    extend: bool = True,
     said_first: str | None = None,
 ) -> Result:
     """`find_optimal` from its plan on: run what is missing, then fit and log.
@@ -144,6 +154,7 @@ def run_and_analyze(
         executor: As of `find_optimal`.
         retry_failed: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
+        extend: As of `find_optimal`.
         said_first: Printed before anything trains; by default the plan.
 
     Raises:
@@ -157,6 +168,7 @@ def run_and_analyze(
         executor=executor,
         source=planned.source,
         said_first=_said_first(planned.plan) if said_first is None else said_first,
+        extend=partial(extension, planned.rows) if extend else None,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
@@ -176,11 +188,15 @@ def plan_sweep(
     sizes: Sequence[Size] | None = None,
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
+    name: str | None = None,
+    tracking_uri: str | PathLike[str] | None = None,
     seed: int = 0,
 ) -> SweepPlan:
     """The grid that `find_optimal` would train, and its FLOPs; nothing is trained.
 
-    The arguments are those of `find_optimal`.
+    The arguments are those of `find_optimal`. Where `name` or `tracking_uri` is given, the plan
+    shows which trials are done already. What the sweep will cost, how precise its answer will be,
+    and a picture: `.estimate()`, `.precision()`, `.plot()`.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -194,7 +210,16 @@ def plan_sweep(
         loss_fn,
         eval_dataset,
     )
-    return plan_only(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
+    return plan_only(
+        task,
+        compute_budgets,
+        sizes=sizes,
+        recipe=recipe,
+        flops=flops,
+        seed=seed,
+        name=name,
+        tracking_uri=tracking_uri,
+    )
 
 
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:

@@ -9,6 +9,7 @@
     ├── FitError                     too little or too odd data for a fit; carries its checks
     ├── SweepError                   the sweep could not be run or found
     │   ├── NoRunsError              nothing has finished yet
+    │   ├── StoreError               MLflow's or Optuna's store cannot be used; nothing is lost
     │   └── LostRankError            a process of a data-parallel launch is gone
     ├── RankError                    another process of the launch failed at a trial
     └── DivergedError                a trial's loss stopped being finite
@@ -72,6 +73,21 @@ class SweepError(FlopsFitError):
 
 class NoRunsError(SweepError):
     """No finished run to analyse yet."""
+
+
+class StoreError(SweepError):
+    """MLflow's or Optuna's store cannot be used now; what has finished is kept.
+
+    Attributes:
+        refused: Whether the store is there and declines: asking again would not help.
+    """
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+    def __reduce__(self) -> tuple[type, tuple[str, bool]]:
+        return type(self), (str(self), self.refused)
 
 
 class LostRankError(SweepError):

@@ -34,6 +34,7 @@ class Trial:
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: Times the recipe's own rate that `learning_rate` is.
         at_own_rate: Id of the same trial at the recipe's own rate; empty where it is that one.
+        added: Whether it was added to its row because the least loss lay at the row's edge.
     """
 
     trial_id: str
@@ -49,6 +50,7 @@ class Trial:
     seed: int
     lr_multiplier: float = 1.0
     at_own_rate: str = ""
+    added: bool = False
 
     def label(self, size_param: str) -> str:
         """Budget and size (and multiplier, where it is not 1) in words."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 from types import ModuleType
 from typing import Any
+
+_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 class NotFoundError(Exception):
@@ -21,7 +24,7 @@ def load(path: object) -> Any:
         NotFoundError: The text is no such path, or module or attribute are not there, or the module
             itself raises when imported.
     """
-    if not isinstance(path, str) or path.count(":") != 1 or not all(path.split(":")):
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise NotFoundError(f"expected package.module:Name, got {path!r}{_meant(path)}")
     module_name, _, names = path.partition(":")
     found: Any = _module(module_name)
@@ -49,7 +52,8 @@ def _module(name: str) -> ModuleType:
         raise NotFoundError(f"{name} needs {error.name}, which is not installed") from error
     except Exception as error:
         raise NotFoundError(
-            f"importing {name} raised {type(error).__name__}: {error} (--traceback shows where)"
+            f"importing {name} raised {type(error).__name__}: {' '.join(str(error).split())} "
+            "(--traceback shows where)"
         ) from error
 
 

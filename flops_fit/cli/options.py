@@ -100,6 +100,11 @@ _DRIVER = [
         type=click.Choice(["warn", "error", "rerun"]),
         help="What to do where the source of model, loss or data has changed since.",
     ),
+    click.option(
+        "--extend/--no-extend",
+        default=None,
+        help="Add sizes to a budget's row where the loss is least at its edge (the default).",
+    ),
 ]
 
 

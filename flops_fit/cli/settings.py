@@ -47,6 +47,7 @@ class Settings:
         seed: Seed of the sweep.
         retry_failed: Try failed trials again.
         on_code_change: "warn", "error" or "rerun".
+        extend: Whether rows with the least loss at an edge get more sizes.
     """
 
     model: str | None = None
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     retry_failed: bool = False
     on_code_change: str = "warn"
+    extend: bool = True
 
     def task(self) -> Task:
         """Model, data and loss, imported.
@@ -75,7 +77,9 @@ class Settings:
         Raises:
             ArgumentError: Listing all that is missing or not to be found.
         """
-        problems = [f"{key}: missing" for key in _NEEDED if not getattr(self, key)]
+        missing = [key for key in _NEEDED if not getattr(self, key)]
+        shown = f"missing: {', '.join(missing)} (options, as --model, or keys of --config)"
+        problems = [shown] * bool(missing)
 
         def found(key: str) -> Any:
             path = getattr(self, key)
@@ -87,6 +91,7 @@ class Settings:
         if problems:
             raise ArgumentError(problems)
         assert self.size_param is not None
+        loss = loss() if isinstance(loss, type) else loss  # torch.nn:CrossEntropyLoss
         return Task(model, self.size_param, self.model_args, data, loss, held_out)
 
     def plan_arguments(self) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ArgumentError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
+        raise ArgumentError(f"{file}: no YAML: {_where(error)}") from error
     if not isinstance(values, dict):
         raise ArgumentError(f"{file}: expected a mapping of keys as 'model:', got {values!r:.80}")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
@@ -144,6 +149,11 @@ def _read_file(file: Path) -> dict[str, Any]:
     if problems:
         raise ArgumentError(problems)
     return kept
+
+
+def _where(error: yaml.YAMLError) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    return f"{problem}, in line {mark.line + 1}" if mark else str(error).splitlines()[0]
 
 
 def _listed(key: str, value: Any) -> Any:

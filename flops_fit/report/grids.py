@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.band import FREELY, WITHIN, Terms, band, require_reach
 from flops_fit.records import Size
 
@@ -26,8 +26,7 @@ A_DECADE = 20
 COARSE = 5  # every fifth budget carries the grids of ratios and caps
 BEYOND = 1000.0
 RATIOS_A_DECADE = 4
-EPOCHS = (-0.3, 0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-DIGITS = 9
+SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # decades under the free D
 COLUMNS = {
     "n": "num_params", "n_low": "num_params_low", "n_high": "num_params_high",
     "d": "num_tokens", "d_low": "num_tokens_low", "d_high": "num_tokens_high",
@@ -48,7 +47,7 @@ def grids(result: Any) -> dict[str, Any]:
         "largest": findings.largest_budget,
         "beyond": _reach(findings) > WITHIN,
         **budgets,
-        **_constrained(findings, C[::COARSE]),
+        **_constrained(findings, np.union1d(C[::COARSE], C[-1:])),
         **_sizes(result),
         **_doubts(result),
     }
@@ -60,7 +59,7 @@ def _reach(findings: Findings) -> float:
     try:
         require_reach(findings, np.array([BEYOND * findings.largest_budget]))
     except FitError:
-        return 1.0
+        return WITHIN
     return BEYOND
 
 
@@ -70,9 +69,9 @@ def _budgets(findings: Findings) -> Array:
     largest = findings.largest_budget
     down = A_DECADE * math.log10(2 * largest / float(standing.min()))
     steps = COARSE * math.ceil(down / COARSE)
-    up = round(A_DECADE * math.log10(_reach(findings)))
-    exponents = np.arange(-steps, up + 1) / A_DECADE
-    return largest * 10.0**exponents
+    up = math.log10(_reach(findings))
+    exponents = np.arange(-steps, A_DECADE * up + 1e-9) / A_DECADE
+    return largest * 10.0 ** np.union1d(exponents, up)
 
 
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
@@ -95,14 +94,15 @@ def _constrained(findings: Findings, C: Array) -> dict[str, Any]:
     low, high = math.floor(trained.min()) - 1, math.ceil(trained.max()) + 1
     ratios = 10.0 ** np.linspace(low, high, RATIOS_A_DECADE * (high - low) + 1)
     free = band(findings, C)["num_tokens"].to_numpy(float)
-    caps = [Terms(unique_tokens=free / 10.0**shortage) for shortage in EPOCHS]
+    caps = [Terms(unique_tokens=free / 10.0**shortage) for shortage in SHORTAGES]
     at_ratios = [_columns(findings, C, Terms(tokens_per_param=float(r))) for r in ratios]
     return {
         "coarse": _logs(C),
         "ratios": {"at": _logs(ratios), "rows": at_ratios},
         "caps": {
-            "at": _rounded(np.array(EPOCHS) * math.log(10)),
+            "at": _rounded(np.array(SHORTAGES) * math.log(10)),
             "rows": [_columns(findings, C, cap) for cap in caps],
+            "loose": _columns(findings, C, Terms(unique_tokens=1e3 * free)),
         },
         "trained": [float(10 ** trained.min()), float(10 ** trained.max())],
         "priced": _priced(findings),
@@ -118,7 +118,7 @@ def _priced(findings: Findings) -> list[float] | None:
 
 
 def _sizes(result: Any) -> dict[str, Any]:
-    """ln N and size: those trained, and beyond them those that models were built to find."""
+    """Ln N and size: those trained, and beyond them those that models were built to find."""
     known = result.runs.loc[result.runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
     known = known[known["num_params"] > 0].sort_values("num_params")
     pairs = [(float(N), _native(s)) for s, N in known.itertuples(index=False)]
@@ -147,16 +147,16 @@ def _doubts(result: Any) -> dict[str, str]:
     try:
         told = result.predict(result.largest_budget)
         capped = result.predict(result.largest_budget, unique_tokens=told.num_tokens / 10)
-    except FitError:
+    except (FitError, ArgumentError):
         return {}
     notes = [check.message for check in capped.checks if check.code == "repetition-assumed"]
     return {"capped_note": notes[0]} if notes else {}
 
 
 def _logs(values: Array) -> list[float | None]:
-    return _rounded(np.log(values))
+    return _rounded(np.log(values), digits=13)
 
 
-def _rounded(values: Array) -> list[float | None]:
+def _rounded(values: Array, digits: int = 9) -> list[float | None]:
     """Numbers as short as they may be; None for what is not one."""
-    return [float(f"{v:.{DIGITS}g}") if math.isfinite(v) else None for v in values.tolist()]
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.tolist()]

@@ -1,4 +1,4 @@
-"""One self-contained page that says what a result says: no network, nothing that runs but one script.
+"""One self-contained page that says what a result says: no network, and one script only.
 
 Names come from users and may be hostile: the template escapes them, the data of the script are JSON
 without a single `<`, the script writes text only, plots are images (which cannot run anything), and
@@ -13,24 +13,59 @@ import io
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.errors import FitError
-from flops_fit.report import grids, plots, summary, tables, words
+from flops_fit.laws.checks import counted
+from flops_fit.report import grids, summary, tables, words
+from flops_fit.report.plots import figures
+from flops_fit.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILES = "page_files"
-LIBRARIES = ("flops-fit", "numpy", "scipy", "pandas", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 GRAVITY = ("refuse", "warn", "note")
-Plots = Mapping[str, tuple[str, str]]
+OBJECTIVES = {
+    "log": "least squares of ln L",
+    "linear": "least squares of L",
+    "huber": "Huber loss, all finished runs",
+    "tied": "alpha = beta",
+}
+LARGEST_SVG = 110_000  # bytes: eight of them, as text, keep the page under 1.5 MB
+DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot as a file: SVG, or PNG where very many points would make a large SVG.
+
+    Attributes:
+        title: What it shows.
+        kind: "svg" or "png".
+        content: The file's bytes.
+    """
+
+    title: str
+    kind: Literal["svg", "png"]
+    content: bytes
+
+    @property
+    def address(self) -> str:
+        """The image as an address that holds it whole: nothing in an image can run."""
+        mime = "image/svg+xml" if self.kind == "svg" else "image/png"
+        return f"data:{mime};base64,{base64.b64encode(self.content).decode()}"
+
+
+Plots = Mapping[str, Drawing]
 
 
 def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -52,10 +87,10 @@ def page(result: Any, drawn: Plots | None = None) -> str:
 
     Args:
         result: A `Result`.
-        drawn: Title and SVG of each plot, by name, as `svgs` gives them; drawn here if None.
+        drawn: Its plots, by name, as `draw` gives them; drawn here if None.
     """
     if drawn is None:
-        drawn = svgs(plots.figures(result))
+        drawn = draw(result)
     style, script = _file("report.css"), _file("report.js")
     return str(
         _template().render(
@@ -64,13 +99,14 @@ def page(result: Any, drawn: Plots | None = None) -> str:
             script=_trusted(script),
             script_hash=_hash(script),
             data={"grid": _grid(result), "words": _words(result)},
-            plots=[(name, title, _image(svg)) for name, (title, svg) in drawn.items()],
+            plots=list(drawn.values()),
             result=result,
             meta=result.meta,
             name=result.meta.get("name") or "unnamed",
             unit=result.meta.get("data_unit", "tokens"),
             verdict=summary.verdict(result),
-            lines=summary.summary(result)[1:],
+            lines=summary.findings(result),
+            doubts=_counts(result),
             table=_table(result),
             checks=sorted(result.checks, key=lambda check: GRAVITY.index(check.severity)),
             excluded=_excluded(result),
@@ -81,23 +117,23 @@ def page(result: Any, drawn: Plots | None = None) -> str:
     )
 
 
-def svgs(figures: Mapping[str, tuple[str, Figure]]) -> dict[str, tuple[str, str]]:
-    """Titles and SVG text of figures, laid out and drawn once."""
-    return {name: (title, _svg(figure)) for name, (title, figure) in figures.items()}
+def draw(result: Any) -> dict[str, Drawing]:
+    """Every plot of a result that has something to show, by name."""
+    shown = figures(result)
+    return {name: _drawing(title, figure) for name, (title, figure) in shown.items()}
 
 
-def _svg(figure: Figure) -> str:
+def _drawing(title: str, figure: Figure) -> Drawing:
     import matplotlib
 
-    text = io.StringIO()
+    content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "flops-fit"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _image(svg: str) -> str:
-    """An SVG as the address of an image: nothing in an image can run."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    if len(content.getvalue()) <= LARGEST_SVG:
+        return Drawing(title, "svg", content.getvalue())
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+    return Drawing(title, "png", content.getvalue())
 
 
 def _grid(result: Any) -> dict[str, Any] | None:
@@ -110,8 +146,8 @@ def _grid(result: Any) -> dict[str, Any] | None:
 def _why_not(result: Any) -> str:
     """Why nothing is said beyond the largest budget, or nothing at all; empty where it is."""
     try:
-        result.predict(10 * result.largest_budget)
-    except FitError as error:
+        result.predict(summary.BEYOND * result.largest_budget)
+    except summary.NOT_TOLD as error:
         return str(error)
     return ""
 
@@ -122,6 +158,14 @@ def _words(result: Any) -> dict[str, str]:
         "unit": result.meta.get("data_unit", "tokens"),
         "size": result.meta.get("size_param", "size"),
     }
+
+
+def _counts(result: Any) -> str:
+    """How many checks warn and refuse; empty where none does."""
+    severities = [check.severity for check in result.checks]
+    warnings, refusals = severities.count("warn"), severities.count("refuse")
+    said = [counted(n, noun) for n, noun in ((warnings, "warning"), (refusals, "refusal")) if n]
+    return " and ".join(said)
 
 
 def _table(result: Any) -> pd.DataFrame | None:
@@ -152,11 +196,9 @@ def _fits(result: Any) -> list[dict[str, str]]:
     if result.law is not None:
         a = result.intervals.loc["a"]
         rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
-    spoken = {"huber": "Huber loss, 1e-3", "log": "least squares of ln L"}
-    spoken |= {"linear": "least squares of L", "five": "alpha, beta apart", "tied": "alpha = beta"}
-    for name, fit in result.fits.items():
-        if name != "headline":
-            rows.append((f"parametric, {spoken.get(name, name)}", fit.law.a, np.nan, np.nan))
+    for name, spoken in OBJECTIVES.items():
+        if name in result.fits:
+            rows.append((f"parametric, {spoken}", result.fits[name].law.a, np.nan, np.nan))
     witnesses = {"IsoFLOP optima": result.power_laws, "envelope": result.envelope_laws}
     for name, laws in witnesses.items():
         if laws is not None and not laws.n_opt.refused:
@@ -168,9 +210,10 @@ def _fits(result: Any) -> list[dict[str, str]]:
 
 
 def _versions(meta: Mapping[str, str]) -> str:
-    here = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    fitted = ", ".join([*here, f"Python {platform.python_version()}"])
-    return f"{meta['versions']}; fitted with {fitted}" if meta.get("versions") else fitted
+    libraries = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    own, python = f"flops-fit {__version__}", f"Python {platform.python_version()}"
+    fitted = f"fitted with {', '.join([own, *libraries, python])}"
+    return f"{meta['versions']}; {fitted}" if meta.get("versions") else fitted
 
 
 def _hash(text: str) -> str:

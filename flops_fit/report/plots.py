@@ -94,7 +94,8 @@ def _residuals(result: Any, ax: Axes) -> None:
 
 
 def _curves(result: Any, ax: Axes) -> None:
-    _require(len(result.curves) > 0, "No training curves were given.")
+    points = result.curves.dropna(subset="loss")["trial_id"]
+    _require(bool(points.duplicated().any()), "No training curves were given.")
     plot_curves(result.curves, result.runs, ax=ax)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.report import words
 
 MOST_DOUBTS = 5
 BEYOND = 10.0
+NOT_TOLD = (FitError, ArgumentError)  # the latter where N or D would be under one
 
 
 def summary(result: Any) -> list[str]:
@@ -21,11 +22,14 @@ def summary(result: Any) -> list[str]:
     name = f" {result.meta['name']!r}" if result.meta.get("name") else ""
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
-        *_law(result),
-        *_headlines(result),
-        *_backtest(result),
+        *findings(result),
         *_doubts(result),
     ]
+
+
+def findings(result: Any) -> list[str]:
+    """The law, the model to train at the largest budget and at ten times it, the back-test."""
+    return [*_law(result), *_headlines(result), *_backtest(result)]
 
 
 def summary_html(result: Any) -> str:
@@ -45,7 +49,7 @@ def verdict(result: Any) -> str:
     C = result.largest_budget
     try:
         told = result.predict(C)
-    except FitError as error:
+    except NOT_TOLD as error:
         return f"These runs carry no scaling law: {error}"
     size = "" if told.size is None else f" ({result.meta.get('size_param', 'size')} {told.size})"
     return (
@@ -81,7 +85,7 @@ def _headlines(result: Any) -> list[str]:
     for C in (largest, BEYOND * largest):
         try:
             told = result.predict(C)
-        except FitError:
+        except NOT_TOLD:
             if C == largest:
                 return []
             lines.append(f"Nothing is predicted beyond {largest:.3g} FLOPs (refused).")
@@ -103,13 +107,14 @@ def _with(value: float, interval: tuple[float, float], form: Any) -> str:
 def _backtest(result: Any) -> list[str]:
     fit, table = result.fits.get("headline"), result.backtest
     own = table[table["form"] == fit.form] if fit is not None else table[:0]
-    if own.empty:
+    if own.empty or np.isnan(own["ratio"].iloc[0]):  # no noise to compare with
         return []
     row = own.iloc[0]
     allowed = 100 * row["limit"] * row["in_sample_std"]
+    start, missed = words.flops(row["held_out_from"]), 100 * row["loss_rmse"]
     return [
-        f"Back-test: losses from {words.flops(row['held_out_from'])} FLOPs up, held out, are missed "
-        f"by {100 * row['loss_rmse']:.2g} % (chance allows {allowed:.2g} %)"
+        f"Back-test: losses from {start} FLOPs up, held out, are missed by {missed:.2g} % (chance "
+        f"allows {allowed:.2g} %)"
     ]
 
 

@@ -12,10 +12,7 @@
   };
 
   // Numbers as flops_fit/report/words.py writes them.
-  const three = (x) => {
-    const digits = x ? Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x)))) : 0;
-    return x.toFixed(Math.min(digits, 20));
-  };
+  const three = (x) => x.toPrecision(3);
   const flops = (x) => {
     const text = x >= 1000 || x < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));
     return text.replace(/\.?0+e/, "e");
@@ -27,8 +24,6 @@
     return three(x);
   };
   const loss = (x) => x.toPrecision(4);
-  // A budget in three digits, unless those lie off the grid.
-  const tidy = (C) => (spot(grid.c, Math.log(Number(flops(C)))) ? flops(C) : String(C));
 
   // Where x lies on an axis: two neighbours with linear weights, four with Lagrange's.
   function spot(axis, x) {
@@ -48,20 +43,25 @@
   }
   const sum = (weights, value) =>
     weights.reduce((total, [j, w]) => (w === 0 ? total : total + w * value(j)), 0);
-  const isMiddle = (key) => key.length === 1;
-  const weights = (place, key) => (isMiddle(key) ? place.smooth : place.linear);
 
+  // Middles by four points a side; ends of intervals linearly, as distances from the middle.
+  const isMiddle = (key) => key.length === 1;
+  const distance = (columns, key, j) => (columns[key][j] ?? NaN) - columns[key[0]][j];
   function along(columns, place) {
     const told = {};
-    for (const [key, values] of Object.entries(columns))
-      told[key] = sum(weights(place, key), (j) => values[j] ?? NaN);
+    for (const key of Object.keys(columns))
+      told[key] = isMiddle(key)
+        ? sum(place.smooth, (j) => columns[key][j] ?? NaN)
+        : told[key[0]] + sum(place.linear, (j) => distance(columns, key, j));
     return told;
   }
   function across(rows, row, place) {
     const told = {};
     for (const key of Object.keys(rows[0]))
-      told[key] = sum(weights(row, key), (i) =>
-        sum(weights(place, key), (j) => rows[i][key]?.[j] ?? NaN));
+      told[key] = isMiddle(key)
+        ? sum(row.smooth, (i) => sum(place.smooth, (j) => rows[i][key][j] ?? NaN))
+        : told[key[0]] +
+          sum(row.linear, (i) => sum(place.linear, (j) => distance(rows[i], key, j)));
     return told;
   }
 
@@ -93,11 +93,13 @@
       told = across(grid.ratios.rows, row, coarse);
     } else if (unique !== null) {
       const axis = grid.caps.at;
+      const loose = coarse && along(grid.caps.loose, coarse);
       const row = spot(axis, Math.max(told.d - Math.log(unique), axis[0]));
-      if (!row || !coarse)
+      if (loose && Math.log(unique) >= loose.d) told = loose;
+      else if (!row || !coarse)
         return { refusal: `So few unique ${words.unit} would be seen over ` +
           `${count(Math.exp(axis.at(-1)))} times: ask result.predict.` };
-      told = across(grid.caps.rows, row, coarse);
+      else told = across(grid.caps.rows, row, coarse);
     }
     for (const key of Object.keys(told)) if (key[0] !== "l") told[key] = Math.exp(told[key]);
     if (!(told.n >= 1 && told.d >= 1))
@@ -164,16 +166,22 @@
     }
   }
 
+  // The budget the slider stands for, of which the box shows three digits; null once one is typed.
+  let chosen = null;
+  function choose(C) {
+    chosen = C;
+    at("budget").value = flops(C);
+  }
   function read() {
     const number = (id) => {
       const text = at(id)?.value.trim().replace(/[,\s_]/g, "");
       return text ? Number(text) : null;
     };
-    return { C: number("budget") ?? NaN, ratio: number("ratio"), unique: number("unique") };
+    return { C: chosen ?? number("budget") ?? NaN, ratio: number("ratio"), unique: number("unique") };
   }
   function keep(asked) {
     const parts = Object.entries(asked).filter(([, v]) => v !== null && v > 0);
-    const state = parts.map(([k, v]) => `${k}=${flops(v) == v ? flops(v) : v}`).join("&");
+    const state = parts.map(([k, v]) => `${k}=${Number(v.toPrecision(9))}`).join("&");
     try {
       history.replaceState(null, "", `#${state}`);
     } catch {
@@ -192,7 +200,7 @@
   }
   function restore() {
     const given = new URLSearchParams(location.hash.slice(1));
-    at("budget").value = given.get("C") ?? tidy(grid.largest);
+    choose(Number(given.get("C") ?? grid.largest));
     for (const id of ["ratio", "unique"]) if (at(id)) at(id).value = given.get(id) ?? "";
     update(false);
   }
@@ -219,11 +227,14 @@
   const slider = at("slider");
   slider.max = grid.c.length - 1;
   slider.addEventListener("input", () => {
-    at("budget").value = tidy(Number(Math.exp(grid.c[slider.value]).toPrecision(9)));
+    choose(Number(Math.exp(grid.c[slider.value]).toPrecision(12)));
     update(true);
   });
   for (const id of ["budget", "ratio", "unique"])
-    at(id)?.addEventListener("input", () => update(false));
+    at(id)?.addEventListener("input", () => {
+      if (id === "budget") chosen = null;
+      update(false);
+    });
   addEventListener("hashchange", restore);
   restore();
 })();

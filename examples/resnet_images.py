@@ -1,0 +1,64 @@
+"""A convolutional net: its FLOPs are counted, since 6 N D would be off by hundreds.
+
+What is new: the measured FLOPs of each size beside 6 N. A weight of a convolution works at every
+pixel, so C = 6 N D, right for a language model to some per cent, is no guide here; flops-fit counts
+forward and backward on the meta device and plans and fits with that.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from torch.nn.functional import cross_entropy
+
+import flops_fit
+from flops_fit.examples.hub import HubError
+from flops_fit.examples.images import accuracy, labelled_images
+from flops_fit.examples.resnet import ResNet
+from flops_fit.examples.show import show
+
+BUDGETS = [3e9, 8e9, 2e10, 5e10]  # FLOPs
+
+
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
+    """Run the sweep and print what it found."""
+    parser = argparse.ArgumentParser(description="ResNet on drawn shapes or on CIFAR-10")
+    parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
+    parser.add_argument("--sizes", type=int, nargs="+", help="channels; by default planned")
+    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
+    args = parser.parse_args(argv)
+    source = None if args.data == "hub" else args.data
+    try:
+        train, held_out = (labelled_images(split, source) for split in ("train", "eval"))
+    except HubError as error:
+        sys.exit(str(error))
+    result = flops_fit.find_optimal(
+        model_cls=ResNet,
+        model_size_param="width",
+        dataset=train,
+        eval_dataset=held_out,
+        loss_fn=cross_entropy,
+        metrics={"accuracy": accuracy},
+        compute_budgets=args.budgets,
+        sizes=args.sizes,
+        recipe=flops_fit.Recipe(eval_examples=4096),
+        name="resnet",
+        workers=args.workers or "auto",
+    )
+    show(result)
+    print(f"\nMeasured FLOPs beside 6 N:\n{measured(result)}")
+    return result
+
+
+def measured(result: flops_fit.Result) -> str:
+    """FLOPs an image of each size, and how many times 6 N that is."""
+    sizes = result.runs.drop_duplicates("size").sort_values("num_params")[["size", "num_params"]]
+    spent = result.runs.drop_duplicates("size").set_index("size")
+    sizes["flops_per_image"] = (spent["flops"] / spent["num_tokens"]).loc[sizes["size"]].to_numpy()
+    sizes["times_6N"] = sizes["flops_per_image"] / (6 * sizes["num_params"])
+    return sizes.to_string(index=False, float_format="{:.4g}".format)
+
+
+if __name__ == "__main__":
+    main()
