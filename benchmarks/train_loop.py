@@ -27,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -40,6 +41,7 @@ from flops_fit import Recipe, tracking
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
 from flops_fit.records import Trial
+from flops_fit.sweep.delivery import Delivery
 from flops_fit.sweep.recipe import build_optimizer, multiplier
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import Task
@@ -129,6 +131,7 @@ class Ours:
     task: Task
     source: Source
     ledger: tracking.Ledger
+    spool: Path
 
     def __call__(self, case: Case) -> float:
         tokens = case.steps * BATCH * DATA.context
@@ -137,11 +140,11 @@ class Ours:
         )  # fmt: skip
         task = replace(self.task, model_kwargs={"head_dim": case.head_dim})
         recipe = replace(RECIPE, log_points=case.steps // LOG_EVERY)
-        run_id = tracking.start_run(self.ledger, trial, "benchmark", {}, "benchmark")
-        with tracking.CurveWriter(self.ledger, run_id) as curve:
+        with Delivery(self.ledger, self.spool) as delivery:
+            attempt = delivery.begin(trial, "benchmark", {}, "benchmark")
 
             def report(point: Point) -> None:
-                curve.add(
+                attempt.add(
                     point.num_tokens,
                     train_loss=point.train_loss,
                     learning_rate=point.learning_rate,
@@ -276,7 +279,7 @@ def main(rounds: int, rows: list[str]) -> None:
         loops: dict[str, Callable[[Case], float]] = {
             "barest": barest,
             "bare": bare,
-            "ours": Ours(task, task.open(), ledger),
+            "ours": Ours(task, task.open(), ledger, Path(folder) / "spool"),
             "HF Trainer": hf_trainer,
             "Lightning": lightning_trainer,
         }

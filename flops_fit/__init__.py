@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from flops_fit.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from flops_fit.api import analyze as analyze
     from flops_fit.api import find_optimal as find_optimal
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from flops_fit.result import Result as Result
     from flops_fit.sweep.grid import SweepPlan as SweepPlan
     from flops_fit.sweep.recipe import Recipe as Recipe
-
-__version__ = "0.1.0"
 
 _HOME_OF = {
     "FlopsFitError": "errors",

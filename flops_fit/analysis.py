@@ -1,25 +1,50 @@
-"""Finished MLflow runs -> laws -> `Result`; table, plots and laws logged back as artifacts."""
+"""Finished MLflow runs -> laws -> `Result`; report, table, plots and laws logged as artifacts."""
 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flops_fit import tracking
-from flops_fit.errors import FitError, NoRunsError
+from flops_fit.errors import FitError, FlopsFitWarning, NoRunsError
 from flops_fit.records import Size
+from flops_fit.report import page
 from flops_fit.result import Result, fit
 from flops_fit.tracking import Ledger
 
 _HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
-_FIGURES = ("isoflops", "scaling")
+REPORT = "report.html"
 
 
 def analyze_ledger(
     ledger: Ledger, *, build_size: Callable[[float], Size | None] | None = None
 ) -> Result:
     """Fit the runs of a sweep's latest setting and log what comes of it on the parent run.
+
+    Raises:
+        NoRunsError: If no run has finished.
+        FitError: If the runs do not carry a fit.
+    """
+    result = fit_ledger(ledger, build_size=build_size, curves=True)
+    _log(ledger, result)
+    return result
+
+
+def fit_ledger(
+    ledger: Ledger,
+    *,
+    build_size: Callable[[float], Size | None] | None = None,
+    curves: bool = False,
+) -> Result:
+    """Fit the runs of a sweep's latest setting; nothing is written.
+
+    Args:
+        ledger: Whose runs.
+        build_size: Gives the size value for N parameters; default: interpolation.
+        curves: Fetch the training curves too, which the report draws.
 
     Raises:
         NoRunsError: If no run has finished.
@@ -40,9 +65,13 @@ def analyze_ledger(
             f"({reasons}); {advice}"
         )
     meta["where_to_look"] = ledger.where_to_look()
+    meta["report"] = tracking.artifact_address(ledger, REPORT)
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
-    _log(ledger, result)
-    return result
+    if not curves:
+        return result
+    # Training losses, in mid-schedule: to be drawn, not to be fitted or to tell who diverged.
+    points = tracking.fetch_curves(ledger, runs)
+    return replace(result, findings=replace(result.findings, curves=points))
 
 
 def _log(ledger: Ledger, result: Result) -> None:
@@ -52,22 +81,34 @@ def _log(ledger: Ledger, result: Result) -> None:
 
 
 def write_files(result: Result, folder: Path) -> None:
-    """Table (CSV, Markdown), plots (PNG, SVG) and laws (JSON + CSV) as files."""
+    """Report (HTML), table (CSV, Markdown, LaTeX), plots (SVG, PNG), laws (JSON + CSV) as files."""
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
         text = table.to_markdown(index=False, floatfmt=".4g")
         (folder / "chinchilla_table.md").write_text(text + "\n", encoding="utf-8")
+        (folder / "chinchilla_table.tex").write_text(result.to_latex(), encoding="utf-8")
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
-    for kind in _FIGURES:
-        figure = result.plot(kind)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for both files
-        figure.savefig(folder / f"{kind}.png", dpi=150)
-        figure.savefig(folder / f"{kind}.svg")
     result.save(folder / "laws")
+    try:
+        _write_report(result, folder)
+    except Exception as error:  # what was trained for days is not lost to a picture
+        said = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"the report could not be drawn ({said}); tables and laws are logged",
+            FlopsFitWarning,
+            stacklevel=2,
+        )
+
+
+def _write_report(result: Result, folder: Path) -> None:
+    drawn = page.draw(result)
+    (folder / "plots").mkdir()
+    for name, drawing in drawn.items():
+        (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
+    (folder / REPORT).write_text(page.page(result, drawn), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:

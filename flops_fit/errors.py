@@ -9,6 +9,7 @@
     ├── FitError                     too little or too odd data for a fit; carries its checks
     ├── SweepError                   the sweep could not be run or found
     │   ├── NoRunsError              nothing has finished yet
+    │   ├── StoreError               MLflow's or Optuna's store cannot be used; nothing is lost
     │   └── LostRankError            a process of a data-parallel launch is gone
     ├── RankError                    another process of the launch failed at a trial
     └── DivergedError                a trial's loss stopped being finite
@@ -18,7 +19,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+
+_LONGEST = 300
 
 
 class FlopsFitError(Exception):
@@ -71,6 +75,21 @@ class NoRunsError(SweepError):
     """No finished run to analyse yet."""
 
 
+class StoreError(SweepError):
+    """MLflow's or Optuna's store cannot be used now; what has finished is kept.
+
+    Attributes:
+        refused: Whether the store is there and declines: asking again would not help.
+    """
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+    def __reduce__(self) -> tuple[type, tuple[str, bool]]:
+        return type(self), (str(self), self.refused)
+
+
 class LostRankError(SweepError):
     """A process of a data-parallel launch is gone, or silent: nothing more can be trained."""
 
@@ -92,3 +111,9 @@ class DivergedError(FlopsFitError):
 
 class FlopsFitWarning(UserWarning):
     """Soft trouble: the call goes on and says what it did."""
+
+
+def in_short(error: BaseException) -> str:
+    """An error as its type and the first line of what it says, shortened."""
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {textwrap.shorten(first_line, _LONGEST, placeholder=' ...')}"

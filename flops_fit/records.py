@@ -34,6 +34,7 @@ class Trial:
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: Times the recipe's own rate that `learning_rate` is.
         at_own_rate: Id of the same trial at the recipe's own rate; empty where it is that one.
+        added: Whether it was added to its row because the least loss lay at the row's edge.
     """
 
     trial_id: str
@@ -49,6 +50,7 @@ class Trial:
     seed: int
     lr_multiplier: float = 1.0
     at_own_rate: str = ""
+    added: bool = False
 
     def label(self, size_param: str) -> str:
         """Budget and size (and multiplier, where it is not 1) in words."""
@@ -62,8 +64,9 @@ class Run:
 
     `state` is one of `planned running complete failed diverged`; `excluded` is the reason
     why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
-    `flops` what was actually spent; both are NaN until the run is complete. `code` holds hashes of
-    the source of model, loss and data.
+    `flops` what was actually spent; both are NaN until the run is complete. `epochs` counts passes
+    over the training data, NaN where its length is not known. `code` holds hashes of the source of
+    model, loss and data.
     """
 
     trial_id: str
@@ -81,6 +84,7 @@ class Run:
     steps: float = math.nan
     learning_rate: float = math.nan
     lr_multiplier: float = 1.0
+    epochs: float = math.nan
     code: str = ""
 
 

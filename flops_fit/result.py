@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from html import escape
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from flops_fit.errors import ArgumentError, FitError
+from flops_fit.errors import ArgumentError
 from flops_fit.laws import archive, sizes
 from flops_fit.laws.band import WITHIN, Terms, band, require_reach
 from flops_fit.laws.checks import Check
@@ -26,6 +26,7 @@ from flops_fit.laws.solver import Array
 from flops_fit.laws.table import Runs, read_curves, read_runs
 from flops_fit.prediction import Prediction, foretell
 from flops_fit.records import Size
+from flops_fit.report import summary
 
 __all__ = ["Prediction", "Result", "fit"]
 
@@ -96,6 +97,11 @@ class Result:
     def envelope_laws(self) -> PowerLaws | None:
         """N_opt, D_opt and L_opt against C, through the envelope."""
         return self.findings.envelope_laws
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Points of training curves (`trial_id num_tokens loss`); empty where there are none."""
+        return self.findings.curves
 
     @property
     def largest_budget(self) -> float:
@@ -178,11 +184,42 @@ class Result:
         """A Matplotlib figure.
 
         Args:
-            kind: "isoflops", "scaling", or None for both.
+            kind: "isoflops" and "scaling" (None for both), "contours", "residuals", "curves" or
+                "backtest".
+
+        Raises:
+            ArgumentError: The kind is none of these.
         """
         from flops_fit.report import plots
 
         return plots.plot_result(self, kind)
+
+    def report(self, path: str | PathLike[str] = "report.html") -> Path:
+        """Write one self-contained HTML page: verdict, slider, table, plots, checks, methods.
+
+        Args:
+            path: Where to; its folder must exist.
+
+        Returns:
+            The path.
+        """
+        from flops_fit.report import page
+
+        return page.write_report(self, path)
+
+    def to_latex(self, compute_budgets: ArrayLike | None = None) -> str:
+        """The table of `chinchilla_table` as LaTeX, which needs the package `booktabs`.
+
+        Args:
+            compute_budgets: As for `chinchilla_table`.
+
+        Raises:
+            ArgumentError: A budget is not a positive number.
+            FitError: No law stands on these runs, or none that reaches so far.
+        """
+        from flops_fit.report import tables
+
+        return tables.to_latex(self, compute_budgets)
 
     def save(self, directory: str | PathLike[str]) -> None:
         """Write JSON and CSV files into a directory, made if need be."""
@@ -208,41 +245,10 @@ class Result:
         return C
 
     def __repr__(self) -> str:
-        return "\n".join(self._summary())
+        return "\n".join(summary.summary(self))
 
     def _repr_html_(self) -> str:
-        head = "<br>".join(escape(line) for line in self._summary())
-        try:
-            table = self.chinchilla_table().to_html(index=False, float_format="{:.4g}".format)
-        except FitError:
-            table = ""
-        return f"<div><p>{head}</p>{table}</div>"
-
-    def _summary(self) -> list[str]:
-        excluded = int((self.runs["excluded"] != "").sum())
-        name = f" {self.meta['name']!r}" if self.meta.get("name") else ""
-        lines = [f"Result{name}: {len(self.runs)} runs, {excluded} excluded", *self._said_of_law()]
-        if self.findings.not_beyond:
-            lines.append(f"Nothing is predicted beyond {self.largest_budget:.3g} FLOPs (refused).")
-        grave = [check for check in self.checks if check.severity != "note"]
-        lines += [f"  {check.severity}: {check.message}" for check in grave[:8]]
-        if len(grave) > 8:
-            lines.append(f"  and {len(grave) - 8} more: see .checks")
-        return lines
-
-    def _said_of_law(self) -> list[str]:
-        law, a = self.law, self.intervals.loc["a"]
-        if law is None:
-            return ["No parametric law: see what was refused."]
-        E, A, B = f"{law.E:.4g}", f"{law.A:.4g}", f"{law.B:.4g}"
-        if self.intervals["value"].isna()["E"]:
-            E, A, B = "E", "A", "B"
-        return [
-            f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
-            + (" (E, A and B are not told apart)" if E == "E" else ""),
-            f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f})",
-            f"  {self.findings.choice}.",
-        ]
+        return summary.summary_html(self)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Where the MLflow store is: its address, its client, and its coming up without a crash."""
+"""Where the MLflow store is: its address, its client, its coming up without a crash, its faults."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
+import mlflow.environment_variables as settings
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from flops_fit.errors import ArgumentError, SweepError
+from flops_fit.errors import ArgumentError, StoreError
 
 _ANSWER_S = 10.0
+_REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
+_ADVICE = (
+    (("disk is full", "No space left"), "free some space"),
+    (("readonly", "Permission denied", "unable to open"), "see to it that it can be written"),
+    (("is locked",), "see which other program holds it"),
+    (("malformed", "not a database", "corrupt"), "bring it back from a copy, or use another"),
+)
 
 
 def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
@@ -78,21 +88,101 @@ def client_of(uri: str) -> MlflowClient:
 
 @contextmanager
 def exclusive(uri: str) -> Iterator[None]:
-    """One process at a time where the schema may have to be made (sqlite crashes otherwise)."""
-    folder = sqlite_folder(uri)
+    """One process at a time where MLflow's schema may have to be made.
+
+    Raises:
+        StoreError: The store cannot be used.
+    """
     if uri.startswith("http"):
         _check_answers(uri)
-    try:
-        if folder is None:
-            yield
-            return
+    with told_faults(uri), one_at_a_time(uri, ".flops_fit.lock"):
+        yield
+
+
+@contextmanager
+def one_at_a_time(uri: str, lock: str) -> Iterator[None]:
+    """Within, no other process makes a schema there: by a file's lock, or by the database's own.
+
+    Opened by several at once, a fresh database would crash in the midst of its migration.
+    """
+    folder = sqlite_folder(uri)
+    if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".flops_fit.lock", timeout=120):
+        with FileLock(folder / lock, timeout=120, mode=0o600):
             yield
-    except (MlflowException, OSError) as error:
-        raise SweepError(
-            f"the MLflow store {without_credentials(uri)} cannot be used: {error}"
-        ) from error
+    elif uri.startswith("postgresql"):
+        engine = create_engine(uri, poolclass=NullPool)
+        with engine.connect() as connection:  # whose end lets the lock go
+            connection.execute(text("SELECT pg_advisory_lock(hashtext(:lock))"), {"lock": lock})
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def told_faults(uri: str, kind: str = "MLflow store") -> Iterator[None]:
+    """Within, what a store's libraries and the disk raise comes out as a StoreError.
+
+    Raises:
+        StoreError: Says what is wrong and what to do; holds no credentials.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        told = store_error(uri, error, kind)
+        if without_credentials(uri) == uri:
+            raise told from error
+        raise told from None  # what the libraries say may hold the password
+
+
+def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> StoreError:
+    """An error of a store's libraries in our words."""
+    shown = without_credentials(uri)
+    reason = _without(_first_words(error), urlsplit(uri).password)
+    refused = isinstance(error, MlflowException) and error.error_code in _REFUSALS
+    advice = "start the server" if uri.startswith("http") else "see to it"
+    for words, what in _ADVICE:
+        if any(word in reason for word in words):
+            advice = what
+    return StoreError(
+        f"the {kind} {shown} cannot be used: {reason[:500]}; {advice}, then call again: what has "
+        "finished is kept",
+        refused,
+    )
+
+
+def _first_words(error: Exception) -> str:
+    database = getattr(error.__cause__ or error, "orig", None)  # SQLAlchemy adds its statement
+    words = str(database or error).strip().partition("\n")[0]
+    if words.startswith("API request to "):  # a connection's fault, told with all its layers
+        cause = words.rpartition("Caused by ")[2].rpartition(": ")[2]
+        return f"no answer ({cause.strip(' ()')})"
+    return words
+
+
+def _without(words: str, secret: str | None) -> str:
+    for form in {secret or "", unquote(secret or "")} - {""}:
+        words = words.replace(form, "***")
+    return words
+
+
+@contextmanager
+def prompt_faults() -> Iterator[None]:
+    """Within, a server that is away is a fault at once: whoever calls has its own patience.
+
+    Left alone MLflow tries for four minutes. What the user has set in the environment holds.
+    """
+    wanted = {
+        settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
+        settings.MLFLOW_HTTP_REQUEST_TIMEOUT.name: "30",
+    }
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _check_answers(uri: str) -> None:
@@ -106,7 +196,7 @@ def _check_answers(uri: str) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):
             return  # there; MLflow has its own settings for certificates
-        raise SweepError(
+        raise StoreError(
             f"the MLflow server {shown} does not answer ({reason}); start it, "
             "or pass another tracking_uri"
         ) from error

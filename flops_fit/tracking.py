@@ -8,37 +8,48 @@ when a child carries its `flops_fit.trial_id`, is FINISHED, has a finite loss, a
 from __future__ import annotations
 
 import json
-import logging
 import math
-import queue
-import threading
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
-from mlflow.entities import Metric, Param, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flops_fit.errors import ArgumentError, SweepError
-from flops_fit.records import RUN_COLUMNS, Run, Size, Trial, to_frame
-from flops_fit.store import client_of, exclusive, resolve_uri, sqlite_folder, without_credentials
+from flops_fit.records import RUN_COLUMNS, Run, Size, to_frame
+from flops_fit.store import (
+    client_of,
+    exclusive,
+    resolve_uri,
+    sqlite_folder,
+    told_faults,
+    without_credentials,
+)
 
 TRIAL_ID = "flops_fit.trial_id"
 STATE = "flops_fit.state"
 SWEEP = "flops_fit.sweep"
 SETTING = "flops_fit.setting"
 WORKER = "flops_fit.worker"
+ATTEMPT = "flops_fit.attempt"
 META = "flops_fit.meta"
 REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
-_PARENT = "mlflow.parentRunId"
-_NAME_LIMIT = 200
-_LOG = logging.getLogger("flops_fit")
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+_DEFAULT_EXPERIMENT = "0"
+_NAME_LIMIT, _DIGEST_LIMIT = 200, 36
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,13 +73,17 @@ class Ledger:
         """The folder of a sqlite store; None for a server."""
         return sqlite_folder(self.tracking_uri)
 
+    @property
+    def page(self) -> str:
+        """The part of an address, after the server's, that shows this sweep's runs."""
+        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
     def where_to_look(self) -> str:
         """The address that shows this sweep's runs, and the command that serves it if need be."""
-        page = f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
         uri = without_credentials(self.tracking_uri)
         if uri.startswith("http"):
-            return f"{uri.rstrip('/')}/{page}"
-        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{page}"
+            return f"{uri.rstrip('/')}/{self.page}"
+        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{self.page}"
 
 
 def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
@@ -93,21 +108,90 @@ def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
     Raises:
         SweepError: If there is none of that name; lists those there are.
     """
-    uri = resolve_uri(tracking_uri)
+    uri = _existing(tracking_uri)
     shown = without_credentials(uri)
-    folder = sqlite_folder(uri)
-    if folder is not None and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise SweepError(f"no store at {shown}; pass tracking_uri=, or run a sweep first")
     with exclusive(uri):
         client = client_of(uri)
         experiment_id = _experiment(client, name)
         parent = _parent(client, experiment_id) if experiment_id else None
     if experiment_id is None or parent is None:
-        known = [e.name for e in client.search_experiments() if _parent(client, e.experiment_id)]
-        raise SweepError(
-            f"no sweep named {name!r} in {shown}; it holds: {', '.join(sorted(known)) or 'none'}"
-        )
+        known = sorted(found.name for found in _ledgers(client, uri))
+        raise SweepError(f"no sweep named {name!r} in {shown}; it holds: {_few(known)}")
     return Ledger(name, uri, experiment_id, parent)
+
+
+def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger]:
+    """The ledgers of all sweeps in a store, the latest first.
+
+    Raises:
+        SweepError: The store is not there, or cannot be used.
+    """
+    uri = _existing(tracking_uri)
+    with exclusive(uri):
+        return list(_ledgers(client_of(uri), uri))
+
+
+def _ledgers(client: MlflowClient, uri: str) -> Iterator[Ledger]:
+    for experiment in client.search_experiments():
+        parent = _parent(client, experiment.experiment_id)
+        if parent is not None:
+            yield Ledger(experiment.name, uri, experiment.experiment_id, parent)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more if names else "none"
+
+
+def _existing(tracking_uri: str | PathLike[str] | None) -> str:
+    uri = resolve_uri(tracking_uri)
+    if sqlite_folder(uri) is not None and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise SweepError(
+            f"no store at {without_credentials(uri)}; pass tracking_uri=, or run a sweep first"
+        )
+    return uri
+
+
+def project_experiment(tracking_uri: str | PathLike[str] | None = None) -> str | None:
+    """Name of the experiment that `mlflow run` was given, if this process is one of its runs.
+
+    None beside `mlflow run`, and in MLflow's "Default" experiment, which nobody chose.
+    """
+    uri = resolve_uri(tracking_uri)
+    run = _project_run(uri)
+    if run is None or run.info.experiment_id == _DEFAULT_EXPERIMENT:
+        return None
+    return client_of(uri).get_experiment(run.info.experiment_id).name
+
+
+def nest_under_project_run(ledger: Ledger) -> None:
+    """Make the sweep a child of the run that `mlflow run` opened, if this process is one of its.
+
+    MLflow nests by a tag alone, across experiments too. Of several `mlflow run` of one sweep the
+    latest has it; each says in its own tag which sweep it ran.
+    """
+    run = _project_run(ledger.tracking_uri)
+    if run is None or run.info.run_id == ledger.parent_run_id:
+        return
+    client = client_of(ledger.tracking_uri)
+    client.set_tag(ledger.parent_run_id, PARENT, run.info.run_id)
+    client.set_tag(run.info.run_id, SWEEP, ledger.name)
+    page = f"#/experiments/{ledger.experiment_id}/runs/{ledger.parent_run_id}"
+    note = f"Ran the sweep [{ledger.name}]({page}), which is its child."
+    client.set_tag(run.info.run_id, NOTE, note)
+
+
+def _project_run(uri: str) -> Any:
+    """The run of `MLFLOW_RUN_ID`; None where it is not set, or of another store."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    folder = sqlite_folder(uri)
+    if not run_id or (folder is not None and not Path(uri.removeprefix("sqlite:///")).exists()):
+        return None
+    try:
+        with exclusive(uri):
+            return client_of(uri).get_run(run_id)
+    except SweepError:
+        return None
 
 
 def check_name(name: object) -> None:
@@ -125,79 +209,34 @@ def check_name(name: object) -> None:
         )
 
 
-def start_run(
-    ledger: Ledger, trial: Trial, setting: str, params: Mapping[str, object], worker: str
-) -> str:
-    """Open the run of a trial; returns its id."""
-    client = client_of(ledger.tracking_uri)
-    tags = {
-        _PARENT: ledger.parent_run_id,
-        TRIAL_ID: trial.trial_id,
-        SETTING: setting,
-        SWEEP: ledger.name,
-        WORKER: worker,
-        STATE: "running",
-    }
-    title = trial.label(str(params.get("size_param", "size")))
-    run = client.create_run(ledger.experiment_id, run_name=title, tags=tags)
-    values = {**params, **_trial_params(trial)}
-    texts = [Param(key, str(value)[:500]) for key, value in values.items() if key != "size_param"]
-    client.log_batch(run.info.run_id, params=texts)
-    return run.info.run_id
+def told(
+    function: Callable[Concatenate[Ledger, _P], _T],
+) -> Callable[Concatenate[Ledger, _P], _T]:
+    """Faults of the store come out of a function of a ledger as a StoreError."""
+
+    @wraps(function)
+    def called(ledger: Ledger, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with told_faults(ledger.tracking_uri):
+            return function(ledger, *args, **kwargs)
+
+    return called
 
 
-def reopen_run(ledger: Ledger, trial_id: str, setting: str, worker: str) -> str | None:
-    """Open the interrupted run of a trial again, so that its curve goes on; None if none."""
-    for run in _children(ledger):  # latest first
-        tags = run.data.tags
-        if tags[TRIAL_ID] == trial_id and tags.get(SETTING) == setting:
-            if tags.get(STATE) != "planned":
-                return None
-            client = client_of(ledger.tracking_uri)
-            client.set_tag(run.info.run_id, WORKER, worker)
-            client.set_tag(run.info.run_id, STATE, "running")
-            client.update_run(run.info.run_id, status="RUNNING")
-            return run.info.run_id
-    return None
-
-
-def complete_run(ledger: Ledger, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-    """Close a run as done: metrics first, then FINISHED, the state last of all."""
-    client = client_of(ledger.tracking_uri)
-    now = _now()
-    values = [Metric(key, value, now, step) for key, value in metrics.items() if value == value]
-    client.log_batch(run_id, metrics=values)
-    client.set_terminated(run_id, status="FINISHED")
-    client.set_tag(run_id, STATE, "complete")
-
-
-def close_run(ledger: Ledger, run_id: str, state: str, reason: str, trace: str = "") -> None:
-    """Close a run that did not finish: `failed`, `diverged`, or back to `planned`."""
-    client = client_of(ledger.tracking_uri)
-    status = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}[state]
-    client.set_tag(run_id, REASON, reason[:1000])
-    if trace:
-        client.set_tag(run_id, "flops_fit.traceback", trace[-5000:])
-    client.set_tag(run_id, STATE, state)
-    client.set_terminated(run_id, status=status)
-
-
-def supersede_run(ledger: Ledger, run_id: str, reason: str) -> None:
-    """A finished run counts no more: its trial is to be trained again."""
-    client = client_of(ledger.tracking_uri)
-    client.set_tag(run_id, REASON, reason)
-    client.set_tag(run_id, STATE, "planned")
-
-
-def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str]]:
-    """Runs of a setting that say they are running: by run id, whose trial and which worker's."""
+@told
+def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
+    """Runs of a setting that say they are running: by run id, their trial, worker and attempt."""
     return {
-        run.info.run_id: (run.data.tags[TRIAL_ID], run.data.tags.get(WORKER, ""))
+        run.info.run_id: (
+            run.data.tags[TRIAL_ID],
+            run.data.tags.get(WORKER, ""),
+            run.data.tags.get(ATTEMPT, ""),
+        )
         for run in _children(ledger)
         if run.data.tags.get(STATE) == "running" and run.data.tags.get(SETTING) == setting
     }
 
 
+@told
 def is_open(ledger: Ledger, run_id: str) -> bool:
     """Whether a run says at this moment that it is running."""
     return client_of(ledger.tracking_uri).get_run(run_id).data.tags.get(STATE) == "running"
@@ -218,6 +257,7 @@ def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
     return sorted(best.values(), key=lambda run: (run.compute_budget, run.num_params))
 
 
+@told
 def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
     """All runs, latest first: a trial may have failed before it finished."""
     return [
@@ -227,13 +267,47 @@ def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
     ]
 
 
-def has_ended(ledger: Ledger, trial_id: str, setting: str) -> bool:
-    """Whether a trial has a loss, or has diverged."""
-    runs = client_of(ledger.tracking_uri).search_runs(
-        [ledger.experiment_id], filter_string=f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'"
+@told
+def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") -> bool:
+    """Whether a trial has a loss, or has diverged, in any run but one."""
+    return any(
+        _to_run(run).state in ENDED
+        for run in runs_of(ledger, trial_id)
+        if run.data.tags.get(SETTING) == setting and run.info.run_id != but_for
     )
-    own = (_to_run(run) for run in runs if run.data.tags.get(SETTING) == setting)
-    return any(run.state in ENDED for run in own)
+
+
+def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
+    """All runs of a trial, latest first."""
+    return _search(ledger, f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'")
+
+
+@told
+@told
+def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
+    """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
+
+    Args:
+        ledger: Whose runs.
+        runs: The runs.
+        most_points: Points a curve is thinned to.
+    """
+    client = client_of(ledger.tracking_uri)
+    rows: list[tuple[str, float, float]] = []
+    for run in runs:
+        points = client.get_metric_history(run.run_id, "train_loss")
+        points.sort(key=lambda point: point.step)
+        every = -(-len(points) // most_points) or 1
+        kept = points[::-1][::every][::-1]  # the last point is among them
+        rows += [(run.trial_id, float(point.step), point.value) for point in kept]
+    return pd.DataFrame(rows, columns=["trial_id", "num_tokens", "loss"])
+
+
+def artifact_address(ledger: Ledger, name: str) -> str:
+    """Where an artifact of the parent run lies: a path where it is a file here, else its URI."""
+    run = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    uri = f"{run.info.artifact_uri}/{name}"
+    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:
@@ -241,6 +315,7 @@ def runs_frame(runs: list[Run]) -> pd.DataFrame:
     return to_frame(runs, RUN_COLUMNS)
 
 
+@told
 def read_meta(ledger: Ledger) -> dict[str, str]:
     """What the latest plan wrote about itself on the parent run."""
     tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
@@ -248,13 +323,36 @@ def read_meta(ledger: Ledger) -> dict[str, str]:
     return {str(key): str(value) for key, value in meta.items()}
 
 
+@told
 def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     """Write what a plan says of itself, and the description that the UI shows."""
     client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
-    client.set_tag(ledger.parent_run_id, "mlflow.note.content", note)
+    client.set_tag(ledger.parent_run_id, NOTE, note)
 
 
+@told
+def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[str, object]) -> None:
+    """Show on the parent run which data the sweep trains on; once for each fingerprint."""
+    data = Dataset(
+        name=name[:_NAME_LIMIT],
+        digest=fingerprint[:_DIGEST_LIMIT],
+        source_type="code",
+        source=json.dumps({"name": name}),
+        profile=json.dumps(dict(profile)),
+    )
+    context = InputTag("mlflow.data.context", "training")
+    client = client_of(ledger.tracking_uri)
+    client.log_inputs(ledger.parent_run_id, [DatasetInput(data, [context])])
+
+
+@told
+def write_note(ledger: Ledger, note: str) -> None:
+    """Write the description that the UI shows of the sweep, as Markdown."""
+    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, note)
+
+
+@told
 def set_parent_state(ledger: Ledger, state: str) -> None:
     """Show on the parent run whether the sweep is at work."""
     client = client_of(ledger.tracking_uri)
@@ -268,68 +366,14 @@ def set_parent_state(ledger: Ledger, state: str) -> None:
 _PARENT_STATUS = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED"}
 
 
+@told
 def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> None:
     """Log a folder of tables, plots and laws, and headline numbers, on the parent run."""
     client = client_of(ledger.tracking_uri)
     client.log_artifacts(ledger.parent_run_id, str(folder))
-    now = _now()
-    values = [Metric(k, v, now, 0) for k, v in metrics.items() if math.isfinite(v)]
+    at = now()
+    values = [Metric(k, v, at, 0) for k, v in metrics.items() if math.isfinite(v)]
     client.log_batch(ledger.parent_run_id, metrics=values)
-
-
-class CurveWriter:
-    """Sends training curves to MLflow from a thread of its own, so that training never waits.
-
-    Points are sent in batches every `interval` seconds and once more at the end. Points that could
-    not be sent are kept and tried again.
-    """
-
-    def __init__(self, ledger: Ledger, run_id: str, interval: float = 2.0) -> None:
-        self._ledger, self._run_id, self._interval = ledger, run_id, interval
-        self._points: queue.SimpleQueue[Metric] = queue.SimpleQueue()
-        self._unsent: list[Metric] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> CurveWriter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._unsent:
-            _LOG.warning("%d points of a training curve were not delivered", len(self._unsent))
-
-    def add(self, step: int, **values: float) -> None:
-        """Add a point at `step` (tokens seen)."""
-        now = _now()
-        for key, value in values.items():
-            self._points.put(Metric(key, value, now, step))
-
-    def _work(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._send()
-        self._send()
-
-    def _send(self) -> None:
-        while not self._points.empty():
-            self._unsent.append(self._points.get())
-        while self._unsent:
-            try:
-                client = client_of(self._ledger.tracking_uri)
-                client.log_batch(self._run_id, metrics=self._unsent[:1000])
-            except Exception as error:
-                _LOG.warning("training curve not delivered yet: %s", error)
-                return
-            del self._unsent[:1000]
-
-
-def _trial_params(trial: Trial) -> dict[str, object]:
-    names = ("compute_budget", "size", "num_params", "num_tokens", "steps", "batch_size")
-    rates = ("learning_rate", "lr_multiplier", "seed")
-    values = {name: getattr(trial, name) for name in (*names, *rates)}
-    return {**values, "size": json.dumps(trial.size)}
 
 
 def _is_complete(run: Any) -> bool:
@@ -361,6 +405,7 @@ def _to_run(run: Any) -> Run:
         steps=float(params.get("steps", math.nan)),
         learning_rate=float(params.get("learning_rate", math.nan)),
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
+        epochs=metrics.get("epochs", math.nan),
         code=params.get("code", ""),
     )
 
@@ -380,17 +425,22 @@ def _size(text: str) -> Size | None:
 
 def _children(ledger: Ledger) -> Iterator[Any]:
     """All trial runs of a sweep, latest first."""
+    return (run for run in _search(ledger, "") if TRIAL_ID in run.data.tags)
+
+
+def _search(ledger: Ledger, filter_string: str) -> Iterator[Any]:
     client = client_of(ledger.tracking_uri)
     token = None
     while True:
         page = client.search_runs(
             [ledger.experiment_id],
+            filter_string=filter_string,
             run_view_type=ViewType.ACTIVE_ONLY,
             max_results=1000,
             order_by=["attributes.start_time DESC"],
             page_token=token,
         )
-        yield from (run for run in page if TRIAL_ID in run.data.tags)
+        yield from page
         token = page.token
         if not token:
             return
@@ -435,5 +485,6 @@ def _create_parent(client: MlflowClient, experiment_id: str, name: str) -> str:
     return client.create_run(experiment_id, run_name=f"sweep {name}", tags=tags).info.run_id
 
 
-def _now() -> int:
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
     return int(time.time() * 1000)

@@ -106,7 +106,7 @@ def test_losses_that_depend_on_nothing(seed):
 
 
 def test_exact_runs_are_said_to_be_exact():
-    assert repr(fit(runs(0.0))).endswith("  the runs have no noise.")
+    assert "; the runs have no noise." in repr(fit(runs(0.0)))
     symmetric = ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35)
     assert "no noise, alpha = beta fits too" in repr(fit(runs(0.0, law=symmetric)))
 
@@ -139,6 +139,17 @@ def test_save_and_load_a_sweep_on_a_measured_cost(tmp_path):
     assert again.runs["size"].tolist() == found.runs["size"].tolist()
 
 
+def test_save_and_load_curves(tmp_path):
+    table = runs().assign(trial_id=[f"t{i}" for i in range(35)])
+    curves = table[["trial_id", "num_tokens", "loss"]].assign(ended=True)
+    found = fit(table, curves=curves, num_draws=100)
+    found.save(tmp_path)
+    again = Result.load(tmp_path)
+    pd.testing.assert_frame_equal(again.curves, found.curves)
+    pd.testing.assert_frame_equal(again.envelope, found.envelope)
+    assert len(again.curves) == 35
+
+
 def test_load_says_what_is_wrong(result, tmp_path):
     with pytest.raises(TableError, match="no readable result"):
         Result.load(tmp_path / "nowhere")
@@ -158,6 +169,14 @@ def test_repr_is_short_and_html_is_escaped(result):
     html = result._repr_html_()
     assert "<b>sweep" not in html
     assert "&lt;b&gt;sweep" in html
+
+
+def test_table_as_markdown_and_latex(result):
+    lines = result.chinchilla_table().to_markdown(index=False, floatfmt=".4g").splitlines()
+    assert len(lines) == 2 + 8
+    assert result.to_latex([1e13]).count("\\\\\n") == 2
+    with pytest.raises(ArgumentError):
+        result.to_latex([-1.0])
 
 
 def test_few_runs_still_give_a_result():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flops_fit import tracking
+from flops_fit import recording, tracking
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.records import Trial
 from flops_fit.store import client_of
@@ -20,22 +20,22 @@ def ledger(store: Path) -> Ledger:
 
 
 def start(ledger: Ledger, trial: Trial = TRIAL) -> str:
-    return tracking.start_run(ledger, trial, "setting", {"size_param": "d"}, "host|1|2|x")
+    return recording.start_run(ledger, trial, "setting", {"size_param": "d"}, "host|1|2|x")
 
 
 def test_a_complete_run_comes_back_as_it_was_recorded(ledger):
     run_id = start(ledger)
-    metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": 1.5, "epochs": math.nan}
-    tracking.complete_run(ledger, run_id, metrics, TRIAL.num_tokens)
+    metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": 1.5, "epochs": 2.0}
+    recording.complete_run(ledger, run_id, metrics, TRIAL.num_tokens)
     (run,) = tracking.fetch_runs(ledger)
     assert (run.trial_id, run.state, run.loss, run.excluded) == ("ab" * 8, "complete", 2.5, "")
-    assert (run.size, run.num_params, run.num_tokens) == (32, 1000, 5000)
+    assert (run.size, run.num_params, run.num_tokens, run.epochs) == (32, 1000, 5000, 2.0)
     assert tracking.fetch_runs(ledger, "another setting") == []
 
 
 @pytest.mark.parametrize("loss", [math.nan, None])
 def test_finished_without_a_finite_loss_is_not_done(ledger, loss):
-    tracking.complete_run(ledger, start(ledger), {} if loss is None else {"loss": loss}, 1)
+    recording.complete_run(ledger, start(ledger), {} if loss is None else {"loss": loss}, 1)
     (run,) = tracking.fetch_runs(ledger)
     assert run.state == "planned"
     assert run.excluded == "not finished"
@@ -52,25 +52,16 @@ def test_finished_without_the_last_tag_is_not_done(ledger):
 
 
 def test_the_complete_run_of_a_trial_stands_for_it_whatever_came_later(ledger):
-    tracking.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
-    tracking.close_run(ledger, start(ledger), "failed", "RuntimeError: late")
+    recording.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
+    recording.close_run(ledger, start(ledger), "failed", "RuntimeError: late")
     (run,) = tracking.fetch_runs(ledger)
     assert run.loss == 2.0
 
 
 def test_a_failed_run_keeps_its_reason(ledger):
-    tracking.close_run(ledger, start(ledger), "failed", "RuntimeError: a broken disk", "Traceback")
+    recording.close_run(ledger, start(ledger), "failed", "RuntimeError: a broken disk", "Traceback")
     (run,) = tracking.fetch_runs(ledger)
     assert run.excluded == "failed: RuntimeError: a broken disk"
-
-
-def test_a_curve_is_delivered_whole(ledger):
-    run_id = start(ledger)
-    with tracking.CurveWriter(ledger, run_id, interval=0.05) as curve:
-        for step in range(2500):
-            curve.add(step, train_loss=float(step))
-    history = client_of(ledger.tracking_uri).get_metric_history(run_id, "train_loss")
-    assert sorted(point.step for point in history) == list(range(2500))
 
 
 def test_opening_again_finds_the_same_sweep(ledger):
@@ -99,7 +90,7 @@ def test_names_that_mlflow_would_mangle_are_refused(name):
 def test_odd_names_work(store, name):
     uri = f"sqlite:///{store}/mlflow.db"
     ledger = tracking.open_ledger(name, uri)
-    tracking.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
+    recording.complete_run(ledger, start(ledger), {"loss": 2.0}, 1)
     found = tracking.find_ledger(name, uri)
     assert found == ledger
     assert len(tracking.fetch_runs(found)) == 1
@@ -112,3 +103,66 @@ def test_artifacts_lie_beside_the_store(ledger, store, tmp_path):
     tracking.log_analysis(ledger, folder, {"law_E": 1.0, "law_A": math.inf})
     kept = list((store / "artifacts").rglob("note.txt"))
     assert len(kept) == 1
+
+
+def test_a_sweep_is_a_child_of_the_run_of_mlflow_run_whatever_its_experiment(ledger, monkeypatch):
+    client = client_of(ledger.tracking_uri)
+    for experiment_id in (ledger.experiment_id, "0"):
+        opened = client.create_run(experiment_id).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+        tracking.nest_under_project_run(ledger)
+        parent = client.get_run(ledger.parent_run_id)
+        assert parent.data.tags["mlflow.parentRunId"] == opened
+        assert client.get_run(opened).data.tags["flops_fit.sweep"] == "a sweep"
+        assert tracking.find_ledger("a sweep", ledger.tracking_uri) == ledger
+    assert tracking.fetch_runs(ledger) == []
+
+
+@pytest.mark.parametrize("run_id", ["", "0" * 32, "no run"])
+def test_a_run_that_is_not_of_this_store_is_passed_over(ledger, monkeypatch, run_id):
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "123")
+    tracking.nest_under_project_run(ledger)
+    assert tracking.project_experiment(ledger.tracking_uri) is None
+    parent = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    assert "mlflow.parentRunId" not in parent.data.tags
+    assert tracking.open_ledger("a sweep", ledger.tracking_uri) == ledger
+
+
+def test_the_experiment_of_mlflow_run_gives_the_name_unless_nobody_chose_it(ledger, monkeypatch):
+    client = client_of(ledger.tracking_uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run(ledger.experiment_id).info.run_id)
+    assert tracking.project_experiment(ledger.tracking_uri) == "a sweep"
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    assert tracking.project_experiment(ledger.tracking_uri) is None
+
+
+def test_no_store_is_made_to_look_for_the_run_of_mlflow_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert tracking.project_experiment(f"sqlite:///{tmp_path}/mlflow.db") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sweeps_of_a_store_are_listed(ledger):
+    other = tracking.open_ledger("another", ledger.tracking_uri)
+    client_of(ledger.tracking_uri).create_experiment("no sweep of ours")
+    assert tracking.list_ledgers(ledger.tracking_uri) == [other, ledger]
+
+
+def test_curves_come_back_thinned_in_order_with_their_ends(ledger):
+    run_id = start(ledger)
+    with tracking.CurveWriter(ledger, run_id, interval=0.01) as curve:
+        for step in range(1000):
+            curve.add(step + 1, train_loss=1 / (step + 1))
+    tracking.complete_run(ledger, run_id, {"loss": 2.5}, 1000)
+    runs = tracking.fetch_runs(ledger)
+    curves = tracking.fetch_curves(ledger, runs, most_points=200)
+    assert set(curves["trial_id"]) == {TRIAL.trial_id}
+    assert curves["num_tokens"].tolist() == list(range(5, 1001, 5))
+    assert curves["loss"].iloc[-1] == 1e-3
+    assert tracking.fetch_curves(ledger, []).empty
+
+
+def test_an_artifact_of_a_local_store_is_told_by_its_path(ledger, store):
+    place = Path(tracking.artifact_address(ledger, "report.html"))
+    assert place.parent == store / "artifacts" / ledger.parent_run_id / "artifacts"

@@ -156,10 +156,10 @@ def _uniform(indices: np.ndarray, count: int) -> np.ndarray:
     Steele, Lea & Flood 2014, figure 17.
     """
     gamma = np.uint64(0x9E3779B97F4A7C15)
-    x: Any = indices.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(
-        count, dtype=np.uint64
-    )
+    x: Any = indices.astype(np.uint64)[:, None] * np.uint64(count)
+    x = x + np.arange(count, dtype=np.uint64)
     x = (x + np.uint64(1)) * gamma
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(40)) * 2.0**-24
+    x = (x ^ (x >> np.uint64(31))) // np.uint64(1 << 40)
+    return x * 2.0**-24

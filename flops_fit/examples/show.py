@@ -1,4 +1,4 @@
-"""What an example prints at its end."""
+"""What an example, and a command, prints at its end."""
 
 from __future__ import annotations
 
@@ -14,5 +14,7 @@ def show(result: Result) -> None:
         print(table.to_string(index=False, float_format="{:.4g}".format))
     except FitError as error:
         print(f"No table: {error}")
+    if report := result.meta.get("report"):
+        print(f"\nReport:\n  {report}")
     if where := result.meta.get("where_to_look"):
-        print(f"\nLook at it:\n  {where}")
+        print(f"Look at the runs:\n  {where}")

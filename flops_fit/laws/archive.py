@@ -7,6 +7,8 @@
     optima.csv      a row a budget
     intervals.csv   a row a parameter
     backtest.csv    errors on held-out budgets
+    envelope.csv    lower envelope of training curves, where curves were given
+    curves.csv      points of training curves, where there are any
     draws-*.csv     bootstrap laws, a row a refit
 
 Numbers are written with as many digits as bring back the same bits. Files are written beside their
@@ -80,8 +82,10 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "backtest": findings.backtest,
         "intervals": findings.intervals.rename_axis("parameter").reset_index(),
     }
-    if len(findings.envelope):
-        tables["envelope"] = findings.envelope
+    for name in ("envelope", "curves"):
+        table = getattr(findings, name)
+        if len(table):
+            tables[name] = table
     for i, spread in enumerate(findings.spreads):
         for method, rows in spread.draws.items():
             tables[f"draws-{i}-{method}"] = pd.DataFrame(rows, columns=LAW_COLUMNS[: rows.shape[1]])
@@ -133,6 +137,7 @@ def _findings(place: Path, document: dict[str, Any]) -> Findings:
         cost=Cost(document["cost"]["flops_per_param_token"], _curve(document["cost"]["curve"])),
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
+        curves=tables.get("curves", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )

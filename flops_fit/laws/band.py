@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,17 +23,17 @@ class Terms:
     Attributes:
         tokens_per_param: D / N to train at.
         inference_tokens: Tokens the model will serve, paid for out of C.
-        unique_tokens: Tokens there are; beyond, data is repeated.
+        unique_tokens: Tokens there are, or so many a budget; beyond, data is repeated.
     """
 
     tokens_per_param: float | None = None
     inference_tokens: float | None = None
-    unique_tokens: float | None = None
+    unique_tokens: float | Array | None = None
 
     @property
-    def given(self) -> dict[str, float]:
+    def given(self) -> dict[str, float | Array]:
         """Those that were asked for, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 FREELY = Terms()

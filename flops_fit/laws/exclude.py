@@ -47,12 +47,12 @@ def exclude_repeated(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def epochs(runs: pd.DataFrame) -> np.ndarray:
-    """Times each run saw its data, NaN where that is not known."""
-    if "epochs" in runs:
-        return _numbers(runs, "epochs")
-    if "unique_tokens" in runs:
-        return runs["num_tokens"].to_numpy(float) / _numbers(runs, "unique_tokens")
-    return np.full(len(runs), np.nan)
+    """Times each run saw its data, from `epochs` or `unique_tokens`; NaN where neither is known."""
+    times = _numbers(runs, "epochs") if "epochs" in runs else np.full(len(runs), np.nan)
+    if "unique_tokens" not in runs:
+        return times
+    seen = runs["num_tokens"].to_numpy(float) / _numbers(runs, "unique_tokens")
+    return np.where(np.isnan(times), seen, times)
 
 
 def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndarray:

@@ -50,6 +50,7 @@ class Findings:
         choice: Which form the headline has, and why.
         envelope: The lower envelope of training curves, where curves were given; else empty.
         envelope_laws: Power laws through it.
+        curves: Points of training curves: `trial_id num_tokens loss`; empty where none were given.
         repetition: The data-constrained law where the headline holds in effective tokens; None
             where all data was new.
     """
@@ -67,6 +68,7 @@ class Findings:
     choice: str = ""
     envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
     envelope_laws: PowerLaws | None = None
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
 
     @cached_property
@@ -171,6 +173,7 @@ def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Opt
     """The envelope as one more witness; where it cannot be drawn, a check says why."""
     if curves is None:
         return findings
+    findings = replace(findings, curves=curves)
     said = []
     if options.unfinished_curves:
         message = "training curves were used in mid-schedule, where losses are too high."

@@ -13,6 +13,7 @@ carry them as columns 5 (1 / R_D*) and 6 (1 / R_N*).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,8 @@ from flops_fit.laws.parametric import ParametricLaw, law_of
 from flops_fit.laws.solver import Array
 
 R_DATA, R_PARAMS = 15.39, 5.31
-GRID = 600
+GRID, SECTIONS = 40, 36
+GOLDEN = (5**0.5 - 1) / 2
 TO_SIGMA = 1.4826
 LEAST_EPOCHS = 2.0
 LOW = np.array([-30.0, -60, -60, 0.01, 0.01, np.log(0.05), np.log(0.05)])
@@ -67,30 +69,22 @@ class RepetitionLaw:
         return float(np.exp(x[0, 0])), float(np.exp(y[0, 0])), float(loss[0, 0])
 
     def capped(
-        self, laws: Array, C: Array, cost: Cost, unique_tokens: float
+        self, laws: Array, C: Array, cost: Cost, unique_tokens: ArrayLike
     ) -> tuple[Array, Array, Array]:
-        """Ln N, ln D and loss of the best model under the cap, as `predict.optimum` gives them."""
-        ends = [self._capped_one(laws, float(c), cost, unique_tokens) for c in C]
-        x, y, loss = (np.stack([end[i] for end in ends], axis=1) for i in range(3))
-        return x, y, loss
+        """Ln N, ln D and loss of the best model under the cap, as `predict.optimum` gives them.
 
-    def _capped_one(
-        self, laws: Array, C: float, cost: Cost, unique_tokens: float
-    ) -> tuple[Array, Array, Array]:
-        """The best point of a grid over ln N, then of a finer one around it, for each law."""
-        low = np.zeros(len(laws))
-        high = np.full(len(laws), np.log(C))
-        log_U = np.array(np.log(unique_tokens))
-        for _ in range(3):
-            x = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID)
-            y = np.log(C) - log_flops_per_token(x, cost)
-            loss = self.losses(laws, x, y, log_U)
-            best = np.argmin(loss, axis=1)
-            step = (high - low) / (GRID - 1)
-            middle = x[np.arange(len(laws)), best]
-            low, high = middle - 2 * step, middle + 2 * step
-        rows = np.arange(len(laws))
-        return x[rows, best], y[rows, best], loss[rows, best]
+        `unique_tokens` is one number, or one a budget.
+        """
+        log_C, log_U = np.log(C), np.log(np.asarray(unique_tokens, float))
+
+        def tokens(x: Array) -> Array:
+            return log_C - log_flops_per_token(x, cost)
+
+        def loss(x: Array) -> Array:
+            return self.losses(laws, x, tokens(x), log_U)
+
+        x = _lowest(loss, np.zeros((len(laws), len(C))), np.tile(log_C, (len(laws), 1)))
+        return x, tokens(x), loss(x)
 
     def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
         """Loss of every law at x = ln N, y = ln D and ln of the unique tokens, shape (S, k)."""
@@ -110,6 +104,26 @@ class RepetitionLaw:
         """N' of N parameters trained on D tokens, of which so many are unique, shape (n,)."""
         x, y, u = (np.log(part) for part in (N, D, unique_tokens))
         return np.exp(self._effective(self.law.row, x, y, u)[0][0])
+
+
+def _lowest(loss: Callable[[Array], Array], low: Array, high: Array) -> Array:
+    """Where a loss with one valley is least: the best of a grid, then by golden section."""
+    step = (high - low) / (GRID - 1)
+    x, least = low, loss(low)
+    for k in range(1, GRID):
+        value = loss(low + k * step)
+        x, least = np.where(value < least, low + k * step, x), np.minimum(value, least)
+    low, high = np.maximum(x - step, low), np.minimum(x + step, high)
+    inner, outer = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_inner, at_outer = loss(inner), loss(outer)
+    for _ in range(SECTIONS):
+        left = at_inner < at_outer
+        low, high = np.where(left, low, inner), np.where(left, outer, high)
+        new = np.where(left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
+        value = loss(new)
+        inner, outer = np.where(left, new, outer), np.where(left, inner, new)
+        at_inner, at_outer = np.where(left, value, at_outer), np.where(left, at_inner, value)
+    return 0.5 * (low + high)
 
 
 def log_effective(total: Array, unique: Array, fading: Array | float) -> Array:

@@ -60,6 +60,7 @@ ABSENT: dict[str, Any] = {
     "steps": np.nan,
     "learning_rate": np.nan,
     "lr_multiplier": 1.0,
+    "epochs": np.nan,
     "code": "",
 }
 

@@ -24,7 +24,7 @@ from flops_fit.sweep.task import (
     loss_faults,
     raise_problems,
 )
-from flops_fit.sweep.tryout import try_batches
+from flops_fit.sweep.tryout import step_faults, try_batches
 
 
 def check_all(
@@ -110,6 +110,8 @@ def _tried(task: Task, source: Source | None, finder: SizeFinder, recipe: object
                 faults += recipe_faults(recipe, task.build(smallest))
         if source is not None:
             faults += try_batches(task, source, finder, with_loss=not loss_faults(task))
+        if source is not None and isinstance(recipe, Recipe) and not faults:
+            faults += step_faults(task, source, recipe, finder.smallest())
     return faults
 
 

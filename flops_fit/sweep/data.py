@@ -22,7 +22,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
 from flops_fit.sweep.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.source import (
@@ -31,6 +31,7 @@ from flops_fit.sweep.source import (
     first_examples,
     held_out_share,
     is_iterable,
+    length_by_reading,
     length_of,
     spread,
     tensors_of,
@@ -66,7 +67,7 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     return Source(
         train=parts[0],
         held_out=parts[1],
-        num_examples=length_of(parts[0]),
+        num_examples=length_by_reading(parts[0]),
         unit=unit,
         tokens_per_example=tokens,
         sample=sample,
@@ -100,7 +101,7 @@ def _open(
         try:
             data = data()
         except Exception as error:
-            problems.append(f"{name}: calling the factory raised {type(error).__name__}: {error}")
+            problems.append(f"{name}: calling the factory raised {in_short(error)}")
             return None
     if not _looks_like_data(data):
         problems.append(
@@ -155,7 +156,7 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
         examples = first_examples(opened.dataset, 2)
         batch = opened.collate(examples) if examples else None
     except Exception as error:
-        problems.append(f"{name}: reading two examples raised {type(error).__name__}: {error}")
+        problems.append(f"{name}: reading two examples raised {in_short(error)}")
         return None
     if not examples:
         problems.append(f"{name}: it is empty")

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
 from flops_fit.records import Size
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.source import Source, count_examples
@@ -93,7 +93,7 @@ def _custom(
     try:
         count: Any = flops(model)
     except Exception as error:
-        raise ArgumentError(f"flops: it raised {type(error).__name__}: {error}") from error
+        raise ArgumentError(f"flops: it raised {in_short(error)}") from error
     number = isinstance(count, Real) and not isinstance(count, bool)
     if not number or not 0 < count < math.inf:
         raise ArgumentError(

@@ -12,7 +12,7 @@ from flops_fit.records import Size, Trial
 from flops_fit.sweep.checks import check_all
 from flops_fit.sweep.feasible import on_one_side, what_would_work, why_not
 from flops_fit.sweep.flops import FlopsConvention
-from flops_fit.sweep.grid import Skipped, SweepPlan
+from flops_fit.sweep.grid import Origin, Skipped, SweepPlan
 from flops_fit.sweep.recipe import CHECKED_MULTIPLIERS, Recipe
 from flops_fit.sweep.rows import Rows
 from flops_fit.sweep.sizes import SizeFinder
@@ -25,8 +25,17 @@ class Planned:
     """A plan with what was opened and measured on the way, for the stages that follow."""
 
     plan: SweepPlan
-    source: Source
-    finder: SizeFinder
+    rows: Rows
+
+    @property
+    def source(self) -> Source:
+        """The data."""
+        return self.rows.source
+
+    @property
+    def finder(self) -> SizeFinder:
+        """The sizes."""
+        return self.rows.finder
 
 
 def make_plan(
@@ -62,9 +71,9 @@ def make_plan(
         unplanned += what_would_work(rows, budgets)
         if not trials:
             raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=3)
+        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=4)
     if one_sided := on_one_side(rows, sorted({trial.compute_budget for trial in trials})):
-        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=3)
+        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=4)
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = SweepPlan(
@@ -78,8 +87,9 @@ def make_plan(
         model_name=task.model_name,
         size_param=task.size_param,
         setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
+        origin=Origin(task, rows),
     )
-    return Planned(plan, source, finder)
+    return Planned(plan, rows)
 
 
 def _listed(heading: str, lines: Sequence[str]) -> str:

@@ -91,9 +91,9 @@ def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[Event | No
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
-            fields = json.loads(line)
-            loss = math.nan if fields["loss"] is None else fields["loss"]
-            events.put(Event(**{**fields, "loss": loss}))
+            fields: dict[str, Any] = json.loads(line)
+            told: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
+            events.put(Event(**told))
     process.wait()
     events.put(None)
 
@@ -128,7 +128,8 @@ def _main() -> None:
 
     def tell(event: Event) -> None:
         fields = asdict(event)
-        fields["loss"] = event.loss if math.isfinite(event.loss) else None
+        for key in ("loss", "tokens_per_second"):  # JSON has no NaN
+            fields[key] = fields[key] if math.isfinite(fields[key]) else None
         out.write(json.dumps(fields) + "\n")
 
     try:

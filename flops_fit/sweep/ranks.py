@@ -67,7 +67,7 @@ def launch_faults() -> list[str]:
             "or unset WORLD_SIZE"
         )
     try:
-        _timeout()
+        timeout()
     except ValueError as error:
         problems.append(str(error))
     return problems
@@ -84,9 +84,9 @@ def join() -> None:
         return
     with _reaching():
         if not dist.is_initialized():
-            dist.init_process_group(timeout=_timeout())
+            dist.init_process_group(timeout=timeout())
             atexit.register(_part)
-        words = dist.new_group(backend="gloo", timeout=_timeout())
+        words = dist.new_group(backend="gloo", timeout=timeout())
     _meeting = dist.group.WORLD, words
 
 
@@ -98,8 +98,8 @@ def _part() -> None:
         dist.destroy_process_group()
 
 
-def _timeout() -> datetime.timedelta:
-    """How long a rank waits for another that is silent; one that died is noticed at once."""
+def timeout() -> datetime.timedelta:
+    """How long one waits for another rank, or for a store, that is silent."""
     text = os.environ.get(TIMEOUT, str(TIMEOUT_S))
     try:
         seconds = float(text)
@@ -286,6 +286,6 @@ def _reaching() -> Iterator[None]:
         own, size = launched()
         raise LostRankError(
             f"rank {own} of {size} reaches the others no more: one died, or was silent for "
-            f"{_timeout().total_seconds():g} s ({TIMEOUT}). What was kept is kept; start them all "
+            f"{timeout().total_seconds():g} s ({TIMEOUT}). What was kept is kept; start them all "
             f"again to go on ({error})"
         ) from error

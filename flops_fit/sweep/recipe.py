@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Trial
 
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
@@ -143,7 +143,7 @@ def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
         try:
             made: Any = build_optimizer(recipe, model, 1e-3)
         except Exception as error:
-            problems.append(f"optimizer: its function raised {type(error).__name__}: {error}")
+            problems.append(f"optimizer: its function raised {in_short(error)}")
         else:
             if not isinstance(made, torch.optim.Optimizer):
                 problems.append(
@@ -160,7 +160,7 @@ def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
         try:
             value = schedule(share)
         except Exception as error:
-            return [f"schedule: its function raised {type(error).__name__} at {share}: {error}"]
+            return [f"schedule: its function raised {in_short(error)}, at {share}"]
         if not (_is_number(value) and 0 <= value < math.inf):
             return [
                 "schedule: expected its function to return a number from 0 up, got "

@@ -227,6 +227,10 @@ class Rows:
             }
         )
 
+    def serves(self, trial: Trial) -> bool:
+        """Whether steps and data are enough for a trial."""
+        return not self._unfit(trial)
+
     def _unfit(self, trial: Trial) -> str:
         limit, available = self.recipe.max_epochs, self.source.num_tokens
         if trial.steps < FEWEST_STEPS:

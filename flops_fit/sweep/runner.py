@@ -8,34 +8,44 @@ dead one left behind is run again.
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import os
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import cloudpickle
 
-from flops_fit import tracking
-from flops_fit.errors import FlopsFitWarning, LostRankError, SweepError
+from flops_fit import recording, tracking
+from flops_fit.errors import FlopsFitWarning, LostRankError, StoreError, SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.store import without_credentials
-from flops_fit.sweep import ranks
+from flops_fit.store import prompt_faults, without_credentials
+from flops_fit.sweep import ranks, spool
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import parts_changed
+from flops_fit.sweep.delivery import PROMPT_S, deliver_left
 from flops_fit.sweep.owners import is_dead
 from flops_fit.sweep.processes import run_in_processes
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import orderly_termination
-from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, work
+from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
 from flops_fit.tracking import ENDED, Ledger
 
 _POLL_S = 2.0
+_NOTE_S = 15.0  # at least so long between two words on the parent run
+_LOG = logging.getLogger("flops_fit")
+_T = TypeVar("_T")
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _TOLD = (*ENDED, "failed")
+
+Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
 
 
 def run_sweep(
@@ -45,6 +55,7 @@ def run_sweep(
     executor: Any = None,
     source: Source | None = None,
     said_first: str = "",
+    extend: Extend | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
 ) -> None:
@@ -56,6 +67,8 @@ def run_sweep(
         executor: Anything with `submit()`, to run the workers elsewhere.
         source: The data, where it is already open.
         said_first: Printed before anything trains, if anything is to be trained.
+        extend: Once all has been trained: from the trials and their losses by id, what to train
+            besides, and what to say of it.
         retry_failed: Try again what has failed as often as trials are tried.
         on_code_change: "warn", "error" or "rerun", where the source of model, loss or data is no
             longer what finished runs were trained with.
@@ -66,18 +79,82 @@ def run_sweep(
         SweepError: If workers die again and again.
         LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
+    with _other_ranks_following(job, source) as leads:
+        if leads:
+            _settle_code(job, on_code_change)
+            with _said_how_to_go_on(job):
+                lead = partial(_lead, workers=workers, executor=executor, source=source)
+                lead(job, said_first=said_first, retry_failed=retry_failed)
+                if extend is not None:
+                    job, said = _extended(job, extend)
+                    if _missing(job):
+                        lead(job, said_first=said, retry_failed=retry_failed)
+                    elif said:
+                        print(said, file=sys.stderr)
+            _warn_of_failures(job)
+
+
+def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
+    """Run what waits of a sweep that another process drives, and leave when nothing waits.
+
+    What fails is tried again, and the runs are analysed, by the driver alone.
+
+    Args:
+        job: What the driver runs.
+        workers: Worker processes; 1 is this process, "auto" one per GPU or core.
+        source: The data, where it is already open.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
+            on.
+        LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
+    """
+    with _other_ranks_following(job, source) as leads:
+        if leads:
+            with _said_how_to_go_on(job):
+                _help(job, workers, source)
+
+
+@contextlib.contextmanager
+def _other_ranks_following(job: Job, source: Source | None) -> Iterator[bool]:
+    """True on rank 0; on other ranks it trains what rank 0 announces, then False."""
     if ranks.rank():
         follow(job, source)
+        yield False
         return
     try:
-        _settle_code(job, on_code_change)
-        _lead(job, workers, executor, source, said_first, retry_failed)
+        with prompt_faults():
+            deliver_left(job.ledger, job.spool)
+            yield True
     except LostRankError:
         raise
     except BaseException as error:
         ranks.broadcast(ranks.portable(error))
         raise
     ranks.broadcast(None)
+
+
+@contextlib.contextmanager
+def _said_how_to_go_on(job: Job) -> Iterator[None]:
+    """Ctrl-C carries the message, as the last line of its short traceback; SIGTERM prints it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(job)) from None
+    except SystemExit:
+        print(_how_to_go_on(job), file=sys.stderr)
+        raise
+
+
+def _help(job: Job, workers: int | str, source: Source | None) -> None:
+    wanted = {trial.trial_id for trial in job.trials}
+    study = dispatch.open_study(job.study_name, job.storage)
+    waiting = dispatch.count_waiting(study, wanted)
+    if waiting:
+        with orderly_termination(), _progress(job) as progress:
+            _start_workers(job, waiting, workers, None, source, progress)
+    done = _done(job, _attempts(job))
+    print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
 def _lead(
@@ -93,29 +170,31 @@ def _lead(
     missing = _missing(job, forgiven)
     if not missing:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
-        _warn_of_failures(job)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
         for _ in range(_ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
             _release_dead(job, study)
-            dispatch.enqueue(study, missing)
-            try:
-                _start_workers(job, len(missing), workers, executor, source, progress)
-            except (KeyboardInterrupt, SystemExit):
-                progress.say(_how_to_go_on(job))
-                raise
+            dispatch.enqueue(study, _unspooled(job, missing))
+            listener = _noting(job, progress)
+            _start_workers(job, len(missing), workers, executor, source, listener)
             _wait_for_others(job, study)
             missing = _missing(job, forgiven)
             if not missing:
-                _warn_of_failures(job)
                 return
             _stop_if_all_fail(job, before, len(missing))
         raise SweepError(
             f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
+
+
+def _extended(job: Job, extend: Extend) -> tuple[Job, str]:
+    """The job with what is added to rows that have their least loss at an edge, in words too."""
+    losses = {run.trial_id: run.loss for run in _fetch(job) if run.state == "complete"}
+    added, said = extend(job.trials, losses)
+    return replace(job, trials=(*job.trials, *added)), "\n".join(said)
 
 
 def _settle_code(job: Job, on_code_change: str) -> None:
@@ -134,11 +213,11 @@ def _settle_code(job: Job, on_code_change: str) -> None:
         raise SweepError(f'{text}; pass another name=, or on_code_change="warn" or "rerun"')
     if on_code_change == "rerun":
         for run in changed:
-            tracking.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
+            recording.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
         text += "; they are trained again"
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
-    warnings.warn(text, FlopsFitWarning, stacklevel=4)  # the call of find_optimal
+    warnings.warn(text, FlopsFitWarning, stacklevel=5)  # the call of find_optimal
 
 
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
@@ -154,11 +233,16 @@ def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> No
 
 
 def _how_to_go_on(job: Job) -> str:
-    left = len(_missing(job))
-    return (
-        f"Stopped: {len(job.trials) - left} of {len(job.trials)} trials are done and kept in "
-        f"{without_credentials(job.ledger.tracking_uri)}. The same call goes on from there"
-    )
+    where = without_credentials(job.ledger.tracking_uri)
+    runs = within(5 * PROMPT_S, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+    if runs is None:
+        return f"Stopped: {where} is away; what it missed is kept. The same call goes on from there"
+    return f"Stopped: {_done(job, runs)} and kept in {where}. The same call goes on from there"
+
+
+def _done(job: Job, runs: Collection[Run]) -> str:
+    done = len(job.trials) - len(_without_end(job, runs))
+    return f"{done} of {len(job.trials)} trials are done"
 
 
 def _warn_of_failures(job: Job) -> None:
@@ -235,16 +319,42 @@ def count_workers(workers: int | str) -> int:
 
 
 def _fetch(job: Job) -> list[Run]:
-    return tracking.fetch_runs(job.ledger, job.setting)
+    return _patiently(job, lambda: tracking.fetch_runs(job.ledger, job.setting))
 
 
 def _attempts(job: Job) -> list[Run]:
-    return tracking.fetch_attempts(job.ledger, job.setting)
+    return _patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+
+
+def _patiently(job: Job, ask: Callable[[], _T]) -> _T:
+    """What a store answers, waited for while a server is away."""
+    deadline = time.monotonic() + ranks.timeout().total_seconds()
+    told = False
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            if error.refused or job.ledger.home is not None or time.monotonic() > deadline:
+                raise
+            if not told:
+                _LOG.warning("%s. Waiting for it", error)
+            told = True
+        ranks.broadcast("wait")
+        time.sleep(_POLL_S / 2)
+
+
+def _unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of which the ledger has not yet to hear."""
+    on_the_way = {entry.trial_id for entry in spool.entries(job.spool)}
+    return [trial for trial in trials if trial.trial_id not in on_the_way]
 
 
 def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
     """Planned trials that have neither ended nor failed as often as they are tried."""
-    runs = _attempts(job)
+    return _without_end(job, _attempts(job), forgiven)
+
+
+def _without_end(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
     ended = {run.trial_id for run in runs if run.state in ENDED}
     failures = Counter(
         run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
@@ -262,22 +372,36 @@ def _release_dead(job: Job, study: Any) -> None:
     A worker claims before it opens a run and closes the run before its claim, so that a run read
     first, without a claim read after it, and still open then, is nobody's.
     """
+    _patiently(job, lambda: _release(job, study))
+
+
+def _release(job: Job, study: Any) -> None:
+    deliver_left(job.ledger, job.spool)
     dispatch.release_dead(study)
     runs = tracking.open_runs(job.ledger, job.setting)
     claims = dispatch.claims(study)
-    for run_id, (trial_id, owner) in runs.items():
+    on_the_way = {entry.attempt for entry in spool.entries(job.spool)}
+    for run_id, (trial_id, owner, attempt) in runs.items():
+        if attempt in on_the_way:
+            continue
         orphaned = is_dead(owner) or (trial_id, owner) not in claims
         if orphaned and tracking.is_open(job.ledger, run_id):
-            tracking.close_run(job.ledger, run_id, "planned", "its worker died")
+            recording.close_run(job.ledger, run_id, "planned", "its worker died")
 
 
 def _wait_for_others(job: Job, study: Any) -> None:
     """Another driver may still be at work on trials of this plan."""
     ours = {trial.trial_id for trial in job.trials}
-    while ours & {trial_id for trial_id, _ in dispatch.claims(study)}:
+    while ours & _in_other_hands(job, study):
         _release_dead(job, study)
         ranks.broadcast("wait")
         time.sleep(_POLL_S)
+
+
+def _in_other_hands(job: Job, study: Any) -> set[str]:
+    """Trials that are claimed, or whose end is on its way to the ledger."""
+    claims = _patiently(job, lambda: dispatch.claims(study))
+    return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
 
 
 @contextlib.contextmanager
@@ -287,18 +411,37 @@ def _stated(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        tracking.set_parent_state(ledger, "planned")
+        within(PROMPT_S, lambda: tracking.set_parent_state(ledger, "planned"))
         raise
     tracking.set_parent_state(ledger, "complete")
 
 
-@contextlib.contextmanager
-def _progress(job: Job) -> Iterator[Progress]:
-    planned = {trial.trial_id: trial.flops for trial in job.trials}
-    done = {r.trial_id: planned[r.trial_id] for r in _fetch(job) if _counts(r, planned)}
-    with Progress(sum(planned.values()), len(planned), done) as progress:
-        yield progress
+def _progress(job: Job) -> Progress:
+    planned = {trial.trial_id for trial in job.trials}
+    done = {run.trial_id: run.loss for run in _fetch(job) if _counts(run, planned)}
+    return Progress(
+        job.trials,
+        done,
+        size_param=job.params.get("size_param", "size"),
+        data_unit=job.params.get("data_unit", "tokens"),
+    )
 
 
-def _counts(run: Run, planned: dict[str, float]) -> bool:
+def _noting(job: Job, progress: Progress) -> Listener:
+    """Shows on the parent run, too, how far the sweep is; nobody waits long for that."""
+    noted = -math.inf
+
+    def listen(event: Event) -> None:
+        nonlocal noted
+        progress(event)
+        left = len(job.trials) - progress.num_ended
+        if event.state in ENDED and (time.monotonic() - noted > _NOTE_S or not left):
+            noted = time.monotonic()
+            note = f"{progress.summary()}\n\n{job.note}"
+            within(PROMPT_S, lambda: tracking.write_note(job.ledger, note))
+
+    return listen
+
+
+def _counts(run: Run, planned: Collection[str]) -> bool:
     return run.state in ENDED and run.trial_id in planned

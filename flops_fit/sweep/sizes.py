@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.sweep.flops import Cost
 
@@ -71,7 +71,7 @@ class SizeFinder:
 
     def refuse(self, size: Size, error: Exception) -> None:
         """Pass a size over from now on."""
-        self.refused[size] = f"{type(error).__name__}: {error}".splitlines()[0]
+        self.refused[size] = in_short(error)
         self.counts.pop(size, None)
 
     def smallest(self) -> Size:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from flops_fit.sweep.steps import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 
 HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
+_SHORT = 1000  # a stream is read this far, to see whether it is a short one
 _TARGET_KEYS = ("labels", "label", "targets", "target")
 
 
@@ -83,7 +84,13 @@ class Source:
             workers = min(1, self.num_workers) if split else self.num_workers
             over = start % max(1, workers)
             data: Any = StreamedSteps(
-                self.train, self.collate, batch_size, parts, start - over, own_seed
+                self.train,
+                self.collate,
+                batch_size,
+                parts,
+                skip=start - over,
+                seed=own_seed,
+                expected=self.num_examples is not None,
             )
             loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
             return islice(loader, over, over + steps - start)
@@ -180,6 +187,15 @@ def length_of(dataset: Any) -> int | None:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
+
+
+def length_by_reading(dataset: Any) -> int | None:
+    """Examples in a dataset; of a stream without a length only where it is short."""
+    length = length_of(dataset)
+    if length is not None or not is_iterable(dataset):
+        return length
+    count = sum(1 for _ in islice(dataset, _SHORT))
+    return count if count < _SHORT else None
 
 
 def first_examples(dataset: Any, count: int) -> list[Any]:

@@ -6,14 +6,15 @@ changing which examples they are. A trial taken up again in mid-course sees what
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state
 
 Collate = Callable[[list[Any]], Any]
@@ -27,8 +28,8 @@ def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None
     fewer examples than ranks some have no part, rank 0 never.
     """
     first, last = (-(-batch_size * k // ranks) for k in (rank, rank + 1))
-    count = -(-(last - first) // (most or batch_size))
-    bounds = [first + (last - first) * k // max(1, count) for k in range(count + 1)]
+    parts = -(-(last - first) // (most or batch_size))
+    bounds = [first + (last - first) * k // max(1, parts) for k in range(parts + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
@@ -99,6 +100,7 @@ class StreamedSteps(IterableDataset[list[Any]]):
         skip: Steps to read over first; a multiple of the number of readers.
         seed: Where reading in this process draws at random; the stream then has generators of its
             own, which the model's draws do not disturb. None where nothing is drawn.
+        expected: Whether its end was planned for; else its first is warned of.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class StreamedSteps(IterableDataset[list[Any]]):
         collate: Collate,
         batch_size: int,
         parts: Parts,
+        *,
         skip: int,
         seed: int | None,
+        expected: bool,
     ) -> None:
-        self.dataset, self.collate = dataset, collate
+        self.dataset, self.collate, self.expected = dataset, collate, expected
         self.batch_size, self.parts, self.skip, self.seed = batch_size, parts, skip, seed
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -126,13 +130,20 @@ class StreamedSteps(IterableDataset[list[Any]]):
             yield [self.collate(batch[part]) for part in self.parts]
 
     def _endless(self) -> Iterator[Any]:
-        while True:
-            empty = True
+        for done in count():
+            read = 0
             for example in self.dataset:
-                empty = False
+                read += 1
                 yield example
-            if empty:
+            if not read:
                 raise ArgumentError("dataset: a pass over the iterable dataset held no example")
+            if not done and not self.expected:
+                warnings.warn(
+                    f"dataset: this stream ended after {read:,} examples and is read again; a law "
+                    "of new data does not hold for what is read over and over",
+                    FlopsFitWarning,
+                    stacklevel=2,
+                )
 
 
 def _apart(items: Iterator[Any], seed: int) -> Iterator[Any]:

@@ -12,24 +12,45 @@ import contextlib
 import datetime
 import json
 import logging
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import optuna
-from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from flops_fit.errors import StoreError
 from flops_fit.records import Trial
+from flops_fit.store import one_at_a_time, sqlite_folder, store_error, without_credentials
+from flops_fit.sweep import ranks
 from flops_fit.sweep.owners import is_dead
 
-HEARTBEAT_S = 30
+BEAT_S = 10
+GRACE_S = 120  # a worker elsewhere that has been silent for so long is dead
 _TRIAL, _OWNER = "trial", "owner"
 _RATE = "lr_multiplier"
 _WIDEST = (1e-300, 1e300)
+_PAUSE_S = 1.0
+_AWAY: dict[str, tuple[float, float]] = {}  # storages with faults: the first in a row, the last
+_LOG = logging.getLogger("flops_fit")
+
+
+class _Storage(RDBStorage):
+    """Optuna's storage with a heartbeat that a fault does not end: the next one may be heard."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+            super().record_heartbeat(trial_id)
 
 
 def storage_url(folder: Path | None, storage: str | None) -> str:
@@ -41,39 +62,94 @@ def storage_url(folder: Path | None, storage: str | None) -> str:
 
 
 def open_study(name: str, url: str) -> optuna.Study:
-    """Open or create a study; one process at a time where the schema may have to be made."""
+    """Open or create a study; one process at a time where the schema may have to be made.
+
+    Raises:
+        StoreError: The storage cannot be used.
+    """
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    local = sqlite_folder(url) is not None
+    patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
+    with _quiet(), _told_faults(url), one_at_a_time(url, ".flops_fit.optuna.lock"):
+        try:
+            storage = _Storage(
+                url,
+                engine_kwargs=patience,
+                heartbeat_interval=BEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+        except RuntimeError as error:
+            raise StoreError(
+                f"the Optuna storage {without_credentials(url)} holds tables of another program, "
+                "or of another version of Optuna: give it a database of its own, beside MLflow's",
+                refused=True,
+            ) from error
+        return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        if not url.startswith("sqlite:///"):
-            return _open(name, url)
-        folder = Path(url.removeprefix("sqlite:///")).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".flops_fit.optuna.lock", timeout=120):
-            return _open(name, url)
+        yield
 
 
-def _open(name: str, url: str) -> optuna.Study:
+def study_exists(name: str, url: str) -> bool:
+    """Whether a storage holds a study.
+
+    Raises:
+        StoreError: The storage cannot be used.
+    """
+    folder = sqlite_folder(url)
+    if folder is not None and not Path(url.removeprefix("sqlite:///")).exists():
+        return False
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    patience = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
-    storage = RDBStorage(
-        url,
-        engine_kwargs=patience,
-        heartbeat_interval=HEARTBEAT_S,
-        grace_period=4 * HEARTBEAT_S,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-    )
-    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+    with _quiet(), _told_faults(url):
+        return name in optuna.get_all_study_names(url)
+
+
+@contextlib.contextmanager
+def _told_faults(url: str) -> Iterator[None]:
+    """Faults of a storage come out as a StoreError."""
+    try:
+        yield
+    except Exception as error:
+        fault = _fault(url, error)
+        if fault is None:
+            raise
+        raise fault from None  # what the libraries say may hold the password
+
+
+def _fault(url: str, error: BaseException) -> StoreError | None:
+    """A storage's fault in our words, if one is among the causes: the first tells most."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    told = [c for c in causes if isinstance(c, SQLAlchemyError | StorageInternalError | OSError)]
+    if not told:
+        return None
+    now = time.monotonic()
+    _AWAY[url] = (_AWAY.get(url, (now, now))[0], now)
+    database = [cause for cause in told if isinstance(cause, SQLAlchemyError)] or told
+    return store_error(url, database[-1], "Optuna storage")
+
+
+def _url(study: optuna.Study) -> str:
+    storage: Any = study._storage
+    return getattr(storage, "_backend", storage).url  # Optuna keeps a cache before the database
 
 
 def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
     """Enqueue the trials that neither wait nor run; returns how many."""
-    taken = {_trial_id(found) for found in _unfinished(study)}
-    missing = [trial for trial in trials if trial.trial_id not in taken]
-    for trial in missing:
-        study.enqueue_trial(
-            {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
-            user_attrs={_TRIAL: json.dumps(asdict(trial))},
-        )
+    with _told_faults(_url(study)):
+        taken = {_trial_id(found) for found in _unfinished(study)}
+        missing = [trial for trial in trials if trial.trial_id not in taken]
+        for trial in missing:
+            study.enqueue_trial(
+                {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
+                user_attrs={_TRIAL: json.dumps(asdict(trial))},
+            )
     return len(missing)
 
 
@@ -89,7 +165,8 @@ def work_through(
 
     Args:
         study: The study.
-        wanted: Trial ids of the present plan; others that still wait are dropped as they come.
+        wanted: Trial ids of the present plan; others that still wait are dropped as they come,
+            but for those that a driver has added to a row.
         owner: Who claims.
         run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
         go_on: Asked before each trial; False leaves the others waiting.
@@ -100,7 +177,7 @@ def work_through(
     def objective(claimed: optuna.Trial) -> float:
         text = claimed.user_attrs.get(_TRIAL)
         trial = None if text is None else Trial(**json.loads(text))
-        if trial is None or trial.trial_id not in wanted:
+        if trial is None or not (trial.trial_id in wanted or trial.added):
             raise optuna.TrialPruned("not of the present plan")
         claimed.set_user_attr(_OWNER, owner)
         if _is_claimed_before(study, trial.trial_id, claimed.number) or has_ended(trial):
@@ -110,10 +187,44 @@ def work_through(
         claimed.suggest_float(_RATE, *_WIDEST, log=True)
         return run(trial)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        while go_on() and study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.optimize(objective, n_trials=1, catch=(Exception,))
+    with _quiet():
+        while go_on():
+            try:
+                if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                    return
+                _let_others_beat(_url(study))
+                study.optimize(objective, n_trials=1, catch=(Exception,))
+            except Exception as error:  # none of a trial's
+                _get_over(error, _url(study))
+
+
+def _get_over(error: Exception, url: str) -> None:
+    """After a fault of the storage, or where a claim was lost, the worker goes on.
+
+    What Optuna raises where it cannot write a trial's end may be anything: its causes tell.
+    """
+    fault = _fault(url, error)
+    if fault is None:
+        _LOG.warning("a claim was taken for a dead worker's: %r", error)
+        return
+    if sqlite_folder(url) is not None or _away_s(url) > ranks.timeout().total_seconds():
+        raise fault from None
+    _LOG.warning("%s. Waiting for it", fault)
+    ranks.broadcast("wait")
+    time.sleep(_PAUSE_S)
+
+
+def _let_others_beat(url: str) -> None:
+    """A storage that was away heard nobody's heart: nobody is dead for that."""
+    if _away_s(url) > GRACE_S / 2:
+        time.sleep(2 * BEAT_S)
+    _AWAY.pop(url, None)
+
+
+def _away_s(url: str) -> float:
+    """Seconds from the first fault of a storage in a row to the last."""
+    first, last = _AWAY.get(url, (0.0, 0.0))
+    return last - first
 
 
 def release_dead(study: optuna.Study) -> None:
@@ -121,13 +232,13 @@ def release_dead(study: optuna.Study) -> None:
 
     On this host a dead process is seen at once; elsewhere a silent heartbeat tells.
     """
-    for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = found.user_attrs.get(_OWNER)
-        if is_dead(owner) if owner else _age_s(found) > 4 * HEARTBEAT_S:
-            with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another was first
-                study.tell(found.number, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with _told_faults(_url(study)), _quiet():
+        for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = found.user_attrs.get(_OWNER)
+            if is_dead(owner) if owner else _age_s(found) > GRACE_S:
+                with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another was first
+                    study.tell(found.number, state=TrialState.FAIL)
+        _let_others_beat(_url(study))
         optuna.storages.fail_stale_trials(study)
 
 
@@ -143,8 +254,25 @@ def _is_claimed_before(study: optuna.Study, trial_id: str, number: int) -> bool:
 
 def claims(study: optuna.Study) -> set[tuple[str, str]]:
     """Trial and worker of each claim; a trial may be claimed twice until the second is dropped."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    with _told_faults(_url(study)):
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
+
+
+def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
+    """Trials that wait for a worker, of those wanted and of those that a driver has added."""
+    with _told_faults(_url(study)):
+        found = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    texts = [one.user_attrs[_TRIAL] for one in found if _TRIAL in one.user_attrs]
+    trials = [Trial(**json.loads(text)) for text in texts]
+    return sum(trial.trial_id in wanted or trial.added for trial in trials)
+
+
+def has_completed(study: optuna.Study, trial_id: str) -> bool:
+    """Whether some worker came to a trial's loss, whatever the ledger knows of it."""
+    with _told_faults(_url(study)):
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return any(_trial_id(found) == trial_id for found in done)
 
 
 def _unfinished(study: optuna.Study) -> list[FrozenTrial]:

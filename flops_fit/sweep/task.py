@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.source import Source, targets_of
@@ -168,9 +168,7 @@ def count_params(model: object, size: Size) -> int:
     try:
         count = own_count()
     except Exception as error:
-        raise ArgumentError(
-            f"model_cls: num_params() raised {type(error).__name__}: {error}"
-        ) from error
+        raise ArgumentError(f"model_cls: num_params() raised {in_short(error)}") from error
     whole = isinstance(count, Integral) and not isinstance(count, bool)
     if not whole or count <= 0:
         raise ArgumentError(

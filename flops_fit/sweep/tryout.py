@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from flops_fit.errors import ArgumentError
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
+from flops_fit.sweep.recipe import Recipe, build_optimizer
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source, count_examples
@@ -46,7 +47,7 @@ def try_batches(
         try:
             return check_batches(task, source, size, with_loss=with_loss)
         except Exception as error:
-            fault = fault or f"one batch at size {size!r} raised {type(error).__name__}: {error}"
+            fault = fault or f"one batch at size {size!r} raised {in_short(error)}"
             finder.refuse(size, error)
         try:
             size = finder.smallest()
@@ -75,6 +76,21 @@ def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = T
         with torch.no_grad():
             outputs_of(model, source.sample)
     return faults + _held_out_faults(task, model.eval(), source, with_loss and not faults)
+
+
+@seeded(0)
+def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[str]:
+    """Faults of one step of the recipe's optimiser on a real batch: no trial would pass."""
+    try:
+        model = task.build(size).train()
+        optimizer = build_optimizer(recipe, model, 1e-3)
+        task.loss(model, source.sample).backward()
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+    except Exception as error:
+        return [f"recipe: one step at size {size!r} raised {in_short(error)}"]
+    return []
 
 
 def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> list[str]:
@@ -124,7 +140,7 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
                 return []
             loss = float(task.loss(model, batch))
     except Exception as error:
-        return [f"eval_dataset: one batch raised {type(error).__name__}: {error}"]
+        return [f"eval_dataset: one batch raised {in_short(error)}"]
     if not math.isfinite(loss):
         return [f"eval_dataset: the loss of one batch is {loss}"]
     return [] if metric_faults(task) else _metric_faults(task, model, batch)
@@ -139,5 +155,5 @@ def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
             one = replace(task, metrics={name: task.metrics[name]})
             float(one.held_out(model, batch)[name])
         except Exception as error:
-            faults.append(f"metrics: {name!r} raised {type(error).__name__}: {error}")
+            faults.append(f"metrics: {name!r} raised {in_short(error)}")
     return faults

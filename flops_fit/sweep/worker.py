@@ -6,22 +6,27 @@ worker, and the other ranks train with it what it announces.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import platform
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, LostRankError
+from flops_fit.errors import DivergedError, LostRankError, StoreError, in_short
 from flops_fit.records import Trial
-from flops_fit.sweep import ranks
+from flops_fit.store import prompt_faults, without_credentials
+from flops_fit.sweep import ranks, spool
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import DamagedError, Keeper
+from flops_fit.sweep.delivery import PROMPT_S, Attempt, Delivery
 from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work
 from flops_fit.sweep.progress import Event
@@ -30,12 +35,14 @@ from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import StopRequest, stop_at_boundary
 from flops_fit.sweep.task import Task, digest
 from flops_fit.sweep.train import Outcome, Point, Report, train
-from flops_fit.tracking import CurveWriter, Ledger
+from flops_fit.telemetry import monitor
+from flops_fit.tracking import ENDED, Ledger
 
 _LOG = logging.getLogger("flops_fit")
 ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
 
 Listener = Callable[[Event], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Job:
         params: What is written on every run beside the trial's own fields.
         checkpoints: Folder of the trials in flight.
         code: Hashes of the source of model, loss and data.
+        note: The plan as the parent run's description shows it.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -64,12 +72,19 @@ class Job:
     params: dict[str, str]
     checkpoints: Path
     code: str = ""
+    note: str = ""
     seconds_between_events: float = 0.2
 
     @property
     def study_name(self) -> str:
         """One study per sweep and setting."""
         return f"{self.ledger.name} {self.setting}"
+
+    @property
+    def spool(self) -> Path:
+        """Where lies what the ledger has not got yet: beside the checkpoints, one a sweep."""
+        uri = without_credentials(self.ledger.tracking_uri)
+        return self.checkpoints.parent / "spool" / digest([uri, self.ledger.experiment_id])
 
 
 def work(job: Job, listener: Listener, source: Source | None = None) -> None:
@@ -82,6 +97,8 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
 
     Raises:
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the trial's state is kept.
+        StoreError: A store cannot be used, or has been away for `FLOPS_FIT_TIMEOUT` seconds after
+            the last trial.
     """
     source = source or job.task.open()
     study = dispatch.open_study(job.study_name, job.storage)
@@ -90,24 +107,78 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
 
     def run(trial: Trial) -> float:
         try:
-            loss = _run_trial(job, source, trial, owner, listener, stop)
+            loss = _run_trial(job, source, trial, owner, listener, stop, delivery)
         except Exception as error:
             ends.append("" if isinstance(error, DivergedError) else type(error).__name__)
+            if isinstance(error, StoreError | LostRankError):
+                stop.error = error
             raise
         ends.append("")
         return loss
 
     def has_ended(trial: Trial) -> bool:
-        return tracking.has_ended(job.ledger, trial.trial_id, job.setting)
+        return _has_ended(job, trial, study, delivery)
 
     def go_on() -> bool:
         if stop:
             raise stop.exception()
         return not (_alike(ends) and _nothing_has_ended(job))
 
-    with at_work() as owner, stop_at_boundary(patient=ranks.count() > 1) as stop:
+    with (
+        at_work() as owner,
+        prompt_faults(),
+        Delivery(job.ledger, job.spool) as delivery,
+        stop_at_boundary(patient=ranks.count() > 1) as stop,
+    ):
         with old_objects_set_aside():
             dispatch.work_through(study, wanted, owner, run, go_on, has_ended)
+        _see_delivered(job, delivery, stop)
+
+
+def _has_ended(job: Job, trial: Trial, study: Any, delivery: Delivery) -> bool:
+    """Whether a trial has a loss or has diverged, as far as can be known within a second.
+
+    The ledger knows; while it is away, the spool and the study do.
+    """
+    ends = {entry.trial_id for entry in spool.entries(job.spool) if entry.state in ENDED}
+    if trial.trial_id in ends:
+        return True
+    if job.ledger.home is not None:
+        return tracking.has_ended(job.ledger, trial.trial_id, job.setting)
+    known = None
+    if delivery.fault is None:
+        known = within(
+            PROMPT_S, lambda: tracking.has_ended(job.ledger, trial.trial_id, job.setting)
+        )
+    return dispatch.has_completed(study, trial.trial_id) if known is None else known
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """What a store answers in so many seconds; None if nothing."""
+    answers: list[T] = []
+
+    def wait() -> None:
+        with contextlib.suppress(StoreError):
+            answers.append(ask())
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None
+
+
+def _see_delivered(job: Job, delivery: Delivery, stop: StopRequest) -> None:
+    """With nothing left to train there is time to wait for the ledger."""
+    deadline = time.monotonic() + ranks.timeout().total_seconds()
+    while not delivery.all_delivered(PROMPT_S):
+        if stop:
+            raise stop.exception()
+        if time.monotonic() > deadline:
+            raise delivery.fault or StoreError(
+                f"the MLflow store is too slow; what it has not got is kept in {job.spool}: call "
+                "again"
+            )
+        ranks.broadcast("wait")
 
 
 def _alike(ends: Sequence[str]) -> bool:
@@ -117,8 +188,8 @@ def _alike(ends: Sequence[str]) -> bool:
 
 def _nothing_has_ended(job: Job) -> bool:
     """Whether no trial of the sweep came to an end: then the others would fail too."""
-    runs = tracking.fetch_runs(job.ledger, job.setting)
-    return not any(run.state in tracking.ENDED for run in runs)
+    runs = within(10 * PROMPT_S, lambda: tracking.fetch_runs(job.ledger, job.setting))
+    return runs is not None and not any(run.state in ENDED for run in runs)
 
 
 def follow(job: Job, source: Source | None = None) -> None:
@@ -153,38 +224,40 @@ def _run_trial(
     owner: str,
     listener: Listener,
     stop: StopRequest,
+    delivery: Delivery,
 ) -> float:
     """Train and record one trial; whatever happens, its run is closed with its reason."""
     keeper = _keeper(job, trial)
     resumed = keeper.exists()
-    run_id = _open_run(job, trial, keeper, owner)
+    params = {**job.params, "code": job.code, **_here()}
+    attempt = delivery.begin(trial, job.setting, params, owner, goes_on=resumed)
     label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
     if resumed:
         listener(replace(event, state="resumed"))
     try:
-        with CurveWriter(job.ledger, run_id) as curve:
-            report = _reporter(job, event, curve, listener)
-            ranks.broadcast(trial)
-            outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)
-        _record(job.ledger, run_id, trial, outcome)
+        report = _reporter(job, event, attempt, listener)
+        ranks.broadcast(trial)
+        outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)
+        attempt.end("complete", metrics=_metrics(trial, outcome), step=trial.num_tokens)
         keeper.clear()
+    except StoreError:
+        raise
     except DivergedError as error:
-        tracking.close_run(job.ledger, run_id, "diverged", str(error))
+        attempt.end("diverged", str(error))
         keeper.clear()
         listener(replace(event, flops=trial.flops, state="diverged"))
         raise
     except Exception as error:
         if isinstance(error, DamagedError):
             keeper.clear()  # the next attempt starts over
-        tracking.close_run(job.ledger, run_id, "failed", _cause(error), _trace(error))
+        attempt.end("failed", in_short(error), _trace(error))
         listener(replace(event, state="failed"))
         _LOG.warning("%s failed: %s: %s", label, type(error).__name__, error)
-        if isinstance(error, LostRankError):
-            stop.error = error
         raise
     except BaseException:
-        tracking.close_run(job.ledger, run_id, "planned", "interrupted")
+        with contextlib.suppress(StoreError):
+            attempt.end("planned", "interrupted")
         raise
     listener(replace(event, flops=trial.flops, loss=outcome.loss, state="complete"))
     return outcome.loss
@@ -200,36 +273,34 @@ def _keeper(job: Job, trial: Trial) -> Keeper:
     return Keeper(folder, job.recipe.checkpoint_every)
 
 
-def _open_run(job: Job, trial: Trial, keeper: Keeper, owner: str) -> str:
-    """The run that was interrupted, where its state was kept; else a new one."""
-    if keeper.exists():
-        run_id = tracking.reopen_run(job.ledger, trial.trial_id, job.setting, owner)
-        if run_id is not None:
-            return run_id
-    params = {**job.params, "code": job.code, **_here()}
-    return tracking.start_run(job.ledger, trial, job.setting, params, owner)
-
-
-def _reporter(job: Job, event: Event, curve: CurveWriter, listener: Listener) -> Report:
-    told = 0.0
+def _reporter(job: Job, event: Event, attempt: Attempt, listener: Listener) -> Report:
+    told, machine = 0.0, monitor()
 
     def report(point: Point) -> None:
         nonlocal told
-        curve.add(
+        attempt.add(
             point.num_tokens,
+            **machine(),
             train_loss=point.train_loss,
             learning_rate=point.learning_rate,
             tokens_per_second=point.tokens_per_second,
         )
         if time.monotonic() - told > job.seconds_between_events:
             told = time.monotonic()
-            listener(replace(event, flops=point.flops, loss=point.train_loss))
+            listener(
+                replace(
+                    event,
+                    flops=point.flops,
+                    loss=point.train_loss,
+                    tokens_per_second=point.tokens_per_second,
+                )
+            )
 
     return report
 
 
-def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None:
-    metrics = {
+def _metrics(trial: Trial, outcome: Outcome) -> dict[str, float]:
+    return {
         "loss": outcome.loss,
         "flops": outcome.flops,
         "wall_time_s": outcome.wall_time_s,
@@ -239,16 +310,10 @@ def _record(ledger: Ledger, run_id: str, trial: Trial, outcome: Outcome) -> None
         "log10_num_params": math.log10(trial.num_params),
         **{f"eval_{name}": value for name, value in outcome.metrics.items()},
     }
-    tracking.complete_run(ledger, run_id, metrics, trial.num_tokens)
 
 
 def _here() -> dict[str, str]:
     return {"hostname": platform.node()}
-
-
-def _cause(error: Exception) -> str:
-    first_line = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first_line}"
 
 
 def _trace(error: Exception) -> str:

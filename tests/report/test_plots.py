@@ -3,15 +3,16 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from planted import LAW, runs
 
 import flops_fit
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.report import plots
-
-LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
+from flops_fit.report import canvas, plots
+from flops_fit.report.residuals import excess_over_law
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def result() -> flops_fit.Result:
 
 def test_each_finished_run_is_a_point_and_each_minimum_a_star(result):
     ax = plots.plot_isoflops(result.runs, result.optima)
-    points = [line for line in ax.lines if line.get_marker() in plots.MARKERS]
+    points = [line for line in ax.lines if line.get_marker() in canvas.MARKERS]
     assert sum(len(line.get_xdata()) for line in points) == len(result.runs)
     stars = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "*"]
     np.testing.assert_allclose(sorted(stars), sorted(result.optima["num_params"]))
@@ -89,7 +90,139 @@ def test_the_law_and_its_band_are_drawn(result, quantity):
     assert {"extrapolation", "IsoFLOP optima"} <= set(labels)
 
 
-@pytest.mark.parametrize(("kind", "panels"), [(None, 4), ("isoflops", 1), ("scaling", 3)])
+def test_contours_are_the_laws_and_the_path_is_the_bands(result):
+    path = result.band(np.geomspace(1e12, 1e16, 20))
+    runs = result.runs.copy()
+    runs.loc[3, "excluded"] = "an outlier"
+    ax = plots.plot_contours(result.law, runs, path, largest_budget=1e14)
+    (drawn,) = [c for c in ax.collections if hasattr(c, "levels")]
+    for level, outline in zip(drawn.levels, drawn.get_paths(), strict=True):
+        N, D = outline.vertices.T
+        np.testing.assert_allclose(result.law.loss(N, D), level, rtol=2e-3)
+    whole, within = ax.lines[:2]
+    np.testing.assert_allclose(whole.get_xydata(), path[["num_params", "num_tokens"]])
+    assert whole.get_linestyle() == "--"
+    assert len(within.get_xdata()) == (path["compute_budget"] <= 1e14).sum()
+    full, hollow = ax.lines[2:4]
+    assert len(full.get_xdata()) == len(runs) - 1
+    assert float(hollow.get_ydata()[0]) == runs.loc[3, "num_tokens"]
+    assert hollow.get_markerfacecolor() == "none"
+
+
+def test_residuals_are_those_of_the_fit_and_far_ones_stay_in_the_frame(result):
+    excess = excess_over_law(result.findings)
+    std = result.fits["headline"].residual_std
+    used = (result.runs["excluded"] == "").to_numpy()
+    assert np.sqrt((excess[used] ** 2).sum() / (used.sum() - 5)) == pytest.approx(std, rel=1e-6)
+    runs = result.runs.copy()
+    excess[5] = 1.0
+    runs.loc[5, "excluded"] = "an outlier"
+    ax = plots.plot_residuals(runs, excess, std)
+    shown = np.concatenate([ln.get_ydata() for ln in ax.lines if ln.get_marker() in canvas.MARKERS])
+    np.testing.assert_allclose(np.sort(shown), np.sort(100 * np.delete(excess, 5)))
+    (arrow,) = [ln for ln in ax.lines if ln.get_marker() == "$\\uparrow$" and len(ln.get_xdata())]
+    assert float(arrow.get_ydata()[0]) == pytest.approx(100 * 8 * std)
+    assert max(ax.get_ylim()) < 100
+
+
+def test_residuals_of_repeated_data_are_of_the_law_in_effective_tokens():
+    law = RepetitionLaw(LAW)
+    table = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 5), noise=0.0, half_width=0.75)
+    table["unique_tokens"] = table["num_tokens"] / np.tile([1.0, 3, 1, 2, 1, 4, 1], 5)
+    N, D, U = (table[name] for name in ("num_params", "num_tokens", "unique_tokens"))
+    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(len(table))
+    found = flops_fit.fit(table.assign(loss=law.loss(N, D, U) * noise), num_draws=100)
+    assert found.findings.repetition is not None
+    std = found.fits["headline"].residual_std
+    used = (found.runs["excluded"] == "").to_numpy()
+    assert np.std(excess_over_law(found.findings)[used]) == pytest.approx(std, rel=0.2)
+
+
+CURVES = pd.DataFrame(
+    {
+        "trial_id": ["a"] * 3 + ["b"] * 3 + ["stranger"] * 2,
+        "num_tokens": [1.0, 10, 100, 1, 10, 100, 1, 2],
+        "loss": [4.0, 3.0, 2.5, 5.0, 2.9, 2.0, 0.1, 0.1],
+    }
+)
+ENDED = pd.DataFrame(
+    {
+        "trial_id": ["a", "b", ""],
+        "num_params": [10.0, 30.0, 1.0],
+        "num_tokens": [100.0, 100.0, 1.0],
+        "flops": [6e3, 18e3, 1.0],
+        "compute_budget": [6e3, 18e3, 1.0],
+        "loss": [2.6, 2.1, 9.0],
+        "excluded": ["", "an outlier", ""],
+    }
+)
+
+
+def test_training_curves_are_drawn_against_compute():
+    ax = plots.plot_curves(CURVES, ENDED)
+    (lines,) = [c for c in ax.collections if hasattr(c, "get_segments")]
+    a, b = lines.get_segments()
+    np.testing.assert_allclose(a, [[60, 4], [600, 3], [6000, 2.5]])
+    np.testing.assert_allclose(b, [[180, 5], [1800, 2.9], [18000, 2]])
+    envelope, full, hollow = ax.lines
+    C, lowest = envelope.get_xdata(), envelope.get_ydata()
+    assert (C[0], C[-1]) == pytest.approx((60, 18000))
+    assert (lowest[0], lowest[-1]) == pytest.approx((4, 2))
+    assert (np.diff(lowest) <= 0).all()
+    between = np.interp(np.log(C), np.log([60, 600, 6000]), [4, 3, 2.5])
+    assert (lowest[C < 6000] <= between[C < 6000] + 1e-9).all()
+    assert [tuple(p) for p in full.get_xydata()] == [(6e3, 2.6)]
+    assert [tuple(p) for p in hollow.get_xydata()] == [(18e3, 2.1)]
+
+
+def test_very_many_points_are_drawn_as_a_picture():
+    many = pd.concat([CURVES.assign(num_tokens=CURVES["num_tokens"] + k) for k in range(1000)])
+    for curves, as_picture in ((CURVES, False), (many, True)):
+        (lines, *_) = plots.plot_curves(curves, ENDED).collections
+        assert bool(lines.get_rasterized()) == as_picture
+
+
+def test_the_back_test_is_drawn_against_chance(result):
+    table = result.backtest
+    ax = plots.plot_backtest(table)
+    chance = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(chance, 100 * table["limit"] * table["in_sample_std"])
+    residuals, five, tied = (line.get_xdata() for line in ax.lines)
+    np.testing.assert_allclose(residuals, 100 * table["in_sample_std"])
+    errors = 100 * table.set_index("form")["loss_rmse"]
+    np.testing.assert_allclose([*five, *tied], [*errors[["five"]], *errors[["tied"]]])
+
+
+def test_the_envelope_is_a_third_approach(result):
+    band = result.band(np.geomspace(1e12, 1e16, 20))
+    envelope = result.optima[["compute_budget", "num_params"]]
+    law = replace(result.power_laws.n_opt, k=2 * result.power_laws.n_opt.k)
+    ax = plots.plot_scaling(band, result.optima, "num_params", envelope=envelope, envelope_law=law)
+    drawn = {line.get_label(): line for line in ax.lines}
+    through = drawn["power law through the envelope, 95 %"]
+    np.testing.assert_allclose(through.get_ydata(), law(band["compute_budget"]))
+    np.testing.assert_allclose(drawn["envelope"].get_xydata(), envelope)
+
+
+@pytest.mark.parametrize("kind", ["contours", "residuals", "curves", "backtest"])
+def test_a_panel_without_data_says_why(kind):
+    few = flops_fit.fit(runs().iloc[:7])
+    (ax,) = few.plot(kind).axes
+    assert ax.texts
+    assert not ax.lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "panels"),
+    [
+        (None, 4),
+        ("isoflops", 1),
+        ("scaling", 3),
+        ("contours", 1),
+        ("residuals", 1),
+        ("backtest", 1),
+    ],
+)
 def test_the_figures_of_a_result(result, kind, panels, tmp_path):
     figure = result.plot(kind)
     assert len(figure.axes) == panels

@@ -66,6 +66,20 @@ def test_workers_of_a_stream_are_kept_where_eval_dataset_is_given(stream):
     assert trained_on(source, 5, steps=2, seed=0) == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
 
 
+@pytest.mark.parametrize(("count", "known"), [(3, 2), (999, 949), (2000, None)])
+def test_short_streams_are_counted(stream, count, known):
+    assert open_source(stream(count)).num_examples == known
+
+
+def test_a_long_stream_that_ends_is_read_again_with_a_warning(stream):
+    source = open_source(stream(1100), stream(20))
+    with pytest.warns(
+        FlopsFitWarning, match="ended after 1,100 examples and is read again"
+    ) as seen:
+        assert len(trained_on(source, 500, steps=7, seed=0)) == 3500
+    assert len(seen) == 1
+
+
 def test_stream_that_never_reads_alike_is_split_with_a_warning():
     class Noise(IterableDataset):
         def __iter__(self):
@@ -94,7 +108,7 @@ def test_length_of_a_stream_counts_its_training_share_where_known(stream):
 
     assert open_source(Sized(41)).num_examples == 38
     assert open_source(Sized(41), Sized(5)).num_examples == 41
-    assert open_source(stream(41)).num_tokens is None
+    assert open_source(stream(2000)).num_tokens is None
 
 
 def test_loader_keeps_batch_size_collate_and_workers(numbered):

@@ -113,9 +113,12 @@ def test_loader_decides_the_batch_unless_the_recipe_does(planned, classes):
 
 
 def test_streams_have_no_epochs(planned, stream):
-    plan = planned(dataset=stream(100), recipe=None)
+    plan = planned(dataset=stream(2000), recipe=None)
     assert plan.available is None
     assert plan.to_frame()["epochs"].isna().all()
+    short = planned(dataset=stream(100))
+    assert short.available == 95
+    assert (short.to_frame()["epochs"] > 1).all()
 
 
 @pytest.mark.parametrize("sizes", [[4, 8, 16], (16, 8, 4, 8), np.array([4, 8, 16])])
@@ -260,7 +263,6 @@ def test_plan_is_data_and_reads_well(planned):
     assert len(frame) == len(plan.trials)
     assert (frame["epochs"] == frame["num_tokens"] / 1900).all()
     assert re.match(r"SweepPlan: 14 trials of \S*MLP, 7\.7e\+10 FLOPs \(measured\)\n", repr(plan))
-    assert re.search(r"\n +1e\+09 +7 +\d+ \(\d+\) to \d+ \(", repr(plan))
 
 
 def test_rows_are_cut_where_too_few_steps_or_too_little_data_would_be_left(planned):
@@ -375,7 +377,14 @@ def test_nothing_passed_at_all(mlp):
         ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
         ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
         ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
-        ({"recipe": Recipe(schedule=lambda s: 1 / (1 - s))}, "schedule: .* ZeroDivisionError at 1"),
+        (
+            {"recipe": Recipe(schedule=lambda s: 1 / (1 - s))},
+            "schedule: .* ZeroDivisionError: float division by zero, at 1",
+        ),
+        (
+            {"recipe": Recipe(optimizer=lambda p, lr: torch.optim.LBFGS(p, lr))},
+            "recipe: one step at size 1 raised TypeError: .*closure",
+        ),
         ({"model_kwargs": []}, "model_kwargs: expected a dict, got list"),
         ({"sizes": [4, 8, "a"]}, r"works at 2 of the 3 given, 3 are needed \('a': TypeError"),
         ({"model_cls": HeadsDoNotSay, "sizes": [4, 8, 6]}, r"works at 2 of the 3 given.*\(6: Runt"),

@@ -70,12 +70,13 @@ class Planted:
 
     def __init__(self) -> None:
         self.trained: list[str] = []
+        self.law = LAW
 
     def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
         self.trained.append(trial.trial_id)
         report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
         mistuned = 1 + 0.01 * np.log2(trial.lr_multiplier) ** 2
-        loss = mistuned * float(LAW.loss(trial.num_params, trial.num_tokens))
+        loss = mistuned * float(self.law.loss(trial.num_params, trial.num_tokens))
         return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
 
 
@@ -109,6 +110,16 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         assert predicted.num_params == pytest.approx(N, rel=0.01)
         assert predicted.loss == pytest.approx(loss, rel=0.01)
     assert isinstance(result.predict(3e13).size, int)
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    parent = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(
+        "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
+    )
+    assert "SweepPlan: 28 trials" in note
+    (given,) = parent.inputs.dataset_inputs
+    assert given.dataset.name == "torch.utils.data.dataset.TensorDataset"
+    assert json.loads(given.dataset.profile) == {"num_examples": 380}
 
 
 def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
@@ -121,6 +132,25 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     assert len(longer.runs) == len(planted.trained) == len(set(planted.trained))
     fewer = sweep(store, BUDGETS[:3])
     assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
+
+
+def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, capsys):
+    planted.law = replace(LAW, A=LAW.A / 50)  # the best models are far smaller than expected
+    plain = sweep(store, extend=False)
+    assert (plain.optima["refused"].str.contains("edge")).sum() == 4
+    planned = len(planted.trained)
+    sweep(store)
+    added = planted.trained[planned:]
+    assert len(added) == 2 * len(BUDGETS)
+    said = "the loss is least at the smallest size of its row: 2 smaller sizes added"
+    assert capsys.readouterr().err.count(said) == 4
+    whole = sweep(store)
+    assert len(planted.trained) == planned + len(added) == len(whole.runs)
+    for budget in BUDGETS:
+        N = plain.runs.loc[plain.runs["compute_budget"] == budget, "num_params"].min()
+        row = whole.runs[whole.runs["compute_budget"] == budget]
+        assert (row["num_params"] < N).sum() == 2
+        assert row.loc[row["num_params"] < N, "flops"].to_numpy() == pytest.approx(budget, rel=0.01)
 
 
 def test_learning_rates_added_later_reuse_the_rest_and_the_best_of_each_size_counts(store, planted):
@@ -155,12 +185,9 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
         return planted(task, source, trial, recipe, report, keeper, stop)
 
     monkeypatch.setattr(worker, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of .* The same call goes on"):
         sweep(store)
-    said = capsys.readouterr().err
-    assert "SweepPlan: " in said
-    assert "Stopped: 5 of" in said
-    assert "The same call goes on" in said
+    assert "SweepPlan: " in capsys.readouterr().err
     monkeypatch.setattr(worker, "train", planted)
     result = sweep(store)
     assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
@@ -279,10 +306,10 @@ def test_analyze_answers_from_the_store_alone(store, planted):
     assert again.chinchilla_table()[columns].equals(result.chinchilla_table()[columns])
 
 
-def real_sweep(folder: Path, **options: object) -> flops_fit.Result:
-    """Real training of twelve tiny trials."""
+def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.Result:
+    """Real training of twelve tiny trials, or of four for each budget."""
     return sweep(
-        folder, [1e5, 2e5, 4e5], sizes=[2, 4, 8, 16],
+        folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
         recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
     )  # fmt: skip
 

@@ -113,7 +113,7 @@ def test_exactly_the_planned_steps_and_examples(mlp, numbered, stream, cross_ent
 def test_epochs_are_passes_over_the_training_share(mlp, numbered, stream, cross_entropy):
     outcome, _ = run(Task(mlp, "width", {}, numbered(100), cross_entropy), a_trial(19, 10))
     assert outcome.epochs == 2
-    outcome, _ = run(Task(mlp, "width", {}, stream(100), cross_entropy), a_trial(19, 10))
+    outcome, _ = run(Task(mlp, "width", {}, stream(2000), cross_entropy), a_trial(19, 10))
     assert np.isnan(outcome.epochs)
 
 

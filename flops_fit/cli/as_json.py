@@ -1,0 +1,70 @@
+"""Results as JSON that any parser reads: plain values, and null for what is not a number."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.prediction import Prediction
+from flops_fit.result import Result
+from flops_fit.sweep.grid import SweepPlan
+
+_LAW = ("E", "A", "B", "alpha", "beta", "a")
+
+
+def dumps(value: Any) -> str:
+    """Any of our values as a JSON text."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def of_plan(plan: SweepPlan) -> dict[str, Any]:
+    """A plan: what is trained, budget by budget."""
+    return {
+        "model": plan.model_name,
+        "size_param": plan.size_param,
+        "data_unit": plan.data_unit,
+        "flops_convention": plan.flops_convention,
+        "total_flops": plan.total_flops,
+        "trials": plan.to_frame(),
+        "skipped": plan.skipped,
+    }
+
+
+def of_prediction(prediction: Prediction, result: Result) -> dict[str, Any]:
+    """A prediction, with what it counts in."""
+    return {**asdict(prediction), "data_unit": result.meta.get("data_unit")}
+
+
+def of_result(result: Result, table: pd.DataFrame | None) -> dict[str, Any]:
+    """What a sweep says: its laws with intervals, optima, table, doubts and runs."""
+    law = result.law
+    return {
+        **result.meta,
+        "law": None if law is None else {name: getattr(law, name) for name in _LAW},
+        "intervals": result.intervals.rename_axis("name").reset_index(),
+        "optima": result.optima,
+        "table": table,
+        "checks": result.checks,
+        "runs": result.runs,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return [_plain(row) for row in value.to_dict("records")]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

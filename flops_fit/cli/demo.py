@@ -1,0 +1,30 @@
+"""What `flops-fit demo` runs: the sweep of examples/gpt_stdlib.py, which it shares runs with."""
+
+from __future__ import annotations
+
+import flops_fit
+from flops_fit.cli.results import exit_code
+from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.show import show
+from flops_fit.examples.text import stdlib_text
+
+BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
+
+
+def run_demo(tracking_uri: str | None, workers: int | str) -> int:
+    """Run the sweep and show what it found; returns the exit code."""
+    result = flops_fit.find_optimal(
+        model_cls=GPT,
+        model_size_param="d_model",
+        model_kwargs={"n_layer": 2},
+        dataset=stdlib_text("train"),
+        eval_dataset=stdlib_text("eval"),
+        loss_fn=next_token_loss,
+        compute_budgets=BUDGETS,
+        recipe=flops_fit.Recipe(eval_examples=512),
+        name="gpt-stdlib",
+        tracking_uri=tracking_uri,
+        workers=workers,
+    )
+    show(result)
+    return exit_code(result, BUDGETS)

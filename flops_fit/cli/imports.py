@@ -1,0 +1,73 @@
+"""`package.module:attribute` to the object it names; modules of the current folder count."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+
+
+class NotFoundError(Exception):
+    """Nothing is there under this name; says what was expected."""
+
+
+def load(path: object) -> Any:
+    """The object that `package.module:attribute` names.
+
+    Raises:
+        NotFoundError: The text is no such path, or module or attribute are not there, or the module
+            itself raises when imported.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise NotFoundError(f"expected package.module:Name, got {path!r}{_meant(path)}")
+    module_name, _, names = path.partition(":")
+    found: Any = _module(module_name)
+    for name in names.split("."):
+        if not hasattr(found, name):
+            near = difflib.get_close_matches(name, dir(found), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise NotFoundError(f"{module_name} has no {names}{hint}")
+        found = getattr(found, name)
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise NotFoundError(
+                f"there is no module {error.name!r} in {here} or among what is installed"
+                f"{_meant(name)}"
+            ) from error
+        raise NotFoundError(f"{name} needs {error.name}, which is not installed") from error
+    except Exception as error:
+        raise NotFoundError(
+            f"importing {name} raised {type(error).__name__}: {' '.join(str(error).split())} "
+            "(--traceback shows where)"
+        ) from error
+
+
+def _meant(path: object) -> str:
+    """What was probably meant, for the usual slips: a file's path, or a dot for the colon."""
+    if not isinstance(path, str):
+        return ""
+    module, colon, name = path.partition(":")
+    if module.endswith(".py"):
+        module = module.removesuffix(".py").removeprefix("./").replace("/", ".").lstrip(".")
+    elif not colon and "." in module:
+        module, _, name = module.rpartition(".")
+    elif "/" in module:
+        module = module.removeprefix("./").replace("/", ".")
+    else:
+        return ""
+    return f"; did you mean {module}:{name or 'Name'}?"

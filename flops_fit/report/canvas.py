@@ -1,0 +1,155 @@
+"""What the plots share: figures of their own, colours, markers, ticks, limits.
+
+Colours are of Okabe and Ito (2008), told apart by colour-blind readers; markers and line styles
+tell the same in print. Excluded runs are hollow, never hidden.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.isoflop import group_budgets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+SHADE = "#999999"
+NEAR = (1, 2, 5)
+
+
+def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure of its own, not pyplot's: nothing to close, nothing shared between threads.
+
+    A lone panel is smaller, so that its words are larger where it is shown at half width.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 2 if panels == 4 else panels
+    rows = -(-panels // columns)
+    width, height = (4.6, 3.45) if panels == 1 else (5.2, 3.9)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+
+
+def new_axes() -> Axes:
+    """Axes in a figure of their own."""
+    return new_figure(1)[1][0]
+
+
+def by_budget(runs: pd.DataFrame) -> tuple[list[pd.DataFrame], list[float]]:
+    """Runs of one budget together, and the budgets (FLOPs), from the smallest."""
+    group = group_budgets(runs["compute_budget"].to_numpy(float))
+    rows = [runs[group == label] for label in np.unique(group)]
+    return rows, [float(np.exp(np.log(r["compute_budget"].astype(float)).mean())) for r in rows]
+
+
+def colours(ax: Axes, budgets: list[float]) -> list[Any]:
+    """One a budget; where budgets outnumber the named colours, a scale of them, with its bar."""
+    if len(budgets) <= len(COLOURS):
+        return list(COLOURS[: len(budgets)])
+    return colour_scale(ax, np.asarray(budgets), "budget C, FLOPs")
+
+
+def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = False) -> list[Any]:
+    """A colour for each positive value, on a logarithmic scale, with its bar."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+
+    low, high = values.min(), values.max()
+    if not high > low:
+        low, high = low / 2, high * 2
+    scale = ScalarMappable(LogNorm(low, high), "viridis")
+    assert ax.figure is not None
+    bar = ax.figure.colorbar(scale, ax=ax, label=label)
+    if counts:
+        label_counts(bar.ax.yaxis)
+    return list(scale.to_rgba(values))
+
+
+def legend_of_budgets(
+    ax: Axes, handles: list[Any], num_budgets: int, *, above: bool = False
+) -> None:
+    """The legend: a line a budget where they are few enough to name, and what else is drawn."""
+    few = num_budgets <= len(COLOURS)
+    shown = handles if few else handles[num_budgets:]
+    title = "budget C, FLOPs" if few else None
+    if shown and above:
+        legend_above(ax, shown, columns=4, title=title)
+    elif shown:
+        ax.legend(handles=shown, title=title, fontsize="small", title_fontsize="small")
+
+
+def legend_above(
+    ax: Axes, handles: list[Any] | None = None, *, columns: int = 2, title: str | None = None
+) -> None:
+    """A legend over the axes, where there is no empty corner for it."""
+    given = {} if handles is None else {"handles": handles}
+    ax.legend(
+        **given, fontsize="small", ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0),
+        frameon=False, borderaxespad=0.2, title=title, title_fontsize="small",
+    )  # fmt: skip
+
+
+def handle(label: str, *, color: Any, marker: str, **style: Any) -> Any:
+    """What the legend shows: the marker, and the line where one is drawn."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, color=color, marker=marker, **{"linestyle": "", **style})
+
+
+def left_out() -> Any:
+    """The legend's entry for excluded runs."""
+    return handle("left out", color=SHADE, marker="o", markerfacecolor="none")
+
+
+def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: Any, marker: str) -> None:
+    """Runs as markers: full where they take part, hollow where `excluded` says why not."""
+    used = rows["excluded"] == ""
+    for part, face in ((rows[used], color), (rows[~used], "none")):
+        ax.plot(
+            part[x], part[y], marker, color=color, markerfacecolor=face, markersize=5,
+            linestyle="none",
+        )  # fmt: skip
+
+
+def label_counts(axis: Any) -> None:
+    """Ticks as 5k, 10k, 20k; three a decade, for a row often spans less than two."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    span = high / low if low > 0 else 1.0
+    axis.set_major_locator(LogLocator(subs=(1,) if span > 1e3 else (1, 3) if span > 1e2 else NEAR))
+    names = EngFormatter(sep="")
+    names.ENG_PREFIXES = {**EngFormatter.ENG_PREFIXES, 9: "B"}  # a billion parameters, not a giga
+    axis.set_major_formatter(names)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:
+    """Limits in y that hold these values, whatever else is drawn."""
+    seen = seen[np.isfinite(seen) & ((seen > 0) | (not logarithmic))]
+    if not seen.size:
+        return
+    ends = np.array([seen.min(), seen.max()])
+    ends = np.log(ends) if logarithmic else ends
+    room = 0.05 * max(float(np.ptp(ends)), 1e-3)
+    limits = ends[0] - room, ends[1] + room
+    ax.set_ylim(*(np.exp(limits) if logarithmic else limits))
+
+
+def say_instead(ax: Axes, message: str) -> None:
+    """An empty panel that says why it is empty; the words have no say in the layout."""
+    text = textwrap.fill(textwrap.shorten(message, 280, placeholder=" ..."), 44)
+    said = ax.text(0.5, 0.5, text, ha="center", va="center", fontsize="small")
+    said.set_in_layout(False)
+    said.set_parse_math(False)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])

@@ -1,0 +1,101 @@
+"""N_opt, D_opt and L_opt against C: what each approach says, with its 95 % band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.report import canvas
+from flops_fit.report.canvas import COLOURS, SHADE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flops_fit.laws.power import PowerLaw
+
+
+def plot_scaling(
+    band: pd.DataFrame,
+    optima: pd.DataFrame,
+    quantity: str,
+    *,
+    data_unit: str = "tokens",
+    largest_budget: float | None = None,
+    power_law: PowerLaw | None = None,
+    envelope: pd.DataFrame | None = None,
+    envelope_law: PowerLaw | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One of N_opt, D_opt, L_opt against C by each approach, with 95 % bands.
+
+    Args:
+        band: The parametric law's frontier: `Result.band(budgets)`.
+        optima: `Result.optima`.
+        quantity: "num_params", "num_tokens" or "loss".
+        data_unit: What D counts.
+        largest_budget: Beyond it the background is shaded: extrapolation.
+        power_law: The power law through the optima.
+        envelope: `Result.envelope`.
+        envelope_law: The power law through the envelope.
+        ax: Axes to draw on; new ones if None.
+    """
+    ax = ax or canvas.new_axes()
+    C = band["compute_budget"].to_numpy(float)
+    ax.plot(C, band[quantity], color=COLOURS[0], label="parametric law, 95 %")
+    ax.fill_between(
+        C, band[f"{quantity}_low"], band[f"{quantity}_high"], color=COLOURS[0], alpha=0.2, lw=0
+    )
+    seen = [band[f"{quantity}{end}"].to_numpy(float) for end in ("", "_low", "_high")]
+    for law, colour, style, name in (
+        (power_law, COLOURS[1], "--", "optima"),
+        (envelope_law, COLOURS[2], "-.", "envelope"),
+    ):
+        if law is not None and np.isfinite(law.exponent):
+            label = f"power law through the {name}, 95 %"
+            values = _power_law(ax, C, law, colour, style, label, positive=quantity != "loss")
+            seen.append(values)
+    seen.append(_optima_points(ax, optima, quantity))
+    if envelope is not None and len(envelope):
+        ax.plot(
+            envelope["compute_budget"], envelope[quantity], "x", color=COLOURS[2], markersize=4,
+            label="envelope",
+        )  # fmt: skip
+        seen.append(envelope[quantity].to_numpy(float))
+    if largest_budget is not None and C.max() > largest_budget:
+        ax.axvspan(largest_budget, C.max(), color=SHADE, alpha=0.15, lw=0, label="extrapolation")
+    names = {"num_params": "N_opt, parameters", "num_tokens": f"D_opt, {data_unit}"}
+    name = names.get(quantity, "L_opt, held-out loss")
+    ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=name)
+    ax.set_yscale("linear" if quantity == "loss" else "log")
+    ax.margins(x=0)
+    canvas.frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _power_law(
+    ax: Axes, C: np.ndarray, law: PowerLaw, colour: str, style: str, label: str, *, positive: bool
+) -> np.ndarray:
+    """A power law and its 95 % band; its values."""
+    low, high = law.interval(C)
+    if positive:
+        low = np.maximum(low, np.finfo(float).tiny)
+    ax.fill_between(C, low, high, color=colour, alpha=0.12, lw=0)
+    ax.plot(C, law(C), style, color=colour, label=label)
+    return np.asarray(law(C))
+
+
+def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> np.ndarray:
+    """Draw the optima that stand; their values."""
+    good = optima[(optima["refused"] == "") & np.isfinite(optima[quantity].astype(float))]
+    if good.empty:
+        return np.array([])
+    middle = good[quantity].astype(float)
+    errors = [middle - good[f"{quantity}_low"], good[f"{quantity}_high"] - middle]
+    ax.errorbar(
+        good["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
+        color="black", markersize=4, capsize=3, linewidth=1, label="IsoFLOP optima",
+    )  # fmt: skip
+    return middle.to_numpy(float)

@@ -1,0 +1,141 @@
+"""Sweeps whose drivers, workers and server are killed at random times: nothing lost, none twice.
+
+Each trains for real. What it comes to is compared with a run without a break: the same trials, each
+complete once, the same losses, the same curves through them. The short form runs with the other
+tests; `make chaos` runs all of it. Full disks and little memory: `tests/sweep`.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from served import served
+from test_runner import assert_same, real_sweep
+
+import flops_fit
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+DRIVER = Path(__file__).with_name("driver.py")
+
+
+@pytest.fixture(scope="module")
+def whole(empty_store, tmp_path_factory):
+    """The sweep without a break."""
+    folder = tmp_path_factory.mktemp("whole") / "store"
+    return real_sweep(Path(shutil.copytree(empty_store, folder)))
+
+
+class Stage:
+    """A store, and the drivers on it."""
+
+    def __init__(self, store: Path, tracking_uri: str | None = None) -> None:
+        self.store = store
+        self.tracking_uri = tracking_uri or f"sqlite:///{store}/mlflow.db"
+        self._left: set[Path] = set()
+
+    def drive(self, workers: int, budgets: int = 3) -> subprocess.Popen[bytes]:
+        self._left = set(self.store.rglob("spool/*/*"))
+        with open(self.store / "drivers.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, DRIVER, self.store, str(workers), str(budgets),
+                 self.tracking_uri, f"sqlite:///{self.store}/optuna.db"],
+                stdout=log, stderr=log, cwd=self.store, start_new_session=True,
+            )  # fmt: skip
+
+    def strike(self, rng: random.Random, workers: int, drivers: int, budgets: int = 3) -> None:
+        """Start drivers; once trials are under way each gets a signal at a random time."""
+        processes = [self.drive(workers, budgets) for _ in range(drivers)]
+        self.wait_until_busy(processes)
+        for process in processes:
+            time.sleep(rng.uniform(0, 2))
+            process.send_signal(rng.choice(SIGNALS))
+        for process in processes:
+            process.wait(120)
+
+    def finish(self, workers: int = 1) -> flops_fit.Result:
+        process = self.drive(workers)
+        assert process.wait(280) == 0, (self.store / "drivers.log").read_text()[-3000:]
+        return flops_fit.analyze("planted", self.tracking_uri)
+
+    def wait_until_busy(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Until one of the drivers trains, or all have left."""
+        while any(process.poll() is None for process in processes):
+            if set(self.store.rglob("spool/*/*.running")) - self._left:
+                return
+            time.sleep(0.02)
+
+    def assert_tidy(self) -> None:
+        """Nothing is left of trials in flight, and nothing but their owner may read the rest."""
+        assert not any(self.store.glob("**/checkpoints/*"))
+        assert not [path for path in self.store.glob("**/spool/*/*") if path.is_file()]
+        assert {path.stat().st_mode & 0o777 for path in self.store.glob("**/spool/*")} == {0o700}
+
+
+@pytest.mark.slow
+def test_a_sweep_survives_a_few_strikes(store, whole):
+    stage, rng = Stage(store), random.Random(5)
+    stage.strike(rng, workers=1, drivers=2)
+    assert_same(stage.finish(), whole, store)
+    stage.assert_tidy()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sweep_survives_many_strikes(store, whole, seed, workers):
+    """Four strikes of one or two drivers each; budgets are added on the way."""
+    stage, rng = Stage(store), random.Random(seed)
+    for strike in range(4):
+        stage.strike(rng, workers, drivers=rng.choice((1, 1, 2)), budgets=2 + strike // 2)
+    assert_same(stage.finish(workers), whole, store)
+    stage.assert_tidy()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_sweep_survives_strikes_at_its_server(store, whole):
+    """The server is down while drivers are struck, and back with the next."""
+    with served(store) as server:
+        stage, rng = Stage(store, server.uri), random.Random(0)
+        for _ in range(3):
+            process = stage.drive(workers=rng.choice((1, 3)))
+            while not stage._busy():
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 2))
+            server.kill()
+            time.sleep(rng.uniform(0, 3))
+            process.send_signal(rng.choice(SIGNALS))
+            process.wait(120)
+            server.start()
+        result = stage.finish()
+        assert_same(result, whole, store)
+    stage.assert_tidy()
+
+
+@pytest.mark.chaos
+def test_drivers_on_one_server_of_postgresql_survive_strikes(tmp_path):
+    """Four drivers, 200 trials of a planted law, and every one of the four killed in turn."""
+    import test_postgres
+
+    with test_postgres.server() as postgres:
+        uris = postgres.get_uri(), postgres.get_uri("optuna")
+        rng = random.Random(0)
+        drivers = [test_postgres.drive(tmp_path, *uris, seconds=0.1, sizes=50) for _ in range(4)]
+        for number in range(4):
+            seen = len(test_postgres.trained(tmp_path))
+            while len(test_postgres.trained(tmp_path)) < seen + 20:
+                time.sleep(0.05)
+            os.kill(drivers[number].pid, rng.choice(SIGNALS))
+            drivers[number].wait(60)
+            drivers.append(test_postgres.drive(tmp_path, *uris, seconds=0.1, sizes=50))
+        codes = [driver.wait(280) for driver in drivers]
+        assert codes[4:] == [0] * 4
+        done = test_postgres.finished(postgres)
+    assert len(done) == len(set(done)) == 200

@@ -1,0 +1,82 @@
+import numpy as np
+import pandas as pd
+import pytest
+from planted import BUDGETS, LAW, runs
+
+from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.report import summary, tables
+from flops_fit.result import fit
+
+META = {"data_unit": "to_kens", "size_param": "d_model"}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs(), name="50 % & more_$x$", meta=META)
+
+
+def test_the_lines_hold_law_headline_and_back_test(result):
+    text = "\n".join(summary.summary(result))
+    error = result.intervals.loc["alpha", "standard_error"]
+    assert f"alpha {result.law.alpha:.4f} ± {error:.4f}" in text
+    for C in (1e14, 1e15):
+        low, high = result.predict(C).loss_interval
+        assert f"loss {result.predict(C).loss:.3f} ({low:.3f} to {high:.3f})" in text
+    row = result.backtest[result.backtest["form"] == "five"].iloc[0]
+    assert f"are missed by {100 * row['loss_rmse']:.2g} % (chance allows" in text
+
+
+def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
+    rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
+    lines = summary.summary(rough)
+    assert len(lines) < 15
+    assert sum("FLOPs: N " in line for line in lines) == 1
+    assert any(line.startswith("Nothing is predicted beyond 1e+14") for line in lines)
+    assert summary.summary(fit(runs().iloc[:7]))[1] == ("No parametric law: see what was refused.")
+
+
+def test_where_n_is_under_one_the_result_still_reads():
+    table = runs()
+    table["num_params"] *= 1e-6
+    table["num_tokens"] *= 1e-6
+    found = fit(table, num_draws=100)
+    assert "L = " in repr(found)
+    assert "do not pay for one token" in summary.verdict(found)
+
+
+def test_the_verdict_is_one_sentence(result):
+    told = result.predict(1e14)
+    verdict = summary.verdict(result)
+    assert verdict.startswith("For 1e+14 FLOPs, the largest budget of this sweep, train 846k (")
+    assert f"parameters (d_model {told.size}) on" in verdict
+    assert verdict.endswith(").")
+    assert verdict.count(". ") == 0
+    assert "carry no scaling law" in summary.verdict(fit(runs().iloc[:7]))
+
+
+def test_cells_of_the_table(result):
+    table = tables.shown(result.chinchilla_table([1e14, 1e15]), META)
+    assert list(table.columns) == [
+        "C, FLOPs", "N, parameters", "N, 95 %", "D, to_kens", "D, 95 %", "D / N",
+        "loss", "loss, 95 %", "d_model", "C / largest",
+    ]  # fmt: skip
+    assert table["C / largest"].tolist() == ["1", "10"]
+    assert table["loss"].tolist() == [f"{L:.3f}" for L in result.law.l_opt([1e14, 1e15])]
+
+
+def test_latex_sets_names_as_they_are(result):
+    latex = result.to_latex([1e13])
+    assert "What to train for each budget: 50 \\% \\& more\\_\\$x\\$." in latex
+    assert "D, to\\_kens" in latex
+    assert "\\toprule" in latex
+    assert latex.count("&") == 2 * 9 + 1
+
+
+def test_without_intervals_or_sizes():
+    table = runs().assign(size=None)
+    table.loc[3, "loss"] = 1e9
+    shown = tables.shown(fit(table).chinchilla_table([1e14]), {})
+    assert shown["N, 95 %"].tolist() == [""]
+    assert "size" not in shown
+    assert isinstance(shown, pd.DataFrame)
+    assert np.all(shown["C, FLOPs"] == "1e+14")
