@@ -6,7 +6,6 @@ without it CIFAR-10 comes from the hub (`pip install 'flops-fit[hub]'`), or from
 folder with the parquet files of `uoft-cs/cifar10`.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch.nn.functional import cross_entropy
 import flops_fit
 from flops_fit.examples.hub import HubError
 from flops_fit.examples.images import accuracy, labelled_images
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.vit import ViT
 
@@ -25,11 +25,8 @@ BUDGETS = {"synthetic": [4e9, 1e10, 2.5e10, 6e10], "cifar10": [1e12, 2e12, 4e12,
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
-    parser = argparse.ArgumentParser(description="ViT on CIFAR-10 or on drawn shapes")
+    parser = sweep_options("ViT on CIFAR-10 or on drawn shapes", [], eval_examples=4096)
     parser.add_argument("--data", metavar="DIR", help="'synthetic', or local files of CIFAR-10")
-    parser.add_argument("--budgets", type=float, nargs="+", help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
     args = parser.parse_args(argv)
     kind = "synthetic" if args.data == "synthetic" else "cifar10"
     try:
@@ -46,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         metrics={"accuracy": accuracy},
         compute_budgets=args.budgets or BUDGETS[kind],
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=4096),
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name=f"vit-{kind}",
-        workers=args.workers or "auto",
+        workers=args.workers,
     )
     show(result)
     print(f"\nMost accurate at each budget:\n{most_accurate(result)}")

@@ -172,7 +172,7 @@ def _measure_all(
             for trial, made in zip(trials, visits, strict=True):
                 step = min(made[0].seconds_per_step)
                 if step < SLOW_S:
-                    steps = min(MOST_STEPS, max(2, math.ceil(STRETCH_S / step)))
+                    steps = min(MOST_STEPS, math.ceil(STRETCH_S / step))
                     passes = 1 if turn else math.ceil(HELD_OUT_S / step)
                     made.append(_visit(task, source, trial, recipe, steps=steps, passes=passes))
         return tuple(
