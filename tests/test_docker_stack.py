@@ -116,7 +116,7 @@ def running(command: list[str], log: Path, **options) -> Iterator[psutil.Process
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def wait_for(url: str, process: psutil.Process, log: Path) -> None:

@@ -123,7 +123,7 @@ def test_runs_of_ones_own(capsys):
     result = main_of("bring_your_own_runs.py")([])
     assert len(result.runs) == 28
     assert "tokens a parameter" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no such file: missing"):
+    with pytest.raises(SystemExit, match=r"no such file: missing\.csv"):
         main_of("bring_your_own_runs.py")(["missing.csv"])
 
 
