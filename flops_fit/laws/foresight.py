@@ -26,7 +26,7 @@ from flops_fit.laws.solver import Array
 from flops_fit.laws.table import read_runs
 
 NOISE = 0.005
-SWEEPS = 40
+SWEEPS = 32
 DRAWS = 120
 BEYOND = (1.0, 10.0, 100.0)
 RANKED_AT = 10.0
@@ -158,9 +158,12 @@ def _one_sweep(
     law: ParametricLaw, runs: pd.DataFrame, C: Array, noise: float, seed: list[int]
 ) -> Array:
     """Rows (low, high) of ln N_opt and whether it is predicted; NaN where no law stands."""
-    rng = np.random.default_rng(seed)
+    errors = np.random.default_rng(seed).standard_normal(len(runs))
+    # All sweeps get the same root mean square: few of them then tell the width, and the coverage of
+    # intervals by Student's t, which follow the scale of the errors, stays what it is.
+    errors *= noise / math.sqrt(float(np.mean(errors**2)))
     loss = law.loss(runs["num_params"], runs["num_tokens"])
-    drawn = runs.assign(loss=loss * np.exp(noise * rng.standard_normal(len(runs))))
+    drawn = runs.assign(loss=loss * np.exp(errors))
     nothing = np.full((3, len(C)), math.nan)
     with np.errstate(all="ignore"):
         try:
