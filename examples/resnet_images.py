@@ -17,13 +17,14 @@ from flops_fit.examples.options import sweep_options
 from flops_fit.examples.resnet import ResNet
 from flops_fit.examples.show import show
 
-BUDGETS = [3e9, 8e9, 2e10, 5e10]  # FLOPs
+BUDGETS = [3e9, 6e9, 1.2e10, 2.4e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
     parser = sweep_options("ResNet on drawn shapes or on CIFAR-10", BUDGETS, eval_examples=4096)
     parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
+    parser.set_defaults(batch=16)
     args = parser.parse_args(argv)
     source = None if args.data == "hub" else args.data
     try:
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     result = flops_fit.find_optimal(
         model_cls=ResNet,
         model_size_param="width",
+        model_kwargs={"n_stage": 1},
         dataset=train,
         eval_dataset=held_out,
         loss_fn=cross_entropy,

@@ -9,8 +9,9 @@ folder with the parquet files of `uoft-cs/cifar10`.
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-import mlflow
+from mlflow import MlflowClient
 from torch.nn.functional import cross_entropy
 
 import flops_fit
@@ -20,7 +21,10 @@ from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.vit import ViT
 
-BUDGETS = {"synthetic": [4e9, 1e10, 2.5e10, 6e10], "cifar10": [1e12, 2e12, 4e12, 8e12]}  # FLOPs
+BUDGETS = {
+    "synthetic": [4e9, 6e9, 1e10, 2.5e10, 6e10],
+    "cifar10": [1e12, 2e12, 4e12, 8e12],
+}  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
@@ -54,11 +58,13 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
 
 def most_accurate(result: flops_fit.Result) -> str:
     """The best held-out accuracy of each budget, which MLflow holds."""
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db"))
-    logged = mlflow.search_runs(experiment_names=[result.meta["name"]])
-    runs = result.runs.merge(logged[["run_id", "metrics.eval_accuracy"]], on="run_id")
-    best = runs.loc[runs.groupby("compute_budget")["metrics.eval_accuracy"].idxmax()]
-    return best[["compute_budget", "size", "metrics.eval_accuracy"]].to_string(index=False)
+    default = f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
+    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", default))
+    runs = result.runs[result.runs["state"] == "complete"]
+    logged = [client.get_run(run_id).data.metrics["eval_accuracy"] for run_id in runs["run_id"]]
+    runs = runs.assign(accuracy=logged)
+    best = runs.loc[runs.groupby("compute_budget")["accuracy"].idxmax()]
+    return best[["compute_budget", "size", "accuracy"]].to_string(index=False)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,7 @@ def test_a_sweep_survives_strikes_at_its_server(store, whole):
         stage, rng = Stage(store, server.uri), random.Random(0)
         for _ in range(3):
             process = stage.drive(workers=rng.choice((1, 3)))
-            while not stage._busy():
-                time.sleep(0.02)
+            stage.wait_until_busy([process])
             time.sleep(rng.uniform(0, 2))
             server.kill()
             time.sleep(rng.uniform(0, 3))

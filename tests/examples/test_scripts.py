@@ -122,7 +122,9 @@ def test_a_model_of_transformers():
 def test_runs_of_ones_own(capsys):
     result = main_of("bring_your_own_runs.py")([])
     assert len(result.runs) == 28
-    assert "Prediction" in capsys.readouterr().out
+    assert "tokens a parameter" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such file: missing.csv"):
+        main_of("bring_your_own_runs.py")(["missing.csv"])
 
 
 def test_two_processes_train_each_trial_together(elsewhere):
