@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test chaos coverage check format bench clean
+.PHONY: demo test chaos coverage check docker-check docs format bench clean
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
@@ -24,6 +24,9 @@ check: .installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docker-check: .installed-test
+	$(BIN)/python -m pytest -n 0 tests/test_docker.py tests/test_docker_stack.py
+
 format: .installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -39,6 +42,10 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
+.installed-docs: .installed-demo
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 .installed-bench: .installed-test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
@@ -46,6 +53,9 @@ $(BIN)/python:
 bench: .installed-bench
 	$(BIN)/python benchmarks/train_loop.py
 	$(BIN)/python benchmarks/fit.py
+
+docs: .installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .installed-* build dist *.egg-info

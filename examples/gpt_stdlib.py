@@ -4,15 +4,20 @@ Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the
 and nothing is trained twice.
 """
 
+from collections.abc import Sequence
+
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.options import sweep_options
+from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
 BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
+    args = sweep_options("GPTs on Python's own source", BUDGETS, eval_examples=512).parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",
@@ -20,15 +25,14 @@ def main() -> None:
         dataset=stdlib_text("train"),
         eval_dataset=stdlib_text("eval"),
         loss_fn=next_token_loss,
-        compute_budgets=BUDGETS,
-        recipe=flops_fit.Recipe(eval_examples=512),
+        compute_budgets=args.budgets,
+        sizes=args.sizes,
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name="gpt-stdlib",
-        workers="auto",
+        workers=args.workers,
     )
-    print(result, end="\n\n")
-    print(result.chinchilla_table().to_string(index=False, float_format="{:.4g}".format))
-    print(f"\nReport:\n  {result.meta['report']}")
-    print(f"Look at the runs:\n  {result.meta['where_to_look']}")
+    show(result)
+    return result
 
 
 if __name__ == "__main__":

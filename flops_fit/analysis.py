@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from flops_fit import tracking
-from flops_fit.errors import FitError, NoRunsError
+from flops_fit.errors import FitError, FlopsFitWarning, NoRunsError
 from flops_fit.records import Size
 from flops_fit.report import page
 from flops_fit.result import Result, fit
@@ -90,12 +91,24 @@ def write_files(result: Result, folder: Path) -> None:
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
+    result.save(folder / "laws")
+    try:
+        _write_report(result, folder)
+    except Exception as error:  # what was trained for days is not lost to a picture
+        said = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"the report could not be drawn ({said}); tables and laws are logged",
+            FlopsFitWarning,
+            stacklevel=2,
+        )
+
+
+def _write_report(result: Result, folder: Path) -> None:
     drawn = page.draw(result)
     (folder / "plots").mkdir()
     for name, drawing in drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
     (folder / REPORT).write_text(page.page(result, drawn), encoding="utf-8")
-    result.save(folder / "laws")
 
 
 def _headline(result: Result) -> dict[str, float]:

@@ -37,6 +37,7 @@ def find_optimal(
     compute_budgets: Iterable[float] | None = None,
     *,
     eval_dataset: Any = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     sizes: Sequence[Size] | None = None,
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
@@ -71,6 +72,8 @@ def find_optimal(
             returns the mean loss as a scalar tensor.
         compute_budgets: Budgets C in FLOPs, at least four over two decades where possible.
         eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
+        metrics: What else to measure on held-out data, by name: functions called as `loss_fn` is
+            that return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
         recipe: How each trial trains.
@@ -105,6 +108,7 @@ def find_optimal(
         dataset,
         loss_fn,
         eval_dataset,
+        {} if metrics is None else metrics,
     )
     planned = prepare(
         task,
@@ -184,11 +188,15 @@ def plan_sweep(
     sizes: Sequence[Size] | None = None,
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
+    name: str | None = None,
+    tracking_uri: str | PathLike[str] | None = None,
     seed: int = 0,
 ) -> SweepPlan:
     """The grid that `find_optimal` would train, and its FLOPs; nothing is trained.
 
-    The arguments are those of `find_optimal`.
+    The arguments are those of `find_optimal`. Where `name` or `tracking_uri` is given, the plan
+    shows which trials are done already. What the sweep will cost, how precise its answer will be,
+    and a picture: `.estimate()`, `.precision()`, `.plot()`.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -202,7 +210,16 @@ def plan_sweep(
         loss_fn,
         eval_dataset,
     )
-    return plan_only(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed)
+    return plan_only(
+        task,
+        compute_budgets,
+        sizes=sizes,
+        recipe=recipe,
+        flops=flops,
+        seed=seed,
+        name=name,
+        tracking_uri=tracking_uri,
+    )
 
 
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:

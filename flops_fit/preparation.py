@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 
 from flops_fit import store, tracking
 from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
@@ -21,7 +23,8 @@ from flops_fit.sweep.flops import FlopsConvention
 from flops_fit.sweep.grid import SweepPlan
 from flops_fit.sweep.plan import Planned, make_plan
 from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.task import Task, digest
+from flops_fit.sweep.source import Strided
+from flops_fit.sweep.task import Task, digest, qualified_name
 from flops_fit.sweep.worker import Job
 from flops_fit.tracking import Ledger
 from flops_fit.version import __version__
@@ -68,15 +71,30 @@ def plan_only(
     recipe: Recipe | None = None,
     flops: FlopsConvention = "measured",
     seed: int = 0,
+    name: str | None = None,
+    tracking_uri: str | PathLike[str] | None = None,
 ) -> SweepPlan:
     """Plan, and go no further: other ranks are not met.
+
+    Which trials are done is looked up where a name or a store is given.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
         InfeasiblePlanError: If no budget can be planned.
     """
     ranks.let_main_speak()
-    return make_plan(task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed).plan
+    plan = make_plan(
+        task,
+        compute_budgets,
+        sizes=sizes,
+        recipe=recipe,
+        flops=flops,
+        seed=seed,
+        faults=_store_faults(name, tracking_uri),
+    ).plan
+    if name is None and tracking_uri is None:
+        return plan
+    return replace(plan, done=_ended(plan, name, tracking_uri))
 
 
 def open_job(
@@ -122,14 +140,21 @@ def flops_to_come(
     planned: Planned, name: str | None = None, tracking_uri: str | PathLike[str] | None = None
 ) -> float:
     """FLOPs of the planned trials that have not ended yet; nothing is written."""
-    plan = planned.plan
+    ended = _ended(planned.plan, name, tracking_uri)
+    return sum(trial.flops for trial in planned.plan.trials if trial.trial_id not in ended)
+
+
+def _ended(
+    plan: SweepPlan, name: str | None, tracking_uri: str | PathLike[str] | None
+) -> frozenset[str]:
+    """Ids of the planned trials that have a loss, or have diverged."""
     try:
         ledger = tracking.find_ledger(_name(name, plan, tracking_uri), tracking_uri)
     except SweepError:  # not begun
-        return plan.total_flops
+        return frozenset()
     runs = tracking.fetch_runs(ledger, plan.setting)
     ended = {run.trial_id for run in runs if run.state in tracking.ENDED}
-    return sum(trial.flops for trial in plan.trials if trial.trial_id not in ended)
+    return frozenset(trial.trial_id for trial in plan.trials if trial.trial_id in ended)
 
 
 def _job(task: Task, planned: Planned, ledger: Ledger, storage: str | None) -> Job:
@@ -143,6 +168,7 @@ def _job(task: Task, planned: Planned, ledger: Ledger, storage: str | None) -> J
         params=_run_params(planned),
         checkpoints=(ledger.home or Path("mlruns").absolute()) / "checkpoints",
         code=code_of(task),
+        note=_description(planned.plan),
     )
 
 
@@ -161,8 +187,17 @@ def _open_ledger(
     _say_what_changed(ledger, _meta(planned))
     meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
     tracking.write_meta(ledger, meta, _description(planned.plan))
+    tracking.log_dataset(ledger, *_data_in_words(planned))
     tracking.nest_under_project_run(ledger)
     return ledger
+
+
+def _data_in_words(planned: Planned) -> tuple[str, str, dict[str, int | None]]:
+    """Name, fingerprint and size of the training data."""
+    source = planned.source
+    data = source.train.dataset if isinstance(source.train, Subset | Strided) else source.train
+    size = {"num_examples": source.num_examples, f"num_{source.unit}": source.num_tokens}
+    return qualified_name(type(data)), source.fingerprint, size
 
 
 def _joined_ledger(
@@ -208,9 +243,7 @@ def _meet(plan: SweepPlan) -> None:
         )
 
 
-def _launch_faults(
-    workers: int | str, executor: Any, name: str | None, tracking_uri: object
-) -> list[str]:
+def _store_faults(name: str | None, tracking_uri: object) -> list[str]:
     problems = []
     try:
         if name is not None:
@@ -222,6 +255,13 @@ def _launch_faults(
             store.check_uri(tracking_uri)
     except ArgumentError as error:
         problems += error.problems
+    return problems
+
+
+def _launch_faults(
+    workers: int | str, executor: Any, name: str | None, tracking_uri: object
+) -> list[str]:
+    problems = _store_faults(name, tracking_uri)
     whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
     if workers != "auto" and not whole:
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pandas as pd
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -45,9 +45,9 @@ ATTEMPT = "flops_fit.attempt"
 META = "flops_fit.meta"
 REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
-PARENT = "mlflow.parentRunId"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 _DEFAULT_EXPERIMENT = "0"
-_NAME_LIMIT = 200
+_NAME_LIMIT, _DIGEST_LIMIT = 200, 36
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -178,7 +178,7 @@ def nest_under_project_run(ledger: Ledger) -> None:
     client.set_tag(run.info.run_id, SWEEP, ledger.name)
     page = f"#/experiments/{ledger.experiment_id}/runs/{ledger.parent_run_id}"
     note = f"Ran the sweep [{ledger.name}]({page}), which is its child."
-    client.set_tag(run.info.run_id, "mlflow.note.content", note)
+    client.set_tag(run.info.run_id, NOTE, note)
 
 
 def _project_run(uri: str) -> Any:
@@ -328,7 +328,28 @@ def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     """Write what a plan says of itself, and the description that the UI shows."""
     client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
-    client.set_tag(ledger.parent_run_id, "mlflow.note.content", note)
+    client.set_tag(ledger.parent_run_id, NOTE, note)
+
+
+@told
+def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[str, object]) -> None:
+    """Show on the parent run which data the sweep trains on; once for each fingerprint."""
+    data = Dataset(
+        name=name[:_NAME_LIMIT],
+        digest=fingerprint[:_DIGEST_LIMIT],
+        source_type="code",
+        source=json.dumps({"name": name}),
+        profile=json.dumps(dict(profile)),
+    )
+    context = InputTag("mlflow.data.context", "training")
+    client = client_of(ledger.tracking_uri)
+    client.log_inputs(ledger.parent_run_id, [DatasetInput(data, [context])])
+
+
+@told
+def write_note(ledger: Ledger, note: str) -> None:
+    """Write the description that the UI shows of the sweep, as Markdown."""
+    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, note)
 
 
 @told

@@ -13,13 +13,16 @@ def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError) as caught:
         flops_fit.find_optimal(
             "GPT", "width", dataset=[], loss_fn=None, compute_budgets=[-1],
-            workers=-1, name="", tracking_uri="",
+            metrics={"loss": len, "a b": len, "f1": 1}, workers=-1, name="", tracking_uri="",
         )  # fmt: skip
     text = str(caught.value)
     faulty = (
         "model_cls",
         "dataset",
         "loss_fn",
+        "got 'loss'",
+        "got 'a b'",
+        "got 'f1'",
         "compute_budgets",
         "workers",
         "name:",

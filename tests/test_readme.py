@@ -1,21 +1,33 @@
 """The README's code runs as it stands, on a small model and small budgets."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import flops_fit
+from flops_fit.cli import main, options
+from flops_fit.cli.settings import read
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.sweep import worker
+from flops_fit.sweep import precision, worker
 from flops_fit.sweep.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+(SWEEP_FILE,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 class SmallGPT(nn.Module):
@@ -47,14 +59,20 @@ def draw_from_law(task, source, trial, recipe, report, keeper, stop):
     return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
 
 
-def test_the_five_lines(elsewhere, monkeypatch):
-    monkeypatch.setattr(worker, "train", draw_from_law)
+def given():
+    """What the README's user brings."""
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
-    names = {
+    return {
         "GPT": SmallGPT,
         "train_set": TensorDataset(x, (x[:, 0] > 0).long()),
         "cross_entropy": nn.functional.cross_entropy,
+        "flops_fit": flops_fit,
     }
+
+
+def test_the_five_lines(elsewhere, monkeypatch):
+    monkeypatch.setattr(worker, "train", draw_from_law)
+    names = given()
     block = BLOCKS[0].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10]")
     assert block != BLOCKS[0]
     block = block.replace("loss_fn=", "recipe=flops_fit.Recipe(max_epochs=1e9), loss_fn=")
@@ -63,8 +81,39 @@ def test_the_five_lines(elsewhere, monkeypatch):
     assert predicted.loss == pytest.approx(LAW.loss(predicted.num_params, predicted.num_tokens))
 
 
+def test_before_you_spend(monkeypatch, capsys):
+    monkeypatch.setattr(precision, "SWEEPS", 2)
+    block = BLOCKS[1].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10], recipe=recipe")
+    block = block.replace("devices=8", "devices=8, flops_per_second=1e9")
+    exec(block, {**given(), "recipe": flops_fit.Recipe(max_epochs=1e9)})
+    told = capsys.readouterr().out
+    starts = [told.index(word) for word in ("SweepPlan: ", "Estimate: ", "Precision: ")]
+    assert starts == sorted(starts)
+
+
 def test_a_table_of_ones_own(elsewhere, capsys):
     runs = simulate_isoflop(LAW, [1e18, 1e19, 1e20])
     runs.to_csv("my_runs.csv", index=False)
-    exec(BLOCKS[1], {})
+    exec(BLOCKS[2], {})
     assert "N_opt ~ C^0.462" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[:1] == ["flops-fit"]])
+def test_the_command_lines_are_understood(elsewhere, words):
+    Path("sweep.yaml").write_text(SWEEP_FILE, encoding="utf-8")
+    given = main.commands[words[1]].make_context(words[1], words[2:]).params
+    given = {key: value for key, value in given.items() if key not in ("yes", "as_json")}
+    if file := given.pop("config", None):
+        settings = read(file, options.given(given))
+        assert settings.model == "my_project.models:GPT"
+        assert settings.budgets == [1e15, 1e16, 1e17]
+        assert settings.plan_arguments()["recipe"].schedule == "cosine"
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[:2] == ["mlflow", "run"]])
+def test_the_entry_points_take_what_is_given(words):
+    points = yaml.safe_load((README.parent / "MLproject").read_text(encoding="utf-8"))
+    point = words[words.index("-e") + 1] if "-e" in words else "main"
+    given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-P"]
+    assert given
+    assert set(given) <= set(points["entry_points"][point]["parameters"])

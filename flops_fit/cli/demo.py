@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import flops_fit
-from flops_fit.cli.results import exit_code, show
+from flops_fit.cli.results import exit_code
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
 BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
@@ -26,4 +27,4 @@ def run_demo(tracking_uri: str | None, workers: int | str) -> int:
         workers=workers,
     )
     show(result)
-    return exit_code(result)
+    return exit_code(result, BUDGETS)

@@ -93,6 +93,7 @@ def in_words(text: str) -> str:
     text = text.replace("find_optimal cannot start:", "the sweep cannot start:")
     text = text.replace("The same call goes on", "The same command goes on")
     text = text.replace("call find_optimal(...) again", "run the same command again")
+    text = text.replace("another tracking_uri", "another --tracking-uri")
     text = re.sub(r"\bRecipe\((\w+)=([^()]+)\)", r"--recipe \1=\2", text)
     text = _ARGUMENT.sub(lambda found: found[1] + _KEY_OF[found[2]], text)
     return _KEYWORD.sub(_as_option, text)

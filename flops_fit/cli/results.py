@@ -11,6 +11,7 @@ import pandas as pd
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import FitError
+from flops_fit.examples.show import show
 from flops_fit.result import Result
 from flops_fit.tracking import find_ledger
 
@@ -19,7 +20,7 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
     """Fit, log, and show."""
     result = analyze_ledger(find_ledger(name, tracking_uri))
     if as_json:
-        print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result)[0])))
+        print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result))))
     else:
         show(result)
 
@@ -48,24 +49,14 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
     print(path)
 
 
-def show(result: Result) -> None:
-    """Print a result, its table, and where its runs are to be seen."""
-    print(result, end="\n\n")
-    table, why_not = _table(result)
-    formatted = "{:.4g}".format
-    print(why_not if table is None else table.to_string(index=False, float_format=formatted))
-    print(f"\nReport:\n  {result.meta['report']}")
-    print(f"Look at the runs:\n  {result.meta['where_to_look']}")
-
-
-def exit_code(result: Result, planned: Collection[str] | None = None) -> int:
-    """1 where trials failed, of those planned."""
+def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
+    """1 where trials of these budgets failed."""
     failed = result.runs[result.runs["state"] == "failed"]
-    return int(any(planned is None or trial in planned for trial in failed["trial_id"]))
+    return int(failed["compute_budget"].isin(compute_budgets).any())
 
 
-def _table(result: Result) -> tuple[pd.DataFrame | None, str]:
+def _table(result: Result) -> pd.DataFrame | None:
     try:
-        return result.chinchilla_table(), ""
-    except FitError as error:
-        return None, f"No table: {error}"
+        return result.chinchilla_table()
+    except FitError:
+        return None

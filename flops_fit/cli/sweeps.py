@@ -12,9 +12,10 @@ import torch
 
 from flops_fit.api import run_and_analyze
 from flops_fit.cli import as_json as shown_as_json
-from flops_fit.cli.results import exit_code, show
+from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
 from flops_fit.errors import ArgumentError
+from flops_fit.examples.show import show
 from flops_fit.preparation import flops_to_come, join_job, open_job, plan_only, prepare
 from flops_fit.sweep import ranks
 from flops_fit.sweep.plan import Planned
@@ -51,12 +52,13 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         workers=settings.workers,
         retry_failed=settings.retry_failed,
         on_code_change=settings.on_code_change,
+        extend=settings.extend,
         said_first=f"{planned.plan!r}\nTo help from another terminal: {joined_by(job.ledger.name)}",
     )
     if ranks.rank():
         return 0
     show(result)
-    return exit_code(result, {trial.trial_id for trial in planned.plan.trials})
+    return exit_code(result, planned.plan.compute_budgets)
 
 
 def help_out(settings: Settings) -> None:
@@ -89,18 +91,23 @@ def _store_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def can_ask() -> bool:
+    """Whether somebody is there to answer, and one process alone to listen."""
+    return sys.stdin.isatty() and ranks.launched()[1] == 1
+
+
 def _ask(planned: Planned, flops: float) -> None:
     """Ask before a large sweep.
 
     Raises:
         ArgumentError: Nobody can be asked.
-        click.Abort: The answer was no.
+        click.exceptions.Exit: The answer was no.
     """
     limit = ASK_ABOVE_ON_GPU if torch.cuda.is_available() else ASK_ABOVE_ON_CPU
     if flops <= limit:
         return
     text = f"{flops:.3g} FLOPs are to be trained, more than {limit:.0e}"
-    if not sys.stdin.isatty() or ranks.launched()[1] > 1:
+    if not can_ask():
         raise ArgumentError(f"{text}, and there is no terminal to ask at: pass --yes")
     click.echo(repr(planned.plan), err=True)
     if not click.confirm(f"{text}. Go on?", err=True):

@@ -12,29 +12,33 @@ from torch.utils.data import Dataset
 
 
 class TextWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Non-overlapping windows over a row of bytes: (inputs, the same one step on).
+    """Non-overlapping windows over a row of tokens: (inputs, the same one step on).
 
     Args:
-        data: Bytes, shape (num_bytes,), uint8.
+        data: Tokens, shape (num_tokens,), of any whole-number type; may be memory-mapped.
         context: Length T of a window.
     """
 
     def __init__(self, data: np.ndarray, context: int = 128) -> None:
         self.context = context
         count = max(0, len(data) - 1) // context
-        self._inputs = torch.from_numpy(data[: count * context].copy()).view(count, context)
-        self._targets = torch.from_numpy(data[1 : count * context + 1].copy()).view(count, context)
+        self._inputs = data[: count * context].reshape(count, context)
+        self._targets = data[1 : count * context + 1].reshape(count, context)
 
     def __len__(self) -> int:
         return len(self._inputs)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._inputs[index].long(), self._targets[index].long()
+        return _long(self._inputs[index]), _long(self._targets[index])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """A batch in two look-ups rather than two an example."""
-        inputs_BT, targets_BT = self._inputs[indices].long(), self._targets[indices].long()
+        inputs_BT, targets_BT = _long(self._inputs[indices]), _long(self._targets[indices])
         return list(zip(inputs_BT, targets_BT, strict=True))
+
+
+def _long(tokens: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(tokens.astype(np.int64))
 
 
 @cache

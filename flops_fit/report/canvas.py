@@ -64,7 +64,10 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    scale = ScalarMappable(LogNorm(values.min(), values.max()), "viridis")
+    low, high = values.min(), values.max()
+    if not high > low:
+        low, high = low / 2, high * 2
+    scale = ScalarMappable(LogNorm(low, high), "viridis")
     assert ax.figure is not None
     bar = ax.figure.colorbar(scale, ax=ax, label=label)
     if counts:
@@ -72,21 +75,27 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
     return list(scale.to_rgba(values))
 
 
-def legend_of_budgets(ax: Axes, handles: list[Any], num_budgets: int) -> None:
+def legend_of_budgets(
+    ax: Axes, handles: list[Any], num_budgets: int, *, above: bool = False
+) -> None:
     """The legend: a line a budget where they are few enough to name, and what else is drawn."""
     few = num_budgets <= len(COLOURS)
     shown = handles if few else handles[num_budgets:]
-    if shown:
-        title = "budget C, FLOPs" if few else None
+    title = "budget C, FLOPs" if few else None
+    if shown and above:
+        legend_above(ax, shown, columns=4, title=title)
+    elif shown:
         ax.legend(handles=shown, title=title, fontsize="small", title_fontsize="small")
 
 
-def legend_above(ax: Axes, handles: list[Any] | None = None, *, columns: int = 2) -> None:
+def legend_above(
+    ax: Axes, handles: list[Any] | None = None, *, columns: int = 2, title: str | None = None
+) -> None:
     """A legend over the axes, where there is no empty corner for it."""
     given = {} if handles is None else {"handles": handles}
     ax.legend(
         **given, fontsize="small", ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0),
-        frameon=False, borderaxespad=0.2,
+        frameon=False, borderaxespad=0.2, title=title, title_fontsize="small",
     )  # fmt: skip
 
 

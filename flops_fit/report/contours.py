@@ -40,7 +40,8 @@ def plot_contours(
         ax: Axes to draw on; new ones if None.
     """
     ax = ax or canvas.new_axes()
-    finished = runs[np.isfinite(runs["loss"].astype(float))]
+    known = np.isfinite(runs[["num_params", "num_tokens", "loss"]].to_numpy(float)).all(axis=1)
+    finished = runs[known]
     N, D = (_span(finished[name], path[name]) for name in ("num_params", "num_tokens"))
     loss = law.loss(N[None, :], D[:, None])
     # Even in ln of what is above E: contours would crowd where models are small otherwise.

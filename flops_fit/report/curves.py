@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from flops_fit.errors import FitError
 from flops_fit.report import canvas
 
 if TYPE_CHECKING:
@@ -27,12 +28,17 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
         curves: Points of training curves: `trial_id`, `num_tokens` by then, `loss`.
         runs: `Result.runs`, whose `trial_id` the curves bear.
         ax: Axes to draw on; new ones if None.
+
+    Raises:
+        FitError: No curve of these runs has two points.
     """
     from matplotlib.collections import LineCollection
 
-    ax = ax or canvas.new_axes()
     known = runs[runs["trial_id"] != ""].drop_duplicates("trial_id").set_index("trial_id")
     drawn = _curves(curves, known)
+    if not drawn:
+        raise FitError("No training curve has two points or more.")
+    ax = ax or canvas.new_axes()
     sizes = np.array([N for _, N, _ in drawn])
     colours = canvas.colour_scale(ax, sizes, "parameters N", counts=True)
     lines = LineCollection(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.band import FREELY, WITHIN, Terms, band, require_reach
 from flops_fit.records import Size
 
@@ -147,7 +147,7 @@ def _doubts(result: Any) -> dict[str, str]:
     try:
         told = result.predict(result.largest_budget)
         capped = result.predict(result.largest_budget, unique_tokens=told.num_tokens / 10)
-    except FitError:
+    except (FitError, ArgumentError):
         return {}
     notes = [check.message for check in capped.checks if check.code == "repetition-assumed"]
     return {"capped_note": notes[0]} if notes else {}

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 FILES = "page_files"
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 GRAVITY = ("refuse", "warn", "note")
+OBJECTIVES = {
+    "log": "least squares of ln L",
+    "linear": "least squares of L",
+    "huber": "Huber loss, all finished runs",
+    "tied": "alpha = beta",
+}
 LARGEST_SVG = 110_000  # bytes: eight of them, as text, keep the page under 1.5 MB
 DOTS_PER_INCH = 160
 
@@ -140,8 +146,8 @@ def _grid(result: Any) -> dict[str, Any] | None:
 def _why_not(result: Any) -> str:
     """Why nothing is said beyond the largest budget, or nothing at all; empty where it is."""
     try:
-        result.predict(10 * result.largest_budget)
-    except FitError as error:
+        result.predict(summary.BEYOND * result.largest_budget)
+    except summary.NOT_TOLD as error:
         return str(error)
     return ""
 
@@ -190,11 +196,9 @@ def _fits(result: Any) -> list[dict[str, str]]:
     if result.law is not None:
         a = result.intervals.loc["a"]
         rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
-    spoken = {"huber": "Huber loss, 1e-3", "log": "least squares of ln L"}
-    spoken |= {"linear": "least squares of L", "five": "alpha, beta apart", "tied": "alpha = beta"}
-    for name, fit in result.fits.items():
-        if name != "headline":
-            rows.append((f"parametric, {spoken.get(name, name)}", fit.law.a, np.nan, np.nan))
+    for name, spoken in OBJECTIVES.items():
+        if name in result.fits:
+            rows.append((f"parametric, {spoken}", result.fits[name].law.a, np.nan, np.nan))
     witnesses = {"IsoFLOP optima": result.power_laws, "envelope": result.envelope_laws}
     for name, laws in witnesses.items():
         if laws is not None and not laws.n_opt.refused:

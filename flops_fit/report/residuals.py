@@ -61,7 +61,7 @@ def plot_residuals(
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xscale="log", xlabel="parameters N", ylabel="loss above the law, %")
     canvas.label_counts(ax.xaxis)
-    canvas.legend_of_budgets(ax, handles, len(rows))
+    canvas.legend_of_budgets(ax, handles, len(rows), above=True)
     return ax
 
 

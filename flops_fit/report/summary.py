@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.report import words
 
 MOST_DOUBTS = 5
 BEYOND = 10.0
+NOT_TOLD = (FitError, ArgumentError)  # the latter where N or D would be under one
 
 
 def summary(result: Any) -> list[str]:
@@ -48,7 +49,7 @@ def verdict(result: Any) -> str:
     C = result.largest_budget
     try:
         told = result.predict(C)
-    except FitError as error:
+    except NOT_TOLD as error:
         return f"These runs carry no scaling law: {error}"
     size = "" if told.size is None else f" ({result.meta.get('size_param', 'size')} {told.size})"
     return (
@@ -84,7 +85,7 @@ def _headlines(result: Any) -> list[str]:
     for C in (largest, BEYOND * largest):
         try:
             told = result.predict(C)
-        except FitError:
+        except NOT_TOLD:
             if C == largest:
                 return []
             lines.append(f"Nothing is predicted beyond {largest:.3g} FLOPs (refused).")

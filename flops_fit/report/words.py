@@ -52,3 +52,27 @@ def plus_minus(value: float, error: float) -> str:
 def times(factor: float) -> str:
     """How many times the largest budget."""
     return f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """A time: 42 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    for unit, small, size in (("d", "h", 86400), ("h", "min", 3600), ("min", "s", 60)):
+        parts = {"h": 24, "min": 60, "s": 60}[small]
+        if seconds >= size:
+            whole, rest = divmod(round(seconds / size * parts), parts)
+            return f"{whole} {unit} {rest} {small}" if rest else f"{whole} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size_of(num_bytes: float) -> str:
+    """Memory: 3.2 MB, 41 GB (powers of 1,000)."""
+    if not math.isfinite(num_bytes):
+        return "?"
+    for size, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= 0.9995 * size:
+            return f"{num_bytes / size:.3g} {suffix}"
+    return f"{num_bytes:.0f} B"

@@ -1,15 +1,26 @@
-"""`SweepPlan`: the grid of a sweep as data."""
+"""`SweepPlan`: the grid of a sweep as data, and what may be asked of it before anything trains."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flops_fit.records import TRIAL_COLUMNS, Size, Trial, to_frame
 from flops_fit.sweep.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flops_fit.laws.parametric import ParametricLaw
+    from flops_fit.sweep.estimate import Estimate
+    from flops_fit.sweep.precision import Precision
+    from flops_fit.sweep.rows import Rows
+    from flops_fit.sweep.task import Task
+
+NOISE = 0.005
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,14 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a plan was made from: needed to measure, and to plan more."""
+
+    task: Task
+    rows: Rows
+
+
+@dataclass(frozen=True, repr=False)
 class SweepPlan:
     """What a sweep will train.
 
@@ -37,6 +56,8 @@ class SweepPlan:
         size_param: Name of the size parameter.
         setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
             Runs of one setting may be fitted together.
+        done: Ids of the trials that have ended; None where that was not looked up.
+        origin: What it was made from; None where it came from elsewhere.
     """
 
     trials: tuple[Trial, ...]
@@ -49,6 +70,8 @@ class SweepPlan:
     model_name: str
     size_param: str
     setting: str
+    done: frozenset[str] | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
     @property
     def total_flops(self) -> float:
@@ -60,83 +83,101 @@ class SweepPlan:
         """The budgets planned, ascending."""
         return sorted({trial.compute_budget for trial in self.trials})
 
+    @property
+    def to_do(self) -> tuple[Trial, ...]:
+        """The trials that have not ended, as far as that is known."""
+        return tuple(t for t in self.trials if self.done is None or t.trial_id not in self.done)
+
     def to_frame(self) -> pd.DataFrame:
-        """A row per trial, with tokens per parameter and passes over the data beside its fields."""
+        """A row per trial: its fields, tokens per parameter and passes over the data.
+
+        Where it was looked up, `done` says whether the trial has ended.
+        """
         frame = to_frame(self.trials, TRIAL_COLUMNS)
         frame.insert(6, "tokens_per_param", frame["num_tokens"] / frame["num_params"])
         frame["epochs"] = frame["num_tokens"] / (self.available or math.nan)
+        if self.done is not None:
+            frame["done"] = frame["trial_id"].isin(self.done)
         return frame
 
+    def estimate(
+        self,
+        *,
+        calibrate: bool = True,
+        flops_per_second: float | None = None,
+        price_per_hour: float | None = None,
+        devices: int | str = 1,
+    ) -> Estimate:
+        """Time, memory and money that what is not done yet will take.
+
+        Trains some ten steps (of small models as many as fill a few tenths of a second) at the
+        smallest, the middle and the largest size on the device at hand, by as many processes at
+        once as will share this machine. Nothing is recorded.
+
+        Args:
+            calibrate: Measure; without it, `flops_per_second` must say how fast the device is.
+            flops_per_second: Speed of one device, FLOP/s, in place of a measurement: for a machine
+                that is not at hand. Memory is then not estimated.
+            price_per_hour: Of one device, in any currency.
+            devices: Trials at work at a time, as `workers=` of `find_optimal`: a number, or "auto"
+                for one per GPU or core.
+
+        Raises:
+            ArgumentError: Listing every argument that cannot work.
+            SweepError: No process that measures came to an end.
+            Exception: What the model or the loss raises.
+        """
+        from flops_fit.sweep.estimate import estimate_plan
+
+        return estimate_plan(
+            self,
+            calibrated=calibrate,
+            flops_per_second=flops_per_second,
+            price_per_hour=price_per_hour,
+            devices=devices,
+        )
+
+    def precision(
+        self, *, noise: float = NOISE, law: ParametricLaw | None = None, seed: int = 0
+    ) -> Precision:
+        """How wide the 95 % interval of N_opt will be, and which addition would narrow it most.
+
+        At the largest budget and at 10 and 100 times it, by simulation: losses are drawn from an
+        assumed law at the planned N and D (all data new) and go through the whole analysis.
+
+        Args:
+            noise: Standard deviation of ln L from run to run; .003 to .01 is common.
+            law: The law to assume, as `Result.law` of a pilot sweep; by default Chinchilla's, moved
+                to where the plan expects its optimum (D = 20 N).
+            seed: Seed of the simulation.
+
+        Raises:
+            ArgumentError: An argument cannot work, or the grid cannot tell five parameters apart.
+            FitError: In none of the simulated sweeps does a law stand.
+        """
+        from flops_fit.sweep.precision import foresee_plan
+
+        return foresee_plan(self, noise=noise, law=law, seed=seed)
+
+    def plot(self, ax: Axes | None = None) -> Any:
+        """The grid in the (N, D) plane, with a line for each budget.
+
+        Args:
+            ax: Axes to draw on; a new figure if None.
+
+        Returns:
+            The Matplotlib figure.
+        """
+        from flops_fit.report.plans import plot_plan
+
+        return plot_plan(self, ax=ax).figure
+
     def __repr__(self) -> str:
-        head = (
-            f"SweepPlan: {len(self.trials)} trials of {self.model_name}, "
-            f"{self.total_flops:.3g} FLOPs ({self.flops_convention})"
-        )
-        columns = (
-            f"{'budget':>9}  {'trials':>6}  {self.size_param + ' (N)':<28}  D in {self.data_unit}"
-        )
-        rows = [self._row(budget) for budget in self.compute_budgets]
-        rows += self._said_of_rates()
-        if self.available is None:
-            rows.append(
-                "the stream's length is not known: where it ends it is read again, and said"
-            )
-        return "\n".join([head, columns, *rows, *self._said_of_skipped()])
+        from flops_fit.report import plan_words
 
-    def _row(self, budget: float) -> str:
-        row = [trial for trial in self.trials if trial.compute_budget == budget]
-        first, last = row[0], row[-1]
-        sizes = f"{first.size} ({first.num_params:.3g}) to {last.size} ({last.num_params:.3g})"
-        rates = _range(t.learning_rate for t in row if t.lr_multiplier == 1)
-        rate = f"lr {rates}, batch {_range(t.batch_size for t in row)}"
-        return (
-            f"{budget:>9.3g}  {len(row):>6}  {sizes:<28}  {first.num_tokens:.3g} to "
-            f"{last.num_tokens:.3g}; {rate}, steps {first.steps} to {last.steps}"
-        )
+        return "\n".join(plan_words.of_plan(self))
 
-    def _said_of_rates(self) -> list[str]:
-        """What of learning rate and batch a rule decided, and what other rates are tried."""
-        lines, tuned = [], [t for t in self.trials if t.lr_multiplier != 1]
-        by_rule = ["learning rate"] * (self.recipe.learning_rate == "auto")
-        by_rule += ["batch"] * self._batch_is_by_rule()
-        if by_rule:
-            lines.append(f"{' and '.join(by_rule)} by DeepSeek LLM's rule in C (2024, section 3.1)")
-        if tuned:
-            tried = ", ".join(f"x{m:g}" for m in sorted({t.lr_multiplier for t in tuned}))
-            lines.append(f"{len(tuned)} of the trials try other learning rates: {tried}")
-        return lines
+    def _repr_html_(self) -> str:
+        from flops_fit.report import plan_words
 
-    def _batch_is_by_rule(self) -> bool:
-        recipe, unit = self.recipe, self.data_unit
-        if (recipe.batch_size, recipe.batch_tokens, unit) != ("auto", None, "tokens"):
-            return False
-        rule = [
-            recipe.examples_per_step(t.compute_budget, unit, self.tokens_per_example)
-            for t in self.trials
-        ]
-        return rule == [t.batch_size for t in self.trials]  # else the user's loader's
-
-    def _said_of_skipped(self) -> list[str]:
-        """A line on values of the size parameter that build no model; one each on other points."""
-        refused = [skip for skip in self.skipped if math.isnan(skip.compute_budget)]
-        lines = [
-            f"passed over: {self.size_param}={skip.size}: {skip.reason}"
-            for skip in self.skipped
-            if skip not in refused
-        ]
-        if len(lines) > 5:
-            lines[4:] = [f"passed over: {len(lines) - 4} more, see .skipped"]
-        if refused:
-            first = refused[0]
-            others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-            lines.append(
-                f"no model at {self.size_param}={first.size}{others}; the nearest others are taken "
-                f"({first.reason})"
-            )
-        return lines
-
-
-def _range(values: Iterable[float]) -> str:
-    ordered = sorted(set(values))
-    texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in ordered]
-    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+        return plan_words.plan_html(self)

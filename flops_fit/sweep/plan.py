@@ -12,7 +12,7 @@ from flops_fit.records import Size, Trial
 from flops_fit.sweep.checks import check_all
 from flops_fit.sweep.feasible import on_one_side, what_would_work, why_not
 from flops_fit.sweep.flops import FlopsConvention
-from flops_fit.sweep.grid import Skipped, SweepPlan
+from flops_fit.sweep.grid import Origin, Skipped, SweepPlan
 from flops_fit.sweep.recipe import CHECKED_MULTIPLIERS, Recipe
 from flops_fit.sweep.rows import Rows
 from flops_fit.sweep.sizes import SizeFinder
@@ -87,6 +87,7 @@ def make_plan(
         model_name=task.model_name,
         size_param=task.size_param,
         setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
+        origin=Origin(task, rows),
     )
     return Planned(plan, rows)
 

@@ -64,6 +64,7 @@ class Progress:
         self._trials = {trial.trial_id: trial for trial in trials}
         self._losses, self._size_param, self._unit = dict(losses), size_param, data_unit
         self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
+        self._optima: dict[float, str] = {}
         self._watched, self._timed = _watched(), False
         self._lines: dict[str, Any] = {}
         self._handler: logging.Handler | None = None
@@ -112,7 +113,10 @@ class Progress:
             self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
         text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
         text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
-        self.say(text)
+        if self._watched:
+            self.say(text)
+        else:
+            _LOG.info("%s", text)
         self._say_optimum(event.trial_id)
 
     def _say_optimum(self, trial_id: str) -> None:
@@ -122,14 +126,28 @@ class Progress:
             t for t in self._trials.values() if trial and t.compute_budget == trial.compute_budget
         ]
         if row and all(t.trial_id in self._losses for t in row):
-            self.say(said_of(row_of(row, self._losses), row, self._size_param))
+            text = said_of(row_of(row, self._losses), row, self._size_param)
+            self._optima[row[0].compute_budget] = text
+            self.say(text)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that have a loss or have diverged."""
+        return len(self._losses)
+
+    def summary(self) -> str:
+        """How far the sweep is, as Markdown."""
+        share = sum(self._spent.values()) / sum(trial.flops for trial in self._trials.values())
+        lines = [
+            f"{len(self._losses)} of {len(self._trials)} trials have ended, {share:.0%} of the "
+            "FLOPs are spent.",
+            *(f"- {text}" for _, text in sorted(self._optima.items())),
+        ]
+        return "\n".join(lines)
 
     def say(self, text: str) -> None:
-        """A line above the bar; where there is none, a line of log."""
-        if self._watched:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            _LOG.info("%s", text)
+        """A line on standard error, above the bar if there is one."""
+        self._bar.write(text, file=sys.stderr)
 
     def _show(self, event: Event) -> None:
         """The line of a trial at work."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -38,6 +39,7 @@ from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
 from flops_fit.tracking import ENDED, Ledger
 
 _POLL_S = 2.0
+_NOTE_S = 15.0  # at least so long between two words on the parent run
 _LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
 _ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
@@ -146,10 +148,11 @@ def _said_how_to_go_on(job: Job) -> Iterator[None]:
 
 def _help(job: Job, workers: int | str, source: Source | None) -> None:
     wanted = {trial.trial_id for trial in job.trials}
-    waiting = wanted & dispatch.waiting(dispatch.open_study(job.study_name, job.storage))
+    study = dispatch.open_study(job.study_name, job.storage)
+    waiting = dispatch.count_waiting(study, wanted)
     if waiting:
         with orderly_termination(), _progress(job) as progress:
-            _start_workers(job, len(waiting), workers, None, source, progress)
+            _start_workers(job, waiting, workers, None, source, progress)
     done = _done(job, _attempts(job))
     print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
@@ -174,7 +177,8 @@ def _lead(
             study = dispatch.open_study(job.study_name, job.storage)
             _release_dead(job, study)
             dispatch.enqueue(study, _unspooled(job, missing))
-            _start_workers(job, len(missing), workers, executor, source, progress)
+            listener = _noting(job, progress)
+            _start_workers(job, len(missing), workers, executor, source, listener)
             _wait_for_others(job, study)
             missing = _missing(job, forgiven)
             if not missing:
@@ -421,6 +425,22 @@ def _progress(job: Job) -> Progress:
         size_param=job.params.get("size_param", "size"),
         data_unit=job.params.get("data_unit", "tokens"),
     )
+
+
+def _noting(job: Job, progress: Progress) -> Listener:
+    """Shows on the parent run, too, how far the sweep is; nobody waits long for that."""
+    noted = -math.inf
+
+    def listen(event: Event) -> None:
+        nonlocal noted
+        progress(event)
+        left = len(job.trials) - progress.num_ended
+        if event.state in ENDED and (time.monotonic() - noted > _NOTE_S or not left):
+            noted = time.monotonic()
+            note = f"{progress.summary()}\n\n{job.note}"
+            within(PROMPT_S, lambda: tracking.write_note(job.ledger, note))
+
+    return listen
 
 
 def _counts(run: Run, planned: Collection[str]) -> bool:

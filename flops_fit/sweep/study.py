@@ -259,11 +259,13 @@ def claims(study: optuna.Study) -> set[tuple[str, str]]:
     return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
 
 
-def waiting(study: optuna.Study) -> set[str]:
-    """Trial ids that wait for a worker."""
+def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
+    """Trials that wait for a worker, of those wanted and of those that a driver has added."""
     with _told_faults(_url(study)):
         found = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return {_trial_id(trial) for trial in found}
+    texts = [one.user_attrs[_TRIAL] for one in found if _TRIAL in one.user_attrs]
+    trials = [Trial(**json.loads(text)) for text in texts]
+    return sum(trial.trial_id in wanted or trial.added for trial in trials)
 
 
 def has_completed(study: optuna.Study, trial_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from flops_fit.records import Size
 from flops_fit.sweep.data import open_source
 from flops_fit.sweep.source import Source, targets_of
 
+_METRIC_NAME = re.compile(r"[\w.-]{1,100}")
 _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
 _HOW_TO_COUNT = (
     "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
@@ -39,6 +41,7 @@ class Task:
         dataset: Training data, or a factory of it.
         loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches.
         eval_dataset: Held-out data; None sets a share of `dataset` aside.
+        metrics: By name, what else is measured on held-out data; called as `loss_fn` is.
     """
 
     model_cls: Callable[..., nn.Module]
@@ -47,6 +50,7 @@ class Task:
     dataset: Any = None
     loss_fn: Callable[..., torch.Tensor] | None = None
     eval_dataset: Any = None
+    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:
@@ -60,8 +64,14 @@ class Task:
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """The loss of a model on a batch, as a tensor that carries a gradient."""
         assert self.loss_fn is not None
-        by_name = isinstance(batch, Mapping)
-        return self.loss_fn(outputs_of(model, batch), batch if by_name else targets_of(batch))
+        return self.loss_fn(outputs_of(model, batch), _judged_by(batch))
+
+    def held_out(self, model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        """Loss (as "loss") and metrics of a model on a batch, from one pass: scalar tensors."""
+        assert self.loss_fn is not None
+        outputs, truth = outputs_of(model, batch), _judged_by(batch)
+        judges = {"loss": self.loss_fn, **self.metrics}
+        return {name: torch.as_tensor(judge(outputs, truth)) for name, judge in judges.items()}
 
     def open(self) -> Source:
         """The data, opened and split."""
@@ -71,6 +81,11 @@ class Task:
 def outputs_of(model: nn.Module, batch: Any) -> Any:
     """What a model makes of a batch."""
     return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
+
+
+def _judged_by(batch: Any) -> Any:
+    """What loss and metrics get beside the outputs."""
+    return batch if isinstance(batch, Mapping) else targets_of(batch)
 
 
 def check_model_arguments(task: Task) -> list[str]:
@@ -99,7 +114,22 @@ def check_model_arguments(task: Task) -> list[str]:
 def check_data_arguments(task: Task) -> list[str]:
     """Faults of data and loss that can be seen without reading anything."""
     missing = "dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory"
-    return [missing] * (task.dataset is None) + loss_faults(task)
+    return [missing] * (task.dataset is None) + loss_faults(task) + metric_faults(task)
+
+
+def metric_faults(task: Task) -> list[str]:
+    """Faults of the metrics that can be seen without calling them."""
+    if not isinstance(task.metrics, Mapping):
+        return [f"metrics: expected functions by name, got {type(task.metrics).__name__}"]
+    return [
+        f"metrics: expected a name and a function (outputs, targets) -> number, got {name!r}: "
+        f"{metric!r}"
+        for name, metric in task.metrics.items()
+        if not (isinstance(name, str) and _METRIC_NAME.fullmatch(name))
+        or not callable(metric)
+        or isinstance(metric, type)
+        or name == "loss"
+    ]
 
 
 def loss_faults(task: Task) -> list[str]:

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ class Outcome:
         tokens_per_second: Units of D trained on a second.
         epochs: Passes over the training data; NaN where its length is not known.
         device: Type of the device trained on.
+        metrics: Means of the task's metrics over the held-out examples.
     """
 
     loss: float
@@ -81,6 +82,7 @@ class Outcome:
     tokens_per_second: float
     epochs: float
     device: str
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[Point], None]
@@ -120,15 +122,16 @@ def train(
             training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
         training.begin()
         last = training.run(report)
-        loss = ranks.from_main(lambda: _held_out_loss(training))
+        held_out = ranks.from_main(lambda: _held_out(training))
     return Outcome(
-        loss=loss,
+        loss=held_out.pop("loss"),
         train_loss=last.train_loss,
         flops=last.flops,
         wall_time_s=training.seconds,
         tokens_per_second=last.num_tokens / training.seconds,
         epochs=last.num_tokens / (source.num_tokens or math.nan),
         device=accelerator.device.type,
+        metrics=held_out,
     )
 
 
@@ -423,20 +426,23 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 @torch.no_grad()
-def _held_out_loss(training: _Training) -> float:
-    """Mean loss over the held-out examples."""
+def _held_out(training: _Training) -> dict[str, float]:
+    """Mean loss and metrics over the held-out examples."""
     model, recipe, trial = training.model, training.recipe, training.trial
     device = training.accelerator.device
     model.eval()
-    total, count = torch.zeros((), device=device), 0
+    totals: dict[str, torch.Tensor] = {}
+    count = 0
     with seeded(0):  # where held-out data are drawn or masked at random, every trial sees the same
         for batch in training.source.held_out_batches(training.most, recipe.eval_examples):
             examples = count_examples(batch)
             batch = send_to_device(batch, device)
-            total += training.task.loss(model, batch) * examples
+            for name, value in training.task.held_out(model, batch).items():
+                totals[name] = totals.get(name, 0) + value * examples
             count += examples
             training.between_held_out_batches()
-    loss = total.item() / count
-    if not math.isfinite(loss):
+    means = {name: total.item() / count for name, total in totals.items()}
+    if not math.isfinite(means["loss"]):
+        loss = means["loss"]
         raise DivergedError(f"the held-out loss is {loss} after the last step", trial.steps)
-    return loss
+    return means

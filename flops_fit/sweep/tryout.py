@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from flops_fit.sweep.recipe import Recipe, build_optimizer
 from flops_fit.sweep.seeding import seeded
 from flops_fit.sweep.sizes import SizeFinder
 from flops_fit.sweep.source import Source, count_examples
-from flops_fit.sweep.task import Task, outputs_of
+from flops_fit.sweep.task import Task, metric_faults, outputs_of
 
 _MOST_TRIES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
@@ -140,4 +141,19 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
             loss = float(task.loss(model, batch))
     except Exception as error:
         return [f"eval_dataset: one batch raised {in_short(error)}"]
-    return [] if math.isfinite(loss) else [f"eval_dataset: the loss of one batch is {loss}"]
+    if not math.isfinite(loss):
+        return [f"eval_dataset: the loss of one batch is {loss}"]
+    return [] if metric_faults(task) else _metric_faults(task, model, batch)
+
+
+@torch.no_grad()
+def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
+    """Each metric must make a number of the first held-out examples."""
+    faults = []
+    for name in task.metrics:
+        try:
+            one = replace(task, metrics={name: task.metrics[name]})
+            float(one.held_out(model, batch)[name])
+        except Exception as error:
+            faults.append(f"metrics: {name!r} raised {in_short(error)}")
+    return faults

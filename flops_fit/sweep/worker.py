@@ -35,6 +35,7 @@ from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import StopRequest, stop_at_boundary
 from flops_fit.sweep.task import Task, digest
 from flops_fit.sweep.train import Outcome, Point, Report, train
+from flops_fit.telemetry import monitor
 from flops_fit.tracking import ENDED, Ledger
 
 _LOG = logging.getLogger("flops_fit")
@@ -58,6 +59,7 @@ class Job:
         params: What is written on every run beside the trial's own fields.
         checkpoints: Folder of the trials in flight.
         code: Hashes of the source of model, loss and data.
+        note: The plan as the parent run's description shows it.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -70,6 +72,7 @@ class Job:
     params: dict[str, str]
     checkpoints: Path
     code: str = ""
+    note: str = ""
     seconds_between_events: float = 0.2
 
     @property
@@ -271,12 +274,13 @@ def _keeper(job: Job, trial: Trial) -> Keeper:
 
 
 def _reporter(job: Job, event: Event, attempt: Attempt, listener: Listener) -> Report:
-    told = 0.0
+    told, machine = 0.0, monitor()
 
     def report(point: Point) -> None:
         nonlocal told
         attempt.add(
             point.num_tokens,
+            **machine(),
             train_loss=point.train_loss,
             learning_rate=point.learning_rate,
             tokens_per_second=point.tokens_per_second,
@@ -304,6 +308,7 @@ def _metrics(trial: Trial, outcome: Outcome) -> dict[str, float]:
         "epochs": outcome.epochs,
         "num_params": float(trial.num_params),
         "log10_num_params": math.log10(trial.num_params),
+        **{f"eval_{name}": value for name, value in outcome.metrics.items()},
     }
 
 

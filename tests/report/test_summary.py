@@ -35,6 +35,15 @@ def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
     assert summary.summary(fit(runs().iloc[:7]))[1] == ("No parametric law: see what was refused.")
 
 
+def test_where_n_is_under_one_the_result_still_reads():
+    table = runs()
+    table["num_params"] *= 1e-6
+    table["num_tokens"] *= 1e-6
+    found = fit(table, num_draws=100)
+    assert "L = " in repr(found)
+    assert "do not pay for one token" in summary.verdict(found)
+
+
 def test_the_verdict_is_one_sentence(result):
     told = result.predict(1e14)
     verdict = summary.verdict(result)

@@ -42,3 +42,22 @@ def test_an_interval_and_its_absence():
 )
 def test_times(factor, text):
     assert words.times(factor) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1234, "0.12 s"), (42.4, "42 s"), (59.7, "60 s"), (60, "1 min"), (200, "3 min 20 s"),
+        (3599.9, "60 min"), (18600, "5 h 10 min"), (273600, "3 d 4 h"), (math.nan, "?"),
+    ],
+)  # fmt: skip
+def test_duration(seconds, text):
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(12, "12 B"), (3200, "3.2 kB"), (41.04e9, "41 GB"), (999.9e6, "1 GB"), (math.nan, "?")],
+)
+def test_size_of(num_bytes, text):
+    assert words.size_of(num_bytes) == text

@@ -28,15 +28,16 @@ def terminal(monkeypatch):
     return screen
 
 
-def test_without_a_terminal_each_trial_that_ends_is_a_line_of_log(caplog):
+def test_without_a_terminal_each_trial_that_ends_is_a_line_of_log(caplog, capsys):
     with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}, size_param="width") as told:
         told(Event(ROW[0].trial_id, "any", 5e8, 3.0))
         for trial, loss in zip(ROW, LOSSES, strict=True):
             told(ended(trial, loss))
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "[1/5] C=1e+09 width=8: complete, loss 2.4000"
-    assert len(lines) == 6
-    assert lines[-1] == "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.0000"
+    assert len(lines) == 5
+    said = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.0000\n"
+    assert capsys.readouterr().err == said
 
 
 def test_where_logging_is_not_set_up_the_lines_go_to_standard_error(capsys, monkeypatch):
@@ -44,8 +45,8 @@ def test_where_logging_is_not_set_up_the_lines_go_to_standard_error(capsys, monk
     logger.propagate = False
     monkeypatch.setattr(module, "_LOG", logger)
     with Progress(ROW, {}) as told:
-        told.say("the plan")
-    assert capsys.readouterr().err == "the plan\n"
+        told(ended(ROW[0], 2.4))
+    assert capsys.readouterr().err == "[1/5] C=1e+09 width=8: complete, loss 2.4000\n"
     assert logger.handlers == []
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -111,6 +110,16 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         assert predicted.num_params == pytest.approx(N, rel=0.01)
         assert predicted.loss == pytest.approx(loss, rel=0.01)
     assert isinstance(result.predict(3e13).size, int)
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    parent = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(
+        "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
+    )
+    assert "SweepPlan: 28 trials" in note
+    (given,) = parent.inputs.dataset_inputs
+    assert given.dataset.name == "torch.utils.data.dataset.TensorDataset"
+    assert json.loads(given.dataset.profile) == {"num_examples": 380}
 
 
 def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, planted):
@@ -125,17 +134,16 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     assert len(fewer.runs) == len(longer.runs)  # what is known of this setting is used
 
 
-def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, caplog):
+def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, capsys):
     planted.law = replace(LAW, A=LAW.A / 50)  # the best models are far smaller than expected
     plain = sweep(store, extend=False)
     assert (plain.optima["refused"].str.contains("edge")).sum() == 4
     planned = len(planted.trained)
-    with caplog.at_level(logging.INFO, "flops_fit"):
-        sweep(store)
+    sweep(store)
     added = planted.trained[planned:]
     assert len(added) == 2 * len(BUDGETS)
     said = "the loss is least at the smallest size of its row: 2 smaller sizes added"
-    assert caplog.text.count(said) == 4
+    assert capsys.readouterr().err.count(said) == 4
     whole = sweep(store)
     assert len(planted.trained) == planned + len(added) == len(whole.runs)
     for budget in BUDGETS:

@@ -351,6 +351,20 @@ def test_learning_rates_of_one_place_are_compared_on_one_seed(task):
     assert run(task, other)[0].loss == run(task, own)[0].loss
 
 
+def test_metrics_are_means_over_the_held_out_examples_and_change_nothing(task, cross_entropy):
+    plain, _ = run(task)
+    metrics = {
+        "again": cross_entropy,  # over batches of 8 and a last one of 4
+        "accuracy": lambda out, y: (out.argmax(1) == y).float().mean().item(),
+    }
+    outcome, _ = run(replace(task, metrics=metrics))
+    assert (plain.loss, plain.metrics) == (outcome.loss, {})
+    assert outcome.metrics["again"] == outcome.loss
+    right = 100 * outcome.metrics["accuracy"]
+    assert right == pytest.approx(round(right), abs=1e-4)
+    assert 40 < right < 100
+
+
 def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_path):
     class Slow(mlp):
         def forward(self, x):

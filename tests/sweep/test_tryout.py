@@ -35,6 +35,20 @@ def test_faults_of_the_loss(mlp, classes, loss, message):
 
 
 @pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"bad": lambda out, y: out.argmax(1) == y}, "metrics: 'bad' raised ValueError: "),
+        ({"bad": lambda out: 1.0}, "metrics: 'bad' raised TypeError: "),
+    ],
+)
+def test_metrics_that_make_no_number_are_named(mlp, classes, metrics, message):
+    metrics = {"good": lambda out, y: out.mean(), **metrics}
+    task = Task(mlp, "width", {}, classes, F.cross_entropy, metrics=metrics)
+    (problem,) = check_batches(task, task.open(), 4)
+    assert problem.startswith(message)
+
+
+@pytest.mark.parametrize(
     ("targets", "message"),
     [
         (torch.full((20,), 7), "eval_dataset: one batch raised IndexError: Target 7 is out of b"),

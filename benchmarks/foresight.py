@@ -1,0 +1,40 @@
+"""Are intervals as wide as `SweepPlan.precision` says they will be?
+
+Foretells a design, then simulates sweeps of its own and gives each to `flops_fit.fit` with its
+defaults. Prints, at the largest budget and at 10 and 100 times it: the factor foretold, the median
+factor of the fits, and the share of their intervals that hold the truth. A third of a second a
+sweep:
+
+    python benchmarks/foresight.py [sweeps] [noise]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import flops_fit
+from flops_fit.laws.foresight import CHINCHILLA, foresee
+from flops_fit.laws.simulate import simulate_isoflop
+
+
+def main(sweeps: int = 150, noise: float = 0.003) -> None:
+    runs = simulate_isoflop(CHINCHILLA, np.geomspace(1e18, 1e20, 4), num_sizes=5)
+    foretold = foresee(runs, law=CHINCHILLA, noise=noise).table
+    C = foretold["compute_budget"].to_numpy()
+    truth = np.log(CHINCHILLA.n_opt(C))
+    halves, holds = [], []
+    for seed in range(sweeps):
+        errors = noise * np.random.default_rng([1, seed]).standard_normal(len(runs))
+        result = flops_fit.fit(runs.assign(loss=runs["loss"] * np.exp(errors)), seed=seed)
+        ends = np.log(result.band(C)[["num_params_low", "num_params_high"]].to_numpy())
+        halves.append((ends[:, 1] - ends[:, 0]) / 2)
+        holds.append((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
+    print("foretold", foretold["factor"].round(4).tolist())
+    print("found   ", np.exp(np.median(halves, axis=0)).round(4).tolist())
+    print("covered ", np.mean(holds, axis=0).round(3).tolist())
+
+
+if __name__ == "__main__":
+    main(*(kind(text) for kind, text in zip((int, float), sys.argv[1:], strict=False)))

@@ -1,0 +1,30 @@
+"""Runs that are there already: `fit()` on a CSV file, without torch, MLflow or a sweep.
+
+What is new: nothing trains. `runs.csv` beside this script holds the 28 runs of `gpt_stdlib.py`; a
+file of your own needs columns N, D and loss, and C in FLOPs if that is not 6 N D.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import flops_fit
+from flops_fit.examples.show import show
+
+RUNS = Path(__file__).with_name("runs.csv")
+
+
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
+    """Fit the runs of a file, print what they say, and ask for ten times their largest budget."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        result = flops_fit.fit(argv[0] if argv else RUNS)
+    except flops_fit.FlopsFitError as error:
+        sys.exit(str(error))
+    show(result)
+    print(f"\n{result.predict(10 * result.largest_budget)}")
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A convolutional net: its FLOPs are counted, since 6 N D would be off by hundreds.
+
+What is new: the measured FLOPs of each size beside 6 N. A weight of a convolution works at every
+pixel, so C = 6 N D, right for a language model to some per cent, is no guide here; flops-fit counts
+forward and backward on the meta device and plans and fits with that.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from torch.nn.functional import cross_entropy
+
+import flops_fit
+from flops_fit.examples.hub import HubError
+from flops_fit.examples.images import accuracy, labelled_images
+from flops_fit.examples.options import sweep_options
+from flops_fit.examples.resnet import ResNet
+from flops_fit.examples.show import show
+
+BUDGETS = [3e9, 6e9, 1.2e10, 2.4e10]  # FLOPs
+
+
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
+    """Run the sweep and print what it found."""
+    parser = sweep_options("ResNet on drawn shapes or on CIFAR-10", BUDGETS, eval_examples=4096)
+    parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
+    parser.set_defaults(batch=16)
+    args = parser.parse_args(argv)
+    source = None if args.data == "hub" else args.data
+    try:
+        train, held_out = (labelled_images(split, source) for split in ("train", "eval"))
+    except HubError as error:
+        sys.exit(str(error))
+    result = flops_fit.find_optimal(
+        model_cls=ResNet,
+        model_size_param="width",
+        model_kwargs={"n_stage": 1},
+        dataset=train,
+        eval_dataset=held_out,
+        loss_fn=cross_entropy,
+        metrics={"accuracy": accuracy},
+        compute_budgets=args.budgets,
+        sizes=args.sizes,
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
+        name="resnet",
+        workers=args.workers,
+    )
+    show(result)
+    print(f"\nMeasured FLOPs beside 6 N:\n{measured(result)}")
+    return result
+
+
+def measured(result: flops_fit.Result) -> str:
+    """FLOPs an image of each size, and how many times 6 N that is."""
+    sizes = result.runs.drop_duplicates("size").sort_values("num_params")[["size", "num_params"]]
+    spent = result.runs.drop_duplicates("size").set_index("size")
+    sizes["flops_per_image"] = (spent["flops"] / spent["num_tokens"]).loc[sizes["size"]].to_numpy()
+    sizes["times_6N"] = sizes["flops_per_image"] / (6 * sizes["num_params"])
+    return sizes.to_string(index=False, float_format="{:.4g}".format)
+
+
+if __name__ == "__main__":
+    main()

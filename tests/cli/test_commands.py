@@ -1,0 +1,330 @@
+"""Every command, on a planted law in place of training."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import flops_fit
+from flops_fit import tracking
+from flops_fit.cli import main, options, pages, sweeps
+from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.sweep import worker
+from flops_fit.sweep.train import Outcome
+
+LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
+COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui")
+TASK = [
+    "--model=tiny_task:Net", "--size-param=width", "--data=tiny_task:data",
+    "--loss=torch.nn.functional:cross_entropy", "--budgets=1e10,3e10,1e11",
+    "--sizes=500,1000,2000,4000,8000", "--recipe", "max_epochs=1e9",
+]  # fmt: skip
+
+
+def draw_from_law(task, source, trial, recipe, report, keeper=None, stop=None):
+    loss = float(LAW.loss(trial.num_params, trial.num_tokens))
+    return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
+
+
+def call(*words: object):
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def where(store: Path, name: str = "tiny") -> list[str]:
+    return ["--name", name, "--tracking-uri", f"sqlite:///{store}/mlflow.db"]
+
+
+def not_a_number(constant: str):
+    raise ValueError(f"{constant} is no JSON")
+
+
+@pytest.fixture(scope="module")
+def swept(empty_store, tmp_path_factory):
+    """The store of a sweep that `run` made, and what it printed."""
+    store = Path(shutil.copytree(empty_store, tmp_path_factory.mktemp("swept") / "store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "train", draw_from_law)
+        return store, call("run", *TASK, *where(store))
+
+
+@pytest.fixture
+def finished(swept, tmp_path) -> Path:
+    """A copy of that store."""
+    return Path(shutil.copytree(swept[0], tmp_path / "finished"))
+
+
+def test_help_names_all_commands_and_loads_nothing_heavy():
+    heavy = ("torch", "mlflow", "optuna", "scipy", "pandas", "numpy", "yaml")
+    code = (
+        "import sys, flops_fit.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        f"except SystemExit: print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert [name for name in COMMANDS if f"\n  {name} " not in done.stdout] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name):
+    done = call(name, "--help")
+    assert done.exit_code == 0
+    assert f"\n    flops-fit {name}" in done.stdout
+    assert "--traceback" in done.stdout
+
+
+def test_run_shows_plan_table_and_how_to_help(swept):
+    _, done = swept
+    assert done.exit_code == 0, done.stderr
+    assert "N_opt ~ C^0.46" in done.stdout
+    assert "compute_budget" in done.stdout
+    assert "workflowType=machine_learning" in done.stdout
+    assert "SweepPlan: 15 trials" in done.stderr
+    assert "To help from another terminal: flops-fit worker --model tiny_task:Net" in done.stderr
+    assert "--recipe max_epochs=1000000000.0 --name tiny" in done.stderr
+
+
+def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
+    monkeypatch.setattr(worker, "train", None)
+    monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_CPU", 0.0)
+    monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_GPU", 0.0)
+    done = call("run", *TASK, *where(finished))
+    assert done.exit_code == 0
+    assert "trials are done; none is run again" in done.stderr
+
+
+def test_how_to_help_is_told_as_typed_but_for_passwords():
+    given = {
+        "model": "my.models:GPT",
+        "model_arg": (("n_layer", 4), ("tied", True)),
+        "budgets": "1e15,1e16",
+        "storage": "postgresql://user:secret@host/optuna",
+        "workers": "4",
+        "retry_failed": True,
+        "on_code_change": "rerun",
+        "extend": False,
+        "sizes": "",
+    }
+    assert options.worker_command(given, "my net") == (
+        "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --model-arg tied=true "
+        "--budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
+    )
+
+
+def test_plan_prints_json_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("plan", *TASK, "--json")
+    told = json.loads(done.stdout, parse_constant=not_a_number)
+    assert told["size_param"] == "width"
+    assert told["total_flops"] == sum(trial["flops"] for trial in told["trials"])
+    assert "the user's own words" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_analyze_prints_json_alone(finished):
+    done = call("analyze", *where(finished), "--json")
+    told = json.loads(done.stdout, parse_constant=not_a_number)
+    assert told["law"]["alpha"] == pytest.approx(LAW.alpha, rel=1e-3)
+    assert told["name"] == "tiny"
+    assert {row["state"] for row in told["runs"]} == {"complete"}
+    assert told["table"][0]["compute_budget"] == 1e10
+
+
+def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypatch):
+    monkeypatch.setattr(tracking, "log_analysis", None)
+    shown = call("predict", "1e12", *where(finished))
+    assert shown.exit_code == 0, shown.stderr
+    assert "loss" in shown.stdout
+    done = call("predict", "1e12", *where(finished), "--json", "--tokens-per-param", 20)
+    told = json.loads(done.stdout, parse_constant=not_a_number)
+    assert told["tokens_per_param"] == pytest.approx(20)
+    assert told["loss"] == pytest.approx(LAW.loss(told["num_params"], told["num_tokens"]), rel=1e-3)
+
+
+def test_report_writes_a_page(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("report", *where(finished))
+    assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
+    assert "<html" in Path("tiny.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])
+def test_a_name_that_is_not_there_is_told_with_those_that_are(finished, words):
+    done = call(*words, *where(finished, "tyni"))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: no sweep named 'tyni' in sqlite:///")
+    assert done.stderr.endswith("it holds: tiny\n")
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path):
+    done = call("ui", "--tracking-uri", f"sqlite:///{tmp_path}/no/mlflow.db")
+    assert done.exit_code == 1
+    assert "no store at" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_path_and_a_missing_file_are_usage_errors():
+    done = call("run", *TASK, "--model", "tiny_task:Nett")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "Error: model: tiny_task has no Nett; did you mean Net?\n"
+    assert call("run", "--config", "no.yaml").exit_code == 2
+    assert call("run", *TASK, "--model-arg", "dropout").exit_code == 2
+
+
+def test_failed_trials_of_the_plan_end_in_1(finished, monkeypatch):
+    runs = tracking.fetch_runs(tracking.find_ledger("tiny", f"sqlite:///{finished}/mlflow.db"))
+    frame = tracking.runs_frame(runs)
+    result = SimpleNamespace(runs=frame)
+    monkeypatch.setattr(sweeps, "run_and_analyze", lambda *_, **__: result)
+    monkeypatch.setattr(sweeps, "show", lambda result: None)
+    frame.loc[0, "state"] = "diverged"  # an answer, if not a welcome one
+    assert call("run", *TASK, *where(finished)).exit_code == 0
+    frame.loc[1, "state"] = "failed"
+    assert call("run", *TASK, *where(finished)).exit_code == 1
+    frame.loc[1, "compute_budget"] = 9e9  # of an earlier plan
+    assert call("run", *TASK, *where(finished)).exit_code == 0
+
+
+def test_a_large_sweep_needs_a_yes(store, monkeypatch):
+    monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_CPU", 1.0)
+    monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_GPU", 1.0)
+    monkeypatch.setattr(sweeps, "open_job", None)
+    refused = call("run", *TASK, *where(store))
+    assert refused.exit_code == 2
+    assert "FLOPs are to be trained" in refused.stderr
+    assert "pass --yes" in refused.stderr
+    monkeypatch.setattr(sweeps, "can_ask", lambda: True)
+    done = CliRunner().invoke(main, ["run", *TASK, *where(store)], input="n\n")
+    assert done.exit_code == 1
+    assert "Nothing was trained" in done.stderr
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, monkeypatch):
+    trained = []
+
+    def interrupted(task, source, trial, recipe, report, keeper=None, stop=None):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(trial.trial_id)
+        return draw_from_law(task, source, trial, recipe, report)
+
+    monkeypatch.setattr(worker, "train", interrupted)
+    stopped = call("run", *TASK, *where(store))
+    assert stopped.exit_code == 130
+    last = stopped.stderr.splitlines()[-1]
+    assert last.startswith("Stopped: 3 of ")
+    assert last.endswith("The same command goes on from there")
+    assert "Traceback" not in stopped.stderr
+    trained.append("of the worker from here on")
+
+    other = call("worker", *TASK, *where(store), "--budgets", "1e10,1e11")
+    assert other.exit_code == 2
+    assert "runs another plan" in other.stderr
+    assert "budgets, sizes, seed or learning rates differ" in other.stderr
+    other = call("worker", *TASK, *where(store), "--recipe", "warmup=0.2")
+    assert other.exit_code == 2
+    assert "recipe: warmup=0.1 there, warmup=0.2 here" in other.stderr
+
+    helped = call("worker", *TASK, *where(store))
+    assert helped.exit_code == 0
+    assert "Nothing waits in the sweep 'tiny'" in helped.stderr
+    runs = tracking.fetch_attempts(tracking.find_ledger("tiny", f"sqlite:///{store}/mlflow.db"))
+    complete = [run.trial_id for run in runs if run.state == "complete"]
+    assert len(complete) == len(set(complete)) > 10
+    again = call("worker", *TASK, *where(store))
+    assert "Nothing waits" in again.stderr
+
+
+def test_a_worker_makes_no_study_of_its_own(finished, tmp_path):
+    elsewhere = f"sqlite:///{tmp_path}/other.db"
+    done = call("worker", *TASK, *where(finished), "--storage", elsewhere)
+    assert done.exit_code == 1
+    assert f"{elsewhere} holds no study of the sweep 'tiny': pass --storage" in done.stderr
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_ctrl_c_ends_a_run_with_130_and_the_message_last(store):
+    command = [sys.executable, "-m", "flops_fit", "run", *TASK, *where(store)]
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("To help"):
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("Stopped: 0 of ")
+
+
+def test_the_demo_is_the_first_example(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    import gpt_stdlib
+
+    asked = []
+
+    def stop(**arguments):
+        asked.append(arguments)
+        raise flops_fit.FlopsFitError("as far as it goes")
+
+    monkeypatch.setattr(flops_fit, "find_optimal", stop)
+    with pytest.raises(flops_fit.FlopsFitError):
+        gpt_stdlib.main()
+    assert call("demo").exit_code == 1
+    example, demo = asked
+    assert demo.pop("tracking_uri") is None
+    assert example.pop("sizes") is None
+    for part in ("dataset", "eval_dataset"):
+        one, other = example.pop(part), demo.pop(part)
+        assert type(one) is type(other)
+        assert torch.equal(one[0][0], other[0][0])
+        assert len(one) == len(other)
+    assert demo == example
+
+
+class Ended:
+    """In place of `mlflow ui`: a server that stops at once."""
+
+    returncode = 3
+
+    def poll(self):
+        return self.returncode
+
+
+def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished, monkeypatch):
+    monkeypatch.setattr(pages, "_mlflow_ui", lambda *_: contextlib.nullcontext(Ended()))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = call("ui", *where(finished), "--port", taken.getsockname()[1])
+        assert done.exit_code == 2
+        assert "is taken; pass another --port" in done.stderr
+        port = taken.getsockname()[1]
+    done = call("ui", *where(finished), "--port", port)
+    assert done.exit_code == 1
+    assert "mlflow ui ended with exit code 3" in done.stderr
+
+
+def test_links_open_the_page_that_shows_runs(finished):
+    ledgers = tracking.list_ledgers(f"sqlite:///{finished}/mlflow.db")
+    page = f"#/experiments/{ledgers[0].experiment_id}/runs?workflowType=machine_learning"
+    assert pages.links(ledgers, "http://host:5000/") == f"tiny: http://host:5000/{page}"
+    many = pages.links(ledgers * 12, "http://host:5000")
+    assert many.endswith("\nand 2 more")

@@ -1,0 +1,97 @@
+import warnings
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flops_fit.cli.outcome import Group, in_words
+from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
+
+
+def raising(error: BaseException) -> Group:
+    @click.group(cls=Group)
+    def main():
+        pass
+
+    @main.command()
+    @click.option("--number", type=int)
+    def go(number):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (SweepError("no store; pass tracking_uri=, or"), 1, "Error: no store; pass --tracking-uri"),
+        (ArgumentError("model_cls: wrong"), 2, "Error: model: wrong"),
+        (ArgumentError(["a", "b"]), 2, "Error: 2 problems:\n  - a\n  - b"),
+        (RuntimeError("odd\nmore"), 1, "Error: RuntimeError: odd (--traceback shows where)"),
+        (KeyboardInterrupt("The same call goes on"), 130, "The same command goes on"),
+        (KeyboardInterrupt(), 130, "Stopped"),
+        (click.Abort(), 130, "Stopped"),
+        (SystemExit(143), 143, ""),
+    ],
+)
+def test_what_is_raised_becomes_a_message_and_an_exit_code(error, code, message):
+    done = CliRunner().invoke(raising(error), ["go"])
+    assert done.exit_code == code
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_traceback_is_shown_where_asked():
+    done = CliRunner().invoke(raising(SweepError("why")), ["go", "--traceback"])
+    assert done.exit_code == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.endswith("Error: why\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["og"], "No such command 'og'"),
+        (["go", "--numbr", "1"], "No such option '--numbr'"),
+        (["go", "--number", "x"], "Invalid value for '--number'"),
+    ],
+)
+def test_wrong_words_take_one_line(words, message):
+    done = CliRunner().invoke(raising(SweepError("")), words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "--help shows how" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_warnings_are_short_lines():
+    @click.group(cls=Group)
+    def main():
+        pass
+
+    @main.command()
+    def go():
+        warnings.warn("pass another name= to keep them", FlopsFitWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = CliRunner().invoke(main, ["go"])
+    assert done.exit_code == 0
+    assert done.stderr == "warning: pass another --name to keep them\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("(retry_failed=True tries them again)", "(--retry-failed tries them again)"),
+        ('(on_code_change="rerun" trains)', "(--on-code-change rerun trains)"),
+        ("lower Recipe(learning_rate=...) or", "lower --recipe learning_rate=... or"),
+        ("x:\n  - dataset: missing", "x:\n  - data: missing"),
+        ("as name=value pairs", "as name=value pairs"),
+        ("the dataset: big", "the dataset: big"),
+        ("start it, or pass another tracking_uri", "start it, or pass another --tracking-uri"),
+    ],
+)
+def test_the_librarys_words_become_the_command_lines(text, words):
+    assert in_words(text) == words

@@ -1,0 +1,112 @@
+"""What is foretold of a design is what its analysis will say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.foresight import CHINCHILLA, Addition, assumed_law, foresee
+from flops_fit.laws.planning import expect
+from flops_fit.laws.simulate import simulate_isoflop
+
+BUDGETS = np.geomspace(1e18, 1e20, 4)
+
+
+def design(budgets=BUDGETS, **changes) -> pd.DataFrame:
+    runs = simulate_isoflop(CHINCHILLA, budgets, **{"num_sizes": 5, **changes})
+    return runs.drop(columns="loss")
+
+
+@pytest.fixture(scope="module")
+def told():
+    runs = design()
+    columns = runs["num_params"].to_numpy(), runs["num_tokens"].to_numpy()
+    spent = float(runs["flops"].sum())
+    additions = [
+        Addition("budget", 1e20, (0, 1), *(column[-2:] for column in columns), 2e20),
+        Addition("budget", 1e19, tuple(range(20)), *columns, spent),
+    ]
+    return foresee(runs, additions, law=CHINCHILLA, noise=0.003, num_sweeps=16, seed=0)
+
+
+def test_widths_are_those_of_refits_to_first_order(told):
+    runs = design()
+    first_order = expect(
+        CHINCHILLA, runs["num_params"], runs["num_tokens"], noise=0.003,
+        compute_budgets=told.table["compute_budget"],
+    )  # fmt: skip
+    reach = stats.t.ppf(0.975, len(runs) - 5)
+    np.testing.assert_allclose(
+        np.log(told.table["factor"]), reach * first_order.log_num_params, rtol=0.25
+    )
+
+
+def test_the_table_is_at_the_largest_budget_and_beyond(told):
+    table = told.table
+    np.testing.assert_allclose(table["compute_budget"], [1e20, 1e21, 1e22])
+    np.testing.assert_allclose(table["num_params"], CHINCHILLA.n_opt(table["compute_budget"]))
+    np.testing.assert_allclose(table["num_params_high"], table["num_params"] * table["factor"])
+    np.testing.assert_allclose(table["num_params_low"], table["num_params"] / table["factor"])
+    assert table["factor"].is_monotonic_increasing
+    assert (table["covered"] >= 0.75).all()
+    assert (table["predicted"] == 1).all()
+
+
+def test_all_runs_once_more_narrow_by_the_square_root_of_two(told):
+    again = told.additions[told.additions["sizes"].map(len) == 20].iloc[0]
+    assert again["share"] == 1
+    assert again["narrower"] == pytest.approx(1 - 0.5**0.5)
+    assert again["factor"] == pytest.approx(told.table["factor"][1] ** 0.5**0.5)
+    assert told.additions["gain"].is_monotonic_decreasing
+
+
+def test_a_seed_gives_the_same_again_and_another_does_not():
+    runs = design(num_sizes=4)
+    one, again, other = (foresee(runs, noise=0.01, num_sweeps=3, seed=s).table for s in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    assert (one["factor"] != other["factor"]).all()
+
+
+def test_the_assumed_law_has_its_optimum_where_the_design_expects_it():
+    runs = design(np.geomspace(1e19, 1e21, 3))
+    law = assumed_law(runs)
+    assert law.d_opt(1e20) / law.n_opt(1e20) == pytest.approx(20, rel=0.01)
+    assert law.l_opt(1e20) == pytest.approx(CHINCHILLA.l_opt(1e20), rel=1e-3)
+
+
+def test_small_budgets_keep_an_irreducible_loss():
+    runs = design(np.geomspace(1e9, 1e10, 3))
+    law = assumed_law(runs)
+    assert law.l_opt(10**9.5) == pytest.approx(CHINCHILLA.l_opt(6e18), rel=1e-3)
+    assert CHINCHILLA.l_opt(10**9.5) > 10 * law.E
+
+
+def test_an_optimum_on_measured_costs():
+    runs = design(np.geomspace(1e19, 1e21, 3))
+    f = 900.0 * runs["num_params"] ** 0.8
+    runs = runs.assign(num_tokens=runs["flops"] / f)
+    law = assumed_law(runs)
+    N = law.n_opt(1e20)
+    assert law.d_opt(1e20) / N == pytest.approx(20, rel=0.05)
+    assert 900.0 * N**0.8 * law.d_opt(1e20) == pytest.approx(1e20, rel=0.01)
+
+
+def test_designs_that_carry_no_law_are_refused():
+    with pytest.raises(ArgumentError, match="cannot tell the law's five parameters apart"):
+        foresee(design(num_sizes=1))
+    with pytest.raises(FitError, match="in none of the simulated sweeps"):
+        foresee(design(num_sizes=3)[:6], num_sweeps=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": 0}, "noise: expected a share of the loss"),
+        ({"law": 3}, "law: expected a ParametricLaw"),
+        ({"num_sweeps": 0}, "num_sweeps: expected a positive whole number"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        foresee(design(), **options)

@@ -1,0 +1,38 @@
+"""What an analysis leaves behind for people to look at."""
+
+import pytest
+from planted import runs
+
+from flops_fit.analysis import write_files
+from flops_fit.errors import FlopsFitWarning
+from flops_fit.report import page
+from flops_fit.result import Result, fit
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs(), num_draws=100)
+
+
+def test_report_table_plots_and_laws_are_written(result, tmp_path):
+    write_files(result, tmp_path)
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    kinds = {f"chinchilla_table.{kind}" for kind in ("csv", "md", "tex")}
+    assert {"report.html", "summary.txt", "plots/isoflops.svg", "laws/result.json"} <= written
+    assert kinds <= written
+    assert "plots/curves.svg" not in written  # there are none
+    assert Result.load(tmp_path / "laws").law == result.law
+
+
+def test_a_report_that_cannot_be_drawn_costs_nothing_else(result, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "draw", lambda result: 1 / 0)
+    with pytest.warns(FlopsFitWarning, match=r"could not be drawn \(ZeroDivisionError"):
+        write_files(result, tmp_path)
+    assert Result.load(tmp_path / "laws").law == result.law
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_without_a_law_the_files_say_so(tmp_path):
+    write_files(fit(runs().iloc[:7]), tmp_path)
+    assert (tmp_path / "chinchilla_table.md").read_text().startswith("No table: no law stands")
+    assert "Nothing can be said" in (tmp_path / "report.html").read_text()

@@ -1,0 +1,61 @@
+"""`mlflow run` on this repository: the same command line, in this process, with real children."""
+
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flops_fit import tracking
+from flops_fit.store import client_of
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def mlflow_run(*words: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.cli import cli  # warns as it is imported
+
+        done = CliRunner().invoke(cli, ["run", str(ROOT), *words, "--env-manager", "local"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_sweep_is_a_child_of_the_run_that_mlflow_run_opens(store, monkeypatch):
+    uri = f"sqlite:///{store}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    tiny = ["budgets=5e8", "sizes=1,2,3", "n_layer=1", "name=tiny", "workers=1"]
+    mlflow_run(*[word for pair in tiny for word in ("-P", pair)])
+
+    client, ledger = client_of(uri), tracking.find_ledger("tiny", uri)
+    (opened,) = client.search_runs(["0"])
+    parent = client.get_run(ledger.parent_run_id)
+    assert parent.data.tags["mlflow.parentRunId"] == opened.info.run_id
+    assert opened.data.tags["flops_fit.sweep"] == "tiny"
+    assert opened.data.params["n_layer"] == "1"
+    assert [run.state for run in tracking.fetch_runs(ledger)] == ["complete"] * 3
+    assert len(client.search_runs([ledger.experiment_id])) == 4
+
+    shutil.rmtree(store / "artifacts" / ledger.parent_run_id)
+    mlflow_run("-e", "analyze", "-P", "name=tiny")
+    logged = {file.path for file in client.list_artifacts(ledger.parent_run_id)}
+    assert {"summary.txt", "laws", "report.html"} <= logged
+    assert len(client.search_runs([ledger.experiment_id])) == 4
+
+
+def test_every_entry_point_has_typed_parameters_with_defaults():
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    points = project["entry_points"]
+    assert set(points) == {"main", "vit", "plan", "analyze", "predict", "worker"}
+    for point in points.values():
+        names = {name: "x" for name in point["parameters"]}
+        assert "{" not in point["command"].format(**names)
+        for parameter in point["parameters"].values():
+            assert set(parameter) == {"type", "default"}
