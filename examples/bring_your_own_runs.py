@@ -17,7 +17,10 @@ RUNS = Path(__file__).with_name("runs.csv")
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Fit the runs of a file, print what they say, and ask for ten times their largest budget."""
     argv = sys.argv[1:] if argv is None else argv
-    result = flops_fit.fit(argv[0] if argv else RUNS)
+    try:
+        result = flops_fit.fit(argv[0] if argv else RUNS)
+    except flops_fit.FlopsFitError as error:
+        sys.exit(str(error))
     show(result)
     print(f"\n{result.predict(10 * result.largest_budget)}")
     return result

@@ -28,6 +28,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         options = commands.add_parser(command, help=line)
         options.add_argument("--budgets", type=float, nargs="+", required=True, help="FLOPs")
         options.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
+        options.add_argument("--batch", type=int, help="examples a step; by default by rule")
     commands.add_parser("predict", help="answer from finished runs").add_argument(
         "budget", type=float, help="FLOPs"
     )
@@ -47,7 +48,7 @@ def arguments(args: argparse.Namespace) -> dict[str, Any]:
         "loss_fn": next_token_loss,
         "compute_budgets": args.budgets,
         "sizes": args.sizes,
-        "recipe": flops_fit.Recipe(eval_examples=512),
+        "recipe": flops_fit.Recipe(batch_size=args.batch or "auto", eval_examples=256),
     }
 
 

@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
@@ -23,10 +24,8 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Start a cluster of this machine's own, and run the sweep on it."""
-    parser = argparse.ArgumentParser(description="A sweep through Dask")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser = sweep_options("A sweep through Dask", BUDGETS, eval_examples=512)
+    parser.set_defaults(workers=2)
     args = parser.parse_args(argv)
     cluster = LocalCluster(args.workers, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
@@ -54,7 +53,7 @@ def sweep(executor: Executor, args: argparse.Namespace) -> flops_fit.Result:
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=512),
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name="gpt-cluster",
         executor=executor,
         workers=args.workers,

@@ -8,18 +8,16 @@ from collections.abc import Sequence
 
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
 BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
-def main(
-    budgets: Sequence[float] = BUDGETS,
-    sizes: Sequence[int] | None = None,
-    workers: int | str = "auto",
-) -> flops_fit.Result:
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
+    args = sweep_options("GPTs on Python's own source", BUDGETS, eval_examples=512).parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",
@@ -27,11 +25,11 @@ def main(
         dataset=stdlib_text("train"),
         eval_dataset=stdlib_text("eval"),
         loss_fn=next_token_loss,
-        compute_budgets=budgets,
-        sizes=sizes,
-        recipe=flops_fit.Recipe(eval_examples=512),
+        compute_budgets=args.budgets,
+        sizes=args.sizes,
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name="gpt-stdlib",
-        workers=workers,
+        workers=args.workers,
     )
     show(result)
     return result

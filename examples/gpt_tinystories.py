@@ -9,7 +9,6 @@ Needs `pip install 'flops-fit[hub]'`. Without a network pass `--data DIR`, a fol
 of `roneneldan/TinyStories` (parquet or text, "train" or "validation" in the name).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from functools import partial
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.hub import HubError
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.tinystories import tinystories, tokenizer
 
@@ -25,14 +25,11 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
-    parser = argparse.ArgumentParser(description="GPT on TinyStories")
+    parser = sweep_options("GPT on TinyStories", BUDGETS, eval_examples=512)
     parser.add_argument("--data", metavar="DIR", help="local files; by default the hub's")
     parser.add_argument("--tokenizer", default="bytes", help="bytes, a tokenizer.json, or gpt2")
     parser.add_argument("--context", type=int, default=128, help="tokens in a window")
     parser.add_argument("--cache", default="data", help="folder of the packed tokens")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
     args = parser.parse_args(argv)
     data = (args.data, args.tokenizer, args.context, args.cache)
     try:
@@ -49,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=512),
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name="gpt-tinystories",
-        workers=args.workers or "auto",
+        workers=args.workers,
     )
     show(result)
     return result

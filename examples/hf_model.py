@@ -4,14 +4,14 @@ What is new: the model is made by a function of the size, batches are mappings, 
 as keywords, and the loss is the model's own. Needs `pip install 'flops-fit[hub]'`.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import torch
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import flops_fit
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
@@ -19,22 +19,19 @@ BUDGETS = [1e10, 2e10, 4e10, 8e10]  # FLOPs
 CONTEXT = 128
 
 
-def llama(width: int, layers: int = 2) -> LlamaForCausalLM:
-    """A Llama on bytes, of a width that its heads divide."""
-    heads = max(1, width // 16)
-    if width % (2 * heads):
-        raise ValueError(f"width {width} does not divide into {heads} heads of even width")
-    config = LlamaConfig(
+def gpt2(width: int, layers: int = 2) -> GPT2LMHeadModel:
+    """A GPT-2 on bytes, of a width that its heads divide."""
+    config = GPT2Config(
         vocab_size=256,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=CONTEXT,
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=max(1, width // 16),
         initializer_range=0.5 * width**-0.5,  # the fixed .02 starts narrow models near zero
-        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
     )
-    model = LlamaForCausalLM(config)
+    model = GPT2LMHeadModel(config)
     model.num_params = model.num_parameters  # flops-fit asks for N by this name
     return model
 
@@ -60,22 +57,21 @@ def own_loss(outputs: object, batch: object) -> torch.Tensor:
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
-    parser = argparse.ArgumentParser(description="A Llama of transformers on Python's own source")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
+    parser = sweep_options(
+        "GPT-2 of transformers on Python's own source", BUDGETS, eval_examples=512
+    )
     args = parser.parse_args(argv)
     result = flops_fit.find_optimal(
-        model_cls=llama,
+        model_cls=gpt2,
         model_size_param="width",
         dataset=Mappings("train"),
         eval_dataset=Mappings("eval"),
         loss_fn=own_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=512),
-        name="hf-llama",
-        workers=args.workers or "auto",
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
+        name="hf-gpt2",
+        workers=args.workers,
     )
     show(result)
     return result

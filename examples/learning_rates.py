@@ -9,18 +9,17 @@ from collections.abc import Sequence
 
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
 BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
-def main(
-    budgets: Sequence[float] = BUDGETS,
-    sizes: Sequence[int] | None = None,
-    workers: int | str = "auto",
-) -> flops_fit.Result:
+def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep, print what it found and which rate was best where."""
+    parser = sweep_options("GPTs at three learning rates each", BUDGETS, eval_examples=512)
+    args = parser.parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",
@@ -28,11 +27,13 @@ def main(
         dataset=stdlib_text("train"),
         eval_dataset=stdlib_text("eval"),
         loss_fn=next_token_loss,
-        compute_budgets=budgets,
-        sizes=sizes,
-        recipe=flops_fit.Recipe(eval_examples=512, lr_multipliers=(0.5, 1, 2)),
+        compute_budgets=args.budgets,
+        sizes=args.sizes,
+        recipe=flops_fit.Recipe(
+            batch_size=args.batch, eval_examples=args.eval_examples, lr_multipliers=(0.5, 1, 2)
+        ),
         name="gpt-stdlib",
-        workers=workers,
+        workers=args.workers,
     )
     show(result)
     runs = result.runs

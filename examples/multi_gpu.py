@@ -8,12 +8,12 @@ those of one process but for rounding. Where trials fit one GPU each, `workers="
 torchrun trains them side by side, which is faster.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 
 import flops_fit
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.text import stdlib_text
 
@@ -22,9 +22,7 @@ BUDGETS = [1e13, 3e13, 1e14, 3e14]  # FLOPs
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep; rank 0 prints what it found."""
-    parser = argparse.ArgumentParser(description="Trials trained data-parallel")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
+    parser = sweep_options("Trials trained data-parallel", BUDGETS, eval_examples=512)
     parser.add_argument("--precision", default="no", help="no, bf16 or fp16")
     args = parser.parse_args(argv)
     result = flops_fit.find_optimal(
@@ -36,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=512, precision=args.precision),
+        recipe=flops_fit.Recipe(
+            batch_size=args.batch, eval_examples=args.eval_examples, precision=args.precision
+        ),
         name="gpt-data-parallel",
     )
     if os.environ.get("RANK", "0") == "0":

@@ -5,7 +5,6 @@ pixel, so C = 6 N D, right for a language model to some per cent, is no guide he
 forward and backward on the meta device and plans and fits with that.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -14,19 +13,18 @@ from torch.nn.functional import cross_entropy
 import flops_fit
 from flops_fit.examples.hub import HubError
 from flops_fit.examples.images import accuracy, labelled_images
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.resnet import ResNet
 from flops_fit.examples.show import show
 
-BUDGETS = [3e9, 8e9, 2e10, 5e10]  # FLOPs
+BUDGETS = [3e9, 6e9, 1.2e10, 2.4e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
-    parser = argparse.ArgumentParser(description="ResNet on drawn shapes or on CIFAR-10")
+    parser = sweep_options("ResNet on drawn shapes or on CIFAR-10", BUDGETS, eval_examples=4096)
     parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="channels; by default planned")
-    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
+    parser.set_defaults(batch=16)
     args = parser.parse_args(argv)
     source = None if args.data == "hub" else args.data
     try:
@@ -36,15 +34,16 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     result = flops_fit.find_optimal(
         model_cls=ResNet,
         model_size_param="width",
+        model_kwargs={"n_stage": 1},
         dataset=train,
         eval_dataset=held_out,
         loss_fn=cross_entropy,
         metrics={"accuracy": accuracy},
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=4096),
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name="resnet",
-        workers=args.workers or "auto",
+        workers=args.workers,
     )
     show(result)
     print(f"\nMeasured FLOPs beside 6 N:\n{measured(result)}")

@@ -6,30 +6,31 @@ without it CIFAR-10 comes from the hub (`pip install 'flops-fit[hub]'`), or from
 folder with the parquet files of `uoft-cs/cifar10`.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-import mlflow
+from mlflow import MlflowClient
 from torch.nn.functional import cross_entropy
 
 import flops_fit
 from flops_fit.examples.hub import HubError
 from flops_fit.examples.images import accuracy, labelled_images
+from flops_fit.examples.options import sweep_options
 from flops_fit.examples.show import show
 from flops_fit.examples.vit import ViT
 
-BUDGETS = {"synthetic": [4e9, 1e10, 2.5e10, 6e10], "cifar10": [1e12, 2e12, 4e12, 8e12]}  # FLOPs
+BUDGETS = {
+    "synthetic": [4e9, 6e9, 1e10, 2.5e10, 6e10],
+    "cifar10": [1e12, 2e12, 4e12, 8e12],
+}  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
-    parser = argparse.ArgumentParser(description="ViT on CIFAR-10 or on drawn shapes")
+    parser = sweep_options("ViT on CIFAR-10 or on drawn shapes", [], eval_examples=4096)
     parser.add_argument("--data", metavar="DIR", help="'synthetic', or local files of CIFAR-10")
-    parser.add_argument("--budgets", type=float, nargs="+", help="FLOPs")
-    parser.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-    parser.add_argument("--workers", type=int, help="by default one per GPU, else one per core")
     args = parser.parse_args(argv)
     kind = "synthetic" if args.data == "synthetic" else "cifar10"
     try:
@@ -46,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         metrics={"accuracy": accuracy},
         compute_budgets=args.budgets or BUDGETS[kind],
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(eval_examples=4096),
+        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
         name=f"vit-{kind}",
-        workers=args.workers or "auto",
+        workers=args.workers,
     )
     show(result)
     print(f"\nMost accurate at each budget:\n{most_accurate(result)}")
@@ -57,11 +58,13 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
 
 def most_accurate(result: flops_fit.Result) -> str:
     """The best held-out accuracy of each budget, which MLflow holds."""
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db"))
-    logged = mlflow.search_runs(experiment_names=[result.meta["name"]])
-    runs = result.runs.merge(logged[["run_id", "metrics.eval_accuracy"]], on="run_id")
-    best = runs.loc[runs.groupby("compute_budget")["metrics.eval_accuracy"].idxmax()]
-    return best[["compute_budget", "size", "metrics.eval_accuracy"]].to_string(index=False)
+    default = f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
+    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", default))
+    runs = result.runs[result.runs["state"] == "complete"]
+    logged = [client.get_run(run_id).data.metrics["eval_accuracy"] for run_id in runs["run_id"]]
+    runs = runs.assign(accuracy=logged)
+    best = runs.loc[runs.groupby("compute_budget")["accuracy"].idxmax()]
+    return best[["compute_budget", "size", "accuracy"]].to_string(index=False)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flops_fit.errors import ArgumentError, StoreError
 
 _ANSWER_S = 10.0
+_SECRET = re.compile(r"((?:^|&)[^=&]*(?:pass|secret|token)[^=&]*=)([^&]+)", re.IGNORECASE)
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 _ADVICE = (
     (("disk is full", "No space left"), "free some space"),
@@ -70,11 +72,12 @@ def check_uri(tracking_uri: object) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """A URI that can be shown: user and password left out."""
+    """A URI that can be shown: user and password left out, and what is secret in its query."""
     parts = urlsplit(uri)
-    if "@" not in parts.netloc:
+    query = _SECRET.sub(r"\1***", parts.query)
+    if "@" not in parts.netloc and query == parts.query:
         return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 @lru_cache(maxsize=8)
@@ -138,7 +141,7 @@ def told_faults(uri: str, kind: str = "MLflow store") -> Iterator[None]:
 def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> StoreError:
     """An error of a store's libraries in our words."""
     shown = without_credentials(uri)
-    reason = _without(_first_words(error), urlsplit(uri).password)
+    reason = _without_secrets(_first_words(error), uri)
     refused = isinstance(error, MlflowException) and error.error_code in _REFUSALS
     advice = "start the server" if uri.startswith("http") else "see to it"
     for words, what in _ADVICE:
@@ -160,9 +163,11 @@ def _first_words(error: Exception) -> str:
     return words
 
 
-def _without(words: str, secret: str | None) -> str:
-    for form in {secret or "", unquote(secret or "")} - {""}:
-        words = words.replace(form, "***")
+def _without_secrets(words: str, uri: str) -> str:
+    parts = urlsplit(uri)
+    secrets = [parts.password or "", *(found[1] for found in _SECRET.findall(parts.query))]
+    for secret in filter(None, secrets):
+        words = words.replace(secret, "***").replace(unquote(secret), "***")
     return words
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flops_fit.cli.demo import BUDGETS
+from flops_fit.cli.settings import read
+
 DOCKER = Path(__file__).parents[1] / "docker"
 BIN = Path(sys.executable).parent
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -166,3 +169,29 @@ def test_versions_are_those_that_the_tests_ran_with() -> None:
 @pytest.mark.parametrize("script", ["make_secrets.sh", "postgres/init.sh", "trainer/start.sh"])
 def test_scripts_may_be_run(script: str) -> None:
     assert os.access(DOCKER / script, os.X_OK)
+
+
+def test_the_sweep_that_comes_with_it_is_that_of_the_demo() -> None:
+    settings = read(DOCKER / "sweep/sweep.yaml", {})
+    assert settings.budgets == BUDGETS
+    assert settings.task().model_cls.__name__ == "GPT"
+
+
+def test_the_readme_names_what_compose_has() -> None:
+    text = (DOCKER / "README.md").read_text()
+    named = re.findall(r"(?:--profile |COMPOSE_PROFILES=)(\w+)", text)
+    assert set(named) <= {
+        profile for service in SERVICES.values() for profile in service["profiles"]
+    }
+    images = set(re.findall(r"[\w-]+/[\w-]+:\d[\w.-]*", text))
+    assert images <= {service["image"] for service in SERVICES.values()}
+    volumes = set(re.findall(rf"{COMPOSE['name']}_(\w+)", text))
+    assert volumes <= set(COMPOSE["volumes"])
+    services = set(re.findall(r"docker compose (?:stop|build|exec -T|run --rm) (\w+)", text))
+    assert services <= set(SERVICES)
+    assert images
+    assert volumes
+    assert services
+    assert SERVICES["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"] in text
+    (storage,) = re.findall(r"--storage=\S+", text)
+    assert storage in SERVICES["cpu"]["command"]

@@ -151,10 +151,9 @@ def test_the_sweeps_of_a_store_are_listed(ledger):
 
 def test_curves_come_back_thinned_in_order_with_their_ends(ledger):
     run_id = start(ledger)
-    with tracking.CurveWriter(ledger, run_id, interval=0.01) as curve:
-        for step in range(1000):
-            curve.add(step + 1, train_loss=1 / (step + 1))
-    tracking.complete_run(ledger, run_id, {"loss": 2.5}, 1000)
+    points = [(step, step, {"train_loss": 1 / step}) for step in range(1, 1001)]
+    recording.log_points(ledger, run_id, points)
+    recording.complete_run(ledger, run_id, {"loss": 2.5}, 1000)
     runs = tracking.fetch_runs(ledger)
     curves = tracking.fetch_curves(ledger, runs, most_points=200)
     assert set(curves["trial_id"]) == {TRIAL.trial_id}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +12,13 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("budgets", "sizes")
+_ADDRESSES = ("tracking_uri", "storage")
+_DRIVER_ALONE = ("workers", "retry_failed", "on_code_change", "extend")
 _PAIRS = {
     "model_arg": "model_args",
     "data_arg": "data_args",
     "eval_data_arg": "eval_data_args",
+    "metric": "metrics",
     "recipe": "recipe",
 }
 # An empty one counts as not given: entry points of `mlflow run` cannot leave a parameter out.
@@ -74,6 +78,12 @@ _TASK = [
         "--eval-data-arg", type=Pair(), multiple=True, help="An argument of it; repeatable."
     ),
     click.option("--loss", metavar=_PATH, help="Loss function of (outputs, targets)."),
+    click.option(
+        "--metric",
+        type=Pair(),
+        multiple=True,
+        help="What else to measure on held-out data, as accuracy=my.module:accuracy; repeatable.",
+    ),
     click.option("--budgets", metavar="C,C,...", help="Budgets in FLOPs, as 1e15,1e16,1e17."),
     click.option("--sizes", metavar="S,S,...", help="Sizes to train; by default they are planned."),
     click.option(
@@ -140,16 +150,23 @@ def _value(key: str, value: Any) -> Any:
 
 
 def worker_command(values: Mapping[str, Any], name: str) -> str:
-    """The command line by which a worker joins the sweep that these options start."""
+    """The command line by which a worker joins the sweep that these options start.
+
+    It goes to logs, and so without the passwords of stores.
+    """
+    from flops_fit.store import without_credentials
+
     words = ["flops-fit", "worker"]
-    raw = {**values, "name": name, "workers": None}
-    for key, value in raw.items():
+    for key, value in {**values, "name": name}.items():
+        if key in _DRIVER_ALONE:
+            continue
         option = f"--{key.replace('_', '-')}"
         if key in _PAIRS:
             for inner, text in value:
-                words += [option, f"{inner}={text}"]
+                words += [option, f"{inner}={text if isinstance(text, str) else dumps(text)}"]
         elif value not in (None, "", ()):
-            words += [option, str(value)]
+            shown = without_credentials(value) if key in _ADDRESSES else str(value)
+            words += [option, shown]
     return shlex.join(words)
 
 

@@ -1,7 +1,7 @@
 """YAML as people expect it: safe, and with the scalars of YAML 1.2's core schema.
 
 PyYAML follows YAML 1.1, in which `1e15` is text, `no` is false and `010` is eight. Here `1e15` is a
-number, only `true` and `false` are booleans, and a key given twice is an error, not the last one.
+number, only words for true and false are booleans, and a key given twice is an error.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import yaml
 
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"
 _SCALARS = (  # in the order in which they are tried
-    ("null", r"~|null||", ["~", "n", ""]),
-    ("bool", r"true|false", ["t", "f"]),
+    ("null", r"~|null|Null|NULL||", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9][0-9_]*", list("-+0123456789")),
     ("float", _FLOAT, list("-+.0123456789")),
 )

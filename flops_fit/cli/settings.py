@@ -18,7 +18,7 @@ from flops_fit.sweep.task import Task
 
 _NEEDED = ("model", "size_param", "data", "loss", "budgets")
 _NAMES = ("model", "size_param", "data", "eval_data", "loss", "name", "tracking_uri", "storage")
-_MAPPINGS = ("model_args", "data_args", "eval_data_args", "recipe")
+_MAPPINGS = ("model_args", "data_args", "eval_data_args", "metrics", "recipe")
 _LISTS = ("budgets", "sizes")
 _FUNCTIONS = ("learning_rate", "optimizer", "schedule")  # of the recipe, which may be imported
 
@@ -36,6 +36,7 @@ class Settings:
         eval_data: The same for held-out data; None sets a share of the data aside.
         eval_data_args: What that function is given.
         loss: Import path of the loss function.
+        metrics: Import paths of what else is measured on held-out data, by name.
         budgets: Budgets in FLOPs.
         sizes: Values of the size argument; None to plan them.
         recipe: Fields of `flops_fit.Recipe`; functions by import path.
@@ -58,6 +59,7 @@ class Settings:
     eval_data: str | None = None
     eval_data_args: Mapping[str, Any] = field(default_factory=dict)
     loss: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     budgets: Sequence[float] | None = None
     sizes: Sequence[Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -88,11 +90,14 @@ class Settings:
         model, loss = found("model"), found("loss")
         data = _given("data", found("data"), self.data_args, problems)
         held_out = _given("eval_data", found("eval_data"), self.eval_data_args, problems)
+        metrics = {
+            key: _import(f"metrics {key}", path, problems) for key, path in self.metrics.items()
+        }
         if problems:
             raise ArgumentError(problems)
         assert self.size_param is not None
         loss = loss() if isinstance(loss, type) else loss  # torch.nn:CrossEntropyLoss
-        return Task(model, self.size_param, self.model_args, data, loss, held_out)
+        return Task(model, self.size_param, self.model_args, data, loss, held_out, metrics)
 
     def plan_arguments(self) -> dict[str, Any]:
         """The other arguments of a plan.

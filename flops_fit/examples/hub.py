@@ -50,6 +50,14 @@ def column(rows: Any, name: str) -> Iterator[Any]:
 
 
 def _from_hub(datasets: Any, name: str, split: str) -> Any:
+    import huggingface_hub
+
+    known = datasets.config.HF_HUB_OFFLINE
+    try:
+        if not known:
+            huggingface_hub.HfApi().dataset_info(name, timeout=10)
+    except Exception:  # not reached: what was downloaded before may do, without retries
+        datasets.config.HF_HUB_OFFLINE = True
     try:
         return datasets.load_dataset(name, split=split)
     except Exception as error:
@@ -58,6 +66,8 @@ def _from_hub(datasets: Any, name: str, split: str) -> Any:
             f"{name} cannot be had from the Hugging Face Hub ({why}); is there a network? With its "
             "files at hand, pass --data DIR"
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = known
 
 
 def _from_folder(datasets: Any, folder: Path, split: str) -> Any:

@@ -161,5 +161,5 @@ def _uniform(indices: np.ndarray, count: int) -> np.ndarray:
     x = (x + np.uint64(1)) * gamma
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return (x >> np.uint64(40)).astype(np.float64) * 2.0**-24
+    x = (x ^ (x >> np.uint64(31))) // np.uint64(1 << 40)
+    return x * 2.0**-24

@@ -107,13 +107,19 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     skeleton = {"schema": SCHEMA, "step": step, "state": _pack(dict(state), tensors)}
     files = {_TENSORS: save(tensors), _STATE: json.dumps(skeleton).encode()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    folder.mkdir(parents=True)
+    folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700)
     for name, data in {**files, _MANIFEST: json.dumps(hashes).encode()}.items():
-        with open(folder / name, "wb") as file:
+        with open(folder / name, "wb", opener=_private) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     _sync(folder)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Any]]:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.cli import main, pages, sweeps
+from flops_fit.cli import main, options, pages, sweeps
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.sweep import worker
 from flops_fit.sweep.train import Outcome
@@ -101,6 +101,24 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
     done = call("run", *TASK, *where(finished))
     assert done.exit_code == 0
     assert "trials are done; none is run again" in done.stderr
+
+
+def test_how_to_help_is_told_as_typed_but_for_passwords():
+    given = {
+        "model": "my.models:GPT",
+        "model_arg": (("n_layer", 4), ("tied", True)),
+        "budgets": "1e15,1e16",
+        "storage": "postgresql://user:secret@host/optuna",
+        "workers": "4",
+        "retry_failed": True,
+        "on_code_change": "rerun",
+        "extend": False,
+        "sizes": "",
+    }
+    assert options.worker_command(given, "my net") == (
+        "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --model-arg tied=true "
+        "--budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
+    )
 
 
 def test_plan_prints_json_alone(tmp_path, monkeypatch):
@@ -272,6 +290,7 @@ def test_the_demo_is_the_first_example(monkeypatch):
     assert call("demo").exit_code == 1
     example, demo = asked
     assert demo.pop("tracking_uri") is None
+    assert example.pop("sizes") is None
     for part in ("dataset", "eval_dataset"):
         one, other = example.pop(part), demo.pop(part)
         assert type(one) is type(other)

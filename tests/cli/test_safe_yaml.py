@@ -15,6 +15,8 @@ from flops_fit.cli import safe_yaml
         (".5", 0.5),
         ("3e8", 3e8),
         ("true", True),
+        ("False", False),
+        ("NULL", None),
         ("null", None),
         ("", None),
         ("no", "no"),

@@ -15,6 +15,7 @@ model_args: {dropout: 0.5}
 data: tiny_task:data
 data_args: {count: 300}
 loss: torch.nn:CrossEntropyLoss
+metrics: {again: "torch.nn.functional:cross_entropy"}
 budgets: [1e10, 3e10]
 recipe: {precision: no, betas: [0.9, 0.95], schedule: "math:sqrt"}
 """
@@ -34,6 +35,7 @@ def test_a_file_gives_the_arguments_of_find_optimal(file):
     assert isinstance(task.dataset, partial)
     assert len(task.dataset()) == 300
     assert isinstance(task.loss_fn, nn.CrossEntropyLoss)
+    assert task.metrics == {"again": nn.functional.cross_entropy}
     assert plan["compute_budgets"] == [1e10, 3e10]
     assert plan["recipe"].precision == "no"
     assert plan["recipe"].betas == (0.9, 0.95)

@@ -155,3 +155,10 @@ def test_a_full_disk_leaves_the_one_before(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert "could not be kept" in ran.stderr
+
+
+def test_nobody_but_its_owner_may_read_a_checkpoint(tmp_path):
+    Keeper(tmp_path / "checkpoints" / "trial", 0.0).save(1, {"weight": torch.zeros(1)})
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
+    assert (tmp_path / "checkpoints").stat().st_mode & 0o777 == 0o700
