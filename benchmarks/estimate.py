@@ -1,8 +1,8 @@
 """Does the demo take as long as `SweepPlan.estimate` says it will?
 
 Estimates the demo's plan, runs it in a store of its own, estimates again, and compares with the
-seconds of training on all runs (an estimate also holds starts and held-out losses). All depend on what else
-the machine does meanwhile, so its load is printed too:
+seconds of training on all runs (an estimate also holds starts and held-out losses). All depend on
+what else the machine does meanwhile, so its load is printed too:
 
     python benchmarks/estimate.py [workers]
 """
@@ -38,10 +38,8 @@ def main(workers: int = 2) -> None:
         )
     after = _said("after", plan, workers)
     trained = float(result.runs["wall_time_s"].sum())
-    ratios = [told.device_seconds / trained for told in (before, after)]
-    print(
-        f"training took {trained:.0f} s on all workers; foretold {ratios[0]:.2f} and {ratios[1]:.2f}"
-    )
+    first, last = (told.device_seconds / trained for told in (before, after))
+    print(f"training took {trained:.0f} s on all workers; foretold {first:.2f} and {last:.2f}")
 
 
 def _said(when: str, plan: flops_fit.SweepPlan, workers: int) -> Any:

@@ -87,7 +87,9 @@ def estimate_html(estimate: Any) -> str:
         "seconds": ("time", words.duration),
         "memory_bytes": ("memory", words.size_of),
     }
-    return _html(of_estimate(estimate), _shown(estimate.table, forms))
+    table = _shown(estimate.table, forms)
+    table.loc[estimate.table["seconds"].isna(), ["time", "memory"]] = ["done", ""]
+    return _html(of_estimate(estimate), table)
 
 
 def precision_html(precision: Any) -> str:

@@ -93,6 +93,7 @@ def test_what_is_done_takes_no_time(planned, known):
     done = frozenset(trial.trial_id for trial in plan.trials[:7])
     rest = replace(plan, done=done).estimate()
     assert rest.table["seconds"].isna().tolist() == [True] * 7 + [False] * 7
+    assert rest._repr_html_().count("done") == 7
     assert rest.seconds < plan.estimate().seconds
     nothing = replace(plan, done=frozenset(trial.trial_id for trial in plan.trials)).estimate()
     assert nothing.seconds == 0

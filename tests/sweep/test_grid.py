@@ -86,7 +86,7 @@ def test_the_picture_holds_each_trial_and_a_line_a_budget(half_done, planned):
     hollow = [line for line in points if line.get_markerfacecolor() == "none"]
     assert sum(len(line.get_xdata()) for line in hollow) == 7
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == ["1e+09", "1e+10", "D = 20 N"]
+    assert texts == ["1e+09", "1e+10", "to do", "D = 20 N"]
     assert planned().plot().axes[0].get_ylabel() == "data D, examples"
 
 
