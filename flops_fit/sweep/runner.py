@@ -14,8 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -23,17 +22,26 @@ from typing import Any, TypeVar
 import cloudpickle
 
 from flops_fit import recording, tracking
-from flops_fit.errors import FlopsFitWarning, LostRankError, StoreError, SweepError
-from flops_fit.records import Run, Trial
+from flops_fit.errors import FlopsFitWarning, LostRankError, SweepError
+from flops_fit.records import Trial
 from flops_fit.store import prompt_faults, without_credentials
-from flops_fit.sweep import ranks, spool
+from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.delivery import PROMPT_S, deliver_left
-from flops_fit.sweep.owners import is_dead
 from flops_fit.sweep.processes import run_in_processes
 from flops_fit.sweep.progress import Event, Progress
 from flops_fit.sweep.source import Source
+from flops_fit.sweep.standing import (
+    ATTEMPTS,
+    attempts,
+    done_in_words,
+    in_other_hands,
+    latest_runs,
+    missing,
+    release_dead,
+    unspooled,
+)
 from flops_fit.sweep.stopping import orderly_termination
 from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
 from flops_fit.tracking import ENDED, Ledger
@@ -42,7 +50,6 @@ _POLL_S = 2.0
 _NOTE_S = 15.0  # at least so long between two words on the parent run
 _LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
-_ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 _TOLD = (*ENDED, "failed")
 
 Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
@@ -87,7 +94,7 @@ def run_sweep(
                 lead(job, said_first=said_first, retry_failed=retry_failed)
                 if extend is not None:
                     job, said = _extended(job, extend)
-                    if _missing(job):
+                    if missing(job):
                         lead(job, said_first=said, retry_failed=retry_failed)
                     elif said:
                         print(said, file=sys.stderr)
@@ -153,7 +160,7 @@ def _help(job: Job, workers: int | str, source: Source | None) -> None:
     if waiting:
         with orderly_termination(), _progress(job) as progress:
             _start_workers(job, waiting, workers, None, source, progress)
-    done = _done(job, _attempts(job))
+    done = done_in_words(job, attempts(job))
     print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
@@ -165,34 +172,34 @@ def _lead(
     said_first: str,
     retry_failed: bool,
 ) -> None:
-    before = {run.run_id for run in _attempts(job) if run.state == "failed"}
+    before = {run.run_id for run in attempts(job) if run.state == "failed"}
     forgiven = before if retry_failed else set()
-    missing = _missing(job, forgiven)
-    if not missing:
+    left = missing(job, forgiven)
+    if not left:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
-            _release_dead(job, study)
-            dispatch.enqueue(study, _unspooled(job, missing))
+            release_dead(job, study)
+            dispatch.enqueue(study, unspooled(job, left))
             listener = _noting(job, progress)
-            _start_workers(job, len(missing), workers, executor, source, listener)
+            _start_workers(job, len(left), workers, executor, source, listener)
             _wait_for_others(job, study)
-            missing = _missing(job, forgiven)
-            if not missing:
+            left = missing(job, forgiven)
+            if not left:
                 return
-            _stop_if_all_fail(job, before, len(missing))
+            _stop_if_all_fail(job, before, len(left))
         raise SweepError(
-            f"{len(missing)} trials did not finish: their workers died {_ATTEMPTS} times (out of "
+            f"{len(left)} trials did not finish: their workers died {ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
 
 
 def _extended(job: Job, extend: Extend) -> tuple[Job, str]:
     """The job with what is added to rows that have their least loss at an edge, in words too."""
-    losses = {run.trial_id: run.loss for run in _fetch(job) if run.state == "complete"}
+    losses = {run.trial_id: run.loss for run in latest_runs(job) if run.state == "complete"}
     added, said = extend(job.trials, losses)
     return replace(job, trials=(*job.trials, *added)), "\n".join(said)
 
@@ -200,7 +207,7 @@ def _extended(job: Job, extend: Extend) -> tuple[Job, str]:
 def _settle_code(job: Job, on_code_change: str) -> None:
     """Say, refuse or run again where finished trials were trained with other code."""
     wanted = {trial.trial_id for trial in job.trials}
-    done = [run for run in _fetch(job) if run.trial_id in wanted and run.state in ENDED]
+    done = [run for run in latest_runs(job) if run.trial_id in wanted and run.state in ENDED]
     changed = {run: parts for run in done if (parts := parts_changed(run.code, job.code))}
     if not changed:
         return
@@ -221,7 +228,7 @@ def _settle_code(job: Job, on_code_change: str) -> None:
 
 
 def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
-    runs = [run for run in _attempts(job) if run.run_id not in failed_before]
+    runs = [run for run in attempts(job) if run.run_id not in failed_before]
     failed = [run for run in runs if run.state == "failed"]
     waiting = num_missing - len(failed)
     if len(failed) < ALIKE or waiting <= 0 or any(run.state in ENDED for run in runs):
@@ -237,22 +244,19 @@ def _how_to_go_on(job: Job) -> str:
     runs = within(5 * PROMPT_S, lambda: tracking.fetch_attempts(job.ledger, job.setting))
     if runs is None:
         return f"Stopped: {where} is away; what it missed is kept. The same call goes on from there"
-    return f"Stopped: {_done(job, runs)} and kept in {where}. The same call goes on from there"
-
-
-def _done(job: Job, runs: Collection[Run]) -> str:
-    done = len(job.trials) - len(_without_end(job, runs))
-    return f"{done} of {len(job.trials)} trials are done"
+    return (
+        f"Stopped: {done_in_words(job, runs)} and kept in {where}. The same call goes on from there"
+    )
 
 
 def _warn_of_failures(job: Job) -> None:
     planned = {trial.trial_id for trial in job.trials}
-    bad = [run for run in _fetch(job) if run.trial_id in planned and run.state != "complete"]
+    bad = [run for run in latest_runs(job) if run.trial_id in planned and run.state != "complete"]
     if bad:
         lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
         warnings.warn(
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
-            f"failed ones were tried {_ATTEMPTS} times (retry_failed=True tries them again), "
+            f"failed ones were tried {ATTEMPTS} times (retry_failed=True tries them again), "
             "diverged ones are not tried again:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
             stacklevel=5,  # the call of find_optimal
@@ -294,10 +298,10 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
     """Tell what ends, as the ledger shows it, until all workers have left."""
     size_param = job.params.get("size_param", "size")
     trials = {trial.trial_id: trial for trial in job.trials}
-    told = {run.run_id for run in _attempts(job)}
+    told = {run.run_id for run in attempts(job)}
     while True:
         left = all(future.done() for future in futures)
-        for run in _attempts(job):
+        for run in attempts(job):
             if run.run_id in told or run.trial_id not in trials or run.state not in _TOLD:
                 continue
             told.add(run.run_id)
@@ -318,90 +322,13 @@ def count_workers(workers: int | str) -> int:
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
-def _fetch(job: Job) -> list[Run]:
-    return _patiently(job, lambda: tracking.fetch_runs(job.ledger, job.setting))
-
-
-def _attempts(job: Job) -> list[Run]:
-    return _patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
-
-
-def _patiently(job: Job, ask: Callable[[], _T]) -> _T:
-    """What a store answers, waited for while a server is away."""
-    deadline = time.monotonic() + ranks.timeout().total_seconds()
-    told = False
-    while True:
-        try:
-            return ask()
-        except StoreError as error:
-            if error.refused or job.ledger.home is not None or time.monotonic() > deadline:
-                raise
-            if not told:
-                _LOG.warning("%s. Waiting for it", error)
-            told = True
-        ranks.broadcast("wait")
-        time.sleep(_POLL_S / 2)
-
-
-def _unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
-    """Trials of which the ledger has not yet to hear."""
-    on_the_way = {entry.trial_id for entry in spool.entries(job.spool)}
-    return [trial for trial in trials if trial.trial_id not in on_the_way]
-
-
-def _missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
-    """Planned trials that have neither ended nor failed as often as they are tried."""
-    return _without_end(job, _attempts(job), forgiven)
-
-
-def _without_end(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
-    ended = {run.trial_id for run in runs if run.state in ENDED}
-    failures = Counter(
-        run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
-    )
-    return [
-        trial
-        for trial in job.trials
-        if trial.trial_id not in ended and failures[trial.trial_id] < _ATTEMPTS
-    ]
-
-
-def _release_dead(job: Job, study: Any) -> None:
-    """Close the runs of dead workers: of those gone from this host, or whose claim has lapsed.
-
-    A worker claims before it opens a run and closes the run before its claim, so that a run read
-    first, without a claim read after it, and still open then, is nobody's.
-    """
-    _patiently(job, lambda: _release(job, study))
-
-
-def _release(job: Job, study: Any) -> None:
-    deliver_left(job.ledger, job.spool)
-    dispatch.release_dead(study)
-    runs = tracking.open_runs(job.ledger, job.setting)
-    claims = dispatch.claims(study)
-    on_the_way = {entry.attempt for entry in spool.entries(job.spool)}
-    for run_id, (trial_id, owner, attempt) in runs.items():
-        if attempt in on_the_way:
-            continue
-        orphaned = is_dead(owner) or (trial_id, owner) not in claims
-        if orphaned and tracking.is_open(job.ledger, run_id):
-            recording.close_run(job.ledger, run_id, "planned", "its worker died")
-
-
 def _wait_for_others(job: Job, study: Any) -> None:
     """Another driver may still be at work on trials of this plan."""
     ours = {trial.trial_id for trial in job.trials}
-    while ours & _in_other_hands(job, study):
-        _release_dead(job, study)
+    while ours & in_other_hands(job, study):
+        release_dead(job, study)
         ranks.broadcast("wait")
         time.sleep(_POLL_S)
-
-
-def _in_other_hands(job: Job, study: Any) -> set[str]:
-    """Trials that are claimed, or whose end is on its way to the ledger."""
-    claims = _patiently(job, lambda: dispatch.claims(study))
-    return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
 
 
 @contextlib.contextmanager
@@ -418,7 +345,8 @@ def _stated(ledger: Ledger) -> Iterator[None]:
 
 def _progress(job: Job) -> Progress:
     planned = {trial.trial_id for trial in job.trials}
-    done = {run.trial_id: run.loss for run in _fetch(job) if _counts(run, planned)}
+    ended = (run for run in latest_runs(job) if run.state in ENDED)
+    done = {run.trial_id: run.loss for run in ended if run.trial_id in planned}
     return Progress(
         job.trials,
         done,
@@ -441,7 +369,3 @@ def _noting(job: Job, progress: Progress) -> Listener:
             within(PROMPT_S, lambda: tracking.write_note(job.ledger, note))
 
     return listen
-
-
-def _counts(run: Run, planned: Collection[str]) -> bool:
-    return run.state in ENDED and run.trial_id in planned

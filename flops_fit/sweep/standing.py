@@ -1,0 +1,116 @@
+"""How a sweep stands: what the ledger, the study and the spool say of a job's trials."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from flops_fit import recording, tracking
+from flops_fit.errors import StoreError
+from flops_fit.records import Run, Trial
+from flops_fit.sweep import ranks, spool
+from flops_fit.sweep import study as dispatch
+from flops_fit.sweep.delivery import deliver_left
+from flops_fit.sweep.owners import is_dead
+from flops_fit.sweep.worker import Job
+from flops_fit.tracking import ENDED
+
+ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
+_RETRY_S = 1.0
+_LOG = logging.getLogger("flops_fit")
+_T = TypeVar("_T")
+
+
+def latest_runs(job: Job) -> list[Run]:
+    """One run a trial; see `tracking.fetch_runs`."""
+    return patiently(job, lambda: tracking.fetch_runs(job.ledger, job.setting))
+
+
+def attempts(job: Job) -> list[Run]:
+    """All runs."""
+    return patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+
+
+def patiently(job: Job, ask: Callable[[], _T]) -> _T:
+    """What a store answers, waited for while a server is away."""
+    deadline = time.monotonic() + ranks.timeout().total_seconds()
+    told = False
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            if error.refused or job.ledger.home is not None or time.monotonic() > deadline:
+                raise
+            if not told:
+                _LOG.warning("%s. Waiting for it", error)
+            told = True
+        ranks.broadcast("wait")
+        time.sleep(_RETRY_S)
+
+
+def unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of which the ledger has not yet to hear."""
+    on_the_way = {entry.trial_id for entry in spool.entries(job.spool)}
+    return [trial for trial in trials if trial.trial_id not in on_the_way]
+
+
+def missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
+    """Planned trials that have neither ended nor failed as often as they are tried."""
+    return without_end(job, attempts(job), forgiven)
+
+
+def without_end(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
+    """Of these runs: planned trials that have neither ended nor failed as often as they are tried.
+
+    Args:
+        job: Whose trials.
+        runs: All runs.
+        forgiven: Ids of failed runs that do not count.
+    """
+    ended = {run.trial_id for run in runs if run.state in ENDED}
+    failures = Counter(
+        run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
+    )
+    return [
+        trial
+        for trial in job.trials
+        if trial.trial_id not in ended and failures[trial.trial_id] < ATTEMPTS
+    ]
+
+
+def release_dead(job: Job, study: Any) -> None:
+    """Close the runs of dead workers: of those gone from this host, or whose claim has lapsed.
+
+    A worker claims before it opens a run and closes the run before its claim, so that a run read
+    first, without a claim read after it, and still open then, is nobody's.
+    """
+    patiently(job, lambda: _release(job, study))
+
+
+def _release(job: Job, study: Any) -> None:
+    deliver_left(job.ledger, job.spool)
+    dispatch.release_dead(study)
+    runs = tracking.open_runs(job.ledger, job.setting)
+    claims = dispatch.claims(study)
+    on_the_way = {entry.attempt for entry in spool.entries(job.spool)}
+    for run_id, (trial_id, owner, attempt) in runs.items():
+        if attempt in on_the_way:
+            continue
+        orphaned = is_dead(owner) or (trial_id, owner) not in claims
+        if orphaned and tracking.is_open(job.ledger, run_id):
+            recording.close_run(job.ledger, run_id, "planned", "its worker died")
+
+
+def in_other_hands(job: Job, study: Any) -> set[str]:
+    """Trials that are claimed, or whose end is on its way to the ledger."""
+    claims = patiently(job, lambda: dispatch.claims(study))
+    return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
+
+
+def done_in_words(job: Job, runs: Collection[Run]) -> str:
+    """How many of the trials are done, by these runs."""
+    done = len(job.trials) - len(without_end(job, runs))
+    return f"{done} of {len(job.trials)} trials are done"
