@@ -40,7 +40,7 @@ def plot_plan(plan: Any, *, ax: Axes | None = None) -> Axes:
         canvas.points(ax, shown, "num_params", "num_tokens", color=colour, marker=marker)
         label = f"{budget:.2g}"
         handles.append(canvas.handle(label, color=colour, marker=marker, linestyle="-"))
-    if plan.to_do and len(plan.to_do) < len(plan.trials):
+    if plan.done is not None and plan.to_do:
         handles.append(canvas.handle("to do", color=SHADE, marker="o", markerfacecolor="none"))
     handles += _rule(ax, frame)
     ax.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=f"data D, {plan.data_unit}")
