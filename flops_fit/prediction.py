@@ -35,6 +35,7 @@ class Prediction:
         loss_interval: Of the law's loss there.
         new_run_interval: Of the loss that one more run there would show.
         checks: Doubts about this prediction.
+        data_unit: What D counts.
     """
 
     compute_budget: float
@@ -49,21 +50,22 @@ class Prediction:
     loss_interval: tuple[float, float]
     new_run_interval: tuple[float, float]
     checks: tuple[Check, ...] = ()
+    data_unit: str = "tokens"
 
     def __str__(self) -> str:
         size = "" if self.size is None else f", size {self.size}"
         rows = [
             ("parameters", self.num_params, self.num_params_interval, size),
-            ("tokens", self.num_tokens, self.num_tokens_interval, ""),
+            (self.data_unit, self.num_tokens, self.num_tokens_interval, ""),
             ("loss", self.loss, self.loss_interval, ""),
         ]
         lines = [
             f"{self.compute_budget:.4g} FLOPs, {self.extrapolation:.3g} times the largest budget",
             *(
-                f"  {name:<11}{value:.4g} (95 %: {low:.4g} to {high:.4g}){more}"
+                f"  {name:<11}{value:.4g} ({_interval_in_words(low, high)}){more}"
                 for name, value, (low, high), more in rows
             ),
-            f"  {self.tokens_per_param:.3g} tokens a parameter",
+            f"  {self.tokens_per_param:.3g} {self.data_unit} a parameter",
             *(f"  {check}" for check in self.checks),
         ]
         return "\n".join(lines)
@@ -74,6 +76,7 @@ def foretell(
     compute_budget: float,
     terms: Terms,
     size_for: Callable[[float], Size | None],
+    data_unit: str = "tokens",
 ) -> Prediction:
     """The model to train for one budget.
 
@@ -82,6 +85,7 @@ def foretell(
         compute_budget: C in FLOPs.
         terms: What to keep to.
         size_for: Gives the size value for N parameters.
+        data_unit: What D counts.
 
     Raises:
         ArgumentError: The budget or a term is not a positive number, or cannot be met.
@@ -109,7 +113,12 @@ def foretell(
             *_far_off(findings, row["tokens_per_param"], terms),
             *_assumed(findings, row, terms),
         ),
+        data_unit=data_unit,
     )
+
+
+def _interval_in_words(low: float, high: float) -> str:
+    return f"95 %: {low:.4g} to {high:.4g}" if math.isfinite(high) else "no interval"
 
 
 def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:

@@ -155,7 +155,8 @@ class Result:
             (repeated data).
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
-        return foretell(self.findings, compute_budget, terms, self.size_for)
+        unit = self.meta.get("data_unit", "tokens")
+        return foretell(self.findings, compute_budget, terms, self.size_for, unit)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The frontier with its 95 % intervals, for drawing: a row a budget.

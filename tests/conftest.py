@@ -80,6 +80,13 @@ torch.set_num_threads(1)  # several test processes share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # may come ignored
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report takes seconds of every sweep; test_analysis and tests/report see to it."""
+    if request.node.path.parent.name in ("sweep", "examples", "chaos"):
+        monkeypatch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
+
+
 @pytest.fixture
 def mlp() -> type[nn.Module]:
     return MLP

@@ -106,7 +106,7 @@ def check_epochs(runs: pd.DataFrame) -> list[Check]:
     """Data repeated so often that it is not as good as new."""
     most = float(np.nanmax(np.append(epochs(runs), 0.0)))
     refuse = MOST_EPOCHS if (runs["excluded"] == REPEATED).any() else np.inf
-    advice = "Record unique_tokens and use predict(..., unique_tokens=), or train on more data."
+    advice = "Train on more data, or for fewer passes: Recipe(max_epochs=...)."
     return graded(
         "many-epochs", most, MANY_EPOCHS, refuse, f"a run saw its data {most:.3g} times.", advice
     )

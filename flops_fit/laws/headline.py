@@ -252,7 +252,8 @@ def refuse_parametric(data: Data) -> Check | None:
 def _data(runs: pd.DataFrame, options: Options) -> Data:
     good = runs[runs["excluded"] == ""]
     if good.empty:
-        raise FitError("expected finished runs with a finite loss, got none")
+        reasons = "; ".join(f"{n} {why}" for why, n in runs["excluded"].value_counts().items())
+        raise FitError(f"all {len(runs)} runs are left out of the fit: {reasons}")
     N, D, loss, C, flops = (
         good[name].to_numpy(float)
         for name in ("num_params", "num_tokens", "loss", "compute_budget", "flops")

@@ -260,7 +260,7 @@ def _fill_flops(frame: pd.DataFrame) -> list[str]:
             notes.append("no FLOPs in the table: C = 6 N D was assumed")
     elif frame["flops"].isna().any():
         lacking = frame["flops"].isna() & (frame["excluded"] == "")
-        frame["flops"] = frame["flops"].fillna(product)
+        frame.loc[lacking, "flops"] = product[lacking]
         if lacking.any():
             notes.append(f"{int(lacking.sum())} runs lack FLOPs: C = 6 N D was assumed for them")
     if "compute_budget" not in frame.columns:

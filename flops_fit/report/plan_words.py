@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from flops_fit.laws.exclude import MOST_EPOCHS
 from flops_fit.report import words
 
 MOST_ROWS = 40  # trials that are shown a line each; more are summed up, a line a budget
@@ -213,6 +214,13 @@ def _said(plan: Any) -> list[str]:
     lines = _said_of_rates(plan)
     if plan.available is None:
         lines.append("the stream's length is not known: where it ends it is read again, and said")
+    else:
+        often = sum(t.num_tokens > MOST_EPOCHS * plan.available for t in plan.trials)
+        if often:
+            lines.append(
+                f"{often} of the trials see their data over {MOST_EPOCHS:g} times: the fit leaves "
+                "such runs out, unless they tell what repetition costs"
+            )
     return lines + _said_of_skipped(plan)
 
 

@@ -94,8 +94,7 @@ def _residuals(result: Any, ax: Axes) -> None:
 
 
 def _curves(result: Any, ax: Axes) -> None:
-    points = result.curves.dropna(subset="loss")["trial_id"]
-    _require(bool(points.duplicated().any()), "No training curves were given.")
+    _require(len(result.curves) > 0, "No training curves were given.")
     plot_curves(result.curves, result.runs, ax=ax)
 
 

@@ -64,7 +64,7 @@ def check_all(
         if source is not None and not model_faults and not data_faults:
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
-    raise_problems(problems, "find_optimal cannot start:" if len(problems) > 1 else "")
+    raise_problems(problems, "flops-fit cannot start:" if len(problems) > 1 else "")
     return budgets, _known(source), finder
 
 
@@ -110,7 +110,7 @@ def _tried(task: Task, source: Source | None, finder: SizeFinder, recipe: object
                 faults += recipe_faults(recipe, task.build(smallest))
         if source is not None:
             faults += try_batches(task, source, finder, with_loss=not loss_faults(task))
-        if source is not None and isinstance(recipe, Recipe) and not faults:
+        if source is not None and isinstance(recipe, Recipe) and not (faults or loss_faults(task)):
             faults += step_faults(task, source, recipe, finder.smallest())
     return faults
 

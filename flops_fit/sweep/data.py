@@ -140,8 +140,17 @@ def _unreadable(dataset: Any) -> str:
     if not is_iterable(dataset):
         sized = hasattr(dataset, "__len__")
         return "" if sized else "has no __len__; give it one, or make it an IterableDataset"
-    once = hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset)
-    return "can be read only once; pass an object whose __iter__ begins afresh" if once else ""
+    return "can be read only once; make its __iter__ begin afresh" if _once(dataset) else ""
+
+
+def _once(dataset: Any) -> bool:
+    """Whether a stream hands out one and the same iterator every time."""
+    if hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset):
+        return True
+    try:
+        return iter(dataset) is iter(dataset)
+    except Exception:  # said when examples are read
+        return False
 
 
 def _looks_like_data(data: Any) -> bool:

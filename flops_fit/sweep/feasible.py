@@ -125,7 +125,8 @@ def _largest_batch(rows: Rows, budgets: Sequence[float]) -> int | None:
 
 def _data_it_takes(rows: Rows, budgets: Sequence[float]) -> tuple[int, float]:
     """Training examples that do, and the epochs that do instead, 0 where those are too many."""
-    examples = rows.source.num_examples or 0
+    examples, passes = rows.source.num_examples or 0, rows.recipe.max_epochs
+    rows = replace(rows, recipe=replace(rows.recipe, max_epochs=min(passes, MOST_EPOCHS)))
     for more in _more_examples(rows):
         if _all_planned(replace(rows, source=replace(rows.source, num_examples=more)), budgets):
             epochs = math.ceil(rows.recipe.max_epochs * more / examples)

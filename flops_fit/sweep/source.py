@@ -90,7 +90,7 @@ class Source:
                 parts,
                 skip=start - over,
                 seed=own_seed,
-                expected=self.num_examples is not None,
+                expected=self.num_examples,
             )
             loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
             return islice(loader, over, over + steps - start)

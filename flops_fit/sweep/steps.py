@@ -100,7 +100,8 @@ class StreamedSteps(IterableDataset[list[Any]]):
         skip: Steps to read over first; a multiple of the number of readers.
         seed: Where reading in this process draws at random; the stream then has generators of its
             own, which the model's draws do not disturb. None where nothing is drawn.
-        expected: Whether its end was planned for; else its first is warned of.
+        expected: Examples of one pass that were planned for; an end before them, or where none was
+            known of, is warned of.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class StreamedSteps(IterableDataset[list[Any]]):
         *,
         skip: int,
         seed: int | None,
-        expected: bool,
+        expected: int | None,
     ) -> None:
         self.dataset, self.collate, self.expected = dataset, collate, expected
         self.batch_size, self.parts, self.skip, self.seed = batch_size, parts, skip, seed
@@ -137,7 +138,8 @@ class StreamedSteps(IterableDataset[list[Any]]):
                 yield example
             if not read:
                 raise ArgumentError("dataset: a pass over the iterable dataset held no example")
-            if not done and not self.expected:
+            whole = self.expected is not None and (read >= self.expected or get_worker_info())
+            if not done and not whole:
                 warnings.warn(
                     f"dataset: this stream ended after {read:,} examples and is read again; a law "
                     "of new data does not hold for what is read over and over",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def check_model_arguments(task: Task) -> list[str]:
     if not callable(task.model_cls) or isinstance(task.model_cls, nn.Module):
         problems.append(
             f"model_cls: expected a class or function that returns an nn.Module, got "
-            f"{task.model_cls!r}; pass the class itself, not an instance or its name"
+            f"{_shown(task.model_cls)}; pass the class itself, not an instance or its name"
         )
     if not isinstance(task.model_kwargs, Mapping):
         problems.append(f"model_kwargs: expected a dict, got {type(task.model_kwargs).__name__}")
@@ -109,6 +110,13 @@ def check_model_arguments(task: Task) -> list[str]:
     if named and callable(task.model_cls) and isinstance(task.model_kwargs, Mapping):
         problems += _check_signature(task)
     return problems
+
+
+def _shown(value: object) -> str:
+    """A value in few words: a module's own description fills a page."""
+    if isinstance(value, nn.Module):
+        return f"an instance of {type(value).__name__}"
+    return shorten(repr(value), 100, placeholder=" ...")
 
 
 def check_data_arguments(task: Task) -> list[str]:

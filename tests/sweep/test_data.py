@@ -39,6 +39,16 @@ class NoLength(Dataset):
         return torch.zeros(4), 0
 
 
+class OneShot(IterableDataset):
+    """A stream that hands out the same iterator every time."""
+
+    def __init__(self):
+        self.pairs = iter([(torch.zeros(4), k % 3) for k in range(100)])
+
+    def __iter__(self):
+        return self.pairs
+
+
 def test_map_style_set_is_split_once_and_for_all(numbered):
     source = open_source(numbered(100))
     held_out = indices(source.held_out_batches(8, max_examples=10**6))
@@ -64,6 +74,16 @@ def test_stream_never_trains_on_what_it_holds_out(stream, workers, shared_out):
 def test_workers_of_a_stream_are_kept_where_eval_dataset_is_given(stream):
     source = open_source(DataLoader(stream(100), batch_size=5, num_workers=2), stream(20))
     assert trained_on(source, 5, steps=2, seed=0) == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+
+
+def test_a_stream_shorter_than_it_says_is_read_again_with_a_warning(stream):
+    class Boastful(stream):
+        def __len__(self):
+            return 10 * self.count
+
+    source = open_source(Boastful(50), stream(20))
+    with pytest.warns(FlopsFitWarning, match="ended after 50 examples and is read again"):
+        assert len(trained_on(source, 40, steps=3, seed=0)) == 120
 
 
 @pytest.mark.parametrize(("count", "known"), [(3, 2), (999, 949), (2000, None)])
@@ -172,6 +192,7 @@ def test_factories_are_called(numbered, stream):
         (NoLength(), "NoLength has no __len__"),
         (DataLoader(NoLength()), "NoLength has no __len__"),
         ((pair for pair in [(torch.zeros(4), 0)]), "can be read only once"),
+        (OneShot(), "can be read only once"),
         (Pairs(lambda i: torch.zeros(4)), "expected batches of .*a tensor of shape"),
         (Pairs(lambda i: (torch.zeros(4), 0, 0)), "expected batches of .*a list of 3"),
         (Pairs(lambda i: ("a", "b")), "expected batches of"),

@@ -1,6 +1,7 @@
 """A sweep through the executors of clusters, each started for real on this machine."""
 
 import contextlib
+import logging
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ EXECUTORS = {"dask": dask_executor, "slurm": slurm_executor, "ray": ray_executor
 
 @pytest.mark.parametrize("name", EXECUTORS)
 @pytest.mark.filterwarnings("default")
-def test_two_workers_of_an_executor_finish_a_sweep(name, store, capsys):
+def test_two_workers_of_an_executor_finish_a_sweep(name, store, caplog):
+    caplog.set_level(logging.INFO, "flops_fit")
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
     with EXECUTORS[name](store) as executor:
         result = flops_fit.find_optimal(
@@ -87,4 +89,4 @@ def test_two_workers_of_an_executor_finish_a_sweep(name, store, capsys):
         )  # fmt: skip
     assert list(result.runs["state"]) == ["complete"] * 12
     assert np.isfinite(result.runs["loss"]).all()
-    assert capsys.readouterr().err.count(": complete, loss ") == 12
+    assert caplog.text.count(": complete, loss ") == 12

@@ -134,7 +134,8 @@ def test_a_rank_that_dies_or_falls_silent_fails_the_trial_and_nothing_hangs(stor
 def test_ctrl_c_on_one_rank_stops_all_at_the_next_step(store, unwatched):
     unwatched[1].send_signal(signal.SIGINT)
     for process in unwatched:
-        assert process.communicate(timeout=30)[1].rstrip().endswith("KeyboardInterrupt")
+        last = process.communicate(timeout=30)[1].rstrip().splitlines()[-1]
+        assert "KeyboardInterrupt" in last
         # 1: code run at exit makes Python forget why
         assert process.returncode in (-signal.SIGINT, 1)
     assert states(store) == ["complete", "planned"]

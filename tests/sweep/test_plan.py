@@ -277,7 +277,7 @@ def test_all_faults_of_model_data_loss_and_budgets_in_one_error(classes):
     class NoCount(nn.Linear):
         pass
 
-    with pytest.raises(ArgumentError, match="find_optimal cannot start") as seen:
+    with pytest.raises(ArgumentError, match="flops-fit cannot start") as seen:
         plan_sweep(
             NoCount, "out_features", {"in_features": 4}, [], "loss", [-1.0],
             sizes=[1], recipe=3, flops="7ND", seed=-1, eval_dataset=3,

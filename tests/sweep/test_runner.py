@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -340,11 +341,12 @@ def test_two_processes_share_the_work_and_agree_with_one(store, whole):
     assert_same(real_sweep(store, workers=2), whole, store)
 
 
-def test_an_executor_gets_the_workers_and_what_ends_is_told(store, whole, capsys):
+def test_an_executor_gets_the_workers_and_what_ends_is_told(store, whole, caplog):
+    caplog.set_level(logging.INFO, "flops_fit")
     with ProcessPoolExecutor(2, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
         result = real_sweep(store, executor=pool, workers=2)
     assert_same(result, whole, store)
-    told = capsys.readouterr().err
+    told = caplog.text
     assert "[12/12] " in told
     assert told.count(": complete, loss ") == 12
 
