@@ -23,8 +23,10 @@ def why_not(rows: Rows, budget: float, passed: list[Skipped]) -> str:
     if rows.finder.given is not None:
         reasons, few = _first_of_each_kind(passed), True
     else:
-        reasons, few = _reasons(rows, budget), len(rows.row(budget)[0]) < FEWEST_SIZES
-    least = f"fewer than {FEWEST_SIZES} sizes" if few else f"no sizes a factor of {NARROW:g} apart"
+        reasons, few = _reasons(rows, budget), len(rows.row(budget)[0]) < rows.fewest_sizes
+    least = (
+        f"fewer than {rows.fewest_sizes} sizes" if few else f"no sizes a factor of {NARROW:g} apart"
+    )
     return f"budget {budget:.3g}: {least} fit; {', and '.join(reasons)}"
 
 
@@ -50,7 +52,9 @@ def what_would_work(rows: Rows, budgets: Sequence[float]) -> list[str]:
     if change:
         return [f"all the budgets asked for work with {change}", *said]
     if window is None:
-        said = [f"no budget works with this model and these data; {_with_more_data(rows)}"]
+        said = [
+            f"no budget has a whole row with this model and these data; {_with_more_data(rows)}"
+        ]
     return said
 
 
@@ -154,12 +158,7 @@ def _more_examples(rows: Rows) -> Iterator[int]:
 
 
 def _all_planned(rows: Rows, budgets: Sequence[float]) -> bool:
-    """Whether every budget has a row, around the optimum to expect where no sizes are given."""
-    free = rows.finder.given is None
-    return all(
-        _verdict(rows, budget) == _PLANNED and not (free and rows.bounds(budget).one_sided)
-        for budget in budgets
-    )
+    return all(_verdict(rows, budget) == _PLANNED for budget in budgets)
 
 
 def _window(rows: Rows) -> tuple[float, float] | None:
@@ -185,6 +184,7 @@ def _window(rows: Rows) -> tuple[float, float] | None:
 
 
 def _verdict(rows: Rows, budget: float) -> str:
+    """Whether a budget has a row, around the optimum to expect where no sizes are given."""
     if rows.finder.given is not None:
         trials, skipped = rows.row(budget)
         lasting = len(trials) + sum("epochs" not in skip.reason for skip in skipped)
@@ -192,9 +192,11 @@ def _verdict(rows: Rows, budget: float) -> str:
             return _PLANNED
         return _TOO_LARGE if lasting < FEWEST_SIZES else _TOO_SMALL
     bounds = rows.bounds(budget)
-    if bounds.low < bounds.high and rows.carries(rows.row(budget)[0]):
-        return _PLANNED
-    return _TOO_LARGE if bounds.short_of_data else _TOO_SMALL
+    if not (bounds.low < bounds.high and rows.carries(rows.row(budget)[0])):
+        return _TOO_LARGE if bounds.short_of_data else _TOO_SMALL
+    if bounds.one_sided:
+        return _TOO_LARGE if bounds.low > bounds.expected else _TOO_SMALL
+    return _PLANNED
 
 
 def _shortest(rows: Rows) -> float:

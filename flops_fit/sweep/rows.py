@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flops_fit.laws.isoflop import LEAST_RUNS
 from flops_fit.records import Trial
 from flops_fit.sweep.flops import Cost
 from flops_fit.sweep.grid import Skipped
@@ -25,7 +26,7 @@ from flops_fit.sweep.source import Source
 from flops_fit.sweep.task import digest
 
 SIZES_PER_BUDGET = 7
-FEWEST_SIZES = 3  # a row with fewer has no minimum to find
+FEWEST_SIZES = 3  # of those given: fewer say nothing of a minimum
 HALF_WIDTH_DECADES = 0.75
 TOKENS_PER_PARAM = 20.0  # Hoffmann et al. 2022
 FEWEST_STEPS = 10  # below, a schedule has no shape: the point is passed over
@@ -105,9 +106,14 @@ class Rows:
                 trials.append(trial)
         return trials, skipped
 
+    @property
+    def fewest_sizes(self) -> int:
+        """Sizes that a row needs: those of a curve, or fewer where sizes were given."""
+        return LEAST_RUNS if self.finder.given is None else FEWEST_SIZES
+
     def carries(self, row: Sequence[Trial]) -> bool:
         """Whether a row can show a minimum: enough sizes, and not all alike unless so wished."""
-        if len(row) < FEWEST_SIZES:
+        if len(row) < self.fewest_sizes:
             return False
         return self.finder.given is not None or row[-1].num_params >= NARROW * row[0].num_params
 
