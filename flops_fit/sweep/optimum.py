@@ -47,7 +47,27 @@ def edge_of(row: pd.DataFrame) -> Edge:
     return "high" if least == len(row) - 1 else ""
 
 
-def said_of(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str:
+def optima_in_words(
+    trials: Iterable[Trial], losses: Mapping[str, float], size_param: str
+) -> list[str]:
+    """What is said of each budget whose trials have all ended, the smallest first.
+
+    Args:
+        trials: The planned trials.
+        losses: Held-out loss of those that ended, by id; NaN where there is none.
+        size_param: Name of the size parameter.
+    """
+    rows: dict[float, list[Trial]] = {}
+    for trial in trials:
+        rows.setdefault(trial.compute_budget, []).append(trial)
+    return [
+        _said_of(row_of(row, losses), row, size_param)
+        for _, row in sorted(rows.items())
+        if all(trial.trial_id in losses for trial in row)
+    ]
+
+
+def _said_of(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str:
     """The optimum of a finished row in words."""
     budget = trials[0].compute_budget
     if len(row) < LEAST_RUNS:

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from flops_fit.records import Trial
-from flops_fit.sweep.optimum import row_of, said_of
+from flops_fit.sweep.optimum import optima_in_words
 
 _LOG = logging.getLogger("flops_fit")
 
@@ -64,7 +64,6 @@ class Progress:
         self._trials = {trial.trial_id: trial for trial in trials}
         self._losses, self._size_param, self._unit = dict(losses), size_param, data_unit
         self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
-        self._optima: dict[float, str] = {}
         self._watched, self._timed = _watched(), False
         self._lines: dict[str, Any] = {}
         self._handler: logging.Handler | None = None
@@ -125,9 +124,7 @@ class Progress:
         row = [
             t for t in self._trials.values() if trial and t.compute_budget == trial.compute_budget
         ]
-        if row and all(t.trial_id in self._losses for t in row):
-            text = said_of(row_of(row, self._losses), row, self._size_param)
-            self._optima[row[0].compute_budget] = text
+        for text in optima_in_words(row, self._losses, self._size_param):
             self.say(text)
 
     @property
@@ -137,13 +134,8 @@ class Progress:
 
     def summary(self) -> str:
         """How far the sweep is, as Markdown."""
-        share = sum(self._spent.values()) / sum(trial.flops for trial in self._trials.values())
-        lines = [
-            f"{len(self._losses)} of {len(self._trials)} trials have ended, {share:.0%} of the "
-            "FLOPs are spent.",
-            *(f"- {text}" for _, text in sorted(self._optima.items())),
-        ]
-        return "\n".join(lines)
+        trials, spent = list(self._trials.values()), sum(self._spent.values())
+        return summary(trials, self._losses, self._size_param, spent)
 
     def say(self, text: str) -> None:
         """A line on standard error, above the bar if there is one."""
@@ -169,6 +161,23 @@ class Progress:
         line = self._lines.pop(trial_id, None)
         if line is not None:
             line.close()
+
+
+def summary(
+    trials: Sequence[Trial], losses: Mapping[str, float], size_param: str, spent: float
+) -> str:
+    """How far a sweep is, as Markdown.
+
+    Args:
+        trials: The planned trials.
+        losses: Held-out loss of those that ended, by id; NaN where there is none.
+        size_param: Name of the size parameter.
+        spent: FLOPs spent on them.
+    """
+    ended = sum(trial.trial_id in losses for trial in trials)
+    share = spent / sum(trial.flops for trial in trials)
+    head = f"{ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
+    return "\n- ".join([head, *optima_in_words(trials, losses, size_param)])
 
 
 def _watched() -> bool:

@@ -30,7 +30,7 @@ from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.delivery import PROMPT_S, deliver_left
 from flops_fit.sweep.processes import run_in_processes
-from flops_fit.sweep.progress import Event, Progress
+from flops_fit.sweep.progress import Event, Progress, summary
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.standing import (
     ATTEMPTS,
@@ -177,6 +177,7 @@ def _lead(
     left = missing(job, forgiven)
     if not left:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
+        _note(job, _summary(job))
         return
     with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
         progress.say(said_first)
@@ -296,7 +297,7 @@ def work_remotely(payload: bytes, index: int) -> None:
 
 def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> None:
     """Tell what ends, as the ledger shows it, until all workers have left."""
-    size_param = job.params.get("size_param", "size")
+    size_param = _size_param(job)
     trials = {trial.trial_id: trial for trial in job.trials}
     told = {run.run_id for run in attempts(job)}
     while True:
@@ -344,19 +345,29 @@ def _stated(ledger: Ledger) -> Iterator[None]:
 
 
 def _progress(job: Job) -> Progress:
+    unit = job.params.get("data_unit", "tokens")
+    return Progress(job.trials, _losses(job), size_param=_size_param(job), data_unit=unit)
+
+
+def _summary(job: Job) -> str:
+    losses = _losses(job)
+    spent = sum(trial.flops for trial in job.trials if trial.trial_id in losses)
+    return summary(job.trials, losses, _size_param(job), spent)
+
+
+def _losses(job: Job) -> dict[str, float]:
+    """Held-out loss of the planned trials that have ended, by id; NaN where they diverged."""
     planned = {trial.trial_id for trial in job.trials}
     ended = (run for run in latest_runs(job) if run.state in ENDED)
-    done = {run.trial_id: run.loss for run in ended if run.trial_id in planned}
-    return Progress(
-        job.trials,
-        done,
-        size_param=job.params.get("size_param", "size"),
-        data_unit=job.params.get("data_unit", "tokens"),
-    )
+    return {run.trial_id: run.loss for run in ended if run.trial_id in planned}
+
+
+def _size_param(job: Job) -> str:
+    return job.params.get("size_param", "size")
 
 
 def _noting(job: Job, progress: Progress) -> Listener:
-    """Shows on the parent run, too, how far the sweep is; nobody waits long for that."""
+    """Passes events on to the bar, and now and then to the parent run."""
     noted = -math.inf
 
     def listen(event: Event) -> None:
@@ -365,7 +376,11 @@ def _noting(job: Job, progress: Progress) -> Listener:
         left = len(job.trials) - progress.num_ended
         if event.state in ENDED and (time.monotonic() - noted > _NOTE_S or not left):
             noted = time.monotonic()
-            note = f"{progress.summary()}\n\n{job.note}"
-            within(PROMPT_S, lambda: tracking.write_note(job.ledger, note))
+            _note(job, progress.summary())
 
     return listen
+
+
+def _note(job: Job, said: str) -> None:
+    """Show on the parent run how far the sweep is; nobody waits long for that."""
+    within(PROMPT_S, lambda: tracking.write_note(job.ledger, f"{said}\n\n{job.note}"))

@@ -118,6 +118,9 @@ def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
         "28 of 28 trials have ended, 100% of the FLOPs are spent.\n- C=1e+10: th"
     )
     assert "SweepPlan: 28 trials" in note
+    sweep(store)  # with nothing left to run, the same is said
+    parent = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
+    assert parent.data.tags["mlflow.note.content"] == note
     (given,) = parent.inputs.dataset_inputs
     assert given.dataset.name == "torch.utils.data.dataset.TensorDataset"
     assert json.loads(given.dataset.profile) == {"num_examples": 380}
