@@ -90,7 +90,6 @@ class _Misuse(click.ClickException):
 
 def in_words(text: str) -> str:
     """A message of the library in the command line's words."""
-    text = text.replace("find_optimal cannot start:", "the sweep cannot start:")
     text = text.replace("The same call goes on", "The same command goes on")
     text = text.replace("call find_optimal(...) again", "run the same command again")
     text = text.replace("another tracking_uri", "another --tracking-uri")
