@@ -23,7 +23,7 @@ import cloudpickle
 
 from flops_fit import recording, tracking
 from flops_fit.errors import FlopsFitWarning, LostRankError, SweepError
-from flops_fit.records import Trial
+from flops_fit.records import Run, Trial
 from flops_fit.store import prompt_faults, without_credentials
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
@@ -37,14 +37,13 @@ from flops_fit.sweep.standing import (
     attempts,
     done_in_words,
     in_other_hands,
-    latest_runs,
     missing,
     release_dead,
     unspooled,
 )
 from flops_fit.sweep.stopping import orderly_termination
 from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
-from flops_fit.tracking import ENDED, Ledger
+from flops_fit.tracking import ENDED, Ledger, latest_runs
 
 _POLL_S = 2.0
 _NOTE_S = 15.0  # at least so long between two words on the parent run
@@ -88,17 +87,17 @@ def run_sweep(
     """
     with _other_ranks_following(job, source) as leads:
         if leads:
-            _settle_code(job, on_code_change)
+            runs = _settle_code(job, attempts(job), on_code_change)
             with _said_how_to_go_on(job):
                 lead = partial(_lead, workers=workers, executor=executor, source=source)
-                lead(job, said_first=said_first, retry_failed=retry_failed)
+                runs = lead(job, runs, said_first=said_first, retry_failed=retry_failed)
                 if extend is not None:
-                    job, said = _extended(job, extend)
-                    if missing(job):
-                        lead(job, said_first=said, retry_failed=retry_failed)
+                    job, said = _extended(job, runs, extend)
+                    if missing(job, runs):
+                        runs = lead(job, runs, said_first=said, retry_failed=retry_failed)
                     elif said:
                         print(said, file=sys.stderr)
-            _warn_of_failures(job)
+            _warn_of_failures(job, runs)
 
 
 def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
@@ -158,7 +157,7 @@ def _help(job: Job, workers: int | str, source: Source | None) -> None:
     study = dispatch.open_study(job.study_name, job.storage)
     waiting = dispatch.count_waiting(study, wanted)
     if waiting:
-        with orderly_termination(), _progress(job) as progress:
+        with orderly_termination(), _progress(job, attempts(job)) as progress:
             _start_workers(job, waiting, workers, None, source, progress)
     done = done_in_words(job, attempts(job))
     print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
@@ -166,20 +165,22 @@ def _help(job: Job, workers: int | str, source: Source | None) -> None:
 
 def _lead(
     job: Job,
+    runs: list[Run],
     workers: int | str,
     executor: Any,
     source: Source | None,
     said_first: str,
     retry_failed: bool,
-) -> None:
-    before = {run.run_id for run in attempts(job) if run.state == "failed"}
+) -> list[Run]:
+    """Run what these runs leave missing; returns all runs once nothing is."""
+    before = {run.run_id for run in runs if run.state == "failed"}
     forgiven = before if retry_failed else set()
-    left = missing(job, forgiven)
+    left = missing(job, runs, forgiven)
     if not left:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
-        _note(job, _summary(job))
-        return
-    with orderly_termination(), _stated(job.ledger), _progress(job) as progress:
+        _note(job, _summary(job, runs))
+        return runs
+    with orderly_termination(), _stated(job.ledger), _progress(job, runs) as progress:
         progress.say(said_first)
         for _ in range(ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
@@ -188,30 +189,35 @@ def _lead(
             listener = _noting(job, progress)
             _start_workers(job, len(left), workers, executor, source, listener)
             _wait_for_others(job, study)
-            left = missing(job, forgiven)
+            runs = attempts(job)
+            left = missing(job, runs, forgiven)
             if not left:
-                return
-            _stop_if_all_fail(job, before, len(left))
+                return runs
+            _stop_if_all_fail([run for run in runs if run.run_id not in before], len(left))
         raise SweepError(
             f"{len(left)} trials did not finish: their workers died {ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
 
 
-def _extended(job: Job, extend: Extend) -> tuple[Job, str]:
+def _extended(job: Job, runs: list[Run], extend: Extend) -> tuple[Job, str]:
     """The job with what is added to rows that have their least loss at an edge, in words too."""
-    losses = {run.trial_id: run.loss for run in latest_runs(job) if run.state == "complete"}
+    losses = {run.trial_id: run.loss for run in runs if run.state == "complete"}
     added, said = extend(job.trials, losses)
     return replace(job, trials=(*job.trials, *added)), "\n".join(said)
 
 
-def _settle_code(job: Job, on_code_change: str) -> None:
-    """Say, refuse or run again where finished trials were trained with other code."""
+def _settle_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:
+    """Say, refuse or run again where finished trials were trained with other code.
+
+    Returns:
+        All runs, as they stand then.
+    """
     wanted = {trial.trial_id for trial in job.trials}
-    done = [run for run in latest_runs(job) if run.trial_id in wanted and run.state in ENDED]
+    done = [run for run in latest_runs(runs) if run.trial_id in wanted and run.state in ENDED]
     changed = {run: parts for run in done if (parts := parts_changed(run.code, job.code))}
     if not changed:
-        return
+        return runs
     named = " and ".join(sorted(set().union(*changed.values())))
     text = (
         f"the source of {named} is not what {len(changed)} of the {len(wanted)} "
@@ -226,10 +232,10 @@ def _settle_code(job: Job, on_code_change: str) -> None:
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
     warnings.warn(text, FlopsFitWarning, stacklevel=5)  # the call of find_optimal
+    return attempts(job) if on_code_change == "rerun" else runs
 
 
-def _stop_if_all_fail(job: Job, failed_before: set[str], num_missing: int) -> None:
-    runs = [run for run in attempts(job) if run.run_id not in failed_before]
+def _stop_if_all_fail(runs: list[Run], num_missing: int) -> None:
     failed = [run for run in runs if run.state == "failed"]
     waiting = num_missing - len(failed)
     if len(failed) < ALIKE or waiting <= 0 or any(run.state in ENDED for run in runs):
@@ -250,9 +256,9 @@ def _how_to_go_on(job: Job) -> str:
     )
 
 
-def _warn_of_failures(job: Job) -> None:
+def _warn_of_failures(job: Job, runs: list[Run]) -> None:
     planned = {trial.trial_id for trial in job.trials}
-    bad = [run for run in latest_runs(job) if run.trial_id in planned and run.state != "complete"]
+    bad = [run for run in latest_runs(runs) if run.trial_id in planned and run.state != "complete"]
     if bad:
         lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
         warnings.warn(
@@ -301,7 +307,7 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
     trials = {trial.trial_id: trial for trial in job.trials}
     told = {run.run_id for run in attempts(job)}
     while True:
-        left = all(future.done() for future in futures)
+        left, asked = all(future.done() for future in futures), time.monotonic()
         for run in attempts(job):
             if run.run_id in told or run.trial_id not in trials or run.state not in _TOLD:
                 continue
@@ -311,7 +317,7 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
             listener(Event(run.trial_id, label, flops, run.loss, run.state))
         if left:
             return
-        time.sleep(_POLL_S)
+        time.sleep(max(_POLL_S, 5 * (time.monotonic() - asked)))  # a long ledger is asked less
 
 
 def count_workers(workers: int | str) -> int:
@@ -344,21 +350,21 @@ def _stated(ledger: Ledger) -> Iterator[None]:
     tracking.set_parent_state(ledger, "complete")
 
 
-def _progress(job: Job) -> Progress:
+def _progress(job: Job, runs: list[Run]) -> Progress:
     unit = job.params.get("data_unit", "tokens")
-    return Progress(job.trials, _losses(job), size_param=_size_param(job), data_unit=unit)
+    return Progress(job.trials, _losses(job, runs), size_param=_size_param(job), data_unit=unit)
 
 
-def _summary(job: Job) -> str:
-    losses = _losses(job)
+def _summary(job: Job, runs: list[Run]) -> str:
+    losses = _losses(job, runs)
     spent = sum(trial.flops for trial in job.trials if trial.trial_id in losses)
     return summary(job.trials, losses, _size_param(job), spent)
 
 
-def _losses(job: Job) -> dict[str, float]:
+def _losses(job: Job, runs: list[Run]) -> dict[str, float]:
     """Held-out loss of the planned trials that have ended, by id; NaN where they diverged."""
     planned = {trial.trial_id for trial in job.trials}
-    ended = (run for run in latest_runs(job) if run.state in ENDED)
+    ended = (run for run in latest_runs(runs) if run.state in ENDED)
     return {run.trial_id: run.loss for run in ended if run.trial_id in planned}
 
 

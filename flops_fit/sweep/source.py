@@ -6,15 +6,16 @@ Batches are `(inputs, targets)` or a mapping; nothing here assumes text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
+from flops_fit.sweep.held import Held, Read, hold, room_for
 from flops_fit.sweep.steps import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 
 HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
@@ -55,6 +56,7 @@ class Source:
     num_workers: int
     worker_init_fn: Callable[[int], None] | None
     draws: bool = False
+    _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_tokens(self) -> int | None:
@@ -62,7 +64,14 @@ class Source:
         return None if self.num_examples is None else self.num_examples * self.tokens_per_example
 
     def training_steps(
-        self, batch_size: int, steps: int, seed: int, *, start: int = 0, parts: Parts | None = None
+        self,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        *,
+        start: int = 0,
+        parts: Parts | None = None,
+        device: torch.device | None = None,
     ) -> Iterator[list[Any]]:
         """Steps `start` to `steps`, each as a list of batches, one for every part.
 
@@ -74,6 +83,8 @@ class Source:
             seed: Seed of the order, and of what reading draws at random.
             start: Steps that were done before.
             parts: The parts of a step's examples that are wanted; by default all in one.
+            device: Where batches go; data that it has room for, and that the trial sees at least
+                once, are moved there once.
         """
         parts = [slice(None)] if parts is None else parts
         own_seed = seed if self.draws else None
@@ -96,8 +107,19 @@ class Source:
             return islice(loader, over, over + steps - start)
         order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
         data = DrawnSteps(self.train, self.collate, parts, own_seed)
+        seen_once = steps * batch_size >= len(self.train)
+        if device is not None and seen_once and (held := self._held_on(device, data.read)):
+            return held.steps(order, parts)
         options = {"batch_size": None, "sampler": order}
         return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
+
+    def _held_on(self, device: torch.device, read: Read) -> Held | None:
+        """The training data on a device; None where they are read batch by batch."""
+        if device not in self._held:
+            fits = room_for(device, len(self.train) * bytes_of(self.sample))
+            plain = self.collate is default_collate and not self.draws and not self.num_workers
+            self._held[device] = hold(read, len(self.train), device) if fits and plain else None
+        return self._held[device]
 
     def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
         """A loader over the same held-out examples every time, at most `max_examples`."""
@@ -176,6 +198,11 @@ def targets_of(batch: Any) -> Any:
 def count_examples(batch: Any) -> int:
     """Examples in a batch: the first length of its first tensor."""
     return len(tensors_of(batch)[0])
+
+
+def bytes_of(batch: Any) -> float:
+    """Bytes an example takes in a batch."""
+    return sum(leaf.nbytes for leaf in tensors_of(batch)) / count_examples(batch)
 
 
 def length_of(dataset: Any) -> int | None:

@@ -24,11 +24,6 @@ _LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
 
 
-def latest_runs(job: Job) -> list[Run]:
-    """One run a trial; see `tracking.fetch_runs`."""
-    return patiently(job, lambda: tracking.fetch_runs(job.ledger, job.setting))
-
-
 def attempts(job: Job) -> list[Run]:
     """All runs."""
     return patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
@@ -57,12 +52,7 @@ def unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.trial_id not in on_the_way]
 
 
-def missing(job: Job, forgiven: Collection[str] = ()) -> list[Trial]:
-    """Planned trials that have neither ended nor failed as often as they are tried."""
-    return without_end(job, attempts(job), forgiven)
-
-
-def without_end(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
+def missing(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
     """Of these runs: planned trials that have neither ended nor failed as often as they are tried.
 
     Args:
@@ -112,5 +102,5 @@ def in_other_hands(job: Job, study: Any) -> set[str]:
 
 def done_in_words(job: Job, runs: Collection[Run]) -> str:
     """How many of the trials are done, by these runs."""
-    done = len(job.trials) - len(without_end(job, runs))
+    done = len(job.trials) - len(missing(job, runs))
     return f"{done} of {len(job.trials)} trials are done"

@@ -78,12 +78,13 @@ class DrawnSteps(Dataset[list[Any]]):
     def __getitem__(self, wanted: tuple[int, list[int]]) -> list[Any]:
         step, indices = wanted
         if self.seed is None:
-            return [self.collate(self._read(indices[part])) for part in self.parts]
+            return [self.collate(self.read(indices[part])) for part in self.parts]
         with seeded((self.seed + step) % 2**63):
-            examples = self._read(indices)  # all: what one draws depends on those before it
+            examples = self.read(indices)  # all: what one draws depends on those before it
             return [self.collate(examples[part]) for part in self.parts]
 
-    def _read(self, indices: list[int]) -> list[Any]:
+    def read(self, indices: list[int]) -> list[Any]:
+        """Some examples, before they are collated."""
         if self.read_many is not None:
             return self.read_many(indices)
         return [self.dataset[index] for index in indices]

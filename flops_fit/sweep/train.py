@@ -285,6 +285,7 @@ class _Training:
             trial_seed(self.trial),
             start=self.step,
             parts=parts,
+            device=self.accelerator.device,
         )
 
     def _advance(self, batches: list[Any]) -> None:
