@@ -11,6 +11,8 @@ from flops_fit.cli import options
 from flops_fit.cli.outcome import Group
 from flops_fit.version import __version__
 
+_PORT = click.IntRange(1, 65535)
+
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
@@ -183,7 +185,7 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
 @main.command()
 @click.option("--name", help="Sweep to link to; by default all.")
 @options.tracking_uri
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=_PORT, default=5000, show_default=True)
 def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
     """Serve MLflow's pages, with links to sweeps.
 
@@ -194,3 +196,29 @@ def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
     from flops_fit.cli.pages import serve
 
     serve(name, tracking_uri, port)
+
+
+@main.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="flops_fit_server",
+    show_default=True,
+    help="Where databases, artifacts and passwords are kept.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=_PORT, default=5000, show_default=True, help="MLflow's.")
+@click.option("--postgres-port", type=_PORT, default=5432, show_default=True)
+def server(folder: Path, host: str, port: int, postgres_port: int) -> None:
+    """Serve PostgreSQL and MLflow, for sweeps on several machines.
+
+    Needs `pip install 'flops-fit[server]'`, and no Docker. PostgreSQL asks for a password; MLflow
+    does not: with a --host that others reach, they can read and change what it holds.
+
+    \b
+    Example:
+      flops-fit server --host 0.0.0.0
+    """
+    from flops_fit.cli.server import serve
+
+    serve(folder, host, port, postgres_port)

@@ -1,6 +1,5 @@
 """Every command, on a planted law in place of training."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -17,13 +16,13 @@ from click.testing import CliRunner
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.cli import main, options, pages, sweeps
+from flops_fit.cli import main, mlflow_server, options, pages, sweeps
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.sweep import worker
 from flops_fit.sweep.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
-COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui")
+COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui", "server")
 TASK = [
     "--model=tiny_task:Net", "--size-param=width", "--data=tiny_task:data",
     "--loss=torch.nn.functional:cross_entropy", "--budgets=1e10,3e10,1e11",
@@ -286,7 +285,7 @@ def test_the_demo_is_the_first_example(monkeypatch):
 
     monkeypatch.setattr(flops_fit, "find_optimal", stop)
     with pytest.raises(flops_fit.FlopsFitError):
-        gpt_stdlib.main()
+        gpt_stdlib.main([])
     assert call("demo").exit_code == 1
     example, demo = asked
     assert demo.pop("tracking_uri") is None
@@ -299,17 +298,10 @@ def test_the_demo_is_the_first_example(monkeypatch):
     assert demo == example
 
 
-class Ended:
-    """In place of `mlflow ui`: a server that stops at once."""
-
-    returncode = 3
-
-    def poll(self):
-        return self.returncode
-
-
 def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished, monkeypatch):
-    monkeypatch.setattr(pages, "_mlflow_ui", lambda *_: contextlib.nullcontext(Ended()))
+    ended = [sys.executable, "-c", "raise SystemExit(3)"]
+    start = subprocess.Popen
+    monkeypatch.setattr(mlflow_server.subprocess, "Popen", lambda _, **more: start(ended, **more))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -319,7 +311,7 @@ def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished,
         port = taken.getsockname()[1]
     done = call("ui", *where(finished), "--port", port)
     assert done.exit_code == 1
-    assert "mlflow ui ended with exit code 3" in done.stderr
+    assert "MLflow ended with exit code 3" in done.stderr
 
 
 def test_links_open_the_page_that_shows_runs(finished):

@@ -1,0 +1,78 @@
+"""MLflow as a process of ours: up when it answers, and gone when we are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from flops_fit.errors import ArgumentError, SweepError
+
+_STOP_S = 10.0
+
+
+@contextlib.contextmanager
+def served(
+    uri: str, host: str, port: int, *options: str, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Within, MLflow serves a store, and answers.
+
+    Args:
+        uri: The store. It may hold a password, so it is handed on where `ps` does not show it.
+        host: Address to listen on.
+        port: Port to listen on.
+        options: More options of `mlflow server`.
+        env: More of its environment.
+
+    Raises:
+        ArgumentError: The port is taken.
+        SweepError: MLflow does not come up.
+    """
+    require_free(host, port, "--port")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        **(env or {}),
+    }
+    process = subprocess.Popen([*command, *options], env=environment, start_new_session=True)
+    try:
+        _wait_until_up(process, f"http://{_reached(host)}:{port}")
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        ArgumentError: Names the option to pass.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex((_reached(host), port)) == 0:
+            raise ArgumentError(f"port {port} is taken; pass another {option}")
+
+
+def _reached(host: str) -> str:
+    return "127.0.0.1" if host == "0.0.0.0" else host
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], address: str) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            return
+        time.sleep(0.2)
+    raise SweepError(f"MLflow ended with exit code {process.returncode}; see its words above")
