@@ -233,8 +233,8 @@ def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
             run.data.tags.get(WORKER, ""),
             run.data.tags.get(ATTEMPT, ""),
         )
-        for run in _children(ledger)
-        if run.data.tags.get(STATE) == "running" and run.data.tags.get(SETTING) == setting
+        for run in _search(ledger, f"tags.`{STATE}` = 'running'")
+        if run.data.tags.get(SETTING) == setting and TRIAL_ID in run.data.tags
     }
 
 

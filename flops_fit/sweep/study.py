@@ -33,10 +33,11 @@ from flops_fit.errors import StoreError
 from flops_fit.records import Trial
 from flops_fit.store import one_at_a_time, sqlite_folder, store_error, without_credentials
 from flops_fit.sweep import ranks
-from flops_fit.sweep.owners import is_dead
+from flops_fit.sweep.owners import is_dead, lives_here
 
 BEAT_S = 10
 GRACE_S = 120  # a worker elsewhere that has been silent for so long is dead
+NAMELESS_S = 30  # a claim has its owner's name after milliseconds, or never
 _TRIAL, _OWNER = "trial", "owner"
 _RATE = "lr_multiplier"
 _WIDEST = (1e-300, 1e300)
@@ -51,6 +52,17 @@ class _Storage(RDBStorage):
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(StorageInternalError, SQLAlchemyError):
             super().record_heartbeat(trial_id)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        """Silent trials, but for those of processes that are seen to live.
+
+        A machine that slept, or whose clock was moved, lets all hearts seem to have stopped.
+        """
+        stale = super()._get_stale_trial_ids(study_id)
+        return [one for one in stale if not lives_here(self._owner(one))]
+
+    def _owner(self, trial_id: int) -> str:
+        return self.get_trial(trial_id).user_attrs.get(_OWNER, "")
 
 
 def storage_url(folder: Path | None, storage: str | None) -> str:
@@ -235,7 +247,7 @@ def release_dead(study: optuna.Study) -> None:
     with _told_faults(_url(study)), _quiet():
         for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = found.user_attrs.get(_OWNER)
-            if is_dead(owner) if owner else _age_s(found) > GRACE_S:
+            if is_dead(owner) if owner else _age_s(found) > NAMELESS_S:
                 with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another was first
                     study.tell(found.number, state=TrialState.FAIL)
         _let_others_beat(_url(study))

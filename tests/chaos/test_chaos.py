@@ -39,13 +39,16 @@ class Stage:
         self.tracking_uri = tracking_uri or f"sqlite:///{store}/mlflow.db"
         self._left: set[Path] = set()
 
-    def drive(self, workers: int, budgets: int = 3) -> subprocess.Popen[bytes]:
+    def drive(
+        self, workers: int, budgets: int = 3, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         self._left = set(self.store.rglob("spool/*/*"))
         with open(self.store / "drivers.log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, DRIVER, self.store, str(workers), str(budgets),
                  self.tracking_uri, f"sqlite:///{self.store}/optuna.db"],
                 stdout=log, stderr=log, cwd=self.store, start_new_session=True,
+                env={**os.environ, **(env or {})},
             )  # fmt: skip
 
     def strike(self, rng: random.Random, workers: int, drivers: int, budgets: int = 3) -> None:
@@ -115,6 +118,30 @@ def test_a_sweep_survives_strikes_at_its_server(store, whole):
             server.start()
         result = stage.finish()
         assert_same(result, whole, store)
+    stage.assert_tidy()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_sweep_survives_a_clock_that_is_moved(store, whole):
+    """Two drivers see it a day on and two days back while they are at work; one is then killed."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        pytest.skip("Debian's faketime is not installed")
+    clock = store / "clock"
+    env = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock),
+           "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
+    clock.write_text("+0")
+    stage = Stage(store)
+    drivers = [stage.drive(workers=1, env=env) for _ in range(2)]
+    stage.wait_until_busy(drivers)
+    for moved in ("+1d", "-2d"):
+        time.sleep(2)
+        clock.write_text(moved)
+    drivers[0].kill()
+    drivers[0].wait()
+    assert drivers[1].wait(280) == 0, (store / "drivers.log").read_text()[-3000:]
+    assert_same(stage.finish(), whole, store)
     stage.assert_tidy()
 
 

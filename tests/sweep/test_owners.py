@@ -5,7 +5,7 @@ import time
 import psutil
 import pytest
 
-from flops_fit.sweep.owners import at_work, is_dead
+from flops_fit.sweep.owners import _started, at_work, is_dead, lives_here
 
 SAY_WHO = "from flops_fit.sweep.owners import at_work\nwith at_work() as o: print(o, flush=True)"
 
@@ -14,7 +14,21 @@ def test_who_is_at_work_here_is_alive_until_done():
     with at_work() as owner, at_work() as other:
         assert owner != other
         assert not is_dead(owner)
+        assert lives_here(owner)
     assert is_dead(owner)
+    assert not lives_here(owner)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where it is known when Linux started")
+def test_a_clock_that_is_moved_kills_nobody(monkeypatch):
+    with at_work() as owner:
+        parent = psutil.Process().parent()
+        host = owner.split("|")[0]
+        other = f"{host}|{parent.pid}|{_started(parent):.2f}|ab"
+        started = psutil.boot_time()
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: started + 3600)
+        assert lives_here(owner)
+        assert lives_here(other)
 
 
 def test_another_process_is_alive_then_a_zombie_then_gone():
@@ -37,8 +51,8 @@ def test_a_number_given_to_another_process_is_not_its_former_owner():
     parent = psutil.Process().parent()
     with at_work() as owner:
         host = owner.split("|")[0]
-    alive = f"{host}|{parent.pid}|{parent.create_time():.2f}|ab"
-    former = f"{host}|{parent.pid}|{parent.create_time() - 60:.2f}|ab"
+    alive = f"{host}|{parent.pid}|{_started(parent):.2f}|ab"
+    former = f"{host}|{parent.pid}|{_started(parent) - 60:.2f}|ab"
     assert not is_dead(alive)
     assert is_dead(former)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from flops_fit.errors import DivergedError, FitError, FlopsFitWarning, NoRunsErr
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.store import client_of
 from flops_fit.sweep import study, worker
+from flops_fit.sweep.owners import at_work
 from flops_fit.sweep.train import Outcome, Point
 
 GAIN = 1.0
@@ -368,6 +370,21 @@ def test_trials_enqueued_by_two_drivers_at_once_run_once_each(store, planted):
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+@pytest.mark.parametrize(("lives", "state"), [(True, "RUNNING"), (False, "FAIL")])
+def test_a_silent_worker_that_is_seen_to_live_keeps_its_trial(store, lives, state):
+    """As after a machine slept: every heart seems to have stopped."""
+    own = study.open_study("silent", f"sqlite:///{store}/optuna.db")
+    claimed = own.ask()
+    own._storage.record_heartbeat(claimed._trial_id)
+    with contextlib.closing(sqlite3.connect(store / "optuna.db")) as connection, connection:
+        connection.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    with at_work() as owner:
+        claimed.set_user_attr("owner", owner if lives else "elsewhere|1|1.00|ab")
+        study.release_dead(own)
+        assert own.trials[0].state.name == state
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_another_driver_may_have_released_the_dead_first(store, monkeypatch):
     own = study.open_study("released", f"sqlite:///{store}/optuna.db")
     own.ask().set_user_attr("owner", f"{socket.gethostname()}|4000000|1.00|abcdef01")
@@ -376,6 +393,18 @@ def test_another_driver_may_have_released_the_dead_first(store, monkeypatch):
     assert [found.state for found in own.trials] == [TrialState.FAIL]
     monkeypatch.setattr(own, "get_trials", lambda **_: seen)
     study.release_dead(own)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_claim_that_never_got_a_name_is_released_soon(store, monkeypatch):
+    """Its worker was killed just as it claimed."""
+    own = study.open_study("nameless", f"sqlite:///{store}/optuna.db")
+    own.ask()
+    study.release_dead(own)
+    assert [found.state for found in own.trials] == [TrialState.RUNNING]
+    monkeypatch.setattr(study, "_age_s", lambda found: study.NAMELESS_S + 1)
+    study.release_dead(own)
+    assert [found.state for found in own.trials] == [TrialState.FAIL]
 
 
 def test_a_run_whose_claim_has_lapsed_is_closed_and_its_trial_run_again(store, planted):
