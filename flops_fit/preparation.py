@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from flops_fit import store, tracking
+from flops_fit import projects, store, tracking
 from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
 from flops_fit.records import Size
 from flops_fit.sweep import ranks
@@ -177,7 +177,7 @@ def _name(
 ) -> str:
     """As asked, else that of the experiment `mlflow run` was given, else the model class's."""
     own = plan.model_name.rpartition(".")[2]
-    return name or tracking.project_experiment(tracking_uri) or own
+    return name or projects.project_experiment(tracking_uri) or own
 
 
 def _open_ledger(
@@ -188,7 +188,7 @@ def _open_ledger(
     meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
     tracking.write_meta(ledger, meta, _description(planned.plan))
     tracking.log_dataset(ledger, *_data_in_words(planned))
-    tracking.nest_under_project_run(ledger)
+    projects.nest_under_project_run(ledger)
     return ledger
 
 
