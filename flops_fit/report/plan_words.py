@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from flops_fit.laws.exclude import MOST_EPOCHS
+from flops_fit.laws.isoflop import LEAST_RUNS
 from flops_fit.report import words
 
 MOST_ROWS = 40  # trials that are shown a line each; more are summed up, a line a budget
@@ -221,7 +222,21 @@ def _said(plan: Any) -> list[str]:
                 f"{often} of the trials see their data over {MOST_EPOCHS:g} times: the fit leaves "
                 "such runs out, unless they tell what repetition costs"
             )
-    return lines + _said_of_skipped(plan)
+    return lines + _said_of_short_rows(plan) + _said_of_skipped(plan)
+
+
+def _said_of_short_rows(plan: Any) -> list[str]:
+    sizes: dict[float, set[str]] = {}
+    for trial in plan.trials:
+        sizes.setdefault(trial.compute_budget, set()).add(str(trial.size))
+    short = [budget for budget, own in sizes.items() if len(own) < LEAST_RUNS]
+    if not short:
+        return []
+    named = ", ".join(map(words.flops, short[:3])) + (", ..." if len(short) > 3 else "")
+    return [
+        f"{len(short)} of {len(sizes)} budgets ({named}) have fewer than {LEAST_RUNS} sizes: no "
+        "optimum is read off their curves, a law of all runs alone may tell; give more sizes="
+    ]
 
 
 def _said_of_rates(plan: Any) -> list[str]:

@@ -44,6 +44,12 @@ def test_very_many_trials_are_summed_up(planned, monkeypatch):
     assert lines[4] == "a row a trial: .to_frame()"
 
 
+def test_rows_too_short_for_a_curve_are_told(planned):
+    three = repr(planned(sizes=[8, 16, 32]))
+    assert "2 of 2 budgets (1e+09, 1e+10) have fewer than 4 sizes: no optimum" in three
+    assert "fewer than" not in repr(planned(sizes=[8, 16, 32, 64]))
+
+
 def test_what_is_done_is_shown_where_it_was_looked_up(half_done, planned):
     done = half_done.to_frame()["done"]
     assert done.tolist() == [True] * 7 + [False] * 7
