@@ -437,7 +437,6 @@ test_runner.real_sweep(Path({folder!r}), workers={workers})
 @pytest.mark.parametrize(
     ("sign", "workers", "codes"),
     [
-        (signal.SIGKILL, 1, [-signal.SIGKILL]),
         (signal.SIGKILL, 2, [-signal.SIGKILL]),
         (signal.SIGINT, 1, [-signal.SIGINT, 1]),  # 1: code run at exit makes Python forget why
         (signal.SIGTERM, 2, [143]),
