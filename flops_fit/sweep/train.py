@@ -29,6 +29,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from flops_fit.errors import DivergedError, LostRankError, RankError
 from flops_fit.records import Trial
 from flops_fit.sweep import ranks
+from flops_fit.sweep.allocator import freed_memory_kept
 from flops_fit.sweep.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.recipe import Recipe, build_optimizer, multiplier
 from flops_fit.sweep.seeding import rng_state, seeded, set_rng_state, start_from
@@ -117,7 +118,12 @@ def train(
     """
     with ranks.together():
         accelerator = _accelerator(recipe)
-    with threads_that_help(), seeded(trial_seed(trial)), _memory_returned(accelerator):
+    with (
+        freed_memory_kept(),
+        threads_that_help(),
+        seeded(trial_seed(trial)),
+        _memory_returned(accelerator),
+    ):
         with ranks.together():
             training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
         training.begin()
