@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flops_fit import tracking
@@ -13,6 +14,8 @@ from flops_fit.errors import FitError, FlopsFitWarning, NoRunsError
 from flops_fit.records import Size
 from flops_fit.report import page
 from flops_fit.result import Result, fit
+from flops_fit.store import patiently
+from flops_fit.sweep import ranks
 from flops_fit.tracking import Ledger
 
 _HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
@@ -24,12 +27,19 @@ def analyze_ledger(
 ) -> Result:
     """Fit the runs of a sweep's latest setting and log what comes of it on the parent run.
 
+    A server that goes away meanwhile is waited for, as it is when a sweep's last trial ends.
+
     Raises:
+        StoreError: The store cannot be used, or is away for longer.
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
-    result = fit_ledger(ledger, build_size=build_size, curves=True)
-    _log(ledger, result)
+    patience = 0.0 if ledger.home else ranks.timeout().total_seconds()
+    result = patiently(lambda: fit_ledger(ledger, build_size=build_size, curves=True), patience)
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(result, Path(folder))
+        said = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
+        patiently(said, patience)
     return result
 
 
@@ -72,12 +82,6 @@ def fit_ledger(
     # Training losses, in mid-schedule: to be drawn, not to be fitted or to tell who diverged.
     points = tracking.fetch_curves(ledger, runs)
     return replace(result, findings=replace(result.findings, curves=points))
-
-
-def _log(ledger: Ledger, result: Result) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(result, Path(folder))
-        tracking.log_analysis(ledger, Path(folder), _headline(result))
 
 
 def write_files(result: Result, folder: Path) -> None:

@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
@@ -24,7 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import ArgumentError, StoreError
 
+T = TypeVar("T")
+_LOG = logging.getLogger("flops_fit")
 _ANSWER_S = 10.0
+_PAUSE_S = 1.0
 _SECRET = re.compile(r"((?:^|&)[^=&]*(?:pass|secret|token)[^=&]*=)([^&]+)", re.IGNORECASE)
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 _ADVICE = (
@@ -83,8 +88,9 @@ def without_credentials(uri: str) -> str:
 @lru_cache(maxsize=8)
 def client_of(uri: str) -> MlflowClient:
     """The client of a store, one a process; what migrations and drivers chat about is not shown."""
-    for name in ("mlflow.store.db.utils", "mlflow.store.tracking", "alembic"):
+    for name in ("mlflow.store.tracking", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell its faults
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
     return MlflowClient(tracking_uri=uri)
 
@@ -188,6 +194,26 @@ def prompt_faults() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def patiently(ask: Callable[[], T], seconds: float) -> T:
+    """What a server answers; while it is away it is asked again, for so long, and that is said.
+
+    Raises:
+        StoreError: It is away for longer, or refuses.
+    """
+    deadline, said = time.monotonic() + seconds, False
+    with prompt_faults():
+        while True:
+            try:
+                return ask()
+            except StoreError as error:
+                if error.refused or time.monotonic() > deadline:
+                    raise
+                if not said:
+                    _LOG.warning("%s. Waiting for it, %.0f s at most", error, seconds)
+                said = True
+                time.sleep(_PAUSE_S)
 
 
 def _check_answers(uri: str) -> None:

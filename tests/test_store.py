@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from flops_fit import store
-from flops_fit.errors import ArgumentError, SweepError
+from flops_fit.errors import ArgumentError, StoreError, SweepError
 
 
 def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
@@ -63,3 +63,38 @@ def test_a_server_without_a_health_page_is_there_all_the_same():
         threading.Thread(target=server.handle_request).start()
         with store.exclusive(f"http://me:secret@127.0.0.1:{server.server_port}"):
             pass
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A function that answers after some faults, and the times that it was asked."""
+    monkeypatch.setattr(store, "_PAUSE_S", 0.0)
+    times = []
+
+    def after(*faults):
+        def ask():
+            times.append(len(times))
+            if len(times) <= len(faults):
+                raise faults[len(times) - 1]
+            return "an answer"
+
+        return ask
+
+    return after, times
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(asked, caplog):
+    after, times = asked
+    assert store.patiently(after(StoreError("it is away"), StoreError("still")), 60) == "an answer"
+    assert len(times) == 3
+    assert caplog.messages == ["it is away. Waiting for it, 60 s at most"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"), [(StoreError("no", refused=True), 60), (StoreError("no"), -1)]
+)
+def test_a_server_that_declines_or_stays_away_is_not(asked, fault, seconds):
+    after, times = asked
+    with pytest.raises(StoreError, match=r"^no$"):
+        store.patiently(after(fault), seconds)
+    assert len(times) == 1

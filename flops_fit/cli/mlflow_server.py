@@ -11,6 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from textwrap import shorten
+
+import psutil
 
 from flops_fit.errors import ArgumentError, SweepError
 
@@ -62,7 +65,21 @@ def require_free(host: str, port: int, option: str) -> None:
     """
     with socket.socket() as probe:
         if probe.connect_ex((_reached(host), port)) == 0:
-            raise ArgumentError(f"port {port} is taken; pass another {option}")
+            raise ArgumentError(f"port {port} is taken{_by(port)}; pass another {option}")
+
+
+def _by(port: int) -> str:
+    """Who listens there, as far as this user may know."""
+    with contextlib.suppress(psutil.Error):
+        for found in psutil.net_connections("tcp"):
+            if (
+                found.status == psutil.CONN_LISTEN
+                and getattr(found.laddr, "port", 0) == port
+                and found.pid
+            ):
+                command = " ".join(psutil.Process(found.pid).cmdline())
+                return f" by process {found.pid} ({shorten(command, 100)})"
+    return ""
 
 
 def _reached(host: str) -> str:

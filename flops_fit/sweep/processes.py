@@ -18,16 +18,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from flops_fit.sweep.progress import Event
+from flops_fit.sweep.events import Event, Listener
 
 _STOP_S = 20.0
 
 
-def run_in_processes(payload: bytes, count: int, listener: Callable[[Event], None]) -> None:
+def run_in_processes(payload: bytes, count: int, listener: Listener) -> None:
     """Run `count` workers until all have left, passing their events on.
 
     Args:

@@ -11,36 +11,15 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from flops_fit.records import Trial
+from flops_fit.sweep.events import Event
 from flops_fit.sweep.optimum import optima_in_words
 
 _LOG = logging.getLogger("flops_fit")
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a worker says: how far a trial is, or how it ended.
-
-    Attributes:
-        trial_id: Whose.
-        label: The trial in words.
-        flops: FLOPs spent on it so far.
-        loss: Training loss so far, or the held-out loss at the end.
-        state: "running", "resumed", or the state it ended in.
-        tokens_per_second: Units of D trained on a second.
-    """
-
-    trial_id: str
-    label: str
-    flops: float
-    loss: float
-    state: str = "running"
-    tokens_per_second: float = math.nan
 
 
 class Progress:

@@ -29,8 +29,9 @@ from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import parts_changed
 from flops_fit.sweep.delivery import PROMPT_S, deliver_left
+from flops_fit.sweep.events import Event, Listener
 from flops_fit.sweep.processes import run_in_processes
-from flops_fit.sweep.progress import Event, Progress, summary
+from flops_fit.sweep.progress import Progress, summary
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.standing import (
     ATTEMPTS,
@@ -42,7 +43,7 @@ from flops_fit.sweep.standing import (
     unspooled,
 )
 from flops_fit.sweep.stopping import orderly_termination
-from flops_fit.sweep.worker import ALIKE, Job, Listener, follow, within, work
+from flops_fit.sweep.worker import ALIKE, Job, follow, within, work
 from flops_fit.tracking import ENDED, Ledger, latest_runs
 
 _POLL_S = 2.0

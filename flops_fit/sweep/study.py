@@ -221,7 +221,8 @@ def _get_over(error: Exception, url: str) -> None:
         return
     if sqlite_folder(url) is not None or _away_s(url) > ranks.timeout().total_seconds():
         raise fault from None
-    _LOG.warning("%s. Waiting for it", fault)
+    if not _away_s(url):
+        _LOG.warning("%s. Waiting for it", fault)
     ranks.broadcast("wait")
     time.sleep(_PAUSE_S)
 
@@ -230,7 +231,8 @@ def _let_others_beat(url: str) -> None:
     """A storage that was away heard nobody's heart: nobody is dead for that."""
     if _away_s(url) > GRACE_S / 2:
         time.sleep(2 * BEAT_S)
-    _AWAY.pop(url, None)
+    if _AWAY.pop(url, None):
+        _LOG.warning("the Optuna storage is back")
 
 
 def _away_s(url: str) -> float:

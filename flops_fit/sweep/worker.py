@@ -27,9 +27,9 @@ from flops_fit.sweep import ranks, spool
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.delivery import PROMPT_S, Attempt, Delivery
+from flops_fit.sweep.events import Event, Listener
 from flops_fit.sweep.garbage import old_objects_set_aside
 from flops_fit.sweep.owners import at_work
-from flops_fit.sweep.progress import Event
 from flops_fit.sweep.recipe import Recipe
 from flops_fit.sweep.source import Source
 from flops_fit.sweep.stopping import StopRequest, stop_at_boundary
@@ -41,7 +41,6 @@ from flops_fit.tracking import ENDED, Ledger
 _LOG = logging.getLogger("flops_fit")
 ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
 
-Listener = Callable[[Event], None]
 T = TypeVar("T")
 
 

@@ -307,7 +307,8 @@ def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished,
         taken.listen()
         done = call("ui", *where(finished), "--port", taken.getsockname()[1])
         assert done.exit_code == 2
-        assert "is taken; pass another --port" in done.stderr
+        assert f"is taken by process {os.getpid()} (" in done.stderr
+        assert "; pass another --port" in done.stderr
         port = taken.getsockname()[1]
     done = call("ui", *where(finished), "--port", port)
     assert done.exit_code == 1

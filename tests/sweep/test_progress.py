@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from flops_fit.records import Trial
 from flops_fit.sweep import progress as module
-from flops_fit.sweep.progress import Event, Progress
+from flops_fit.sweep.events import Event
+from flops_fit.sweep.progress import Progress
 
 FIRST = Trial("a" * 16, 1e9, 8, 0, 100, 10**6, 1e9, 100, 8, 0.1, 0)
 ROW = [replace(FIRST, trial_id=f"{k:016x}", size=8 * 2**k, num_params=100 * 2**k) for k in range(5)]
