@@ -197,7 +197,17 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
             doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
             codes = {check.code for check in expected.checks}
             assert any("Muennighoff" in d for d in doubts) == ("repetition-assumed" in codes)
+            assert any("hardly lowers" in d for d in doubts) == ("data-worn-out" in codes)
             page.type("unique", "")
+
+        page.type("budget", repr(largest))
+        for shortage, worn_out in ((20, False), (90, True)):
+            unique = float(hostile.predict(largest).num_tokens / shortage)
+            page.type("unique", repr(unique))
+            expected = hostile.predict(largest, unique_tokens=unique)
+            doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
+            assert any("hardly lowers" in d for d in doubts) == worn_out
+            assert ("data-worn-out" in {check.code for check in expected.checks}) == worn_out
 
         page.type("ratio", "20")
         page.type("unique", "1e9")
