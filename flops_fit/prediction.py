@@ -66,6 +66,7 @@ class Prediction:
             *(
                 f"  {name:<11}{value:.4g} ({_interval_in_words(low, high)}){more}"
                 for name, value, (low, high), more in rows
+                if math.isfinite(value)
             ),
             f"  {self.tokens_per_param:.3g} {self.data_unit} a parameter",
             *(f"  {check}" for check in self.checks),
@@ -137,7 +138,9 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
         cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
     )
     if findings.law is None:
-        said = "from the IsoFLOP power laws alone, without intervals."
+        why = findings.power_laws.l_opt.refused
+        said = "from the IsoFLOP power laws alone, without intervals"
+        said += f"; no loss told: {why}." if why else "."
         doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
     return doubts
 

@@ -157,6 +157,7 @@ def _words(result: Any) -> dict[str, str]:
     return {
         "unit": result.meta.get("data_unit", "tokens"),
         "size": result.meta.get("size_param", "size"),
+        "no_loss": summary.no_loss(result),
     }
 
 

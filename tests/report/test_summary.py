@@ -35,6 +35,21 @@ def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
     assert summary.summary(fit(runs().iloc[:7]))[1] == ("No parametric law: see what was refused.")
 
 
+def test_a_loss_that_no_law_tells_is_not_a_question_mark():
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    found = fit(table)
+    why = "no loss told: fewer than three budgets have an optimum"
+    assert repr(found).count(why) == 2
+    assert summary.verdict(found).endswith(f"{why}.")
+    told = found.predict(1e13)
+    assert why in str(told)
+    assert why in told.checks[-1].message
+    for text in (repr(found), str(told), summary.verdict(found)):
+        assert "?" not in text
+        assert "nan" not in text
+
+
 def test_where_n_is_under_one_the_result_still_reads():
     table = runs()
     table["num_params"] *= 1e-6

@@ -125,7 +125,8 @@
         `Extrapolated: ${flops(factor)} times the largest budget of the sweep.` +
         (factor > 100 ? " Add a budget nearer to it." : "")]);
     if (told.n_low === undefined)
-      said.push(["warn", "From the IsoFLOP power laws alone, without intervals."]);
+      said.push(["warn", "From the IsoFLOP power laws alone, without intervals." +
+        (words.no_loss && ` There is ${words.no_loss}.`)]);
     const ratio = told.d / told.n;
     if (asked.ratio !== null && !(grid.trained[0] / 1.5 <= ratio && ratio <= grid.trained[1] * 1.5))
       said.push(["warn", `Runs had ${flops(grid.trained[0])} to ${flops(grid.trained[1])} ` +
@@ -150,7 +151,7 @@
     const refused = told.refusal !== undefined;
     for (const [id, key, form] of OUT) {
       const low = told[`${key}_low`], high = told[`${key}_high`];
-      if (refused) put(id, "–");
+      if (refused || told[key] === undefined) put(id, "–");
       else put(id, form(told[key]), told[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : "",
