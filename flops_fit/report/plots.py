@@ -134,27 +134,28 @@ def plot_result(result: Any, kind: str | None = None) -> Figure:
     return figure
 
 
-def figures(result: Any) -> dict[str, tuple[str, Figure]]:
-    """Every panel that has something to show, alone: its title and figure, by name."""
-    drawn = {}
+def figures(result: Any) -> dict[str, tuple[str, Figure | str]]:
+    """Every panel alone, by name: its title, and its figure or why it has nothing to show."""
+    drawn: dict[str, tuple[str, Figure | str]] = {}
     for panel in PANELS:
         figure, (ax,) = canvas.new_figure(1)
         try:
             panel.draw(result, ax)
-        except FitError:
-            continue
-        drawn[panel.name] = (panel.title, figure)
+        except FitError as error:
+            drawn[panel.name] = (panel.title, str(error))
+        else:
+            drawn[panel.name] = (panel.title, figure)
     return drawn
 
 
 def frontier(result: Any) -> pd.DataFrame:
-    """The band from below the smallest budget to a hundred times the largest.
+    """The law's band from below the smallest budget to a hundred times the largest.
 
-    Raises:
-        FitError: No law stands on these runs.
+    Where there is no parametric law, those budgets alone.
     """
     low = float(result.runs["compute_budget"].astype(float).min()) / 1.5
-    band: pd.DataFrame = result.band(np.geomspace(low, BEYOND * result.largest_budget, BAND_POINTS))
+    C = np.geomspace(low, BEYOND * result.largest_budget, BAND_POINTS)
+    band: pd.DataFrame = result.band(C) if result.law else pd.DataFrame({"compute_budget": C})
     return band
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from flops_fit.report import page
 from flops_fit.report.plots import figures
 from flops_fit.result import fit
 
+NONE = page.Plots({}, {})
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{7*7}}"
 
 
@@ -67,7 +69,7 @@ def test_hostile_names_stay_text(hostile, text):
     assert len(re.findall(r"<img[ >]", text)) == len(re.findall('<img src="data:image/', text))
     assert not re.findall(r"<[^>]*\son\w+=", text)
     assert "49" not in re.findall(r"<h1>(.*)</h1>", text)[0]
-    assert embedded(text)["words"] == {"unit": HOSTILE, "size": HOSTILE}
+    assert embedded(text)["words"] == {"unit": HOSTILE, "size": HOSTILE, "no_loss": ""}
     for image in re.findall("svg.xml;base64,([A-Za-z0-9+/=]+)", text):
         svg = base64.b64decode(image).decode()
         assert "<script" not in svg
@@ -75,11 +77,11 @@ def test_hostile_names_stay_text(hostile, text):
 
 
 def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):
-    (figure,) = [figure for name, (_, figure) in figures(hostile).items() if name == "backtest"]
+    _, figure = figures(hostile)["backtest"]
     monkeypatch.setattr(page, "figures", lambda result: {"backtest": ("a title", figure)})
-    assert page.draw(hostile)["backtest"].kind == "svg"
+    assert page.draw(hostile).drawn["backtest"].kind == "svg"
     monkeypatch.setattr(page, "LARGEST_SVG", 0)
-    drawing = page.draw(hostile)["backtest"]
+    drawing = page.draw(hostile).drawn["backtest"]
     assert drawing.content.startswith(b"\x89PNG")
     assert drawing.address.startswith("data:image/png;base64,")
 
@@ -108,7 +110,7 @@ def test_the_page_holds_what_the_result_says(hostile, text):
 
 def test_refusals_are_honoured():
     rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
-    text = page.page(rough, {})
+    text = page.page(rough, NONE)
     grid = embedded(text)["grid"]
     assert max(grid["c"]) == pytest.approx(np.log(1.1 * rough.largest_budget))
     assert not grid["beyond"]
@@ -124,6 +126,39 @@ def test_without_a_law_nothing_is_shown(tmp_path):
     assert "Nothing can be said" in text
     assert 'id="slider"' not in text
     assert "the parametric law needs 8" in text
+
+
+def plain(text):
+    """The words of a page."""
+    return " ".join(re.sub("<[^>]*>", " ", text.partition("<main>")[2]).split())
+
+
+def test_what_is_not_drawn_or_fitted_is_said_and_why(hostile):
+    few = fit(runs().iloc[:3])
+    text = plain(page.page(few))
+    assert "Not drawn: training curves No training curves were given." in text
+    assert "Not drawn: loss to expect, by budget No approach tells L_opt." in text
+    assert "(the first approach of Hoffmann et al. 2022): no training curves were given." in text
+    drawn = replace(few, findings=replace(few.findings, curves=curves_of(few.runs)))
+    assert "the training curves are drawn, but not fitted" in plain(page.page(drawn, NONE))
+    assert "Not drawn" not in plain(page.page(hostile, NONE))
+    assert "(the first approach of Hoffmann et al. 2022): see the checks." in page.page(
+        hostile, NONE
+    )
+
+
+def test_without_a_name_the_page_is_called_by_what_it_holds():
+    text = page.page(fit(runs()), NONE)
+    assert "<h1>35 runs at 5 budgets</h1>" in text
+    assert "<title>35 runs at 5 budgets: scaling laws</title>" in text
+
+
+def test_a_long_table_does_not_push_the_plots_away():
+    assert 'class="scroll tall"' not in page.page(fit(runs()), NONE)
+    many = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 20), num_sizes=4)
+    text = page.page(fit(many, num_draws=100), NONE)
+    assert 'class="scroll tall"' in text
+    assert "23 rows: scroll." in text
 
 
 COUNTS, UNDER_A_CAP = 0.005, 0.02  # as the page says of itself
