@@ -76,7 +76,7 @@ def _scaling(quantity: str, law: str) -> Callable[[Any, Axes], object]:
 
 
 def _contours(result: Any, ax: Axes) -> None:
-    _require(result.law is not None, "No parametric law stands on these runs.")
+    _require_law(result)
     plot_contours(
         result.law,
         result.runs,
@@ -88,7 +88,7 @@ def _contours(result: Any, ax: Axes) -> None:
 
 
 def _residuals(result: Any, ax: Axes) -> None:
-    _require(result.law is not None, "No parametric law stands on these runs.")
+    _require_law(result)
     std = result.fits["headline"].residual_std
     plot_residuals(result.runs, excess_over_law(result.findings), std, ax=ax)
 
@@ -99,6 +99,7 @@ def _curves(result: Any, ax: Axes) -> None:
 
 
 def _backtest(result: Any, ax: Axes) -> None:
+    _require_law(result)
     _require(len(result.backtest) > 0, "Too few budgets to hold any out.")
     plot_backtest(result.backtest, ax=ax)
 
@@ -168,6 +169,10 @@ def _draw(panel: Panel, result: Any, ax: Axes) -> None:
 
 def _unit(result: Any) -> str:
     return str(result.meta.get("data_unit", "tokens"))
+
+
+def _require_law(result: Any) -> None:
+    _require(result.law is not None, "No parametric law stands on these runs.")
 
 
 def _require(there: bool, why_not: str) -> None:

@@ -74,7 +74,7 @@ def plot_scaling(
     label = f"{NAMES[quantity]}, {units[quantity]}"
     ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=label)
     ax.set_yscale("linear" if quantity == "loss" else "log")
-    ax.margins(x=0)
+    ax.set_xlim(C.min(), C.max())
     canvas.frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
     ax.legend(fontsize="small")
     return ax
