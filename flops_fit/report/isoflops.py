@@ -44,7 +44,7 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
         canvas.frame(ax, losses[canvas.within(losses)], logarithmic=False)
         handles += canvas.arrows(ax, finished, "num_params", "loss")
     canvas.label_counts(ax.xaxis)
-    canvas.legend_of_budgets(ax, handles, len(rows))
+    canvas.legend_of_budgets(ax, handles, len(rows), above=True)
     return ax
 
 

@@ -130,8 +130,7 @@ def plot_result(result: Any, kind: str | None = None) -> Figure:
     figure, axes = canvas.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, result, ax)
-    if shown[0].kind == "isoflops":
-        axes[0].set_title(result.meta.get("name", ""), fontsize="medium", parse_math=False)
+    figure.suptitle(result.meta.get("name", ""), fontsize="medium", parse_math=False)
     return figure
 
 

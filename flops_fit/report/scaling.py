@@ -56,7 +56,7 @@ def plot_scaling(
         (envelope_law, COLOURS[2], "-.", "envelope"),
     ):
         if law is not None and np.isfinite(law.exponent):
-            label = f"power law through the {name}, 95 %"
+            label = f"power law of {name}, 95 %"
             values = _power_law(ax, C, law, colour, style, label, positive=quantity != "loss")
             seen.append(values)
     seen += _optima_points(ax, optima, quantity)
@@ -76,7 +76,11 @@ def plot_scaling(
     ax.set_yscale("linear" if quantity == "loss" else "log")
     ax.set_xlim(C.min(), C.max())
     canvas.frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
-    ax.legend(fontsize="small")
+    ax.legend(
+        fontsize="small",
+        handlelength=1.6,
+        loc="upper right" if quantity == "loss" else "lower right",
+    )
     return ax
 
 

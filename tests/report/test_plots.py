@@ -215,7 +215,7 @@ def test_the_envelope_is_a_third_approach(result):
     law = replace(result.power_laws.n_opt, k=2 * result.power_laws.n_opt.k)
     ax = plots.plot_scaling(band, result.optima, "num_params", envelope=envelope, envelope_law=law)
     drawn = {line.get_label(): line for line in ax.lines}
-    through = drawn["power law through the envelope, 95 %"]
+    through = drawn["power law of envelope, 95 %"]
     np.testing.assert_allclose(through.get_ydata(), law(band["compute_budget"]))
     np.testing.assert_allclose(drawn["envelope"].get_xydata(), envelope)
 
@@ -236,7 +236,7 @@ def test_without_a_parametric_law_the_other_approaches_are_drawn():
     for ax in found.plot("scaling").axes:
         labels = set(ax.get_legend_handles_labels()[1])
         assert {"no parametric law stands", "IsoFLOP optima", "extrapolation"} <= labels
-        assert "power law through the optima, 95 %" in labels
+        assert "power law of optima, 95 %" in labels
         assert "parametric law, 95 %" not in labels
     table = runs().iloc[:21].copy()
     table.loc[3, "loss"] = 1e9
