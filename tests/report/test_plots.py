@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from planted import LAW, runs
+from planted import BUDGETS, LAW, runs
 
 import flops_fit
 from flops_fit.errors import ArgumentError
@@ -46,6 +46,7 @@ def test_excluded_runs_are_hollow(result):
 def test_the_legend_shows_what_is_drawn(result):
     runs, optima = result.runs.copy(), result.optima.copy()
     runs.loc[3, "excluded"] = "an outlier"
+    optima = optima.drop(index=0)
     optima.loc[1, "c0"] = np.nan  # no curve
     optima.loc[2, "refused"] = "too flat to see"
     legend = plots.plot_isoflops(runs, optima).get_legend()
@@ -53,7 +54,7 @@ def test_the_legend_shows_what_is_drawn(result):
         text.get_text(): handle.get_linestyle()
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
-    assert styles == {"1e+12": "-", "1e+13": "None", "1e+14": ":", "left out": "None"}
+    assert styles == {"1e+12": "None", "1e+13": "None", "1e+14": ":", "left out": "None"}
 
 
 def test_very_many_budgets_take_a_colour_bar():
@@ -88,6 +89,18 @@ def test_the_law_and_its_band_are_drawn(result, quantity):
     np.testing.assert_allclose(ax.lines[0].get_ydata(), band[quantity])
     labels = ax.get_legend_handles_labels()[1]
     assert {"extrapolation", "IsoFLOP optima"} <= set(labels)
+
+
+def test_intervals_of_the_optima_are_their_own(result):
+    optima = result.optima.assign(
+        num_params_low=0.5 * result.optima["num_params"],
+        num_params_high=3 * result.optima["num_params"],
+    )
+    ax = plots.plot_scaling(result.band(BUDGETS), optima, "num_params")
+    (bars,) = ax.containers
+    ends = [segment[:, 1] for segment in bars[2][0].get_segments()]
+    expected = optima[["num_params_low", "num_params_high"]]
+    np.testing.assert_allclose(ends, expected)
 
 
 def test_contours_are_the_laws_and_the_path_is_the_bands(result):
@@ -151,7 +164,7 @@ ENDED = pd.DataFrame(
         "num_params": [10.0, 30.0, 1.0],
         "num_tokens": [100.0, 100.0, 1.0],
         "flops": [6e3, 18e3, 1.0],
-        "compute_budget": [6e3, 18e3, 1.0],
+        "compute_budget": [6.1e3, 18.1e3, 1.0],
         "loss": [2.6, 2.1, 9.0],
         "excluded": ["", "an outlier", ""],
     }
