@@ -46,15 +46,15 @@ def test_excluded_runs_are_hollow(result):
 def test_the_legend_shows_what_is_drawn(result):
     runs, optima = result.runs.copy(), result.optima.copy()
     runs.loc[3, "excluded"] = "an outlier"
-    optima = optima.drop(index=0)
-    optima.loc[1, "c0"] = np.nan  # no curve
-    optima.loc[2, "refused"] = "too flat to see"
+    optima.loc[0, "c0"] = np.nan  # no curve
+    optima.loc[1, "refused"] = "too flat to see"
+    optima = optima.drop(index=2)
     legend = plots.plot_isoflops(runs, optima).get_legend()
     styles = {
         text.get_text(): handle.get_linestyle()
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
-    assert styles == {"1e+12": "None", "1e+13": "None", "1e+14": ":", "left out": "None"}
+    assert styles == {"1e+12": "None", "1e+13": ":", "1e+14": "None", "left out": "None"}
 
 
 def test_very_many_budgets_take_a_colour_bar():
