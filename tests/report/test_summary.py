@@ -12,7 +12,7 @@ META = {"data_unit": "to_kens", "size_param": "d_model"}
 
 @pytest.fixture(scope="module")
 def result():
-    return fit(runs(), name="50 % & more_$x$", meta=META)
+    return fit(runs(), name="50 % & more_$x$ <b>|", meta=META)
 
 
 def test_the_lines_hold_law_headline_and_back_test(result):
@@ -81,7 +81,10 @@ def test_cells_of_the_table(result):
 
 def test_latex_sets_names_as_they_are(result):
     latex = result.to_latex([1e13])
-    assert "What to train for each budget: 50 \\% \\& more\\_\\$x\\$." in latex
+    assert (
+        "What to train for each budget: 50 \\% \\& more\\_\\$x\\$ \\textless{}b\\textgreater{}\\textbar{}."
+        in latex
+    )
     assert "D, to\\_kens" in latex
     assert "\\toprule" in latex
     assert latex.count("&") == 2 * 9 + 1
