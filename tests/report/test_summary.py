@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from planted import BUDGETS, LAW, runs
 
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.report import summary, tables
 from flops_fit.result import fit
@@ -67,6 +68,16 @@ def test_the_verdict_is_one_sentence(result):
     assert verdict.endswith(").")
     assert verdict.count(". ") == 0
     assert "carry no scaling law" in summary.verdict(fit(runs().iloc[:7]))
+
+
+def test_the_verdict_on_repeated_data_says_that_it_asks_for_new_data():
+    table = runs()
+    unique = table["num_tokens"] / np.tile([1.0, 3, 1, 2, 1, 4, 1], 5)
+    law = RepetitionLaw(LAW)
+    loss = law.loss(table["num_params"], table["num_tokens"], unique)
+    found = fit(table.assign(unique_tokens=unique, loss=loss), num_draws=100)
+    assert ") tokens, all new, and expect a loss of" in summary.verdict(found)
+    assert "all new" not in summary.verdict(fit(runs(), num_draws=100))
 
 
 def test_cells_of_the_table(result):
