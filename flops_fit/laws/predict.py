@@ -22,7 +22,7 @@ from flops_fit.laws.solver import Array
 
 Path = tuple[Array, Array, Array]
 FORWARD_SHARE = 1 / 3
-SMALLEST, STEPS = -5.0, 70
+SMALLEST, STEPS = -5.0, 54  # to the last bit
 
 
 def optimum(laws: Array, C: Array, cost: Cost) -> Path:

@@ -88,17 +88,21 @@ class RepetitionLaw:
         fading, params_fading = self._fading(laws)
         log_C = np.log(C)
 
-        def spare(x: Array) -> Array:
+        def worth(x: Array) -> tuple[Array, Array, Array, Array]:
             y = log_C - log_flops_per_token(x, cost)
-            N, e_N = log_effective(x, np.minimum(x, most), params_fading)
-            D, e_D = log_effective(y, np.minimum(y, unique), fading)
+            own = log_effective(x, np.minimum(x, most), params_fading)
+            return *own, *log_effective(y, np.minimum(y, unique), fading)
+
+        def spare(x: Array) -> Array:
+            N, e_N, D, e_D = worth(x)
             gain = np.log(alpha) + log_A - alpha * N + e_N
             return gain - (np.log(beta) + log_B - beta * D + e_D) - np.log(slope(x, cost))
 
         x = predict.root(spare, np.full_like(y_free, predict.SMALLEST), log_C + 0 * y_free)
         y = log_C - log_flops_per_token(x, cost)
         enough = log_U >= y_free
-        loss = np.where(enough, loss_free, self.losses(laws, x, y, log_U))
+        N, _, D, _ = worth(x)
+        loss = np.where(enough, loss_free, loss_at(laws, N, D))
         return np.where(enough, x_free, x), np.where(enough, y_free, y), loss
 
     def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:

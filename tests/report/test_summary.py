@@ -92,10 +92,8 @@ def test_cells_of_the_table(result):
 
 def test_latex_sets_names_as_they_are(result):
     latex = result.to_latex([1e13])
-    assert (
-        "What to train for each budget: 50 \\% \\& more\\_\\$x\\$ \\textless{}b\\textgreater{}\\textbar{}."
-        in latex
-    )
+    name = "50 \\% \\& more\\_\\$x\\$ \\textless{}b\\textgreater{}\\textbar{}"
+    assert f"What to train for each budget: {name}." in latex
     assert "D, to\\_kens" in latex
     assert "\\toprule" in latex
     assert latex.count("&") == 2 * 9 + 1
