@@ -195,6 +195,13 @@ def assert_as_predicted(page, expected, counts=COUNTS):
     return doubts
 
 
+def without_a_loss():
+    """A page of two optima alone, which give N and D."""
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    return page.page(fit(table), NONE)
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
 def test_the_page_in_a_browser(hostile, text, tmp_path):
@@ -204,6 +211,7 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
     with browser(tmp_path / "profile") as page:
         page.open(path)
         assert page.run("document.querySelector('h1').textContent") == HOSTILE
+        assert page.run("document.title") == f"{HOSTILE}: scaling laws"
         assert page.run("document.querySelectorAll('script, img:not([src^=data])').length") == 2
         assert_as_predicted(page, hostile.predict(largest), counts=EXACT)
 
@@ -259,10 +267,14 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
         page.run("document.getElementById('copy').click()")
         page.wait("document.getElementById('copied').textContent !== ''")
 
+        path.write_text(without_a_loss())
+        page.open(path)
+        assert page.run("document.getElementById('loss').textContent") == "–"
+        assert "no loss told: fewer than three budgets" in told(page)[2][0]
+
         assert page.errors == []
         assert {address.partition(":")[0] for address in page.asked_for} <= {
             "file",
             "data",
             "about",
         }
-        assert page.run("document.title") == f"{HOSTILE}: scaling laws"
