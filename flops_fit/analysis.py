@@ -108,11 +108,11 @@ def write_files(result: Result, folder: Path) -> None:
 
 
 def _write_report(result: Result, folder: Path) -> None:
-    drawn = page.draw(result)
+    plots = page.draw(result)
     (folder / "plots").mkdir()
-    for name, drawing in drawn.items():
+    for name, drawing in plots.drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
-    (folder / REPORT).write_text(page.page(result, drawn), encoding="utf-8")
+    (folder / REPORT).write_text(page.page(result, plots), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:

@@ -13,9 +13,11 @@ from flops_fit.laws.band import Terms, band, repetition_law, require_reach
 from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.checks import Check
 from flops_fit.laws.pipeline import Findings
+from flops_fit.laws.repetition import WORN_OUT
 from flops_fit.records import Size
 
 BESIDE = 1.5
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Prediction:
             *(
                 f"  {name:<11}{value:.4g} ({_interval_in_words(low, high)}){more}"
                 for name, value, (low, high), more in rows
+                if math.isfinite(value)
             ),
             f"  {self.tokens_per_param:.3g} {self.data_unit} a parameter",
             *(f"  {check}" for check in self.checks),
@@ -93,6 +96,7 @@ def foretell(
     """
     _require_positive(compute_budget, terms)
     C = float(compute_budget)
+    _require_data(findings, C, terms)
     row = {str(k): float(v) for k, v in band(findings, np.array([C]), terms).iloc[0].items()}
     require_reach(findings, np.array([C]))
     _require_affordable(row, terms)
@@ -111,6 +115,7 @@ def foretell(
         checks=(
             *_doubts(findings, C, row["num_params"]),
             *_far_off(findings, row["tokens_per_param"], terms),
+            *_worn_out(findings, row, terms),
             *_assumed(findings, row, terms),
         ),
         data_unit=data_unit,
@@ -133,7 +138,9 @@ def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
         cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
     )
     if findings.law is None:
-        said = "from the IsoFLOP power laws alone, without intervals."
+        why = findings.power_laws.l_opt.refused
+        said = "from the IsoFLOP power laws alone, without intervals"
+        said += f"; no loss told: {why}." if why else "."
         doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
     return doubts
 
@@ -150,6 +157,22 @@ def _far_off(findings: Findings, ratio: float, terms: Terms) -> list[Check]:
     message = f"{ratio:.3g} tokens a parameter, where runs had {low:.3g} to {high:.3g}."
     advice = "Train some runs at such a ratio: the law was never tried there."
     return [Check("ratio-beyond-data", "warn", message, advice)]
+
+
+def _worn_out(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
+    """Data seen so often that seeing it once more is worth next to nothing."""
+    if terms.unique_tokens is None:
+        return []
+    times = row["num_tokens"] / float(terms.unique_tokens)
+    worth = math.exp(-max(times - 1, 0.0) / repetition_law(findings).r_data)
+    if worth >= WORN_OUT:
+        return []
+    message = (
+        f"{float(terms.unique_tokens):.3g} unique are seen {times:.3g} times: one more is worth "
+        f"{100 * worth:.2g} % of a new one."
+    )
+    advice = "More compute hardly lowers the loss: find more data, or spend less."
+    return [Check("data-worn-out", "warn", message, advice)]
 
 
 def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
@@ -184,6 +207,18 @@ def _require_positive(compute_budget: object, terms: Terms) -> None:
         faults.append(f"give one of {', '.join(terms.given)}, not several")
     if faults:
         raise ArgumentError(faults)
+
+
+def _require_data(findings: Findings, C: float, terms: Terms) -> None:
+    """Refuse so few data that no law of repetition was ever near."""
+    if terms.unique_tokens is None or findings.law is None:
+        return
+    asked, free = float(terms.unique_tokens), float(findings.law.d_opt(C))
+    if asked < max(LEAST_SHARE * free, 1.0):
+        raise ArgumentError(
+            f"unique_tokens: {asked:.3g} are too few for {C:.3g} FLOPs, which pay for {free:.3g}: "
+            f"expected at least {max(LEAST_SHARE * free, 1.0):.2g}"
+        )
 
 
 def _is_positive(value: object) -> bool:

@@ -1,7 +1,9 @@
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
-from planted import LAW, runs
+from planted import LAW, measured, runs
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.prediction import Prediction
@@ -59,6 +61,31 @@ def test_unique_tokens(result):
     capped = result.predict(1e15, unique_tokens=1e6)
     assert capped.loss > result.predict(1e15).loss
     assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
+
+
+@pytest.mark.parametrize("table", [runs, measured])
+def test_data_that_do_not_bind_change_nothing_and_where_they_begin_to_nothing_steps(table):
+    found = fit(table())
+    free = found.predict(1e15)
+    assert found.predict(1e15, unique_tokens=1e15) == free
+    at = free.num_tokens * np.geomspace(1.3, 0.8, 61)
+    around = [found.predict(1e15, unique_tokens=float(U)) for U in at]
+    ends = np.array([(p.num_params, *p.num_params_interval, *p.loss_interval) for p in around])
+    assert np.abs(np.diff(np.log(ends), axis=0)).max() < 0.003
+    assert around[0].num_params == free.num_params
+    assert around[-1].loss > free.loss
+
+
+def test_the_fewer_data_there_are_the_worse_and_said(result):
+    free = result.predict(1e15)
+    told = [result.predict(1e15, unique_tokens=free.num_tokens / k) for k in (3, 30, 300, 3e3, 3e4)]
+    losses = [p.loss for p in told]
+    assert all(b > a for a, b in pairwise(losses))
+    assert all(p.num_params_interval[0] < p.num_params < p.num_params_interval[1] for p in told)
+    codes = [[check.code for check in p.checks if check.severity == "warn"] for p in told]
+    assert codes == [[], [], *[["data-worn-out"]] * 3]
+    with pytest.raises(ArgumentError, match=r"unique_tokens: .* are too few"):
+        result.predict(1e15, unique_tokens=free.num_tokens / 3e6)
 
 
 @pytest.mark.parametrize(

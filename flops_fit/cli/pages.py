@@ -5,6 +5,7 @@ from __future__ import annotations
 from flops_fit.cli.mlflow_server import served
 from flops_fit.errors import SweepError
 from flops_fit.store import without_credentials
+from flops_fit.sweep.stopping import orderly_termination
 from flops_fit.tracking import Ledger, find_ledger, list_ledgers
 
 _MOST_LINKS = 10
@@ -16,7 +17,7 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
     Raises:
         ArgumentError: The port is taken.
         SweepError: There is no such store or sweep, or MLflow does not come up.
-        KeyboardInterrupt: After Ctrl-C, once MLflow has ended.
+        KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once MLflow has ended.
     """
     ledgers = [find_ledger(name, tracking_uri)] if name else list_ledgers(tracking_uri)
     if not ledgers:
@@ -25,7 +26,7 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
     if uri.startswith("http"):
         print(links(ledgers, without_credentials(uri)))
         return
-    with served(uri, "127.0.0.1", port) as process:
+    with orderly_termination(), served(uri, "127.0.0.1", port) as process:
         print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nCtrl-C stops it", flush=True)
         process.wait()
 

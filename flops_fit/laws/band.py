@@ -14,6 +14,7 @@ from flops_fit.laws.check_fits import check_prediction
 from flops_fit.laws.pipeline import Findings
 from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array
+from flops_fit.laws.uncertainty import Quantity
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Terms:
 
 FREELY = Terms()
 WITHIN = 1.1
+AMPLE = 0.7  # in ln D: twice what the data can be wanted to be
 
 
 def band(findings: Findings, C: Array, terms: Terms = FREELY) -> pd.DataFrame:
@@ -59,7 +61,7 @@ def band(findings: Findings, C: Array, terms: Terms = FREELY) -> pd.DataFrame:
         return _band_of_power_laws(findings, C, terms)
     with np.errstate(all="ignore"):
         middle = np.hstack(_path(findings, findings.law.row, C, terms))[0]
-        low, high = findings.interval(lambda laws: np.hstack(_path(findings, laws, C, terms)))
+        low, high = _ends(findings, C, terms)
         noise = findings.noise_around(low, high, len(C))
     frame = _frame(C, middle, low, high, noise)
     frame["loss_low"] = frame["loss_low"].clip(lower=findings.least_loss)
@@ -93,6 +95,25 @@ def repetition_law(findings: Findings) -> RepetitionLaw:
     return replace(own, law=law)
 
 
+def _ends(findings: Findings, C: Array, terms: Terms) -> tuple[Array, Array]:
+    """Ends of the intervals of (ln N, ln D, L), shape (3 k,) each.
+
+    Under a cap of data N has a kink where the data begin to bind: differences of a whole standard
+    error look over it, and where the data are ample the interval is that without a cap.
+    """
+
+    def along(terms: Terms) -> Quantity:
+        return lambda laws: np.hstack(_path(findings, laws, C, terms))
+
+    if terms.unique_tokens is None:
+        return findings.interval(along(terms))
+    low, high = findings.interval(along(terms), step=1.0)
+    free_low, free_high = findings.interval(along(FREELY))
+    most = free_high[len(C) : 2 * len(C)]
+    ample = np.tile(np.log(terms.unique_tokens) >= most + AMPLE, 3)
+    return np.where(ample, free_low, low), np.where(ample, free_high, high)
+
+
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Path:
     """Ln N, ln D and loss of every law at every budget, shape (S, k) each."""
     cost = findings.cost
@@ -105,7 +126,7 @@ def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> predict.Pa
     if terms.inference_tokens is not None:
         return predict.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
     if terms.unique_tokens is not None:
-        return repetition_law(findings).capped(laws, C, cost, terms.unique_tokens)
+        return repetition_law(findings).capped(laws, C, terms.unique_tokens)
     return predict.optimum(laws, C, cost)
 
 

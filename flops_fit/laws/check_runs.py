@@ -14,6 +14,7 @@ MANY_EPOCHS = 4.0
 LONG_WARMUP = (0.10, 0.25)
 BIG_EMBEDDING = 0.20
 FEW_STEPS = 200
+FEW_RATES = 3
 EDGE_GAIN = 0.002  # of the loss: seeds of small models differ by as much
 ROUNDED = 0.01
 DROPPED = 0.10
@@ -160,15 +161,15 @@ def check_rounding(good: pd.DataFrame) -> list[Check]:
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
     """A best learning rate at the edge of those tried, by more than noise would make it."""
     finished = runs[np.isfinite(runs["loss"])]
+    point = [finished["compute_budget"], finished["size"].map(str)]
+    tried = finished.groupby(point)["lr_multiplier"].transform("nunique") >= FEW_RATES
     edges = []
-    for (budget, size), own in finished.groupby(
-        [finished["compute_budget"], finished["size"].map(str)]
-    ):
+    for (budget, size), own in finished[tried].groupby([key[tried] for key in point]):
         losses = own.groupby("lr_multiplier")["loss"].mean()
         best = float(losses.idxmin())
         inner = losses.iloc[1:-1].min()
         gain = (inner - losses.min()) / abs(inner)
-        if len(losses) >= 3 and gain > EDGE_GAIN:
+        if gain > EDGE_GAIN:
             edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {gain:.1%} lower)")
     if not edges:
         return []

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator, PPoly
 
 from flops_fit.laws.solver import Array
 
@@ -58,9 +58,9 @@ class CostCurve:
         """D ln f / d ln N at x = ln N."""
         x = np.asarray(x, float)
         ends = self._end_slopes
-        if self._spline is None:
+        if self._steepness is None:
             return np.full(x.shape, ends[0])
-        inner = self._spline.derivative()(np.clip(x, self.log_params[0], self.log_params[-1]))
+        inner = self._steepness(np.clip(x, self.log_params[0], self.log_params[-1]))
         inner = np.where(x <= self.log_params[0], ends[0], inner)
         inner = np.where(x >= self.log_params[-1], ends[1], inner)
         return np.maximum(inner, LEAST_SLOPE)
@@ -89,6 +89,10 @@ class CostCurve:
         slopes = PchipInterpolator(x, f)(x, 1)
         slopes[0], slopes[-1] = self._end_slopes
         return CubicHermiteSpline(x, f, np.maximum(slopes, LEAST_SLOPE))
+
+    @cached_property
+    def _steepness(self) -> PPoly | None:
+        return None if self._spline is None else self._spline.derivative()
 
     @property
     def _level(self) -> float:

@@ -49,6 +49,23 @@ def frontier(laws: Array, C: Array, cost: Cost) -> tuple[Array, Array, Array]:
     return x, y, loss_at(laws, x, y)
 
 
+def warranted(laws: Array, y: Array, cost: Cost) -> Array:
+    """Ln of the parameters that tokens warrant: those whose best D they are, shape (S, k).
+
+    Args:
+        laws: Rows (E, ln A, ln B, alpha, beta), shape (S, 5).
+        y: Ln of the tokens, shape (k,) or (S, k).
+        cost: FLOPs per token.
+    """
+    if cost.curve is None:
+        alpha, beta = laws[:, 3:4], laws[:, 4:5]
+        return np.asarray((beta * y - beta * _log_tokens(laws, np.zeros(1), 1.0)) / alpha)
+    x, _, steepness = cost.curve.grid
+    path = np.maximum.accumulate(_log_tokens(laws, x, steepness), axis=1)
+    y = np.broadcast_to(y, (len(laws), y.shape[-1]))
+    return np.stack([np.interp(y[i], path[i], x) for i in range(len(laws))])
+
+
 def loss_at(laws: Array, x: Array, y: Array) -> Array:
     """Loss of every law at x = ln N, y = ln D (each (k,) or (S, k)), shape (S, k)."""
     E, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
@@ -63,6 +80,11 @@ def log_flops_per_token(x: Array, cost: Cost) -> Array:
     return cost.curve.log_cost(x)
 
 
+def slope(x: Array, cost: Cost) -> Array:
+    """D ln f / d ln N at x = ln N."""
+    return np.ones_like(x) if cost.curve is None else cost.curve.slope(x)
+
+
 def _closed_form(laws: Array, log_C: Array, cost: Cost) -> Array:
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(alpha) + log_A - np.log(beta) - log_B
@@ -72,9 +94,13 @@ def _closed_form(laws: Array, log_C: Array, cost: Cost) -> Array:
 def _on_curve(laws: Array, log_C: Array, cost: Cost) -> Array:
     """The first-order condition, explicit in ln C, inverted by interpolation."""
     assert cost.curve is not None
-    x, log_f, slope = cost.curve.grid
+    x, log_f, steepness = cost.curve.grid
+    path = np.maximum.accumulate(log_f + _log_tokens(laws, x, steepness), axis=1)
+    return np.stack([np.interp(log_C[0], path[i], x) for i in range(len(laws))])
+
+
+def _log_tokens(laws: Array, x: Array, steepness: Array | float) -> Array:
+    """Ln of the tokens on which a model of x = ln N is the best one, shape (S, k)."""
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(beta) + log_B - np.log(alpha) - log_A
-    path = log_f + (alpha * x + balance + np.log(slope)) / beta
-    path = np.maximum.accumulate(path, axis=1)
-    return np.stack([np.interp(log_C[0], path[i], x) for i in range(len(laws))])
+    return np.asarray(alpha * x + balance + np.log(steepness)) / beta

@@ -36,7 +36,7 @@ from flops_fit.laws.parametric import (
 from flops_fit.laws.repetition import RepetitionLaw, effective_tokens
 from flops_fit.laws.signal import check_bounds, check_terms
 from flops_fit.laws.solver import Array, Space
-from flops_fit.laws.uncertainty import Quantity, Spread, measure_spread
+from flops_fit.laws.uncertainty import STEP, Quantity, Spread, measure_spread
 
 LEAST_RUNS = 8
 MOST_DROPPED = 0.2
@@ -379,8 +379,10 @@ def sizes_share_error(fit: ParametricFit, data: Data) -> bool:
     return between / max(within, 1e-300) > float(stats.f.ppf(0.99, k - 1, free))
 
 
-def hull(spreads: tuple[Spread, ...], quantity: Quantity) -> tuple[Array, Array]:
+def hull(
+    spreads: tuple[Spread, ...], quantity: Quantity, step: float = STEP
+) -> tuple[Array, Array]:
     """The interval that holds those of all spreads."""
-    ends = [spread.interval(quantity) for spread in spreads]
+    ends = [spread.interval(quantity, step=step) for spread in spreads]
     low, high = np.stack([e[0] for e in ends]), np.stack([e[1] for e in ends])
     return low.min(axis=0), high.max(axis=0)

@@ -28,7 +28,7 @@ from flops_fit.laws.parametric import FEW_STARTS, ParametricFit, ParametricLaw
 from flops_fit.laws.power import PowerLaws
 from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.solver import Array, Space
-from flops_fit.laws.uncertainty import Quantity, Spread, log_parameters
+from flops_fit.laws.uncertainty import STEP, Quantity, Spread, log_parameters
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Findings:
             return -math.inf
         return max(float(self.interval(lambda laws: laws[:, :1])[0][0]), 0.0)
 
-    def interval(self, quantity: Quantity) -> tuple[Array, Array]:
+    def interval(self, quantity: Quantity, step: float = STEP) -> tuple[Array, Array]:
         """95 % interval: the headline's, widened to hold the five-parameter fit's."""
-        return hull(self.spreads, quantity)
+        return hull(self.spreads, quantity, step)
 
     def noise_around(self, low: Array, high: Array, k: int) -> Array:
         """What one run's own noise adds to half an interval of the last k losses, shape (k,)."""

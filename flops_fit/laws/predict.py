@@ -17,12 +17,12 @@ from collections.abc import Callable
 import numpy as np
 
 from flops_fit.laws.cost import Cost
-from flops_fit.laws.frontier import frontier, log_flops_per_token, loss_at
+from flops_fit.laws.frontier import frontier, log_flops_per_token, loss_at, slope
 from flops_fit.laws.solver import Array
 
 Path = tuple[Array, Array, Array]
 FORWARD_SHARE = 1 / 3
-SMALLEST, STEPS = -5.0, 70
+SMALLEST, STEPS = -5.0, 54  # to the last bit
 
 
 def optimum(laws: Array, C: Array, cost: Cost) -> Path:
@@ -37,7 +37,7 @@ def at_ratio(laws: Array, C: Array, cost: Cost, *, tokens_per_param: float) -> P
     def spare(x: Array) -> Array:
         return log_C - log_ratio - x - log_flops_per_token(x, cost)
 
-    x = _root(spare, np.full_like(log_C, SMALLEST), log_C + 0.0)
+    x = root(spare, np.full_like(log_C, SMALLEST), log_C + 0.0)
     x = np.broadcast_to(x, (len(laws), x.shape[1]))
     y = x + log_ratio
     return x, y, loss_at(laws, x, y)
@@ -55,20 +55,16 @@ def with_inference(laws: Array, C: Array, cost: Cost, *, inference_tokens: float
 
     def spare(x: Array) -> Array:
         y = log_tokens(x)
-        priced = np.log(_slope(x, cost)) + log_C - log_flops_per_token(x, cost) - y
+        priced = np.log(slope(x, cost)) + log_C - log_flops_per_token(x, cost) - y
         gain = np.log(alpha) + log_A - alpha * x
         return gain - (np.log(beta) + log_B - beta * y) - priced
 
-    x = _root(spare, np.full_like(log_C, SMALLEST), log_C + 0.0)
+    x = root(spare, np.full_like(log_C, SMALLEST), log_C + 0.0)
     y = log_tokens(x)
     return x, y, loss_at(laws, x, y)
 
 
-def _slope(x: Array, cost: Cost) -> Array:
-    return np.ones_like(x) if cost.curve is None else cost.curve.slope(x)
-
-
-def _root(falling: Callable[[Array], Array], low: Array, high: Array) -> Array:
+def root(falling: Callable[[Array], Array], low: Array, high: Array) -> Array:
     """Where a falling function is zero, by bisection."""
     for _ in range(STEPS):
         middle = 0.5 * (low + high)

@@ -1,7 +1,8 @@
 """Repeated data is worth less than new: the data-constrained law.
 
 Muennighoff et al. (2023, section 3.1, equations 5 and 6). With U unique tokens, R_D = D / U - 1
-repetitions and U_N the parameters that U tokens would warrant, R_N = N / U_N - 1,
+repetitions and U_N the parameters that U tokens would warrant at the price they have (so that what
+is best on new data has none in excess), R_N = N / U_N - 1,
 
     D' = U + U R_D* (1 - exp(-R_D / R_D*)),      N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),
 
@@ -13,7 +14,6 @@ carry them as columns 5 (1 / R_D*) and 6 (1 / R_N*).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,14 +22,14 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 
 from flops_fit.errors import FitError
+from flops_fit.laws import predict
 from flops_fit.laws.cost import Cost
-from flops_fit.laws.frontier import log_flops_per_token, loss_at
+from flops_fit.laws.frontier import log_flops_per_token, loss_at, slope, warranted
 from flops_fit.laws.parametric import ParametricLaw, law_of
 from flops_fit.laws.solver import Array
 
 R_DATA, R_PARAMS = 15.39, 5.31
-GRID, SECTIONS = 40, 36
-GOLDEN = (5**0.5 - 1) / 2
+WORN_OUT = 0.05  # one more token is worth so little of a new one
 TO_SIGMA = 1.4826
 LEAST_EPOCHS = 2.0
 LOW = np.array([-30.0, -60, -60, 0.01, 0.01, np.log(0.05), np.log(0.05)])
@@ -65,40 +65,63 @@ class RepetitionLaw:
 
     def optimum(self, C: float, unique_tokens: float) -> tuple[float, float, float]:
         """Best N, D and loss for C FLOPs under a cap of unique tokens."""
-        x, y, loss = self.capped(self.law.row, np.array([C]), self.law.cost, unique_tokens)
+        x, y, loss = self.capped(self.law.row, np.array([C]), unique_tokens)
         return float(np.exp(x[0, 0])), float(np.exp(y[0, 0])), float(loss[0, 0])
 
-    def capped(
-        self, laws: Array, C: Array, cost: Cost, unique_tokens: ArrayLike
-    ) -> tuple[Array, Array, Array]:
+    def capped(self, laws: Array, C: Array, unique_tokens: ArrayLike) -> predict.Path:
         """Ln N, ln D and loss of the best model under the cap, as `predict.optimum` gives them.
 
-        `unique_tokens` is one number, or one a budget.
+        The first-order condition alpha A N'^-alpha e_N = beta B D'^-beta e_D s(N), where e are the
+        elasticities d ln N' / d ln N and d ln D' / d ln D: their logarithms tell apart what the
+        losses of worn-out data no longer do.
+
+        Args:
+            laws: Laws as rows, shape (S, 5), or with their own rates of fading.
+            C: Budgets in FLOPs, shape (k,).
+            unique_tokens: One number, or one a budget.
         """
-        log_C, log_U = np.log(C), np.log(np.asarray(unique_tokens, float))
+        cost, log_U = self.law.cost, np.log(np.asarray(unique_tokens, float))
+        x_free, y_free, loss_free = predict.optimum(laws, C, cost)
+        unique = np.minimum(y_free, log_U)
+        most = warranted(laws, unique, cost)
+        _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+        fading, params_fading = self._fading(laws)
+        log_C = np.log(C)
 
-        def tokens(x: Array) -> Array:
-            return log_C - log_flops_per_token(x, cost)
+        def worth(x: Array) -> tuple[Array, Array, Array, Array]:
+            y = log_C - log_flops_per_token(x, cost)
+            own = log_effective(x, np.minimum(x, most), params_fading)
+            return *own, *log_effective(y, np.minimum(y, unique), fading)
 
-        def loss(x: Array) -> Array:
-            return self.losses(laws, x, tokens(x), log_U)
+        def spare(x: Array) -> Array:
+            N, e_N, D, e_D = worth(x)
+            gain = np.log(alpha) + log_A - alpha * N + e_N
+            return gain - (np.log(beta) + log_B - beta * D + e_D) - np.log(slope(x, cost))
 
-        x = _lowest(loss, np.zeros((len(laws), len(C))), np.tile(log_C, (len(laws), 1)))
-        return x, tokens(x), loss(x)
+        x = predict.root(spare, np.full_like(y_free, predict.SMALLEST), log_C + 0 * y_free)
+        y = log_C - log_flops_per_token(x, cost)
+        enough = log_U >= y_free
+        N, _, D, _ = worth(x)
+        loss = np.where(enough, loss_free, loss_at(laws, N, D))
+        return np.where(enough, x_free, x), np.where(enough, y_free, y), loss
 
     def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
         """Loss of every law at x = ln N, y = ln D and ln of the unique tokens, shape (S, k)."""
         return loss_at(laws, *self._effective(laws, x, y, log_U))
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
-        """Ln N' and ln D', at the rates of fading that laws bring, else at this law's own."""
-        fading = laws[:, 5:6] if laws.shape[1] > 5 else 1 / self.r_data
-        params_fading = laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
+        """Ln N' and ln D'."""
+        fading, params_fading = self._fading(laws)
         unique = np.minimum(y, log_U)
-        y_effective = log_effective(y, unique, fading)
-        _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
-        warranted = (np.log(alpha) + log_A - np.log(beta) - log_B + beta * unique) / alpha
-        return log_effective(x, np.minimum(x, warranted), params_fading), y_effective
+        most = warranted(laws, unique, self.law.cost)
+        N, _ = log_effective(x, np.minimum(x, most), params_fading)
+        D, _ = log_effective(y, unique, fading)
+        return N, D
+
+    def _fading(self, laws: Array) -> tuple[Array | float, Array | float]:
+        """1 / R_D* and 1 / R_N*: those that laws bring, else this law's own."""
+        fading = laws[:, 5:6] if laws.shape[1] > 5 else 1 / self.r_data
+        return fading, laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
 
     def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
         """N' of N parameters trained on D tokens, of which so many are unique, shape (n,)."""
@@ -106,39 +129,23 @@ class RepetitionLaw:
         return np.exp(self._effective(self.law.row, x, y, u)[0][0])
 
 
-def _lowest(loss: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """Where a loss with one valley is least: the best of a grid, then by golden section."""
-    step = (high - low) / (GRID - 1)
-    x, least = low, loss(low)
-    for k in range(1, GRID):
-        value = loss(low + k * step)
-        x, least = np.where(value < least, low + k * step, x), np.minimum(value, least)
-    low, high = np.maximum(x - step, low), np.minimum(x + step, high)
-    inner, outer = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_inner, at_outer = loss(inner), loss(outer)
-    for _ in range(SECTIONS):
-        left = at_inner < at_outer
-        low, high = np.where(left, low, inner), np.where(left, outer, high)
-        new = np.where(left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
-        value = loss(new)
-        inner, outer = np.where(left, new, outer), np.where(left, inner, new)
-        at_inner, at_outer = np.where(left, value, at_outer), np.where(left, at_inner, value)
-    return 0.5 * (low + high)
+def log_effective(total: Array, unique: Array, fading: Array | float) -> tuple[Array, Array]:
+    """What `total` is worth when only `unique` of it is new, and the elasticity of that worth.
 
-
-def log_effective(total: Array, unique: Array, fading: Array | float) -> Array:
-    """Ln of what `total` is worth when only `unique` of it is new (all in logarithms)."""
-    r = 1 / np.where(np.abs(fading) < 1e-12, 1e-12, fading)
+    All in logarithms; the elasticity is d ln worth / d ln total, zero (in logarithms) for new data.
+    """
+    rate = np.where(np.abs(fading) < 1e-12, 1e-12, fading)
     repeats = np.expm1(np.maximum(total - unique, 0.0))
     with np.errstate(over="ignore"):
-        return np.asarray(unique + np.log1p(-r * np.expm1(-repeats / r)))
+        worth = np.asarray(unique + np.log1p(-np.expm1(-repeats * rate) / rate))
+        return worth, np.asarray(total - worth - repeats * rate)
 
 
 def effective_tokens(D: ArrayLike, unique_tokens: ArrayLike, r_data: float = R_DATA) -> Array:
     """D' of D tokens of which so many are unique; NaN in `unique_tokens` means all are."""
     y = np.log(np.asarray(D, float))
     unique = np.minimum(y, np.log(np.asarray(unique_tokens, float)))
-    return np.exp(log_effective(y, np.where(np.isnan(unique), y, unique), 1 / r_data))
+    return np.exp(log_effective(y, np.where(np.isnan(unique), y, unique), 1 / r_data)[0])
 
 
 def fit_repetition(

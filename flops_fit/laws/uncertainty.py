@@ -31,6 +31,7 @@ LEVEL = 0.95
 NUM_DRAWS = 600
 MOST_REFITS = 3000
 CHUNK = 400_000
+STEP = 1e-2
 HANDICAP = {"wild": 1.25}
 WEBB = np.sqrt([0.5, 1.0, 1.5])
 
@@ -62,7 +63,12 @@ class Spread:
     num_clusters: int = 0
 
     def interval(
-        self, quantity: Quantity, *, level: float = LEVEL, method: Method | None = None
+        self,
+        quantity: Quantity,
+        *,
+        level: float = LEVEL,
+        method: Method | None = None,
+        step: float = STEP,
     ) -> tuple[Array, Array]:
         """Interval of a quantity of the law.
 
@@ -70,17 +76,18 @@ class Spread:
             quantity: Takes rows like `centre`, gives (S, k).
             level: Coverage.
             method: One method; default the wider of all, for each quantity.
+            step: Of the finite differences, standard errors; 1 looks over a kink in the quantity.
 
         Returns:
             Lower and upper ends, shape (k,) each.
         """
         if method == "delta":
-            return self._delta(quantity, level)
+            return self._delta(quantity, level, step)
         if method is not None:
             return self._bootstrap(method, quantity, level)
         ends = {name: self._bootstrap(name, quantity, level) for name in self.draws}
         if "pairs" not in self.draws:
-            ends["delta"] = self._delta(quantity, level)
+            ends["delta"] = self._delta(quantity, level, step)
         return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
 
     def standard_error(self, quantity: Quantity) -> Array:
@@ -90,8 +97,8 @@ class Spread:
             return own
         return np.maximum(own, quantity(self.draws["cluster"]).std(axis=0))
 
-    def _standard_error(self, quantity: Quantity) -> Array:
-        G = _differences(quantity, self.centre, self.covariance)
+    def _standard_error(self, quantity: Quantity, step: float = STEP) -> Array:
+        G = _differences(quantity, self.centre, self.covariance, step)
         return np.sqrt(np.maximum((G @ G.T).diagonal(), 0.0))
 
     def _bootstrap(self, method: str, quantity: Quantity, level: float) -> tuple[Array, Array]:
@@ -103,10 +110,10 @@ class Spread:
         reach = float(stats.t.ppf(0.5 + level / 2, max(self.num_clusters - 1, 1)))
         return middle - reach * values.std(axis=0), middle + reach * values.std(axis=0)
 
-    def _delta(self, quantity: Quantity, level: float) -> tuple[Array, Array]:
+    def _delta(self, quantity: Quantity, level: float, step: float) -> tuple[Array, Array]:
         middle = quantity(self.centre[None])[0]
         reach = float(stats.t.ppf(0.5 + level / 2, max(self.dof, 1)))
-        half = reach * self._standard_error(quantity)
+        half = reach * self._standard_error(quantity, step)
         return middle - half, middle + half
 
 
@@ -297,20 +304,20 @@ def _cluster_shocks(
     return spread * weights[:, index]
 
 
-def _differences(quantity: Quantity, centre: Array, covariance: Array) -> Array:
+def _differences(quantity: Quantity, centre: Array, covariance: Array, step: float) -> Array:
     """Derivatives of the quantity along the principal axes of the covariance, shape (k, 5)."""
     size = np.sqrt(np.maximum(covariance.diagonal(), 1e-300))
     values, axes = np.linalg.eigh(covariance / np.outer(size, size))
     steps = (axes * np.sqrt(np.maximum(values, 0.0))).T * size
-    h = _safe_step(centre, steps)
+    h = _safe_step(centre, steps, step)
     high, low = quantity(centre + h * steps), quantity(centre - h * steps)
     return ((high - low) / (2 * h)).T
 
 
-def _safe_step(centre: Array, steps: Array) -> float:
-    """A share of one standard deviation that keeps both exponents positive."""
+def _safe_step(centre: Array, steps: Array, step: float) -> float:
+    """At most this share of one standard deviation, and both exponents stay positive."""
     reach = np.abs(steps[:, 3:5]).max(axis=0) / centre[3:5]
-    return float(min(1e-2, 0.1 / max(reach.max(), 1e-300)))
+    return float(min(step, 0.1 / max(reach.max(), 1e-300)))
 
 
 def _percentiles(values: Array, level: float) -> tuple[Array, Array]:

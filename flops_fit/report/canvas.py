@@ -22,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 SHADE = "#999999"
 NEAR = (1, 2, 5)
+UP, DOWN = "$\\uparrow$", "$\\downarrow$"
+ASTRAY = 5.0  # interquartile ranges beyond the quartiles
 
 
 def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
@@ -132,6 +134,25 @@ def label_counts(axis: Any) -> None:
     names.ENG_PREFIXES = {**EngFormatter.ENG_PREFIXES, 9: "B"}  # a billion parameters, not a giga
     axis.set_major_formatter(names)
     axis.set_minor_formatter(NullFormatter())
+
+
+def within(losses: np.ndarray) -> np.ndarray:
+    """Which losses may set an axis: one that went astray would flatten all the others."""
+    low, high = np.percentile(losses, [25, 75])
+    room = ASTRAY * (high - low)
+    return np.asarray((losses >= low - room) & (losses <= high + room))
+
+
+def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Any]:
+    """Runs above or below the frame as arrows at it; the legend's entry, if there are any."""
+    low, high = ax.get_ylim()
+    beyond = ((rows[y] > high, high, UP), (rows[y] < low, low, DOWN))
+    for part, edge, marker in beyond:
+        ax.plot(
+            rows[x][part], np.full(part.sum(), edge), marker=marker, color=SHADE, markersize=8,
+            linestyle="none", clip_on=False,
+        )  # fmt: skip
+    return [handle("farther off", color=SHADE, marker=UP)] * any(p.any() for p, *_ in beyond)
 
 
 def frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:

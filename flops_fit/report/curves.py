@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY_POINTS = 4000
+MOST_SHOWN = 60
 GRID = 200
 
 
@@ -41,10 +42,10 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     ax = ax or canvas.new_axes()
     sizes = np.array([N for _, N, _ in drawn])
     colours = canvas.colour_scale(ax, sizes, "parameters N", counts=True)
+    thin = [_thinned(points) for *_, points in drawn]
     lines = LineCollection(
-        [points for _, _, points in drawn], colors=colours, linewidths=0.8,
-        rasterized=sum(len(points) for *_, points in drawn) > MANY_POINTS,
-    )  # fmt: skip
+        thin, colors=colours, linewidths=0.8, rasterized=sum(map(len, thin)) > MANY_POINTS
+    )
     ax.add_collection(lines)
     C, lowest = lower_envelope([points for *_, points in drawn])
     ax.plot(C, lowest, color="black", linewidth=1.8, label="lower envelope, in mid-schedule")
@@ -56,7 +57,10 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
         handles.append(canvas.left_out())
     ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="training loss")
     top = float(np.median([_early(points) for *_, points in drawn]))
-    canvas.frame(ax, np.array([lowest[-1], top, *ends["loss"]]), logarithmic=False)
+    held_out = ends["loss"].to_numpy(float)
+    held_out = held_out[canvas.within(held_out)] if len(held_out) else held_out
+    canvas.frame(ax, np.array([lowest[-1], top, *held_out]), logarithmic=False)
+    handles += canvas.arrows(ax, ends, "flops", "loss")
     ax.set_xlim(C[lowest <= ax.get_ylim()[1]].min(), C[-1] * 1.2)
     canvas.legend_above(ax, handles, columns=1)
     return ax
@@ -83,6 +87,13 @@ def _smooth(loss: pd.Series) -> pd.Series:
     """The mean over a twentieth of the run around each point: batches differ."""
     window = max(1, len(loss) // 20) | 1
     return loss.astype(float).rolling(window, center=True, min_periods=1).mean()
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """At most so many points as a curve can show, even on the axis of compute, both ends kept."""
+    C = points[:, 0]
+    even = np.searchsorted(C, np.geomspace(C[0], C[-1], MOST_SHOWN) * (1 - 1e-9))
+    return points[np.unique(np.minimum(even, len(C) - 1))]
 
 
 def _early(points: np.ndarray) -> float:

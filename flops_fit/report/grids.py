@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.band import FREELY, WITHIN, Terms, band, require_reach
+from flops_fit.laws.band import FREELY, WITHIN, Terms, band, repetition_law, require_reach
+from flops_fit.laws.repetition import WORN_OUT
 from flops_fit.records import Size
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ A_DECADE = 20
 COARSE = 5  # every fifth budget carries the grids of ratios and caps
 BEYOND = 1000.0
 RATIOS_A_DECADE = 4
-SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # decades under the free D
+SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # decades under the free D
 COLUMNS = {
     "n": "num_params", "n_low": "num_params_low", "n_high": "num_params_high",
     "d": "num_tokens", "d_low": "num_tokens_low", "d_high": "num_tokens_high",
@@ -102,7 +103,8 @@ def _constrained(findings: Findings, C: Array) -> dict[str, Any]:
         "caps": {
             "at": _rounded(np.array(SHORTAGES) * math.log(10)),
             "rows": [_columns(findings, C, cap) for cap in caps],
-            "loose": _columns(findings, C, Terms(unique_tokens=1e3 * free)),
+            "fading": 1 / repetition_law(findings).r_data,
+            "worn_out": WORN_OUT,
         },
         "trained": [float(10 ** trained.min()), float(10 ** trained.max())],
         "priced": _priced(findings),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Held-out loss against N, a curve a budget, with the fitted minima and their intervals.
 
+    Losses far outside all others are arrows at the frame, which they do not set.
+
     Args:
         runs: `Result.runs`.
         optima: `Result.optima`.
@@ -37,8 +39,12 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
     if (finished["excluded"] != "").any():
         handles.append(canvas.left_out())
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
+    losses = finished["loss"].to_numpy(float)
+    if losses.size and not canvas.within(losses).all():
+        canvas.frame(ax, losses[canvas.within(losses)], logarithmic=False)
+        handles += canvas.arrows(ax, finished, "num_params", "loss")
     canvas.label_counts(ax.xaxis)
-    canvas.legend_of_budgets(ax, handles, len(rows))
+    canvas.legend_of_budgets(ax, handles, len(rows), above=True)
     return ax
 
 

@@ -65,7 +65,17 @@ class Drawing:
         return f"data:{mime};base64,{base64.b64encode(self.content).decode()}"
 
 
-Plots = Mapping[str, Drawing]
+@dataclass(frozen=True)
+class Plots:
+    """The plots of a result.
+
+    Attributes:
+        drawn: By name.
+        missing: Why others have nothing to show, by title.
+    """
+
+    drawn: Mapping[str, Drawing]
+    missing: Mapping[str, str]
 
 
 def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -82,15 +92,15 @@ def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def page(result: Any, drawn: Plots | None = None) -> str:
+def page(result: Any, plots: Plots | None = None) -> str:
     """The page as text.
 
     Args:
         result: A `Result`.
-        drawn: Its plots, by name, as `draw` gives them; drawn here if None.
+        plots: Its plots, as `draw` gives them; drawn here if None.
     """
-    if drawn is None:
-        drawn = draw(result)
+    if plots is None:
+        plots = draw(result)
     style, script = _file("report.css"), _file("report.js")
     return str(
         _template().render(
@@ -99,10 +109,10 @@ def page(result: Any, drawn: Plots | None = None) -> str:
             script=_trusted(script),
             script_hash=_hash(script),
             data={"grid": _grid(result), "words": _words(result)},
-            plots=list(drawn.values()),
+            plots=plots,
             result=result,
             meta=result.meta,
-            name=result.meta.get("name") or "unnamed",
+            name=result.meta.get("name") or _unnamed(result),
             unit=result.meta.get("data_unit", "tokens"),
             verdict=summary.verdict(result),
             lines=summary.findings(result),
@@ -113,14 +123,20 @@ def page(result: Any, drawn: Plots | None = None) -> str:
             fits=_fits(result),
             versions=_versions(result.meta),
             why_not=_why_not(result),
+            no_envelope=_no_envelope(result),
         )
     )
 
 
-def draw(result: Any) -> dict[str, Drawing]:
-    """Every plot of a result that has something to show, by name."""
-    shown = figures(result)
-    return {name: _drawing(title, figure) for name, (title, figure) in shown.items()}
+def draw(result: Any) -> Plots:
+    """Every plot of a result, or why it has nothing to show."""
+    drawn, missing = {}, {}
+    for name, (title, shown) in figures(result).items():
+        if isinstance(shown, str):
+            missing[title] = shown
+        else:
+            drawn[name] = _drawing(title, shown)
+    return Plots(drawn, missing)
 
 
 def _drawing(title: str, figure: Figure) -> Drawing:
@@ -134,6 +150,26 @@ def _drawing(title: str, figure: Figure) -> Drawing:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
     return Drawing(title, "png", content.getvalue())
+
+
+def _unnamed(result: Any) -> str:
+    """What to call a result that was given no name."""
+    runs, budgets = len(result.runs), len(result.optima)
+    return f"{counted(runs, 'run')} at {counted(budgets, 'budget')}"
+
+
+def _no_envelope(result: Any) -> str:
+    """Why the envelope of training curves, an approach of its own, is not fitted."""
+    if result.envelope_laws is not None:
+        return ""
+    if result.curves.empty:
+        return "no training curves were given."
+    if any(check.code == "no-envelope" for check in result.checks):
+        return "see the checks."
+    return (
+        "the training curves are drawn, but not fitted: within its schedule a run has a higher "
+        "loss than a shorter run whose schedule ends there, which bends the envelope."
+    )
 
 
 def _grid(result: Any) -> dict[str, Any] | None:
@@ -157,6 +193,7 @@ def _words(result: Any) -> dict[str, str]:
     return {
         "unit": result.meta.get("data_unit", "tokens"),
         "size": result.meta.get("size_param", "size"),
+        "no_loss": summary.no_loss(result),
     }
 
 

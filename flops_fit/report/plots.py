@@ -76,7 +76,7 @@ def _scaling(quantity: str, law: str) -> Callable[[Any, Axes], object]:
 
 
 def _contours(result: Any, ax: Axes) -> None:
-    _require(result.law is not None, "No parametric law stands on these runs.")
+    _require_law(result)
     plot_contours(
         result.law,
         result.runs,
@@ -88,7 +88,7 @@ def _contours(result: Any, ax: Axes) -> None:
 
 
 def _residuals(result: Any, ax: Axes) -> None:
-    _require(result.law is not None, "No parametric law stands on these runs.")
+    _require_law(result)
     std = result.fits["headline"].residual_std
     plot_residuals(result.runs, excess_over_law(result.findings), std, ax=ax)
 
@@ -99,6 +99,7 @@ def _curves(result: Any, ax: Axes) -> None:
 
 
 def _backtest(result: Any, ax: Axes) -> None:
+    _require_law(result)
     _require(len(result.backtest) > 0, "Too few budgets to hold any out.")
     plot_backtest(result.backtest, ax=ax)
 
@@ -129,32 +130,32 @@ def plot_result(result: Any, kind: str | None = None) -> Figure:
     figure, axes = canvas.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, result, ax)
-    if shown[0].kind == "isoflops":
-        axes[0].set_title(result.meta.get("name", ""), fontsize="medium", parse_math=False)
+    figure.suptitle(result.meta.get("name", ""), fontsize="medium", parse_math=False)
     return figure
 
 
-def figures(result: Any) -> dict[str, tuple[str, Figure]]:
-    """Every panel that has something to show, alone: its title and figure, by name."""
-    drawn = {}
+def figures(result: Any) -> dict[str, tuple[str, Figure | str]]:
+    """Every panel alone, by name: its title, and its figure or why it has nothing to show."""
+    drawn: dict[str, tuple[str, Figure | str]] = {}
     for panel in PANELS:
         figure, (ax,) = canvas.new_figure(1)
         try:
             panel.draw(result, ax)
-        except FitError:
-            continue
-        drawn[panel.name] = (panel.title, figure)
+        except FitError as error:
+            drawn[panel.name] = (panel.title, str(error))
+        else:
+            drawn[panel.name] = (panel.title, figure)
     return drawn
 
 
 def frontier(result: Any) -> pd.DataFrame:
-    """The band from below the smallest budget to a hundred times the largest.
+    """The law's band from below the smallest budget to a hundred times the largest.
 
-    Raises:
-        FitError: No law stands on these runs.
+    Where there is no parametric law, those budgets alone.
     """
     low = float(result.runs["compute_budget"].astype(float).min()) / 1.5
-    band: pd.DataFrame = result.band(np.geomspace(low, BEYOND * result.largest_budget, BAND_POINTS))
+    C = np.geomspace(low, BEYOND * result.largest_budget, BAND_POINTS)
+    band: pd.DataFrame = result.band(C) if result.law else pd.DataFrame({"compute_budget": C})
     return band
 
 
@@ -167,6 +168,10 @@ def _draw(panel: Panel, result: Any, ax: Axes) -> None:
 
 def _unit(result: Any) -> str:
     return str(result.meta.get("data_unit", "tokens"))
+
+
+def _require_law(result: Any) -> None:
+    _require(result.law is not None, "No parametric law stands on these runs.")
 
 
 def _require(there: bool, why_not: str) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from flops_fit.laws.pipeline import Findings
 
 FARTHEST = 8.0
-UP, DOWN = "$\\uparrow$", "$\\downarrow$"
 
 
 def plot_residuals(
@@ -48,18 +47,12 @@ def plot_residuals(
         handles.append(canvas.handle(f"{budget:.2g}", color=colour, marker=marker))
     if (inside["excluded"] != "").any():
         handles.append(canvas.left_out())
-    beyond = shown[shown["off"].abs() > limit]
-    for sign, marker in ((1, UP), (-1, DOWN)):
-        part = beyond[np.sign(beyond["off"]) == sign]
-        ax.plot(
-            part["num_params"], np.full(len(part), sign * limit), marker=marker, color=SHADE,
-            markersize=8, linestyle="none", clip_on=False,
-        )  # fmt: skip
-    if len(beyond):
-        handles.append(canvas.handle("farther off", color=SHADE, marker=UP))
     ax.axhspan(-200 * residual_std, 200 * residual_std, color=SHADE, alpha=0.2, lw=0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xscale="log", xlabel="parameters N", ylabel="loss above the law, %")
+    if len(inside) < len(shown):
+        ax.set_ylim(-limit, limit)
+        handles += canvas.arrows(ax, shown, "num_params", "off")
     canvas.label_counts(ax.xaxis)
     canvas.legend_of_budgets(ax, handles, len(rows), above=True)
     return ax

@@ -52,11 +52,16 @@ def verdict(result: Any) -> str:
     except NOT_TOLD as error:
         return f"These runs carry no scaling law: {error}"
     size = "" if told.size is None else f" ({result.meta.get('size_param', 'size')} {told.size})"
+    new = ", all new," if result.findings.repetition is not None else ""
     return (
         f"For {words.flops(C)} FLOPs, the largest budget of this sweep, train "
         f"{_with(told.num_params, told.num_params_interval, words.count)} parameters{size} on "
-        f"{_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}, and "
-        f"expect a loss of {_with(told.loss, told.loss_interval, words.loss)}."
+        f"{_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}{new}"
+        + (
+            f"; {why}."
+            if (why := no_loss(result))
+            else f"{'' if new else ','} and expect a loss of {_loss(told)}."
+        )
     )
 
 
@@ -94,9 +99,19 @@ def _headlines(result: Any) -> list[str]:
             f"At {words.flops(C)} FLOPs: "
             f"N {_with(told.num_params, told.num_params_interval, words.count)}, "
             f"D {_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}, "
-            f"loss {_with(told.loss, told.loss_interval, words.loss)}"
+            + (no_loss(result) or f"loss {_loss(told)}")
         )
     return lines
+
+
+def no_loss(result: Any) -> str:
+    """Why N and D are told but no loss; empty where it is told."""
+    refused = result.power_laws.l_opt.refused
+    return f"no loss told: {refused}" if result.law is None and refused else ""
+
+
+def _loss(told: Any) -> str:
+    return _with(told.loss, told.loss_interval, words.loss)
 
 
 def _with(value: float, interval: tuple[float, float], form: Any) -> str:

@@ -62,6 +62,9 @@ def _escaped(text: str) -> str:
         "\\": "\\textbackslash{}",
         "~": "\\textasciitilde{}",
         "^": "\\textasciicircum{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
     }
     return "".join(special.get(letter, letter) for letter in text)
 

@@ -33,7 +33,7 @@ def extension(
         if edge := edge_of(row_of(own, losses)):
             more = beyond(rows, own, edge)
             added += more
-            said.append(_said(budget, edge, more))
+            said.append(_said(budget, edge, more, listed=rows.finder.given is not None))
     return added, said
 
 
@@ -56,10 +56,12 @@ def beyond(rows: Rows, row: Sequence[Trial], edge: Edge) -> list[Trial]:
     return [other for trial in added.values() for other in rows.at_rates(trial, rates)]
 
 
-def _said(budget: float, edge: Edge, more: Sequence[Trial]) -> str:
+def _said(budget: float, edge: Edge, more: Sequence[Trial], *, listed: bool) -> str:
     side, other = ("smallest", "smaller") if edge == "low" else ("largest", "larger")
     at = f"C={budget:.3g}: the loss is least at the {side} size of its row"
     sizes = list(dict.fromkeys(str(trial.size) for trial in more))
+    if listed:
+        return f"{at}; none is added to the sizes that were given"
     if not sizes:
         return f"{at}, and no {other} one can be added"
     return f"{at}: {plural(len(sizes), f'{other} size')} added ({', '.join(sizes)})"

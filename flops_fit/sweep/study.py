@@ -14,7 +14,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ GRACE_S = 120  # a worker elsewhere that has been silent for so long is dead
 NAMELESS_S = 30  # a claim has its owner's name after milliseconds, or never
 _TRIAL, _OWNER = "trial", "owner"
 _RATE = "lr_multiplier"
+_LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
 _PAUSE_S = 1.0
 _AWAY: dict[str, tuple[float, float]] = {}  # storages with faults: the first in a row, the last
@@ -47,7 +48,16 @@ _LOG = logging.getLogger("flops_fit")
 
 
 class _Storage(RDBStorage):
-    """Optuna's storage with a heartbeat that a fault does not end: the next one may be heard."""
+    """Optuna's storage: a trial is claimed once, and a fault does not end the heartbeat."""
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """One claim at a time: sqlite locks no row, and two would see one trial wait."""
+        if state is not TrialState.RUNNING or sqlite_folder(self.url) is None:
+            return super().set_trial_state_values(trial_id, state, values)
+        with one_at_a_time(self.url, _LOCK):
+            return super().set_trial_state_values(trial_id, state, values)
 
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(StorageInternalError, SQLAlchemyError):
@@ -82,7 +92,7 @@ def open_study(name: str, url: str) -> optuna.Study:
     logging.getLogger("optuna").setLevel(logging.ERROR)
     local = sqlite_folder(url) is not None
     patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
-    with _quiet(), _told_faults(url), one_at_a_time(url, ".flops_fit.optuna.lock"):
+    with _quiet(), _told_faults(url), one_at_a_time(url, _LOCK):
         try:
             storage = _Storage(
                 url,

@@ -1,5 +1,6 @@
 """Every command, on a planted law in place of training."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -296,6 +297,26 @@ def test_the_demo_is_the_first_example(monkeypatch):
         assert torch.equal(one[0][0], other[0][0])
         assert len(one) == len(other)
     assert demo == example
+
+
+def test_ui_that_is_terminated_takes_mlflow_with_it(finished, monkeypatch):
+    ended = []
+
+    class Process:
+        def wait(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def served(*given):
+        try:
+            yield Process()
+        finally:
+            ended.append(given)
+
+    monkeypatch.setattr(pages, "served", served)
+    done = call("ui", *where(finished))
+    assert done.exit_code == 143
+    assert len(ended) == 1
 
 
 def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished, monkeypatch):

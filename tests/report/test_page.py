@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from flops_fit.report import page
 from flops_fit.report.plots import figures
 from flops_fit.result import fit
 
+NONE = page.Plots({}, {})
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{7*7}}"
 
 
@@ -67,7 +69,7 @@ def test_hostile_names_stay_text(hostile, text):
     assert len(re.findall(r"<img[ >]", text)) == len(re.findall('<img src="data:image/', text))
     assert not re.findall(r"<[^>]*\son\w+=", text)
     assert "49" not in re.findall(r"<h1>(.*)</h1>", text)[0]
-    assert embedded(text)["words"] == {"unit": HOSTILE, "size": HOSTILE}
+    assert embedded(text)["words"] == {"unit": HOSTILE, "size": HOSTILE, "no_loss": ""}
     for image in re.findall("svg.xml;base64,([A-Za-z0-9+/=]+)", text):
         svg = base64.b64decode(image).decode()
         assert "<script" not in svg
@@ -75,11 +77,11 @@ def test_hostile_names_stay_text(hostile, text):
 
 
 def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):
-    (figure,) = [figure for name, (_, figure) in figures(hostile).items() if name == "backtest"]
+    _, figure = figures(hostile)["backtest"]
     monkeypatch.setattr(page, "figures", lambda result: {"backtest": ("a title", figure)})
-    assert page.draw(hostile)["backtest"].kind == "svg"
+    assert page.draw(hostile).drawn["backtest"].kind == "svg"
     monkeypatch.setattr(page, "LARGEST_SVG", 0)
-    drawing = page.draw(hostile)["backtest"]
+    drawing = page.draw(hostile).drawn["backtest"]
     assert drawing.content.startswith(b"\x89PNG")
     assert drawing.address.startswith("data:image/png;base64,")
 
@@ -108,7 +110,7 @@ def test_the_page_holds_what_the_result_says(hostile, text):
 
 def test_refusals_are_honoured():
     rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
-    text = page.page(rough, {})
+    text = page.page(rough, NONE)
     grid = embedded(text)["grid"]
     assert max(grid["c"]) == pytest.approx(np.log(1.1 * rough.largest_budget))
     assert not grid["beyond"]
@@ -124,6 +126,39 @@ def test_without_a_law_nothing_is_shown(tmp_path):
     assert "Nothing can be said" in text
     assert 'id="slider"' not in text
     assert "the parametric law needs 8" in text
+
+
+def plain(text):
+    """The words of a page."""
+    return " ".join(re.sub("<[^>]*>", " ", text.partition("<main>")[2]).split())
+
+
+def test_what_is_not_drawn_or_fitted_is_said_and_why(hostile):
+    few = fit(runs().iloc[:3])
+    text = plain(page.page(few))
+    assert "Not drawn: training curves No training curves were given." in text
+    assert "Not drawn: loss to expect, by budget No approach tells L_opt." in text
+    assert "(the first approach of Hoffmann et al. 2022): no training curves were given." in text
+    drawn = replace(few, findings=replace(few.findings, curves=curves_of(few.runs)))
+    assert "the training curves are drawn, but not fitted" in plain(page.page(drawn, NONE))
+    assert "Not drawn" not in plain(page.page(hostile, NONE))
+    assert "(the first approach of Hoffmann et al. 2022): see the checks." in page.page(
+        hostile, NONE
+    )
+
+
+def test_without_a_name_the_page_is_called_by_what_it_holds():
+    text = page.page(fit(runs()), NONE)
+    assert "<h1>35 runs at 5 budgets</h1>" in text
+    assert "<title>35 runs at 5 budgets: scaling laws</title>" in text
+
+
+def test_a_long_table_does_not_push_the_plots_away():
+    assert 'class="scroll tall"' not in page.page(fit(runs()), NONE)
+    many = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 20), num_sizes=4)
+    text = page.page(fit(many, num_draws=100), NONE)
+    assert 'class="scroll tall"' in text
+    assert "23 rows: scroll." in text
 
 
 COUNTS, UNDER_A_CAP = 0.005, 0.02  # as the page says of itself
@@ -160,6 +195,13 @@ def assert_as_predicted(page, expected, counts=COUNTS):
     return doubts
 
 
+def without_a_loss():
+    """A page of two optima alone, which give N and D."""
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    return page.page(fit(table), NONE)
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
 def test_the_page_in_a_browser(hostile, text, tmp_path):
@@ -169,6 +211,7 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
     with browser(tmp_path / "profile") as page:
         page.open(path)
         assert page.run("document.querySelector('h1').textContent") == HOSTILE
+        assert page.run("document.title") == f"{HOSTILE}: scaling laws"
         assert page.run("document.querySelectorAll('script, img:not([src^=data])').length") == 2
         assert_as_predicted(page, hostile.predict(largest), counts=EXACT)
 
@@ -197,7 +240,17 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
             doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
             codes = {check.code for check in expected.checks}
             assert any("Muennighoff" in d for d in doubts) == ("repetition-assumed" in codes)
+            assert any("hardly lowers" in d for d in doubts) == ("data-worn-out" in codes)
             page.type("unique", "")
+
+        page.type("budget", repr(largest))
+        for shortage, worn_out in ((20, False), (90, True)):
+            unique = float(hostile.predict(largest).num_tokens / shortage)
+            page.type("unique", repr(unique))
+            expected = hostile.predict(largest, unique_tokens=unique)
+            doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
+            assert any("hardly lowers" in d for d in doubts) == worn_out
+            assert ("data-worn-out" in {check.code for check in expected.checks}) == worn_out
 
         page.type("ratio", "20")
         page.type("unique", "1e9")
@@ -214,10 +267,14 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
         page.run("document.getElementById('copy').click()")
         page.wait("document.getElementById('copied').textContent !== ''")
 
+        path.write_text(without_a_loss())
+        page.open(path)
+        assert page.run("document.getElementById('loss').textContent") == "–"
+        assert "no loss told: fewer than three budgets" in told(page)[2][0]
+
         assert page.errors == []
         assert {address.partition(":")[0] for address in page.asked_for} <= {
             "file",
             "data",
             "about",
         }
-        assert page.run("document.title") == f"{HOSTILE}: scaling laws"

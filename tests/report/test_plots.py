@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from planted import LAW, runs
+from planted import BUDGETS, LAW, runs
 
 import flops_fit
 from flops_fit.errors import ArgumentError
@@ -46,14 +46,15 @@ def test_excluded_runs_are_hollow(result):
 def test_the_legend_shows_what_is_drawn(result):
     runs, optima = result.runs.copy(), result.optima.copy()
     runs.loc[3, "excluded"] = "an outlier"
-    optima.loc[1, "c0"] = np.nan  # no curve
-    optima.loc[2, "refused"] = "too flat to see"
+    optima.loc[0, "c0"] = np.nan  # no curve
+    optima.loc[1, "refused"] = "too flat to see"
+    optima = optima.drop(index=2)
     legend = plots.plot_isoflops(runs, optima).get_legend()
     styles = {
         text.get_text(): handle.get_linestyle()
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
-    assert styles == {"1e+12": "-", "1e+13": "None", "1e+14": ":", "left out": "None"}
+    assert styles == {"1e+12": "None", "1e+13": ":", "1e+14": "None", "left out": "None"}
 
 
 def test_very_many_budgets_take_a_colour_bar():
@@ -88,6 +89,18 @@ def test_the_law_and_its_band_are_drawn(result, quantity):
     np.testing.assert_allclose(ax.lines[0].get_ydata(), band[quantity])
     labels = ax.get_legend_handles_labels()[1]
     assert {"extrapolation", "IsoFLOP optima"} <= set(labels)
+
+
+def test_intervals_of_the_optima_are_their_own(result):
+    optima = result.optima.assign(
+        num_params_low=0.5 * result.optima["num_params"],
+        num_params_high=3 * result.optima["num_params"],
+    )
+    ax = plots.plot_scaling(result.band(BUDGETS), optima, "num_params")
+    (bars,) = ax.containers
+    ends = [segment[:, 1] for segment in bars[2][0].get_segments()]
+    expected = optima[["num_params_low", "num_params_high"]]
+    np.testing.assert_allclose(ends, expected)
 
 
 def test_contours_are_the_laws_and_the_path_is_the_bands(result):
@@ -151,7 +164,7 @@ ENDED = pd.DataFrame(
         "num_params": [10.0, 30.0, 1.0],
         "num_tokens": [100.0, 100.0, 1.0],
         "flops": [6e3, 18e3, 1.0],
-        "compute_budget": [6e3, 18e3, 1.0],
+        "compute_budget": [6.1e3, 18.1e3, 1.0],
         "loss": [2.6, 2.1, 9.0],
         "excluded": ["", "an outlier", ""],
     }
@@ -164,7 +177,7 @@ def test_training_curves_are_drawn_against_compute():
     a, b = lines.get_segments()
     np.testing.assert_allclose(a, [[60, 4], [600, 3], [6000, 2.5]])
     np.testing.assert_allclose(b, [[180, 5], [1800, 2.9], [18000, 2]])
-    envelope, full, hollow = ax.lines
+    envelope, full, hollow = (line for line in ax.lines if len(line.get_xdata()))
     C, lowest = envelope.get_xdata(), envelope.get_ydata()
     assert (C[0], C[-1]) == pytest.approx((60, 18000))
     assert (lowest[0], lowest[-1]) == pytest.approx((4, 2))
@@ -175,10 +188,26 @@ def test_training_curves_are_drawn_against_compute():
     assert [tuple(p) for p in hollow.get_xydata()] == [(18e3, 2.1)]
 
 
+def test_a_curve_is_drawn_with_as_many_points_as_can_be_seen():
+    D = np.arange(1.0, 20_001)
+    long = pd.DataFrame({"trial_id": "a", "num_tokens": D, "loss": 3 + 2 / D**0.5})
+    (lines, *_) = plots.plot_curves(long, ENDED).collections
+    (shown,) = lines.get_segments()
+    assert 40 < len(shown) <= 60
+    assert shown[[0, -1], 0] == pytest.approx([60, 60 * 20_000])
+    assert np.diff(np.log(shown[:, 0])).max() < 0.7
+    smooth = np.interp(shown[30:, 0], 60 * D, long["loss"])
+    np.testing.assert_allclose(shown[30:, 1], smooth, rtol=0.02)
+
+
 def test_very_many_points_are_drawn_as_a_picture():
-    many = pd.concat([CURVES.assign(num_tokens=CURVES["num_tokens"] + k) for k in range(1000)])
-    for curves, as_picture in ((CURVES, False), (many, True)):
-        (lines, *_) = plots.plot_curves(curves, ENDED).collections
+    more = [CURVES[:3].assign(trial_id=f"{k}") for k in range(2000)]
+    runs = [ENDED[:1].assign(trial_id=f"{k}") for k in range(2000)]
+    for curves, ended, as_picture in (
+        (CURVES, ENDED, False),
+        (pd.concat(more), pd.concat(runs), True),
+    ):
+        (lines, *_) = plots.plot_curves(curves, ended).collections
         assert bool(lines.get_rasterized()) == as_picture
 
 
@@ -199,17 +228,48 @@ def test_the_envelope_is_a_third_approach(result):
     law = replace(result.power_laws.n_opt, k=2 * result.power_laws.n_opt.k)
     ax = plots.plot_scaling(band, result.optima, "num_params", envelope=envelope, envelope_law=law)
     drawn = {line.get_label(): line for line in ax.lines}
-    through = drawn["power law through the envelope, 95 %"]
+    through = drawn["power law of envelope, 95 %"]
     np.testing.assert_allclose(through.get_ydata(), law(band["compute_budget"]))
     np.testing.assert_allclose(drawn["envelope"].get_xydata(), envelope)
 
 
-@pytest.mark.parametrize("kind", ["contours", "residuals", "curves", "backtest"])
+@pytest.mark.parametrize("kind", ["scaling", "contours", "residuals", "curves", "backtest"])
 def test_a_panel_without_data_says_why(kind):
-    few = flops_fit.fit(runs().iloc[:7])
-    (ax,) = few.plot(kind).axes
-    assert ax.texts
-    assert not ax.lines
+    few = flops_fit.fit(runs().iloc[:3])
+    for ax in few.plot(kind).axes:
+        assert ax.texts
+        assert not any(len(line.get_xdata()) for line in ax.lines)
+
+
+def test_without_a_parametric_law_the_other_approaches_are_drawn():
+    table = runs()
+    table.loc[3, "loss"] = 1e9
+    found = flops_fit.fit(table)
+    assert found.law is None
+    for ax in found.plot("scaling").axes:
+        labels = set(ax.get_legend_handles_labels()[1])
+        assert {"no parametric law stands", "IsoFLOP optima", "extrapolation"} <= labels
+        assert "power law of optima, 95 %" in labels
+        assert "parametric law, 95 %" not in labels
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    ax = flops_fit.fit(table).plot("scaling").axes[2]  # two optima: no power law of the loss
+    assert "IsoFLOP optima" in ax.get_legend_handles_labels()[1]
+
+
+def test_a_loss_gone_astray_is_an_arrow_and_does_not_set_the_axis(result):
+    plain = plots.plot_isoflops(result.runs, result.optima)
+    table = result.runs.copy()
+    table.loc[3, "loss"] = 1e9
+    ax = plots.plot_isoflops(table, result.optima)
+    others = table["loss"].drop(index=3)
+    low, high = ax.get_ylim()
+    assert low < others.min() < others.max() < high
+    assert high - low < 1.5 * np.ptp(others)
+    (arrow,) = [ln for ln in ax.lines if ln.get_marker() == canvas.UP and len(ln.get_xdata())]
+    assert [tuple(p) for p in arrow.get_xydata()] == [(table.loc[3, "num_params"], high)]
+    told = [[text.get_text() for text in a.get_legend().get_texts()] for a in (plain, ax)]
+    assert told[1] == [*told[0], "farther off"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from planted import BUDGETS, LAW, runs
 
+from flops_fit.laws.repetition import RepetitionLaw
 from flops_fit.laws.simulate import simulate_isoflop
 from flops_fit.report import summary, tables
 from flops_fit.result import fit
@@ -12,7 +13,7 @@ META = {"data_unit": "to_kens", "size_param": "d_model"}
 
 @pytest.fixture(scope="module")
 def result():
-    return fit(runs(), name="50 % & more_$x$", meta=META)
+    return fit(runs(), name="50 % & more_$x$ <b>|", meta=META)
 
 
 def test_the_lines_hold_law_headline_and_back_test(result):
@@ -35,6 +36,21 @@ def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
     assert summary.summary(fit(runs().iloc[:7]))[1] == ("No parametric law: see what was refused.")
 
 
+def test_a_loss_that_no_law_tells_is_not_a_question_mark():
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    found = fit(table)
+    why = "no loss told: fewer than three budgets have an optimum"
+    assert repr(found).count(why) == 2
+    assert summary.verdict(found).endswith(f"{why}.")
+    told = found.predict(1e13)
+    assert why in str(told)
+    assert why in told.checks[-1].message
+    for text in (repr(found), str(told), summary.verdict(found)):
+        assert "?" not in text
+        assert "nan" not in text
+
+
 def test_where_n_is_under_one_the_result_still_reads():
     table = runs()
     table["num_params"] *= 1e-6
@@ -54,6 +70,16 @@ def test_the_verdict_is_one_sentence(result):
     assert "carry no scaling law" in summary.verdict(fit(runs().iloc[:7]))
 
 
+def test_the_verdict_on_repeated_data_says_that_it_asks_for_new_data():
+    table = runs()
+    unique = table["num_tokens"] / np.tile([1.0, 3, 1, 2, 1, 4, 1], 5)
+    law = RepetitionLaw(LAW)
+    loss = law.loss(table["num_params"], table["num_tokens"], unique)
+    found = fit(table.assign(unique_tokens=unique, loss=loss), num_draws=100)
+    assert ") tokens, all new, and expect a loss of" in summary.verdict(found)
+    assert "all new" not in summary.verdict(fit(runs(), num_draws=100))
+
+
 def test_cells_of_the_table(result):
     table = tables.shown(result.chinchilla_table([1e14, 1e15]), META)
     assert list(table.columns) == [
@@ -66,7 +92,8 @@ def test_cells_of_the_table(result):
 
 def test_latex_sets_names_as_they_are(result):
     latex = result.to_latex([1e13])
-    assert "What to train for each budget: 50 \\% \\& more\\_\\$x\\$." in latex
+    name = "50 \\% \\& more\\_\\$x\\$ \\textless{}b\\textgreater{}\\textbar{}"
+    assert f"What to train for each budget: {name}." in latex
     assert "D, to\\_kens" in latex
     assert "\\toprule" in latex
     assert latex.count("&") == 2 * 9 + 1

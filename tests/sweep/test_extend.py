@@ -50,6 +50,10 @@ def test_nothing_is_added_that_steps_or_data_do_not_carry_or_that_the_user_left_
     assert beyond(made, row, "low") == []
     made, row = rows(sizes=[8, 16, 32, 64])
     assert beyond(made, row, "low") == beyond(made, row, "high") == []
+    falling = {trial.trial_id: 1 / trial.num_params for trial in row}
+    added, (said,) = extension(made, row, falling)
+    assert added == []
+    assert said.endswith("the largest size of its row; none is added to the sizes that were given")
 
 
 def test_a_row_is_extended_only_where_its_least_loss_lies_at_an_edge(rows):

@@ -90,7 +90,12 @@ def test_the_picture_holds_each_trial_and_a_line_a_budget(half_done, planned):
         (trial.num_params, trial.num_tokens) for trial in half_done.trials
     }
     hollow = [line for line in points if line.get_markerfacecolor() == "none"]
-    assert sum(len(line.get_xdata()) for line in hollow) == 7
+    assert {tuple(p) for line in hollow for p in line.get_xydata()} == {
+        (trial.num_params, trial.num_tokens) for trial in half_done.to_do
+    }
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    (rule,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(rule.get_ydata(), 20 * rule.get_xdata())
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts == ["1e+09", "1e+10", "to do", "D = 20 N"]
     assert planned().plot().axes[0].get_ylabel() == "data D, examples"

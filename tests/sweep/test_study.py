@@ -1,6 +1,9 @@
 """The dispatcher's storage: what is said of it when it cannot be used."""
 
+import contextlib
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from optuna.trial import TrialState
@@ -50,6 +53,26 @@ def test_a_claim_that_others_have_taken_for_dead_costs_only_itself(store, caplog
 
     work_through(own, {TRIAL.trial_id}, "me", train, lambda: True, lambda trial: False)
     assert "a claim was taken for a dead worker's" in caplog.text
+
+
+def test_two_workers_that_ask_at_one_moment_do_not_get_one_trial(store, monkeypatch):
+    url = f"sqlite:///{store}/optuna.db"
+    enqueue(open_study("a study", url), [TRIAL])
+    together = threading.Barrier(2)
+
+    def look(storage, trial_id, state):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=1.0)  # both have seen the trial wait, unless one has to queue
+
+    monkeypatch.setattr(study._Storage, "check_trial_is_updatable", look)
+    studies = [open_study("a study", url) for _ in range(2)]
+    (waiting,) = studies[0].get_trials(states=(TrialState.WAITING,))
+
+    def claim(own):
+        return own._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(claim, studies)) == [False, True]
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")

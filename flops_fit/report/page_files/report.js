@@ -92,14 +92,11 @@
           `${flops(Math.exp(grid.ratios.at.at(-1)))}; ask result.predict for others.` };
       told = across(grid.ratios.rows, row, coarse);
     } else if (unique !== null) {
-      const axis = grid.caps.at;
-      const loose = coarse && along(grid.caps.loose, coarse);
-      const row = spot(axis, Math.max(told.d - Math.log(unique), axis[0]));
-      if (loose && Math.log(unique) >= loose.d) told = loose;
-      else if (!row || !coarse)
+      const axis = grid.caps.at, short = told.d - Math.log(unique), row = spot(axis, short);
+      if (short > axis[0] && !(row && coarse))
         return { refusal: `So few unique ${words.unit} would be seen over ` +
           `${count(Math.exp(axis.at(-1)))} times: ask result.predict.` };
-      else told = across(grid.caps.rows, row, coarse);
+      if (short > axis[0]) told = across(grid.caps.rows, row, coarse);
     }
     for (const key of Object.keys(told)) if (key[0] !== "l") told[key] = Math.exp(told[key]);
     if (!(told.n >= 1 && told.d >= 1))
@@ -128,7 +125,8 @@
         `Extrapolated: ${flops(factor)} times the largest budget of the sweep.` +
         (factor > 100 ? " Add a budget nearer to it." : "")]);
     if (told.n_low === undefined)
-      said.push(["warn", "From the IsoFLOP power laws alone, without intervals."]);
+      said.push(["warn", "From the IsoFLOP power laws alone, without intervals." +
+        (words.no_loss && ` There is ${words.no_loss}.`)]);
     const ratio = told.d / told.n;
     if (asked.ratio !== null && !(grid.trained[0] / 1.5 <= ratio && ratio <= grid.trained[1] * 1.5))
       said.push(["warn", `Runs had ${flops(grid.trained[0])} to ${flops(grid.trained[1])} ` +
@@ -136,7 +134,12 @@
     if (grid.priced && !(grid.priced[0] / 1.01 <= told.n && told.n <= grid.priced[1] * 1.01))
       said.push(["note", "FLOPs at this size are extrapolated from the sizes trained."]);
     if (asked.unique !== null && told.d > asked.unique) {
-      said.push(["note", `Each of them is seen ${flops(told.d / asked.unique)} times.`]);
+      const times = told.d / asked.unique;
+      const worth = Math.exp(-(times - 1) * grid.caps.fading);
+      said.push(["note", `Each of them is seen ${flops(times)} times.`]);
+      if (worth < grid.caps.worn_out)
+        said.push(["warn", `Once more is worth ${Number((100 * worth).toPrecision(2))} % of new ` +
+          `${words.unit}: more compute hardly lowers the loss. Find more data, or spend less.`]);
       if (grid.capped_note) said.push(["note", grid.capped_note]);
     }
     return said;
@@ -148,7 +151,7 @@
     const refused = told.refusal !== undefined;
     for (const [id, key, form] of OUT) {
       const low = told[`${key}_low`], high = told[`${key}_high`];
-      if (refused) put(id, "–");
+      if (refused || told[key] === undefined) put(id, "–");
       else put(id, form(told[key]), told[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : "",
