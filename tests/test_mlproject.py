@@ -1,6 +1,7 @@
 """`mlflow run` on this repository: the same command line, in this process, with real children."""
 
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -11,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from flops_fit import tracking
+from flops_fit.cli import main
 from flops_fit.store import client_of
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +61,23 @@ def test_every_entry_point_has_typed_parameters_with_defaults():
         assert "{" not in point["command"].format(**names)
         for parameter in point["parameters"].values():
             assert set(parameter) == {"type", "default"}
+
+
+def entry(entry_point: str, **given: str) -> list[str]:
+    """What follows `python -m flops_fit` in an entry point's command, as a shell would split it."""
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    point = project["entry_points"][entry_point]
+    values = {key: str(parameter["default"]) for key, parameter in point["parameters"].items()}
+    quoted = {key: shlex.quote(value) for key, value in {**values, **given}.items()}
+    return shlex.split(point["command"].format(**quoted))[3:]
+
+
+def test_the_other_entry_points_are_commands_that_work(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    tiny = {"budgets": "5e8", "sizes": "1,2,3", "n_layer": "1"}
+    planned = CliRunner().invoke(main, entry("plan", **tiny))
+    assert planned.stdout.startswith("SweepPlan: 3 trials")
+    for words in (entry("predict", name="none"), entry("worker", **tiny, name="none")):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 1, done.output
+        assert "none" in done.stderr or "no store" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import pkgutil
 import re
 import sys
 from types import ModuleType
@@ -47,7 +48,7 @@ def _module(name: str) -> ModuleType:
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise NotFoundError(
                 f"there is no module {error.name!r} in {here} or among what is installed"
-                f"{_meant(name)}"
+                f"{_meant(f'{name}:') or _nearest(error.name)}"
             ) from error
         raise NotFoundError(f"{name} needs {error.name}, which is not installed") from error
     except Exception as error:
@@ -55,6 +56,14 @@ def _module(name: str) -> ModuleType:
             f"importing {name} raised {type(error).__name__}: {' '.join(str(error).split())} "
             "(--traceback shows where)"
         ) from error
+
+
+def _nearest(name: str) -> str:
+    """The module of the same package that is named most alike."""
+    package, dot, last = name.rpartition(".")
+    path = getattr(sys.modules.get(package), "__path__", None) if dot else None
+    near = difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(path)], 1)
+    return f"; did you mean {package}{dot}{near[0]}?" if near else ""
 
 
 def _meant(path: object) -> str:

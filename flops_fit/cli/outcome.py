@@ -90,8 +90,8 @@ class _Misuse(click.ClickException):
 
 def in_words(text: str) -> str:
     """A message of the library in the command line's words."""
-    text = text.replace("The same call goes on", "The same command goes on")
     text = text.replace("call find_optimal(...) again", "run the same command again")
+    text = text.replace("sizes=[...]", "--sizes ...")
     text = text.replace("another tracking_uri", "another --tracking-uri")
     text = re.sub(r"\bRecipe\((\w+)=([^()]+)\)", r"--recipe \1=\2", text)
     text = _ARGUMENT.sub(lambda found: found[1] + _KEY_OF[found[2]], text)

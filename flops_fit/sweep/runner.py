@@ -251,10 +251,10 @@ def _how_to_go_on(job: Job) -> str:
     where = without_credentials(job.ledger.tracking_uri)
     runs = within(5 * PROMPT_S, lambda: tracking.fetch_attempts(job.ledger, job.setting))
     if runs is None:
-        return f"Stopped: {where} is away; what it missed is kept. The same call goes on from there"
-    return (
-        f"Stopped: {done_in_words(job, runs)} and kept in {where}. The same call goes on from there"
-    )
+        kept = f"{where} is away; what it missed is kept"
+    else:
+        kept = f"{done_in_words(job, runs)} and kept in {where}"
+    return f"Stopped: {kept}. The same again goes on from there"
 
 
 def _warn_of_failures(job: Job, runs: list[Run]) -> None:

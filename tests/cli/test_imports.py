@@ -29,7 +29,8 @@ def test_modules_of_the_current_folder_count(tmp_path, monkeypatch):
         (3, "expected package.module:Name, got 3"),
         ("tiny_task:Nett", "tiny_task has no Nett; did you mean Net?"),
         ("tiny_task:zzz", "tiny_task has no zzz$"),
-        ("tiny_tusk:Net", "there is no module 'tiny_tusk'"),
+        ("tiny_tusk:Net", "there is no module 'tiny_tusk' in .*; did you mean tiny_task?"),
+        ("flops_fit.example.gpt:GPT", "no module .*; did you mean flops_fit.examples?"),
         ("no_package.tiny_task:Net", "there is no module 'no_package'"),
     ],
 )

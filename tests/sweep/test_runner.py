@@ -191,7 +191,7 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
         return planted(task, source, trial, recipe, report, keeper, stop)
 
     monkeypatch.setattr(worker, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of .* The same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of .* The same again goes on"):
         sweep(store)
     assert "SweepPlan: " in capsys.readouterr().err
     monkeypatch.setattr(worker, "train", planted)
