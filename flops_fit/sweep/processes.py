@@ -8,6 +8,7 @@ driver is gone. Events go back as JSON lines; the user's own prints go to standa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -129,7 +131,8 @@ def _main() -> None:
         fields = asdict(event)
         for key in ("loss", "tokens_per_second"):  # JSON has no NaN
             fields[key] = fields[key] if math.isfinite(fields[key]) else None
-        out.write(json.dumps(fields) + "\n")
+        with contextlib.suppress(BrokenPipeError):  # nobody listens: we are about to be stopped
+            out.write(json.dumps(fields) + "\n")
 
     try:
         function(job, tell)
@@ -150,8 +153,11 @@ def _exactly(pipe: io.FileIO, size: int) -> bytes:
 
 
 def _end_with_driver() -> None:
+    """As `_stop` would: Python loses a signal whose exception falls into an object's end."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

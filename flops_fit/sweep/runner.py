@@ -254,7 +254,7 @@ def _how_to_go_on(job: Job) -> str:
         kept = f"{where} is away; what it missed is kept"
     else:
         kept = f"{done_in_words(job, runs)} and kept in {where}"
-    return f"Stopped: {kept}. The same again goes on from there"
+    return f"Stopped: {kept}. Start it again to go on from there"
 
 
 def _warn_of_failures(job: Job, runs: list[Run]) -> None:

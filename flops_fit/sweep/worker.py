@@ -232,9 +232,9 @@ def _run_trial(
     attempt = delivery.begin(trial, job.setting, params, owner, goes_on=resumed)
     label = trial.label(job.params.get("size_param", "size"))
     event = Event(trial.trial_id, label, 0.0, math.nan)
-    if resumed:
-        listener(replace(event, state="resumed"))
     try:
+        if resumed:
+            listener(replace(event, state="resumed"))
         report = _reporter(job, event, attempt, listener)
         ranks.broadcast(trial)
         outcome = train(job.task, source, trial, job.recipe, report, keeper, stop)

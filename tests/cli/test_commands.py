@@ -223,7 +223,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     assert stopped.exit_code == 130
     last = stopped.stderr.splitlines()[-1]
     assert last.startswith("Stopped: 3 of ")
-    assert last.endswith("The same again goes on from there")
+    assert last.endswith("Start it again to go on from there")
     assert "Traceback" not in stopped.stderr
     trained.append("of the worker from here on")
 

@@ -27,7 +27,7 @@ from flops_fit import tracking
 from flops_fit.errors import DivergedError, FitError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.laws.parametric import ParametricLaw
 from flops_fit.store import client_of
-from flops_fit.sweep import study, worker
+from flops_fit.sweep import progress, study, worker
 from flops_fit.sweep.owners import at_work
 from flops_fit.sweep.train import Outcome, Point
 
@@ -191,7 +191,7 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
         return planted(task, source, trial, recipe, report, keeper, stop)
 
     monkeypatch.setattr(worker, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of .* The same again goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of .* Start it again to go on"):
         sweep(store)
     assert "SweepPlan: " in capsys.readouterr().err
     monkeypatch.setattr(worker, "train", planted)
@@ -340,6 +340,23 @@ def assert_same(result: flops_fit.Result, whole: flops_fit.Result, store: Path) 
     ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
     done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
     assert len(done) == len(expected)
+
+
+def test_a_fault_as_a_trial_is_taken_up_again_fails_it_and_leaves_nothing_to_wait_for(
+    store, planted, monkeypatch
+):
+    def deaf(self, event):
+        if event.state == "resumed":
+            raise BrokenPipeError("nobody listens")
+
+    monkeypatch.setattr(worker.Keeper, "exists", lambda self: True)
+    monkeypatch.setattr(progress.Progress, "__call__", deaf)
+    monkeypatch.setenv("FLOPS_FIT_TIMEOUT", "5")
+    with pytest.raises(
+        flops_fit.FlopsFitError, match=r"first \d+ trials all failed.*nobody listens"
+    ):
+        sweep(store)
+    assert not [path for path in store.glob("spool/*/*") if path.is_file()]
 
 
 def test_two_processes_share_the_work_and_agree_with_one(store, whole):
