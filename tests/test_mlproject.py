@@ -1,6 +1,7 @@
 """`mlflow run` on this repository: the same command line, in this process, with real children."""
 
 import os
+import runpy
 import shlex
 import shutil
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import flops_fit
 from flops_fit import tracking
 from flops_fit.cli import main
 from flops_fit.store import client_of
@@ -64,20 +66,38 @@ def test_every_entry_point_has_typed_parameters_with_defaults():
 
 
 def entry(entry_point: str, **given: str) -> list[str]:
-    """What follows `python -m flops_fit` in an entry point's command, as a shell would split it."""
+    """An entry point's command, as a shell would split it."""
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     point = project["entry_points"][entry_point]
     values = {key: str(parameter["default"]) for key, parameter in point["parameters"].items()}
     quoted = {key: shlex.quote(value) for key, value in {**values, **given}.items()}
-    return shlex.split(point["command"].format(**quoted))[3:]
+    return shlex.split(point["command"].format(**quoted))
 
 
 def test_the_other_entry_points_are_commands_that_work(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
     tiny = {"budgets": "5e8", "sizes": "1,2,3", "n_layer": "1"}
-    planned = CliRunner().invoke(main, entry("plan", **tiny))
+    planned = CliRunner().invoke(main, entry("plan", **tiny)[3:])
     assert planned.stdout.startswith("SweepPlan: 3 trials")
     for words in (entry("predict", name="none"), entry("worker", **tiny, name="none")):
-        done = CliRunner().invoke(main, words)
+        done = CliRunner().invoke(main, words[3:])
         assert done.exit_code == 1, done.output
         assert "none" in done.stderr or "no store" in done.stderr
+
+
+def test_the_vision_transformers_entry_point_hands_its_parameters_on(monkeypatch):
+    asked = {}
+
+    def stop(**given):
+        asked.update(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flops_fit, "find_optimal", stop)
+    for given in ({}, {"budgets": "1e9, 2e9", "sizes": "8,16", "batch": "32"}):
+        _, script, *words = entry("vit", **given)
+        with pytest.raises(KeyboardInterrupt):
+            runpy.run_path(str(ROOT / script))["main"](words)
+        expected = (
+            ([1e9, 2e9], [8, 16], 32) if given else ([4e9, 6e9, 1e10, 2.5e10, 6e10], None, "auto")
+        )
+        assert (asked["compute_budgets"], asked["sizes"], asked["recipe"].batch_size) == expected

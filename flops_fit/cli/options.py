@@ -145,7 +145,8 @@ def _value(key: str, value: Any) -> Any:
     from flops_fit.cli import safe_yaml
 
     if key in _LISTS:
-        return [safe_yaml.scalar(part.strip()) for part in value.split(",") if part.strip()]
+        parts = value.strip(" ,").split(",")
+        return [safe_yaml.scalar(part.strip()) for part in parts]
     return safe_yaml.scalar(value) if key == "workers" else value
 
 

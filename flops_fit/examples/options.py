@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def sweep_options(
@@ -18,12 +19,29 @@ def sweep_options(
     """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
-    add("--budgets", type=float, nargs="+", default=list(budgets), metavar="C", help="FLOPs")
-    add("--sizes", type=int, nargs="+", metavar="SIZE", help="by default planned")
+    many: Any = {"nargs": "+", "action": _Listed}
+    add("--budgets", type=_listed(float), **many, default=list(budgets), metavar="C", help="FLOPs")
+    add("--sizes", type=_listed(int), **many, metavar="SIZE", help="by default planned")
     add("--workers", type=_number, default="auto", help="by default one per GPU, or per core")
     add("--batch", type=_number, default="auto", help="examples a step, by default by rule")
     add("--eval-examples", type=int, default=eval_examples, help="held-out examples")
     return parser
+
+
+class _Listed(argparse.Action):
+    """Numbers with spaces or commas between them; an empty text counts as not given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Keep them as one list."""
+        given = [number for part in values for number in part]
+        setattr(namespace, self.dest, given or self.default)
+
+
+def _listed(number: Callable[[str], float]) -> Callable[[str], list[float]]:
+    def numbers(text: str) -> list[float]:
+        return [number(part) for part in text.split(",")] if text else []
+
+    return numbers
 
 
 def _number(text: str) -> int | str:

@@ -7,6 +7,7 @@ tests; `make chaos` runs all of it. Full disks and little memory: `tests/sweep`.
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -166,3 +167,33 @@ def test_drivers_on_one_server_of_postgresql_survive_strikes(tmp_path):
         assert codes[4:] == [0] * 4
         done = test_postgres.finished(postgres)
     assert len(done) == len(set(done)) == 200
+
+
+@pytest.mark.chaos
+def test_drivers_outlast_a_postgresql_that_is_stopped_and_started(tmp_path):
+    """It holds both the ledger and the study; trials end and are claimed while it is away."""
+    import test_postgres
+
+    with test_postgres.server() as postgres:
+        uris = postgres.get_uri(), postgres.get_uri("optuna")
+        drivers = [test_postgres.drive(tmp_path, *uris, seconds=0.5) for _ in range(2)]
+        while len(test_postgres.trained(tmp_path)) < 6:
+            time.sleep(0.05)
+        options = (Path(postgres.pgdata) / "postmaster.opts").read_text()
+        control(postgres, "stop", "-m", "fast")
+        time.sleep(5)
+        control(postgres, "start", "-w", "-o", shlex.join(shlex.split(options)[1:]))
+        assert [driver.wait(200) for driver in drivers] == [0, 0], test_postgres.logs(tmp_path)
+        done = test_postgres.finished(postgres)
+        assert test_postgres.logs(tmp_path).count("the Optuna storage is back") >= 1
+    assert len(done) == len(set(done)) == 24
+    assert len(test_postgres.trained(tmp_path)) == 24
+
+
+def control(postgres, *words):
+    """Have `pg_ctl` stop or start the server's processes, with nothing of its own left open."""
+    subprocess.run(
+        [postgres.bin_path / "pg_ctl", "-D", postgres.pgdata, "-l", postgres.log, *words],
+        user=postgres.system_user, check=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
