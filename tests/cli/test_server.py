@@ -78,7 +78,9 @@ def test_both_come_up_keep_what_they_are_given_and_end_with_it(monkeypatch):
             with pytest.raises(OperationalError, match="permission denied"):
                 ask(stack.url("optuna", "mlflow"))
             tracking.open_ledger("kept", stack.uri)
-            study.open_study("kept", stack.url("optuna", "optuna"))
+            opened = study.open_study("kept", stack.url("optuna", "optuna"))
+            opened._storage.remove_session()
+            opened._storage._backend.engine.dispose()  # else its connections end in another test
             second = call("server", *stack.options)
             assert second.exit_code == 2
             assert "another server runs on" in second.stderr
