@@ -36,6 +36,7 @@ from flops_fit.sweep.source import Source
 from flops_fit.sweep.standing import (
     ATTEMPTS,
     attempts,
+    clear_ended,
     done_in_words,
     in_other_hands,
     missing,
@@ -179,6 +180,7 @@ def _lead(
     left = missing(job, runs, forgiven)
     if not left:
         print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
+        clear_ended(job, runs)
         _note(job, _summary(job, runs))
         return runs
     with orderly_termination(), _stated(job.ledger), _progress(job, runs) as progress:
@@ -192,6 +194,7 @@ def _lead(
             _wait_for_others(job, study)
             runs = attempts(job)
             left = missing(job, runs, forgiven)
+            clear_ended(job, runs)
             if not left:
                 return runs
             _stop_if_all_fail([run for run in runs if run.run_id not in before], len(left))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -98,6 +99,15 @@ def in_other_hands(job: Job, study: Any) -> set[str]:
     """Trials that are claimed, or whose end is on its way to the ledger."""
     claims = patiently(job, lambda: dispatch.claims(study))
     return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
+
+
+def clear_ended(job: Job, runs: Collection[Run]) -> None:
+    """Remove checkpoints that a worker left which was killed as its trial had ended."""
+    planned = {trial.trial_id for trial in job.trials}
+    ended = {run.trial_id for run in runs if run.state in ENDED} & planned
+    for folder in job.checkpoints.glob("*-*"):
+        if folder.name.partition("-")[0] in ended:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def done_in_words(job: Job, runs: Collection[Run]) -> str:

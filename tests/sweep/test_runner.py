@@ -342,6 +342,17 @@ def assert_same(result: flops_fit.Result, whole: flops_fit.Result, store: Path) 
     assert len(done) == len(expected)
 
 
+def test_a_checkpoint_left_by_a_worker_killed_after_its_trials_end_is_removed(store, planted):
+    result = sweep(store)
+    ended, other = (store / "checkpoints" / f"{name}-0" for name in (planted.trained[0], "0" * 16))
+    for folder in (ended, other):
+        folder.mkdir(parents=True)
+        (folder / "state.json").touch()
+    assert len(sweep(store).runs) == len(result.runs) == len(planted.trained)
+    assert not ended.exists()
+    assert other.exists()  # another sweep's
+
+
 def test_a_fault_as_a_trial_is_taken_up_again_fails_it_and_leaves_nothing_to_wait_for(
     store, planted, monkeypatch
 ):
