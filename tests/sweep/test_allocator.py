@@ -1,61 +1,63 @@
 """Memory that a step frees is kept for the next one, and given back after the last.
 
-Each test has a process of its own: the allocator's switches hold for all of it.
+What that saves depends on the heap's layout, and so is measured (docs/log.md), not tested.
 """
 
-import os
 import platform
-import subprocess
-import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc's malloc only")
-
-STEPS = """
-import resource
-import torch
+from flops_fit.sweep import allocator
 from flops_fit.sweep.allocator import freed_memory_kept
 
-def buffers():  # as a step allocates them: 100 MiB in one, 128 MiB in small ones
-    return torch.ones(100 << 18), [torch.ones(4 << 18) for _ in range(32)]
 
-def pages():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+class Libc:
+    """Notes the switches as they are set, and when memory was given back."""
 
-def resident():
-    return int(open("/proc/self/statm").read().split()[1])
+    def __init__(self):
+        self.switches, self.trimmed = {}, 0
 
-with freed_memory_kept():
-    for _ in range(3):  # the heap may have to grow once more
-        buffers()
-    before = pages()
-    for _ in range(5):
-        buffers()
-    asked = (pages() - before) // 5
-    held = resident()
-print(asked, held - resident())
-"""
-STEP = (228 << 20) // os.sysconf("SC_PAGESIZE")  # pages of a step's buffers
+    def mallopt(self, switch, value):
+        self.switches[switch] = value
+
+    def malloc_trim(self, pad):
+        self.trimmed += 1
 
 
-def pages(**env):
-    """Pages asked of the kernel a step, and those given back at the end."""
-    done = subprocess.run(
-        [sys.executable, "-c", STEPS],
-        capture_output=True, text=True, check=True, env={**os.environ, **env},
-    )  # fmt: skip
-    asked, returned = map(int, done.stdout.split())
-    return asked, returned
+@pytest.fixture
+def libc(monkeypatch):
+    libc = Libc()
+    monkeypatch.setattr(allocator, "_glibc", lambda: libc)
+    monkeypatch.setattr(allocator.torch.cuda, "is_available", lambda: False)
+    return libc
 
 
-def test_a_steps_memory_is_asked_for_once_and_returned_at_the_end():
-    asked, returned = pages()
-    assert asked < STEP / 20
-    assert returned > STEP * 0.9
+def test_nothing_is_mapped_or_trimmed_within_and_all_is_returned_after(libc):
+    with pytest.raises(ZeroDivisionError), freed_memory_kept():
+        assert libc.switches == {-1: 2**31 - 1, -4: 0}
+        assert not libc.trimmed
+        raise ZeroDivisionError
+    assert libc.switches == {-1: 64 << 20, -3: 32 << 20, -4: 65536}
+    assert libc.trimmed == 1
 
 
-def test_switches_that_the_user_set_are_left_alone():
-    asked, returned = pages(MALLOC_MMAP_MAX_="65536")
-    assert asked > STEP / 4
-    assert returned < STEP / 4
+def test_a_gpus_memory_is_not_glibcs_affair(libc, monkeypatch):
+    monkeypatch.setattr(allocator.torch.cuda, "is_available", lambda: True)
+    with freed_memory_kept():
+        pass
+    assert libc.switches == {}
+
+
+def test_switches_that_the_user_set_and_other_allocators_are_left_alone(monkeypatch):
+    find = allocator._glibc.__wrapped__
+    for name in allocator._USERS_OWN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert find() is not None
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert find() is None
+    monkeypatch.delenv("MALLOC_MMAP_MAX_")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert find() is None
+    with freed_memory_kept():  # nothing to be done
+        pass
