@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import ArgumentError, StoreError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _LOG = logging.getLogger("flops_fit")
 _ANSWER_S = 10.0
 _PAUSE_S = 1.0
@@ -196,8 +196,15 @@ def prompt_faults() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def patiently(ask: Callable[[], T], seconds: float) -> T:
+def patiently(
+    ask: Callable[[], _T], seconds: float, meanwhile: Callable[[], object] = lambda: None
+) -> _T:
     """What a server answers; while it is away it is asked again, for so long, and that is said.
+
+    Args:
+        ask: Asks it.
+        seconds: How long it may be away.
+        meanwhile: Called before it is asked again.
 
     Raises:
         StoreError: It is away for longer, or refuses.
@@ -208,11 +215,12 @@ def patiently(ask: Callable[[], T], seconds: float) -> T:
             try:
                 return ask()
             except StoreError as error:
-                if error.refused or time.monotonic() > deadline:
+                if error.refused or time.monotonic() >= deadline:
                     raise
                 if not said:
                     _LOG.warning("%s. Waiting for it, %.0f s at most", error, seconds)
                 said = True
+                meanwhile()
                 time.sleep(_PAUSE_S)
 
 

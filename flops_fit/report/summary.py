@@ -52,16 +52,13 @@ def verdict(result: Any) -> str:
     except NOT_TOLD as error:
         return f"These runs carry no scaling law: {error}"
     size = "" if told.size is None else f" ({result.meta.get('size_param', 'size')} {told.size})"
-    new = ", all new," if result.findings.repetition is not None else ""
+    new = ", all new" if result.findings.repetition is not None else ""
+    why = no_loss(result)
     return (
         f"For {words.flops(C)} FLOPs, the largest budget of this sweep, train "
         f"{_with(told.num_params, told.num_params_interval, words.count)} parameters{size} on "
         f"{_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}{new}"
-        + (
-            f"; {why}."
-            if (why := no_loss(result))
-            else f"{'' if new else ','} and expect a loss of {_loss(told)}."
-        )
+        + (f"; {why}." if why else f", and expect a loss of {_loss(told)}.")
     )
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from flops_fit import recording, tracking
-from flops_fit.errors import StoreError
+from flops_fit import recording, store, tracking
 from flops_fit.records import Run, Trial
 from flops_fit.sweep import ranks, spool
 from flops_fit.sweep import study as dispatch
@@ -20,8 +17,6 @@ from flops_fit.sweep.worker import Job
 from flops_fit.tracking import ENDED
 
 ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
-_RETRY_S = 1.0
-_LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
 
 
@@ -31,20 +26,9 @@ def attempts(job: Job) -> list[Run]:
 
 
 def patiently(job: Job, ask: Callable[[], _T]) -> _T:
-    """What a store answers, waited for while a server is away."""
-    deadline = time.monotonic() + ranks.timeout().total_seconds()
-    told = False
-    while True:
-        try:
-            return ask()
-        except StoreError as error:
-            if error.refused or job.ledger.home is not None or time.monotonic() > deadline:
-                raise
-            if not told:
-                _LOG.warning("%s. Waiting for it", error)
-            told = True
-        ranks.broadcast("wait")
-        time.sleep(_RETRY_S)
+    """What a store answers; a server that is away is waited for, and the other ranks are told."""
+    patience = ranks.timeout().total_seconds() if job.ledger.home is None else 0.0
+    return store.patiently(ask, patience, meanwhile=lambda: ranks.broadcast("wait"))
 
 
 def unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:

@@ -1,6 +1,7 @@
 """Memory that a step frees is kept for the next one, and given back after the last.
 
-What that saves depends on the heap's layout, and so is measured (docs/log.md), not tested.
+What that saves is measured (docs/log.md), not tested: without the switches too it depends on the
+heap's layout.
 """
 
 import platform
@@ -53,7 +54,7 @@ def test_a_gpus_memory_is_not_glibcs_affair(libc, monkeypatch):
 
 def test_switches_that_the_user_set_and_other_allocators_are_left_alone(monkeypatch):
     find = allocator._glibc.__wrapped__
-    for name in allocator._USERS_OWN:
+    for name in allocator._SET_BY_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     assert find() is not None
