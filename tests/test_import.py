@@ -14,17 +14,6 @@ def test_importing_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_importing_takes_under_a_fifth_of_a_second():
-    code = "import time; t = time.perf_counter(); import flops_fit; print(time.perf_counter() - t)"
-    command = [sys.executable, "-c", code]
-    # The best of several: what else this machine does is not our import.
-    took = [
-        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        for _ in range(5)
-    ]
-    assert min(took) < 0.2
-
-
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
         "FlopsFitError",
