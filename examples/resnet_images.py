@@ -17,7 +17,7 @@ from flops_fit.examples.options import sweep_options
 from flops_fit.examples.resnet import ResNet
 from flops_fit.examples.show import show
 
-BUDGETS = [3e9, 6e9, 1.2e10, 2.4e10]  # FLOPs
+BUDGETS = [1.5e10, 3e10, 6e10, 1.2e11]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
