@@ -92,6 +92,8 @@ def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[Event | No
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # cut off by a kill
             fields: dict[str, Any] = json.loads(line)
             told: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
             events.put(Event(**told))

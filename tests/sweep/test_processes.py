@@ -1,11 +1,15 @@
-"""Worker processes: they end with their driver, whatever becomes of the signal that tells them."""
+"""Worker processes: they end with their driver, and the driver outlasts theirs."""
 
+import queue
 import signal
 import subprocess
 import sys
 
 import cloudpickle
 import pytest
+
+from flops_fit.sweep.events import Event
+from flops_fit.sweep.processes import _read
 
 
 def talk_on(job, tell):
@@ -38,3 +42,13 @@ def test_a_worker_that_misses_the_signal_is_gone_soon_after_its_driver_and_says_
         worker.stdin.close()
         assert worker.wait() == -signal.SIGKILL
         assert worker.stderr.read() == b""
+
+
+def test_a_line_that_a_kill_cuts_off_is_passed_over_and_the_worker_is_counted_out():
+    told = '{"trial_id": "a", "label": "b", "flops": 1.0, "loss": null}'
+    heard: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    command = [sys.executable, "-c", f"print({told!r}); print({told[:20]!r}, end='')"]
+    _read(subprocess.Popen(command, stdout=subprocess.PIPE), heard)
+    assert heard.get_nowait().label == "b"
+    assert heard.get_nowait() is None
+    assert heard.empty()
