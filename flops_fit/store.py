@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ import mlflow.environment_variables as settings
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import ArgumentError, StoreError
@@ -36,6 +37,7 @@ _ADVICE = (
     (("disk is full", "No space left"), "free some space"),
     (("readonly", "Permission denied", "unable to open"), "see to it that it can be written"),
     (("is locked",), "see which other program holds it"),
+    (("DB access module", "No module named"), "install the database's driver"),
     (("malformed", "not a database", "corrupt"), "bring it back from a copy, or use another"),
 )
 
@@ -105,6 +107,8 @@ def exclusive(uri: str) -> Iterator[None]:
     if uri.startswith("http"):
         _check_answers(uri)
     with told_faults(uri), one_at_a_time(uri, ".flops_fit.lock"):
+        if uri.startswith("sqlite"):
+            _check_opens(make_url(uri).database or "")
         yield
 
 
@@ -137,7 +141,7 @@ def told_faults(uri: str, kind: str = "MLflow store") -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         told = store_error(uri, error, kind)
         if without_credentials(uri) == uri:
             raise told from error
@@ -239,6 +243,13 @@ def _check_answers(uri: str) -> None:
             f"the MLflow server {shown} does not answer ({reason}); start it, "
             "or pass another tracking_uri"
         ) from error
+
+
+def _check_opens(file: str) -> None:
+    """Read the head of a SQLite file: MLflow itself would try for a minute, without a word."""
+    if os.path.exists(file):
+        with closing(sqlite3.connect(file, timeout=60)) as connection:
+            connection.execute("PRAGMA schema_version")
 
 
 def sqlite_folder(uri: str) -> Path | None:

@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from flops_fit import store
 from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.sweep.study import open_study
 
 
 def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
@@ -98,3 +100,26 @@ def test_a_server_that_declines_or_stays_away_is_not(asked, fault, seconds):
     with pytest.raises(StoreError, match=r"^no$"):
         store.patiently(after(fault), seconds)
     assert len(times) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.mkdir, r"unable to open .*; see to it that it can be written"),
+        (lambda file: file.write_text("prose" * 100), "not a database; bring it back from a copy"),
+    ],
+)
+def test_a_file_that_is_no_database_is_said_at_once(tmp_path, make, words):
+    make(tmp_path / "mlflow.db")
+    with (
+        pytest.raises(StoreError, match=words),
+        store.exclusive(f"sqlite:///{tmp_path}/mlflow.db"),
+    ):
+        pytest.fail("MLflow would try for a minute")
+
+
+def test_a_database_whose_driver_is_not_installed_is_one_line():
+    with pytest.raises(
+        StoreError, match=r"mysql://host/x cannot .*; install the database's driver"
+    ):
+        open_study("a", "mysql://user:secret@host/x")

@@ -101,6 +101,8 @@ def open_study(name: str, url: str) -> optuna.Study:
                 grace_period=GRACE_S,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
+        except ImportError as error:  # of the database's driver
+            raise store_error(url, error, "Optuna storage") from error
         except RuntimeError as error:
             raise StoreError(
                 f"the Optuna storage {without_credentials(url)} holds tables of another program, "
