@@ -149,7 +149,7 @@ def create(folder: Path, trial_id: str, attempt: str) -> Journal:
 
 
 def _create(folder: Path, name: str) -> Journal:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     beside, path = folder / f".{name}", folder / f"{name}.{_RUNNING}"
     handle = os.open(beside, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)

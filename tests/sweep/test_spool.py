@@ -42,7 +42,8 @@ def test_what_is_refused_is_kept_out_of_the_way(tmp_path):
 
 
 def test_nobody_else_may_read_it(tmp_path):
-    journal = spool.create(tmp_path / "spool", TRIAL, ATTEMPT)
+    journal = spool.create(tmp_path / "spool" / "sweep", TRIAL, ATTEMPT)
+    assert stat.S_IMODE(os.stat(tmp_path / "spool" / "sweep").st_mode) == 0o700
     assert stat.S_IMODE(os.stat(tmp_path / "spool").st_mode) == 0o700
     assert stat.S_IMODE(os.stat(journal.path).st_mode) == 0o600
 
