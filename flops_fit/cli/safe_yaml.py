@@ -36,11 +36,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _refuse(loader: _Loader, node: yaml.Node) -> None:
+    """No tag makes an object."""
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    says = f"expected plain values, and import paths as text (my.module:Name); got the tag {tag}"
+    raise yaml.constructor.ConstructorError(None, None, says, node.start_mark)
+
+
 for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first
     )
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_Loader.add_constructor(None, _refuse)  # any other tag
 
 
 def load(text: str) -> Any:
