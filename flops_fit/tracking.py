@@ -147,7 +147,8 @@ def _existing(tracking_uri: str | PathLike[str] | None) -> str:
     uri = resolve_uri(tracking_uri)
     if sqlite_folder(uri) is not None and not Path(uri.removeprefix("sqlite:///")).exists():
         raise SweepError(
-            f"no store at {without_credentials(uri)}; pass tracking_uri=, or run a sweep first"
+            f"no store at {without_credentials(uri)}; run a sweep first, or say where one is, by "
+            "tracking_uri= or MLFLOW_TRACKING_URI"
         )
     return uri
 

@@ -35,19 +35,20 @@ class _Loader(yaml.SafeLoader):
             seen.add(key if isinstance(key, str | int | float) else id(key))
         return super().construct_mapping(node, deep)
 
-    def refuse_tag(self, node: yaml.Node) -> None:
-        """No tag beyond YAML's own is followed, Python's least of all."""
-        raise yaml.constructor.ConstructorError(
-            None, None, f"the tag {node.tag!r} is refused, write a plain value", node.start_mark
-        )
+
+def _refuse(loader: _Loader, node: yaml.Node) -> None:
+    """No tag makes an object."""
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    says = f"expected plain values, and import paths as text (my.module:Name); got the tag {tag}"
+    raise yaml.constructor.ConstructorError(None, None, says, node.start_mark)
 
 
 for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first
     )
-_Loader.add_constructor(None, _Loader.refuse_tag)
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_Loader.add_constructor(None, _refuse)  # any other tag
 
 
 def load(text: str) -> Any:

@@ -144,7 +144,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ArgumentError(f"{file}: cannot be read as YAML: {_where(error)}") from error
+        raise ArgumentError(f"{file}: cannot be read: {_where(error)}") from error
     if not isinstance(values, dict):
         raise ArgumentError(f"{file}: expected a mapping of keys as 'model:', got {values!r:.80}")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from flops_fit.records import Size
 def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
     """Log-log interpolation over recorded (size, N) pairs, continued by the end slopes.
 
-    Integers stay integers; sizes that are not numbers give the nearest recorded one; None where no
-    size is recorded.
+    Whole sizes give a multiple of their `step_of`; sizes that are not numbers give the nearest
+    recorded one; None where no size is recorded.
 
     Args:
         runs: Table of runs with `size` and `num_params`.
@@ -29,9 +31,14 @@ def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
     if not all(_is_number(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
         return _native(sizes[int(np.abs(x - target).argmin())])
     value = float(np.exp(_extend(target, x, np.log(np.array(sizes, float)))))
-    if all(float(size).is_integer() for size in sizes):
-        return max(1, round(value))
-    return value
+    step = step_of(sizes)
+    return max(step, round(value / step) * step) if step else value
+
+
+def step_of(sizes: Sequence[Any]) -> int:
+    """What divides all sizes, as heads divide widths; 0 where some are not whole numbers."""
+    whole = [int(size) for size in sizes if _is_number(size) and float(size).is_integer()]
+    return math.gcd(*whole) if len(whole) == len(sizes) else 0
 
 
 def _is_number(size: object) -> bool:

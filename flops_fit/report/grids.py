@@ -17,6 +17,7 @@ import numpy as np
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.band import FREELY, WITHIN, Terms, band, repetition_law, require_reach
 from flops_fit.laws.repetition import WORN_OUT
+from flops_fit.laws.sizes import step_of
 from flops_fit.records import Size
 
 if TYPE_CHECKING:
@@ -134,9 +135,8 @@ def _sizes(result: Any) -> dict[str, Any]:
     if not pairs:
         return {}
     sizes = [size for _, size in pairs]
-    whole = [int(s) for s in sizes if isinstance(s, int | float) and float(s).is_integer()]
-    step = math.gcd(*whole) if len(whole) == len(sizes) else 0
-    return {"sizes": {"n": _logs(np.array([N for N, _ in pairs])), "is": sizes, "step": step}}
+    logs = _logs(np.array([N for N, _ in pairs]))
+    return {"sizes": {"n": logs, "is": sizes, "step": step_of(sizes)}}
 
 
 def _native(size: Any) -> Size:

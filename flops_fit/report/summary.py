@@ -134,7 +134,7 @@ def _doubts(result: Any) -> list[str]:
     grave = [check for check in result.checks if check.severity != "note"]
     lines = [f"  {check.severity}: {check.message}" for check in grave[:MOST_DOUBTS]]
     if len(grave) > MOST_DOUBTS:
-        lines.append(f"  and {len(grave) - MOST_DOUBTS} more: see .checks")
+        lines.append(f"  and {len(grave) - MOST_DOUBTS} more: see .checks, or the report")
     return lines
 
 

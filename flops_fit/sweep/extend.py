@@ -58,10 +58,11 @@ def beyond(rows: Rows, row: Sequence[Trial], edge: Edge) -> list[Trial]:
 
 def _said(budget: float, edge: Edge, more: Sequence[Trial], *, listed: bool) -> str:
     side, other = ("smallest", "smaller") if edge == "low" else ("largest", "larger")
-    at = f"C={budget:.3g}: the loss is least at the {side} size of its row"
+    at = f"C={budget:.3g}: the optimum lies at the {side} size of its row or beyond"
     sizes = list(dict.fromkeys(str(trial.size) for trial in more))
     if listed:
         return f"{at}; none is added to the sizes that were given"
     if not sizes:
-        return f"{at}, and no {other} one can be added"
+        lacks = "data enough" if edge == "low" else f"{FEW_STEPS} steps"
+        return f"{at}, and no {other} one that can be built gets {lacks}"
     return f"{at}: {plural(len(sizes), f'{other} size')} added ({', '.join(sizes)})"

@@ -8,12 +8,14 @@ def table(sizes, params):
     return pd.DataFrame({"size": pd.Series(sizes, dtype=object), "num_params": params})
 
 
-def test_integers_stay_integers():
+def test_whole_sizes_give_what_divides_as_they_do():
     runs = table([8, 16, 32], [8.0**2, 16.0**2, 32.0**2])
     assert size_for(runs, 24.0**2) == 24
     assert isinstance(size_for(runs, 500), int)
+    assert size_for(runs, 22.0**2) == 24
     assert size_for(runs, 128.0**2) == 128
-    assert size_for(runs, 4.0**2) == 4
+    assert size_for(runs, 3.0**2) == 8
+    assert size_for(table([3, 4], [3.0**2, 4.0**2]), 17.0**2) == 17
 
 
 def test_floats_are_interpolated():

@@ -53,7 +53,7 @@ def test_nothing_is_added_that_steps_or_data_do_not_carry_or_that_the_user_left_
     falling = {trial.trial_id: 1 / trial.num_params for trial in row}
     added, (said,) = extension(made, row, falling)
     assert added == []
-    assert said.endswith("the largest size of its row; none is added to the sizes that were given")
+    assert said.endswith("of its row or beyond; none is added to the sizes that were given")
 
 
 def test_a_row_is_extended_only_where_its_least_loss_lies_at_an_edge(rows):
@@ -68,4 +68,4 @@ def test_a_row_is_extended_only_where_its_least_loss_lies_at_an_edge(rows):
     for a, edge, side in ((1.0, "low", "smallest"), (5000.0, "high", "largest")):
         added, (said,) = extension(made, row, curve(a))
         assert added == beyond(made, row, edge)
-        assert f"the loss is least at the {side} size of its row: 2 " in said
+        assert f"the optimum lies at the {side} size of its row or beyond: 2 " in said

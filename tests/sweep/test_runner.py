@@ -148,7 +148,7 @@ def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, 
     sweep(store)
     added = planted.trained[planned:]
     assert len(added) == 2 * len(BUDGETS)
-    said = "the loss is least at the smallest size of its row: 2 smaller sizes added"
+    said = "the optimum lies at the smallest size of its row or beyond: 2 smaller sizes added"
     assert capsys.readouterr().err.count(said) == 4
     whole = sweep(store)
     assert len(planted.trained) == planned + len(added) == len(whole.runs)
