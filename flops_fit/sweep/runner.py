@@ -179,7 +179,7 @@ def _lead(
     forgiven = before if retry_failed else set()
     left = missing(job, runs, forgiven)
     if not left:
-        print(f"all {len(job.trials)} trials are done; none is run again", file=sys.stderr)
+        print(f"all {len(job.trials)} trials have ended; none is run again", file=sys.stderr)
         clear_ended(job, runs)
         _note(job, _summary(job, runs))
         return runs

@@ -100,7 +100,7 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
     monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_GPU", 0.0)
     done = call("run", *TASK, *where(finished))
     assert done.exit_code == 0
-    assert "trials are done; none is run again" in done.stderr
+    assert "trials have ended; none is run again" in done.stderr
 
 
 def test_how_to_help_is_told_as_typed_but_for_passwords():
