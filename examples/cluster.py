@@ -1,7 +1,8 @@
 """Workers on a cluster: Dask here, on this machine; two lines change for Slurm and for Ray.
 
 What is new: `executor=`, anything with `submit()`. Workers are all alike: each claims a trial,
-trains it and records it, until none waits. Needs `pip install 'flops-fit[dask]'`.
+trains it and records it, until none waits. Each makes the data for itself, by the function that it
+is sent. Needs `pip install 'flops-fit[dask]'`.
 
 On several machines all must reach one store: pass `tracking_uri="http://mlflow:5000"` and
 `storage="postgresql://user:password@host/optuna"` too.
@@ -10,6 +11,7 @@ On several machines all must reach one store: pass `tracking_uri="http://mlflow:
 import argparse
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 from distributed import Client, LocalCluster
 
@@ -48,8 +50,8 @@ def sweep(executor: Executor, args: argparse.Namespace) -> flops_fit.Result:
         model_cls=GPT,
         model_size_param="d_model",
         model_kwargs={"n_layer": 2},
-        dataset=stdlib_text("train"),
-        eval_dataset=stdlib_text("eval"),
+        dataset=partial(stdlib_text, "train"),
+        eval_dataset=partial(stdlib_text, "eval"),
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,

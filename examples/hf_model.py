@@ -27,11 +27,15 @@ def gpt2(width: int, layers: int = 2) -> GPT2LMHeadModel:
         n_embd=width,
         n_layer=layers,
         n_head=max(1, width // 16),
+        resid_pdrop=0.0,  # what is read once needs no dropout
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
         initializer_range=0.5 * width**-0.5,  # the fixed .02 starts narrow models near zero
         bos_token_id=0,
         eos_token_id=0,
     )
     model = GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"  # which it would take anyway, with a warning
     model.num_params = model.num_parameters  # flops-fit asks for N by this name
     return model
 

@@ -23,7 +23,7 @@ from flops_fit.examples.vit import ViT
 
 BUDGETS = {
     "synthetic": [4e9, 6e9, 1e10, 2.5e10, 6e10],
-    "cifar10": [1e12, 2e12, 4e12, 8e12],
+    "cifar10": [2e10, 5e10, 1.2e11, 3e11],
 }  # FLOPs
 
 

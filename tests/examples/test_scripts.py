@@ -113,8 +113,9 @@ def test_a_convolutional_net_shows_what_it_costs(capsys):
     assert times > 100
 
 
-def test_a_model_of_transformers():
+def test_a_model_of_transformers(capfd):
     result = main_of("hf_model.py")(ALONE)
+    assert "loss_type" not in capfd.readouterr().err
     assert list(result.runs["state"]) == DONE
     assert result.meta["flops_convention"] == "measured"
 
