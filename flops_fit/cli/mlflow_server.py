@@ -39,8 +39,10 @@ def served(
     """
     require_free(host, port, "--port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    command += ["--uvicorn-opts", "--log-level warning"]
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi",  # MLflow's own, a line a process
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
         **(env or {}),
