@@ -17,6 +17,7 @@ import psutil
 
 from flops_fit.errors import ArgumentError, SweepError
 
+STORE = "MLFLOW_BACKEND_STORE_URI"
 _STOP_S = 10.0
 
 
@@ -39,10 +40,12 @@ def served(
     """
     require_free(host, port, "--port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    command += ["--uvicorn-opts", "--log-level warning"]
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi",  # MLflow's own, a line a process
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,
+        STORE: uri,
         **(env or {}),
     }
     process = subprocess.Popen([*command, *options], env=environment, start_new_session=True)

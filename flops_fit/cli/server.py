@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 from sqlalchemy import NullPool, create_engine, text
 
-from flops_fit.cli.mlflow_server import require_free, served
+from flops_fit.cli.mlflow_server import STORE, require_free, served
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.sweep.stopping import orderly_termination
 
@@ -37,13 +38,23 @@ def serve(folder: Path, host: str, port: int, postgres_port: int) -> None:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once both have ended.
     """
     with orderly_termination(), _postgres(folder, host, postgres_port):
-        passwords = folder / "pgpass"
+        passwords = (folder / "pgpass").absolute()
         uri = f"postgresql://mlflow@{_LOCAL}:{postgres_port}/mlflow"
         artifacts = ["--artifacts-destination", str(folder / "artifacts")]
         env = {"PGPASSFILE": str(passwords)}
+        _end_left({**env, STORE: uri})
         with served(uri, host, port, *artifacts, *_hosts(host, port), env=env) as process:
             print(how_to_join(host, port, postgres_port, passwords), flush=True)
             process.wait()
+
+
+def _end_left(env: dict[str, str]) -> None:
+    """End the MLflow of a server that was killed, known by its environment: it keeps the port."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "mlflow" in process.cmdline() and env.items() <= process.environ().items():
+                process.terminate()
+                process.wait(10)
 
 
 def how_to_join(host: str, port: int, postgres_port: int, passwords: Path) -> str:
@@ -51,7 +62,7 @@ def how_to_join(host: str, port: int, postgres_port: int, passwords: Path) -> st
     seen = "THIS-HOST" if host == "0.0.0.0" else host
     return (
         "Start `flops-fit run` and `flops-fit worker`, here or on other hosts, with\n"
-        f"  export PGPASSFILE={passwords.absolute()}  # or a copy of it, mode 600\n"
+        f"  export PGPASSFILE={passwords}  # or a copy of it, mode 600\n"
         f"  --tracking-uri http://{seen}:{port} \\\n"
         f"  --storage postgresql://optuna@{seen}:{postgres_port}/optuna\n"
         "Ctrl-C stops both servers; what they hold stays"

@@ -92,8 +92,9 @@ def test_both_come_up_keep_what_they_are_given_and_end_with_it(monkeypatch):
         try:
             assert tracking.find_ledger("kept", stack.uri).name == "kept"
         finally:
-            code = stack.stop(process, signal.SIGTERM)
-        assert code == 143
+            stack.stop(process, signal.SIGKILL)
+        assert all(map(answers, stack.ports))  # what it left is ended by the next
+        assert stack.stop(stack.start(), signal.SIGTERM) == 143
         assert not any(map(answers, stack.ports))
 
 
