@@ -79,10 +79,14 @@ def check_uri(tracking_uri: object) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """A URI that can be shown: user and password left out, and what is secret in its query."""
+    """A URI that can be shown: user and password left out, and what is secret in its query.
+
+    A database's user alone is kept, for whom the password lies elsewhere (`PGPASSFILE`).
+    """
     parts = urlsplit(uri)
     query = _SECRET.sub(r"\1***", parts.query)
-    if "@" not in parts.netloc and query == parts.query:
+    open_user = "@" not in parts.netloc or (not parts.password and not uri.startswith("http"))
+    if open_user and query == parts.query:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 

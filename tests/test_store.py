@@ -26,7 +26,9 @@ def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
 def test_credentials_are_not_shown():
     shown = store.without_credentials("postgresql://me:secret@db:5432/x?y=1")
     assert shown == "postgresql://db:5432/x?y=1"
-    assert store.without_credentials("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert store.without_credentials("https://token@host/x") == "https://host/x"
+    for harmless in ("sqlite:////a/b.db", "postgresql://optuna@db/optuna"):
+        assert store.without_credentials(harmless) == harmless
 
 
 @pytest.mark.slow
