@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, each compiling us anew
+# Tests start hundreds of processes: where this is set each would compile us anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test chaos coverage check docker-check docs format bench clean
 
@@ -13,8 +14,8 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 chaos: .installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "chaos or not chaos" -k "not a_few and not hundred" \
-		tests/chaos tests/sweep/test_full_disk.py tests/sweep/test_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "chaos or not chaos" \
+		-k "not a_few and not hundred" tests/chaos tests/sweep/test_full_disk.py tests/sweep/test_memory.py
 
 coverage: .installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered

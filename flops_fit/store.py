@@ -81,12 +81,12 @@ def check_uri(tracking_uri: object) -> str:
 def without_credentials(uri: str) -> str:
     """A URI that can be shown: user and password left out, and what is secret in its query.
 
-    A database's user alone is kept, for whom the password lies elsewhere (`PGPASSFILE`).
+    PostgreSQL's user is kept where the password lies elsewhere (`PGPASSFILE`).
     """
     parts = urlsplit(uri)
     query = _SECRET.sub(r"\1***", parts.query)
-    open_user = "@" not in parts.netloc or (not parts.password and not uri.startswith("http"))
-    if open_user and query == parts.query:
+    user_alone = uri.startswith("postgresql") and not parts.password
+    if ("@" not in parts.netloc or user_alone) and query == parts.query:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
@@ -172,8 +172,8 @@ def _first_words(error: Exception) -> str:
     database = getattr(error.__cause__ or error, "orig", None)  # SQLAlchemy adds its statement
     words = str(database or error).strip().partition("\n")[0]
     if words.startswith("API request to "):  # a connection's fault, told with all its layers
-        cause = words.rpartition("Caused by ")[2].rpartition(": ")[2]
-        return f"no answer ({cause.strip(' ()')})"
+        cause = words.rpartition("Caused by ")[2].rpartition(": ")[2].strip(" ()'\"")
+        return f"no answer ({cause})"
     return words
 
 
