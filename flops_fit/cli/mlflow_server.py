@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,13 @@ def served(
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its own, where it was killed before them
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(process: subprocess.Popen[bytes]) -> SweepError:
+    """Wait for the end of a server that was to stay."""
+    return SweepError(f"MLflow ended with exit code {process.wait()}; see its words above")
 
 
 def require_free(host: str, port: int, option: str) -> None:
@@ -95,4 +103,4 @@ def _wait_until_up(process: subprocess.Popen[bytes], address: str) -> None:
             urllib.request.urlopen(f"{address}/health", timeout=5).close()
             return
         time.sleep(0.2)
-    raise SweepError(f"MLflow ended with exit code {process.returncode}; see its words above")
+    raise ended(process)

