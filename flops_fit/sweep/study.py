@@ -45,6 +45,8 @@ _WIDEST = (1e-300, 1e300)
 _PAUSE_S = 1.0
 _AWAY: dict[str, tuple[float, float]] = {}  # storages with faults: the first in a row, the last
 _LOG = logging.getLogger("flops_fit")
+# Once, not at each call: a Ctrl-C within `setLevel` leaves logging's lock taken for good.
+logging.getLogger("optuna").setLevel(logging.ERROR)
 
 
 class _Storage(RDBStorage):
@@ -89,7 +91,6 @@ def open_study(name: str, url: str) -> optuna.Study:
     Raises:
         StoreError: The storage cannot be used.
     """
-    logging.getLogger("optuna").setLevel(logging.ERROR)
     local = sqlite_folder(url) is not None
     patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
     with _quiet(), _told_faults(url), one_at_a_time(url, _LOCK):
@@ -128,7 +129,6 @@ def study_exists(name: str, url: str) -> bool:
     folder = sqlite_folder(url)
     if folder is not None and not Path(url.removeprefix("sqlite:///")).exists():
         return False
-    logging.getLogger("optuna").setLevel(logging.ERROR)
     with _quiet(), _told_faults(url):
         return name in optuna.get_all_study_names(url)
 
