@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.polynomial import Polynomial
 
 from flops_fit.records import Size
 
+# By degree, how near all pairs a polynomial goes, of N: depths count whole layers; widths of layers
+# may be rounded, and a short piece of any curve is almost straight.
+NEAR = {1: 1e-6, 2: 1e-2}
+
 
 def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
-    """Log-log interpolation over recorded (size, N) pairs, continued by the end slopes.
+    """The size at which the recorded (size, N) pairs reach N.
 
-    Whole sizes give a multiple of their `step_of`; sizes that are not numbers give the nearest
-    recorded one; None where no size is recorded.
+    N is a polynomial of a width (of second degree) or a depth (of first), as in Kaplan et al.
+    2020, Table 1: where the pairs lie on one, it is solved, also far beyond them. Else their
+    log-log interpolation is, continued by the end slopes. Whole sizes give a multiple of their
+    `step_of`; sizes that are not numbers give the nearest recorded one; None where no size is
+    recorded.
 
     Args:
         runs: Table of runs with `size` and `num_params`.
@@ -30,7 +38,9 @@ def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
     target = np.log(num_params)
     if not all(_is_number(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
         return _native(sizes[int(np.abs(x - target).argmin())])
-    value = float(np.exp(_extend(target, x, np.log(np.array(sizes, float)))))
+    value = _root(np.array(sizes, float), np.exp(x), num_params) or float(
+        np.exp(_extend(target, x, np.log(np.array(sizes, float))))
+    )
     step = step_of(sizes)
     return max(step, round(value / step) * step) if step else value
 
@@ -39,6 +49,19 @@ def step_of(sizes: Sequence[Any]) -> int:
     """What divides all sizes, as heads divide widths; 0 where some are not whole numbers."""
     whole = [int(size) for size in sizes if _is_number(size) and float(size).is_integer()]
     return math.gcd(*whole) if len(whole) == len(sizes) else 0
+
+
+def _root(sizes: np.ndarray, num_params: np.ndarray, target: float) -> float | None:
+    """Where the polynomial through the pairs, of the lowest degree that fits, reaches a target."""
+    for degree, near in NEAR.items():
+        if len(np.unique(sizes)) < degree + 2:  # one more than any polynomial goes through
+            return None
+        through = Polynomial.fit(sizes, num_params, degree, w=1 / num_params)
+        if np.max(np.abs(through(sizes) / num_params - 1)) < near:
+            roots = (through - target).roots()
+            real = roots.real[np.isreal(roots) & (roots.real > 0)]
+            return float(real.max()) if len(real) and through.convert().coef[-1] > 0 else None
+    return None
 
 
 def _is_number(size: object) -> bool:

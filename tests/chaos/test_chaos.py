@@ -95,7 +95,7 @@ def test_a_sweep_survives_a_few_strikes(store, whole):
 
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("seed", "workers"), [(0, 3), (1, 3), (0, 1), (1, 1), (2, 1), (3, 1)])
+@pytest.mark.parametrize(("seed", "workers"), [(0, 3), (2, 3), (0, 1), (2, 1), (3, 1)])
 def test_a_sweep_survives_many_strikes(store, whole, seed, workers):
     """Four strikes of one or two drivers each; budgets are added on the way."""
     stage, rng = Stage(store), random.Random(seed)

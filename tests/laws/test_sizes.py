@@ -33,3 +33,17 @@ def test_nothing_recorded():
 
 def test_one_size_is_all_there_is():
     assert size_for(table([8, 8], [1e6, 1e6]), 5e6) == 8
+
+
+@pytest.mark.parametrize("law", [lambda w: 36 * w**2 + 500 * w + 7, lambda d: 3000 * d + 90_000])
+def test_beyond_the_recorded_sizes_their_polynomial_goes_on(law):
+    """A width's N is still bent where small models were tried: end slopes were 33 % off."""
+    sizes = [8, 12, 16, 24, 32]
+    runs = table(sizes, [float(law(size)) for size in sizes])
+    for size in (4, 20, 4000, 40_000):
+        assert size_for(runs, law(size)) == size
+
+
+def test_pairs_on_no_polynomial_are_continued_by_their_slope():
+    runs = table([8, 16, 32, 64], [8.0**3.5, 16.0**3.5, 32.0**3.5, 64.0**3.5])
+    assert size_for(runs, 512.0**3.5) == 512
