@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
+import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -14,9 +16,9 @@ import torch
 from torch.utils.data import Subset
 
 from flops_fit import projects, store, tracking
-from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
+from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
 from flops_fit.records import Size
-from flops_fit.sweep import ranks
+from flops_fit.sweep import ranks, standing
 from flops_fit.sweep import study as dispatch
 from flops_fit.sweep.code import code_of
 from flops_fit.sweep.flops import FlopsConvention
@@ -122,18 +124,41 @@ def join_job(
 ) -> Job:
     """The job of a sweep that another process drives; nothing is written.
 
+    A driver that was started in the same moment is waited for.
+
     Raises:
         ArgumentError: The sweep's latest plan is another than this one.
         SweepError: There is no such sweep, or no study of it in the storage.
     """
-    ledger = ranks.from_main(lambda: _joined_ledger(planned, name, tracking_uri))
-    job = _job(task, planned, ledger, storage)
-    if not ranks.from_main(lambda: dispatch.study_exists(job.study_name, job.storage)):
-        raise SweepError(
-            f"{store.without_credentials(job.storage)} holds no study of the sweep "
-            f"{ledger.name!r}: pass storage= as the sweep's driver has it"
-        )
-    return job
+
+    def find() -> Job:
+        job = _job(task, planned, _joined_ledger(planned, name, tracking_uri), storage)
+        if not dispatch.study_exists(job.study_name, job.storage):
+            raise SweepError(
+                f"{store.without_credentials(job.storage)} holds no study of the sweep "
+                f"{job.ledger.name!r}: pass storage= as the sweep's driver has it"
+            )
+        return job
+
+    ledger = ranks.from_main(lambda: _once_begun(find).ledger)
+    return _job(task, planned, ledger, storage)
+
+
+def _once_begun(find: Callable[[], Job]) -> Job:
+    deadline = time.monotonic() + standing.BEGIN_S
+    told = False
+    while True:
+        try:
+            return find()
+        except StoreError:
+            raise
+        except (ArgumentError, SweepError):
+            if time.monotonic() > deadline:
+                raise
+        if not told:
+            print(f"Waiting {standing.BEGIN_S:g} s for the sweep to begin", file=sys.stderr)
+        told = True
+        time.sleep(standing.PAUSE_S)
 
 
 def flops_to_come(

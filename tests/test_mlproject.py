@@ -16,6 +16,7 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.cli import main
 from flops_fit.store import client_of
+from flops_fit.sweep import standing
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -76,6 +77,7 @@ def entry(entry_point: str, **given: str) -> list[str]:
 
 def test_the_other_entry_points_are_commands_that_work(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    monkeypatch.setattr(standing, "BEGIN_S", 0)
     tiny = {"budgets": "5e8", "sizes": "1,2,3", "n_layer": "1"}
     planned = CliRunner().invoke(main, entry("plan", **tiny)[3:])
     assert planned.stdout.startswith("SweepPlan: 3 trials")

@@ -37,6 +37,7 @@ from flops_fit.sweep.standing import (
     ATTEMPTS,
     attempts,
     clear_ended,
+    count_waiting,
     done_in_words,
     in_other_hands,
     missing,
@@ -155,9 +156,8 @@ def _said_how_to_go_on(job: Job) -> Iterator[None]:
 
 
 def _help(job: Job, workers: int | str, source: Source | None) -> None:
-    wanted = {trial.trial_id for trial in job.trials}
     study = dispatch.open_study(job.study_name, job.storage)
-    waiting = dispatch.count_waiting(study, wanted)
+    waiting = count_waiting(job, study)
     if waiting:
         with orderly_termination(), _progress(job, attempts(job)) as progress:
             _start_workers(job, waiting, workers, None, source, progress)

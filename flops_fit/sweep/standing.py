@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from flops_fit.sweep.worker import Job
 from flops_fit.tracking import ENDED
 
 ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
+PAUSE_S = 0.5
+BEGIN_S = 10.0  # a worker waits so long for a driver that was started in the same moment
 _T = TypeVar("_T")
 
 
@@ -83,6 +86,20 @@ def in_other_hands(job: Job, study: Any) -> set[str]:
     """Trials that are claimed, or whose end is on its way to the ledger."""
     claims = patiently(job, lambda: dispatch.claims(study))
     return {trial_id for trial_id, _ in claims} | {e.trial_id for e in spool.entries(job.spool)}
+
+
+def count_waiting(job: Job, study: Any) -> int:
+    """Trials that wait for a worker; a driver may be about to enqueue what is nobody's yet."""
+    wanted = {trial.trial_id for trial in job.trials}
+    deadline = time.monotonic() + BEGIN_S
+    while True:
+        waiting = dispatch.count_waiting(study, wanted)
+        left = {trial.trial_id for trial in missing(job, attempts(job))}
+        nobodys = left - in_other_hands(job, study)
+        if waiting or not nobodys or time.monotonic() > deadline:
+            return waiting
+        ranks.broadcast("wait")
+        time.sleep(PAUSE_S)
 
 
 def clear_ended(job: Job, runs: Collection[Run]) -> None:

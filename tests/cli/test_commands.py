@@ -16,10 +16,10 @@ import torch
 from click.testing import CliRunner
 
 import flops_fit
-from flops_fit import tracking
+from flops_fit import preparation, tracking
 from flops_fit.cli import main, mlflow_server, options, pages, sweeps
 from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.sweep import worker
+from flops_fit.sweep import standing, worker
 from flops_fit.sweep.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
@@ -226,6 +226,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     assert last.endswith("Start it again to go on from there")
     assert "Traceback" not in stopped.stderr
     trained.append("of the worker from here on")
+    monkeypatch.setattr(standing, "BEGIN_S", 0)
 
     other = call("worker", *TASK, *where(store), "--budgets", "1e10,1e11")
     assert other.exit_code == 2
@@ -245,7 +246,23 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     assert "Nothing waits" in again.stderr
 
 
-def test_a_worker_makes_no_study_of_its_own(finished, tmp_path):
+def test_a_worker_waits_for_a_driver_that_begins_after_it(swept, tmp_path, monkeypatch):
+    begun = []
+
+    def pass_time(seconds):
+        begun.append(shutil.copytree(swept[0], tmp_path / "late"))
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=pass_time)
+    monkeypatch.setattr(preparation, "time", clock)
+    helped = call("worker", *TASK, *where(tmp_path / "late"))
+    assert helped.exit_code == 0, helped.stderr
+    assert "Waiting 10 s for the sweep to begin\n" in helped.stderr
+    assert "Nothing waits in the sweep 'tiny': 15 of 15 trials are done" in helped.stderr
+    assert len(begun) == 1
+
+
+def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(standing, "BEGIN_S", 0)
     elsewhere = f"sqlite:///{tmp_path}/other.db"
     done = call("worker", *TASK, *where(finished), "--storage", elsewhere)
     assert done.exit_code == 1
