@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Subset
 
 from flops_fit import projects, store, tracking
-from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
+from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
 from flops_fit.records import Size
 from flops_fit.sweep import ranks
 from flops_fit.sweep import study as dispatch
@@ -76,7 +76,8 @@ def plan_only(
 ) -> SweepPlan:
     """Plan, and go no further: other ranks are not met.
 
-    Which trials are done is looked up where a name or a store is given.
+    Which trials are done is looked up where a name or a store is given; a store that cannot be
+    used is warned of.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -94,7 +95,12 @@ def plan_only(
     ).plan
     if name is None and tracking_uri is None:
         return plan
-    return replace(plan, done=_ended(plan, name, tracking_uri))
+    try:
+        return replace(plan, done=_ended(plan, name, tracking_uri))
+    except StoreError as error:
+        told = f"which trials are done already is not known: {error}"
+        warnings.warn(told, FlopsFitWarning, stacklevel=3)  # the call of plan_sweep
+        return plan
 
 
 def open_job(
@@ -139,7 +145,11 @@ def join_job(
 def flops_to_come(
     planned: Planned, name: str | None = None, tracking_uri: str | PathLike[str] | None = None
 ) -> float:
-    """FLOPs of the planned trials that have not ended yet; nothing is written."""
+    """FLOPs of the planned trials that have not ended yet; nothing is written.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
     ended = _ended(planned.plan, name, tracking_uri)
     return sum(trial.flops for trial in planned.plan.trials if trial.trial_id not in ended)
 
@@ -150,6 +160,8 @@ def _ended(
     """Ids of the planned trials that have a loss, or have diverged."""
     try:
         ledger = tracking.find_ledger(_name(name, plan, tracking_uri), tracking_uri)
+    except StoreError:
+        raise
     except SweepError:  # not begun
         return frozenset()
     runs = tracking.fetch_runs(ledger, plan.setting)

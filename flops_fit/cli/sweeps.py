@@ -30,7 +30,7 @@ def plan(settings: Settings, as_json: bool) -> None:
     """Print what would be trained."""
     with user_prints_on_stderr():
         task, arguments = settings.imported()
-        made = plan_only(task, **arguments)
+        made = plan_only(task, **arguments, name=settings.name, tracking_uri=settings.tracking_uri)
     print(shown_as_json.dumps(shown_as_json.of_plan(made)) if as_json else made)
 
 
