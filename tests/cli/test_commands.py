@@ -170,6 +170,8 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     done = call("report", *where(finished))
     assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
     assert "<html" in Path("tiny.html").read_text(encoding="utf-8")
+    nowhere = call("report", *where(finished), "--output", "no/tiny.html")
+    assert (nowhere.exit_code, nowhere.stderr) == (2, "Error: --output: there is no folder no\n")
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])
