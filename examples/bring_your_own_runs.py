@@ -4,6 +4,7 @@ What is new: nothing trains. `runs.csv` beside this script holds the 28 runs of 
 file of your own needs columns N, D and loss, and C in FLOPs if that is not 6 N D.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,13 @@ RUNS = Path(__file__).with_name("runs.csv")
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Fit the runs of a file, print what they say, and ask for ten times their largest budget."""
-    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(description="Fit the runs of a CSV file")
+    parser.add_argument(
+        "runs", nargs="?", default=RUNS, help="by default the one beside this script"
+    )
+    args = parser.parse_args(argv)
     try:
-        result = flops_fit.fit(argv[0] if argv else RUNS)
+        result = flops_fit.fit(args.runs)
     except flops_fit.FlopsFitError as error:
         sys.exit(str(error))
     show(result)

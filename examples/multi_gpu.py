@@ -4,7 +4,7 @@
 
 What is new: only the launch. The call is that of `gpt_stdlib.py`, with larger models and budgets;
 rank 0 claims, records and prints, and each rank takes its share of every batch. The losses are
-those of one process but for rounding. Where trials fit one GPU each, `workers="auto"` without
+those of one process but for rounding. Where trials fit one GPU each, `--workers auto` without
 torchrun trains them side by side, which is faster.
 """
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep; rank 0 prints what it found."""
     parser = sweep_options("Trials trained data-parallel", BUDGETS, eval_examples=512)
     parser.add_argument("--precision", default="no", help="no, bf16 or fp16")
+    parser.set_defaults(workers=1)  # with torchrun there is no other
     args = parser.parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
             batch_size=args.batch, eval_examples=args.eval_examples, precision=args.precision
         ),
         name="gpt-data-parallel",
+        workers=args.workers,
     )
     if os.environ.get("RANK", "0") == "0":
         show(result)

@@ -192,7 +192,7 @@ def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list
         f"{listed} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves their "
         "uncertainty out."
     )
-    advice = "They are fitted where runs of several epochs tell them; give unique_tokens."
+    advice = "They are fitted where runs of several epochs, with their unique_tokens, tell them."
     return [Check("repetition-assumed", "note", message, advice)]
 
 

@@ -78,7 +78,8 @@ def plan_only(
 ) -> SweepPlan:
     """Plan, and go no further: other ranks are not met.
 
-    Which trials are done is looked up where a name or a store is given.
+    Which trials are done is looked up where a name or a store is given; a store that cannot be
+    used is warned of.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -96,7 +97,12 @@ def plan_only(
     ).plan
     if name is None and tracking_uri is None:
         return plan
-    return replace(plan, done=_ended(plan, name, tracking_uri))
+    try:
+        return replace(plan, done=_ended(plan, name, tracking_uri))
+    except StoreError as error:
+        told = f"which trials are done already is not known: {error}"
+        warnings.warn(told, FlopsFitWarning, stacklevel=3)  # the call of plan_sweep
+        return plan
 
 
 def open_job(
@@ -164,7 +170,11 @@ def _once_begun(find: Callable[[], Job]) -> Job:
 def flops_to_come(
     planned: Planned, name: str | None = None, tracking_uri: str | PathLike[str] | None = None
 ) -> float:
-    """FLOPs of the planned trials that have not ended yet; nothing is written."""
+    """FLOPs of the planned trials that have not ended yet; nothing is written.
+
+    Raises:
+        StoreError: If the store cannot be used.
+    """
     ended = _ended(planned.plan, name, tracking_uri)
     return sum(trial.flops for trial in planned.plan.trials if trial.trial_id not in ended)
 
@@ -175,6 +185,8 @@ def _ended(
     """Ids of the planned trials that have a loss, or have diverged."""
     try:
         ledger = tracking.find_ledger(_name(name, plan, tracking_uri), tracking_uri)
+    except StoreError:
+        raise
     except SweepError:  # not begun
         return frozenset()
     runs = tracking.fetch_runs(ledger, plan.setting)

@@ -48,7 +48,7 @@ def demo(tracking_uri: str | None, workers: str | None) -> int:
 def plan(config: Path | None, as_json: bool, **values: Any) -> None:
     """Show what `run` would train; train nothing.
 
-    Takes the options of `run`.
+    Takes the options of `run`. With a --name it shows what that sweep has done already.
 
     \b
     Example:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flops_fit.cli.mlflow_server import served
+from flops_fit.cli.mlflow_server import ended, served
 from flops_fit.errors import SweepError
 from flops_fit.store import without_credentials
 from flops_fit.sweep.stopping import orderly_termination
@@ -16,7 +16,7 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
 
     Raises:
         ArgumentError: The port is taken.
-        SweepError: There is no such store or sweep, or MLflow does not come up.
+        SweepError: There is no such store or sweep, MLflow does not come up, or it ends.
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once MLflow has ended.
     """
     ledgers = [find_ledger(name, tracking_uri)] if name else list_ledgers(tracking_uri)
@@ -28,7 +28,7 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
         return
     with orderly_termination(), served(uri, "127.0.0.1", port) as process:
         print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nCtrl-C stops it", flush=True)
-        process.wait()
+        raise ended(process)
 
 
 def links(ledgers: list[Ledger], address: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
 from flops_fit.result import Result
 from flops_fit.tracking import find_ledger
@@ -42,9 +42,15 @@ def predict(
 
 
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
-    """Fit, and write the page."""
-    result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
+    """Fit, and write the page.
+
+    Raises:
+        ArgumentError: There is no such folder.
+    """
     path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"--output: there is no folder {path.parent}")
+    result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
     result.report(path)
     print(path)
 

@@ -73,6 +73,24 @@ class Settings:
     on_code_change: str = "warn"
     extend: bool = True
 
+    def imported(self) -> tuple[Task, dict[str, Any]]:
+        """Model, data and loss, and the other arguments of a plan.
+
+        Raises:
+            ArgumentError: Listing all that is missing, not to be found, or cannot be followed.
+        """
+        problems: list[str] = []
+        made: list[Any] = []
+        for part in (self.task, self.plan_arguments):
+            try:
+                made.append(part())
+            except ArgumentError as error:
+                problems += error.problems
+        if problems:
+            raise ArgumentError(problems)
+        task, arguments = made
+        return task, arguments
+
     def task(self) -> Task:
         """Model, data and loss, imported.
 
@@ -88,8 +106,8 @@ class Settings:
             return None if not path else _import(key, path, problems)
 
         model, loss = found("model"), found("loss")
-        data = _given("data", found("data"), self.data_args, problems)
-        held_out = _given("eval_data", found("eval_data"), self.eval_data_args, problems)
+        data = _given("data", self.data, self.data_args, problems)
+        held_out = _given("eval_data", self.eval_data, self.eval_data_args, problems)
         metrics = {
             key: _import(f"metrics {key}", path, problems) for key, path in self.metrics.items()
         }
@@ -190,14 +208,13 @@ def _import(key: str, path: str, problems: list[str]) -> Any:
         return None
 
 
-def _given(key: str, found: Any, arguments: Mapping[str, Any], problems: list[str]) -> Any:
-    if not arguments:
-        return found
-    if found is not None and not callable(found):
-        problems.append(f"{key}_args: {key} names an object that takes no arguments, {found!r:.80}")
-    if found is None:
+def _given(key: str, path: str | None, arguments: Mapping[str, Any], problems: list[str]) -> Any:
+    found = _import(key, path, problems) if path else None
+    if arguments and not path:
         problems.append(f"{key}_args: given without {key}")
-    return partial(found, **arguments) if callable(found) else found
+    elif arguments and found is not None and not callable(found):
+        problems.append(f"{key}_args: {key} names an object that takes no arguments, {found!r:.80}")
+    return partial(found, **arguments) if arguments and callable(found) else found
 
 
 def _recipe_value(key: str, value: Any, problems: list[str]) -> Any:

@@ -22,9 +22,13 @@ def sweep_options(
     many: Any = {"nargs": "+", "action": _Listed}
     add("--budgets", type=_listed(float), **many, default=list(budgets), metavar="C", help="FLOPs")
     add("--sizes", type=_listed(int), **many, metavar="SIZE", help="by default planned")
-    add("--workers", type=_number, default="auto", help="by default one per GPU, or per core")
-    add("--batch", type=_number, default="auto", help="examples a step, by default by rule")
-    add("--eval-examples", type=int, default=eval_examples, help="held-out examples")
+    default = "by default %(default)s"  # which a script may set otherwise
+    workers = f'"auto" is one per GPU, or per core; {default}'
+    add("--workers", type=_count, default="auto", metavar="COUNT", help=workers)
+    batch = f'examples a step, "auto" is by rule; {default}'
+    add("--batch", type=_count, default="auto", metavar="COUNT", help=batch)
+    held_out = f"held-out examples; {default}"
+    add("--eval-examples", type=int, default=eval_examples, metavar="COUNT", help=held_out)
     return parser
 
 
@@ -44,5 +48,10 @@ def _listed(number: Callable[[str], float]) -> Callable[[str], list[float]]:
     return numbers
 
 
-def _number(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+def _count(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number or 'auto', got {text!r}"
+        ) from None

@@ -131,6 +131,20 @@ def test_plan_prints_json_alone(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("default::flops_fit.FlopsFitWarning")
+def test_plan_of_a_name_shows_what_is_done_or_why_that_is_not_known(finished):
+    done = call("plan", *TASK, *where(finished))
+    assert "; 15 done, 0 FLOPs left" in done.stdout
+    away = call("plan", *TASK, "--name", "tiny", "--tracking-uri", "http://127.0.0.1:9")
+    assert away.exit_code == 0
+    assert "SweepPlan: 15 trials" in away.stdout
+    assert "done" not in away.stdout
+    assert "warning: which trials are done already is not known: the MLflow server" in away.stderr
+    refused = call("run", *TASK, "--name", "tiny", "--tracking-uri", "http://127.0.0.1:9")
+    assert refused.exit_code == 1
+    assert "\nError: the MLflow server http://127.0.0.1:9 does not answer" in refused.stderr
+
+
 def test_analyze_prints_json_alone(finished):
     done = call("analyze", *where(finished), "--json")
     told = json.loads(done.stdout, parse_constant=not_a_number)
@@ -156,6 +170,8 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     done = call("report", *where(finished))
     assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
     assert "<html" in Path("tiny.html").read_text(encoding="utf-8")
+    nowhere = call("report", *where(finished), "--output", "no/tiny.html")
+    assert (nowhere.exit_code, nowhere.stderr) == (2, "Error: --output: there is no folder no\n")
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])

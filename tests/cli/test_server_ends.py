@@ -1,15 +1,16 @@
-"""What `flops-fit server` does about an MLflow that dies, with other processes in its place."""
+"""What `flops-fit server` and `ui` do about an MLflow that dies; processes stand in its place."""
 
 import contextlib
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from flops_fit.cli import mlflow_server, server
+from flops_fit.cli import mlflow_server, pages, server
 from flops_fit.errors import SweepError
 
 
@@ -24,15 +25,25 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_dead_mlflow_ends_the_server_with_an_error(monkeypatch, tmp_path):
-    @contextlib.contextmanager
-    def dying(*_, **__):
-        yield subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+@contextlib.contextmanager
+def dying(*_, **__):
+    """In place of MLflow a process that kills itself."""
+    yield subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
+
+def test_a_dead_mlflow_ends_the_server_with_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(server, "_postgres", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(server, "served", dying)
     with pytest.raises(SweepError, match="MLflow ended with exit code -9"):
         server.serve(tmp_path, "127.0.0.1", 5000, 5432)
+
+
+def test_a_dead_mlflow_ends_its_pages_with_an_error(monkeypatch):
+    ledger = SimpleNamespace(name="tiny", tracking_uri="sqlite:///mlflow.db", page="#/1")
+    monkeypatch.setattr(pages, "list_ledgers", lambda _: [ledger])
+    monkeypatch.setattr(pages, "served", dying)
+    with pytest.raises(SweepError, match="MLflow ended with exit code -9"):
+        pages.serve(None, None, 5000)
 
 
 def test_what_a_killed_mlflow_started_ends_with_it(monkeypatch, tmp_path):

@@ -91,14 +91,26 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_what_is_missing_and_what_is_not_found_is_told_together():
-    settings = Settings(model="tiny_task:Nett", loss="no_module:loss", data_args={"count": 3})
+    settings = Settings(
+        model="tiny_task:Nett",
+        loss="no_module:loss",
+        data_args={"count": 3},
+        eval_data="tiny_task:dada",
+        eval_data_args={"count": 3},
+        recipe={"warmpu": 0.1},
+        flops="tiny_task:flpos",
+    )
     with pytest.raises(ArgumentError) as caught:
-        settings.task()
+        settings.imported()
     text = str(caught.value)
     assert "missing: size_param, data, budgets" in text
     assert "model: tiny_task has no Nett" in text
     assert "loss: there is no module" in text
-    assert "data_args: given without data" in text
+    assert "- data_args: given without data" in text
+    assert "eval_data: tiny_task has no dada" in text
+    assert "eval_data_args" not in text
+    assert "flops: tiny_task has no flpos" in text
+    assert "recipe: unknown field 'warmpu'" in text
 
 
 def test_arguments_of_what_takes_none_are_refused():
