@@ -1,6 +1,7 @@
 """The store: its address, who may see it, and what is said when it does not answer."""
 
 import http.server
+import os
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flops_fit import store
+from flops_fit import store, tracking
 from flops_fit.errors import ArgumentError, StoreError, SweepError
 from flops_fit.sweep.study import open_study
 
@@ -43,6 +44,12 @@ def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
     assert len(parents) == 1
     assert "" not in parents
     shutil.rmtree(tmp_path)
+
+
+def test_a_store_that_may_only_be_read_is_read(empty_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(store, "FileLock", None)
+    assert tracking.list_ledgers(f"sqlite:///{empty_store}/mlflow.db") == []
 
 
 @pytest.mark.parametrize("uri", ["", "  ", 3])
