@@ -91,11 +91,19 @@ class Spread:
         return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
 
     def standard_error(self, quantity: Quantity) -> Array:
-        """Standard error, shape (k,): by the delta method, or by cluster where that is more."""
-        own = self._standard_error(quantity)
-        if "cluster" not in self.draws:
-            return own
-        return np.maximum(own, quantity(self.draws["cluster"]).std(axis=0))
+        """Standard error, shape (k,): by the delta method, or by a bootstrap where that is more.
+
+        Of wild draws it is half their interval over Student's t, where that is over twice as much:
+        at a bound, as with E at zero, the delta method sees a small part of what the draws reach.
+        """
+        errors = self._standard_error(quantity)
+        if "wild" in self.draws:
+            low, high = self._bootstrap("wild", quantity, LEVEL)
+            wild = (high - low) / 2 / stats.t.ppf(0.5 + LEVEL / 2, max(self.dof, 1))
+            errors = np.where(wild > 2 * errors, wild, errors)
+        if "cluster" in self.draws:
+            errors = np.maximum(errors, quantity(self.draws["cluster"]).std(axis=0))
+        return errors
 
     def _standard_error(self, quantity: Quantity, step: float = STEP) -> Array:
         G = _differences(quantity, self.centre, self.covariance, step)

@@ -1,8 +1,9 @@
 """The source of the user's model, data and loss, hashed.
 
 A trial's id knows these by name; the hash tells whether what stands behind a name is still the
-same. Followed are the functions, classes and plain constants that the code refers to, as far as
-they are the user's own or of the same module. Comments, layout and docstrings do not count.
+same. Followed are the functions, classes and plain constants that the code refers to, and tables of
+such (a dict or list of plain values may be a cache: it counts where its name is in capitals), as
+far as they are the user's own or of the same module. Comments, layout and docstrings do not count.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import inspect
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -23,7 +24,6 @@ from torch.utils.data import DataLoader, Subset
 from flops_fit.sweep.task import Task
 
 _INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib"))
-_PLAIN = (bool, int, float, str, bytes, tuple, type(None))
 
 
 def code_of(task: Task) -> str:
@@ -72,10 +72,29 @@ def _follow(value: Any, home: str, seen: dict[str, str]) -> None:
         _follow(owner, home, seen)
     for function in _functions(value):
         for key, found in _referred(function):
-            if isinstance(found, _PLAIN):
+            if _is_plain(found) and (key.isupper() or not isinstance(found, dict | list)):
                 seen[f"{name} {key}"] = repr(found)
-            elif isinstance(found, FunctionType | type | partial):
-                _follow(_definition(found), home, seen)
+            for part in _parts(found):
+                if isinstance(part, FunctionType | type | partial):
+                    _follow(_definition(part), home, seen)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its `repr` is all there is to it, and the same in every process."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, [*value, *value.values()]))
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | bytes)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What a table holds; else the value itself."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _is_own(module: str) -> bool:

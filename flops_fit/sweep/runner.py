@@ -228,7 +228,10 @@ def _settle_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:
         "trials were trained with"
     )
     if on_code_change == "error":
-        raise SweepError(f'{text}; pass another name=, or on_code_change="warn" or "rerun"')
+        raise SweepError(
+            f'{text}; pass another name=, or on_code_change="warn" to use their losses, or '
+            'on_code_change="rerun" to train them again'
+        )
     if on_code_change == "rerun":
         for run in changed:
             recording.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")

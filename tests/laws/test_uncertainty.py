@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from flops_fit.laws import uncertainty
 from flops_fit.laws.frontier import frontier
@@ -48,6 +51,18 @@ def test_delta_and_wild_agree_on_a_sound_sweep(sweep):
         np.diff(np.stack(spread.interval(exponent, method=m)), axis=0) for m in ("delta", "wild")
     ]
     assert widths[1] / widths[0] == pytest.approx(1, abs=0.25)
+
+
+def test_draws_that_reach_far_beyond_the_delta_method_are_not_left_out_of_the_error(sweep):
+    """As where E is held at zero; else the textbook's standard error stands."""
+    N, D, loss = arrays(sweep(noise=0.003))
+    spread = measure_spread(fit_parametric(N, D, loss), N, D, loss)
+    textbook = np.sqrt(spread.covariance[3, 3])
+    assert spread.standard_error(lambda laws: laws[:, 3:4])[0] == pytest.approx(textbook)
+    held = replace(spread, covariance=spread.covariance / 100)
+    low, high = np.percentile(spread.draws["wild"][:, 3], [2.5, 97.5])
+    expected = (high - low) / 2 / stats.t.ppf(0.975, 30)
+    assert held.standard_error(lambda laws: laws[:, 3:4])[0] == pytest.approx(expected)
 
 
 def test_every_refit_is_converged(sweep):

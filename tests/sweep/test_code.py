@@ -18,6 +18,9 @@ from torch import nn
 import helpers
 
 HIDDEN = 4
+SHAPE = {"ratio": 2}
+STEPS = (abs, helpers.half)
+seen = [0]
 
 
 class Block(nn.Module):
@@ -31,14 +34,14 @@ class Model(Block):
 
     @property
     def ratio(self):
-        return 2
+        return len(seen) and 2 * SHAPE["ratio"]
 
     def num_params(self):
         return helpers.total(self)
 
 
 def inner(out):
-    return out.mean()
+    return STEPS[1](out.mean())
 
 
 def loss(out, y):
@@ -52,7 +55,14 @@ def make_data():
 def collate(examples):
     return examples
 '''
-HELPERS = "def total(model):\n    return sum(p.numel() for p in model.parameters())\n"
+HELPERS = """
+def total(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def half(x):
+    return x / 2
+"""
 
 
 @pytest.fixture
@@ -83,14 +93,17 @@ def code(tmp_path, monkeypatch):
     [
         ("nn.Linear(width, HIDDEN)", "nn.Linear(HIDDEN, width)", {"model"}),
         ("HIDDEN = 4", "HIDDEN = 5", {"model"}),
-        ("return 2", "return 3", {"model"}),
+        ("and 2", "and 3", {"model"}),
+        ('"ratio": 2', '"ratio": 3', {"model"}),
+        ("seen = [0]", "seen = [1]", set()),
         ("p.numel()", "2 * p.numel()", {"model"}),
         ("out.mean()", "out.sum()", {"loss"}),
+        ("x / 2", "x / 3", {"loss"}),
         ("out - y", "y - out", {"loss"}),
         ("return []", "return [1]", {"data"}),
         ("return examples", "return examples[:1]", set()),
         ('"""A model."""', '"""Another word."""', set()),
-        ("return 2", "return 2  # twice", set()),
+        ('["ratio"]', '["ratio"]  # twice', set()),
         ("def loss(out, y):\n", "def loss(out, y):\n\n", set()),
     ],
 )
