@@ -26,9 +26,8 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
     parser.set_defaults(batch=16)
     args = parser.parse_args(argv)
-    source = None if args.data == "hub" else args.data
     try:
-        train, held_out = (labelled_images(split, source) for split in ("train", "eval"))
+        train, held_out = (labelled_images(split, args.data) for split in ("train", "eval"))
     except HubError as error:
         sys.exit(str(error))
     result = flops_fit.find_optimal(

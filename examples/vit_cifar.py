@@ -30,7 +30,7 @@ BUDGETS = {
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep and print what it found."""
     parser = sweep_options("ViT on CIFAR-10 or on drawn shapes", [], eval_examples=4096)
-    parser.add_argument("--data", metavar="DIR", help="'synthetic', or local files of CIFAR-10")
+    parser.add_argument("--data", default="hub", help="'synthetic', 'hub' or a folder")
     args = parser.parse_args(argv)
     kind = "synthetic" if args.data == "synthetic" else "cifar10"
     try:

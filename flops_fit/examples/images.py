@@ -125,17 +125,19 @@ def cifar10(split: str, folder: str | Path | None = None) -> Pictures:
     return Pictures(pixels, np.asarray(rows["label"], np.int64))
 
 
-def labelled_images(split: str, source: str | Path | None = None) -> Shapes | Pictures:
+def labelled_images(split: str, source: str | Path = "hub") -> Shapes | Pictures:
     """CIFAR-10, or shapes.
 
     Args:
         split: "train" or "eval".
-        source: "synthetic" for shapes, a folder of CIFAR-10's files, or None for the hub's.
+        source: "synthetic" for shapes, "hub", or a folder of CIFAR-10's files.
 
     Raises:
         HubError: If CIFAR-10 cannot be had; says what to do.
     """
-    return Shapes(split) if source == "synthetic" else cifar10(split, source)
+    if source == "synthetic":
+        return Shapes(split)
+    return cifar10(split, None if source == "hub" else source)
 
 
 def accuracy(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:

@@ -72,6 +72,6 @@ def test_cifar10_from_files_of_the_hubs_layout(tmp_path):
 
 
 def test_an_unknown_split_is_refused():
-    for source in ("synthetic", None):
+    for source in ("synthetic", "hub"):
         with pytest.raises(ValueError, match="expected 'train' or 'eval', got 'test'"):
             labelled_images("test", source)
