@@ -113,6 +113,7 @@ def exclusive(uri: str) -> Iterator[None]:
     with told_faults(uri), one_at_a_time(uri, ".flops_fit.lock"):
         if uri.startswith("sqlite"):
             _check_opens(make_url(uri).database or "")
+            _make_whole(uri)
         yield
 
 
@@ -257,6 +258,18 @@ def _check_opens(file: str) -> None:
     if os.path.exists(file):
         with closing(sqlite3.connect(file, timeout=60)) as connection:
             connection.execute("PRAGMA schema_version")
+
+
+def _make_whole(uri: str) -> None:
+    """Make a SQLite file that is not there aside, and rename it: one cut off could not be used."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    if sqlite_folder(uri) is None or file.exists():
+        return
+    half = file.with_name(f".{file.name}.half-made")
+    for left in file.parent.glob(f"{half.name}*"):
+        left.unlink()
+    client_of(f"sqlite:///{half}").search_experiments()
+    os.replace(half, file)
 
 
 def sqlite_folder(uri: str) -> Path | None:

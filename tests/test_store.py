@@ -34,6 +34,9 @@ def test_credentials_are_not_shown():
 
 @pytest.mark.slow
 def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
+    """Also where one was killed before, as it made the schema."""
+    (tmp_path / ".mlflow.db.half-made").write_text("a part of a schema")
+    (tmp_path / ".mlflow.db.half-made-journal").write_text("what would undo it")
     code = (
         "import sys; from flops_fit import tracking; "
         "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
@@ -43,7 +46,19 @@ def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
     parents = {process.communicate(timeout=200)[0].strip() for process in processes}
     assert len(parents) == 1
     assert "" not in parents
+    assert {file.name for file in tmp_path.iterdir()} == {".flops_fit.lock", "mlflow.db"}
     shutil.rmtree(tmp_path)
+
+
+def test_a_schema_that_is_not_whole_never_takes_its_name(tmp_path, monkeypatch):
+    def killed(uri):
+        Path(uri.removeprefix("sqlite:///")).write_text("a part of a schema")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "client_of", killed)
+    with pytest.raises(KeyboardInterrupt), store.exclusive(f"sqlite:///{tmp_path}/mlflow.db"):
+        pass
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_store_that_may_only_be_read_is_read(empty_store, tmp_path, monkeypatch):
