@@ -38,7 +38,10 @@ _ADVICE = (
     (("readonly", "Permission denied", "unable to open"), "see to it that it can be written"),
     (("is locked",), "see which other program holds it"),
     (("DB access module", "No module named"), "install the database's driver"),
-    (("malformed", "not a database", "corrupt"), "bring it back from a copy, or use another"),
+    (
+        ("malformed", "not a database", "corrupt", "_alembic_tmp"),
+        "bring it back from a copy, or use another",
+    ),
 )
 
 
@@ -165,6 +168,9 @@ def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> Store
     for words, what in _ADVICE:
         if any(word in reason for word in words):
             advice = what
+    gone = "readonly" in reason and not os.path.exists(uri.removeprefix("sqlite:///"))
+    if gone:  # as SQLite calls a file that was deleted under it
+        advice = "its file was deleted: bring it back from a copy"
     return StoreError(
         f"the {kind} {shown} cannot be used: {reason[:500]}; {advice}, then call again: what has "
         "finished is kept",

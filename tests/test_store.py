@@ -4,6 +4,7 @@ import http.server
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,6 +23,15 @@ def test_the_default_store_and_its_overrides(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     assert store.resolve_uri() == f"sqlite:///{tmp_path}/other.db"
     assert store.resolve_uri("http://host:5000") == "http://host:5000"
+
+
+def test_a_store_deleted_under_its_user_is_called_that(tmp_path):
+    error = sqlite3.OperationalError("attempt to write a readonly database")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    told = str(store.store_error(uri, error))
+    assert "its file was deleted: bring it back from a copy, then call again" in told
+    (tmp_path / "mlflow.db").touch()
+    assert "see to it that it can be written" in str(store.store_error(uri, error))
 
 
 def test_credentials_are_not_shown():
