@@ -18,13 +18,12 @@ NEAR = {1: 1e-6, 2: 1e-2}
 
 
 def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
-    """The size at which the recorded (size, N) pairs reach N.
+    """The size at which the recorded (size, N) pairs reach N, by their log-log interpolation.
 
-    N is a polynomial of a width (of second degree) or a depth (of first), as in Kaplan et al.
-    2020, Table 1: where the pairs lie on one, it is solved, also far beyond them. Else their
-    log-log interpolation is, continued by the end slopes. Whole sizes give a multiple of their
-    `step_of`; sizes that are not numbers give the nearest recorded one; None where no size is
-    recorded.
+    It is continued by the end slopes, but for sizes above those recorded where the pairs lie on
+    a polynomial, as N is one of a width (of second degree) or a depth (of first; Kaplan et al.
+    2020, Table 1). Whole sizes give a multiple of their `step_of`; sizes that are not numbers give
+    the nearest recorded one; None where no size is recorded.
 
     Args:
         runs: Table of runs with `size` and `num_params`.
@@ -38,9 +37,8 @@ def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
     target = np.log(num_params)
     if not all(_is_number(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
         return _native(sizes[int(np.abs(x - target).argmin())])
-    value = _root(np.array(sizes, float), np.exp(x), num_params) or float(
-        np.exp(_extend(target, x, np.log(np.array(sizes, float))))
-    )
+    root = _root(np.array(sizes, float), np.exp(x), num_params) if target > x[-1] else None
+    value = root or float(np.exp(_extend(target, x, np.log(np.array(sizes, float)))))
     step = step_of(sizes)
     return max(step, round(value / step) * step) if step else value
 

@@ -121,17 +121,16 @@ def _priced(findings: Findings) -> list[float] | None:
 
 
 def _sizes(result: Any) -> dict[str, Any]:
-    """Ln N and size: those trained, and beyond them those that models were built to find."""
+    """Ln N and size: those trained, and above them those that `Result.size_for` gives."""
     known = result.runs.loc[result.runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
     known = known[known["num_params"] > 0].sort_values("num_params")
     pairs = [(float(N), _native(s)) for s, N in known.itertuples(index=False)]
-    if result.build_size is not None and pairs:
+    if pairs:
         ends = result.findings.law
         reach = _reach(result.findings) * result.largest_budget
         top = float(ends.n_opt(reach)) if ends is not None else pairs[-1][0]
         beyond = np.geomspace(pairs[-1][0], max(top, pairs[-1][0]), 9)[1:]
-        built = [(float(N), result.build_size(float(N))) for N in beyond if N > pairs[-1][0]]
-        pairs += [(N, size) for N, size in built if size is not None]
+        pairs += [(float(N), result.size_for(float(N))) for N in beyond if N > pairs[-1][0]]
     if not pairs:
         return {}
     sizes = [size for _, size in pairs]
