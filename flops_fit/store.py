@@ -168,8 +168,8 @@ def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> Store
     for words, what in _ADVICE:
         if any(word in reason for word in words):
             advice = what
-    gone = "readonly" in reason and not os.path.exists(uri.removeprefix("sqlite:///"))
-    if gone:  # as SQLite calls a file that was deleted under it
+    file = make_url(uri).database if sqlite_folder(uri) is not None else None
+    if file and "readonly" in reason and not os.path.exists(file):  # as SQLite calls that
         advice = "its file was deleted: bring it back from a copy"
     return StoreError(
         f"the {kind} {shown} cannot be used: {reason[:500]}; {advice}, then call again: what has "
@@ -268,12 +268,12 @@ def _check_opens(file: str) -> None:
 
 def _make_whole(uri: str) -> None:
     """Make a SQLite file that is not there aside, and rename it: one cut off could not be used."""
-    file = Path(uri.removeprefix("sqlite:///"))
+    file = Path(make_url(uri).database or "")
     if sqlite_folder(uri) is None or file.exists():
         return
     half = file.with_name(f".{file.name}.half-made")
-    for left in file.parent.glob(f"{half.name}*"):
-        left.unlink()
+    for left in ("", "-journal", "-wal", "-shm"):
+        Path(f"{half}{left}").unlink(missing_ok=True)
     client_of(f"sqlite:///{half}").search_experiments()
     os.replace(half, file)
 

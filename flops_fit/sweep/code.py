@@ -72,7 +72,7 @@ def _follow(value: Any, home: str, seen: dict[str, str]) -> None:
         _follow(owner, home, seen)
     for function in _functions(value):
         for key, found in _referred(function):
-            if _is_plain(found) and (key.isupper() or not isinstance(found, dict | list)):
+            if (key.isupper() or not isinstance(found, dict | list)) and _is_plain(found):
                 seen[f"{name} {key}"] = repr(found)
             for part in _parts(found):
                 if isinstance(part, FunctionType | type | partial):
@@ -81,7 +81,7 @@ def _follow(value: Any, home: str, seen: dict[str, str]) -> None:
 
 def _is_plain(value: Any) -> bool:
     """Whether its `repr` is all there is to it, and the same in every process."""
-    if isinstance(value, dict):
+    if type(value) is dict:  # a defaultdict's shows where its function lies
         return all(map(_is_plain, [*value, *value.values()]))
     return all(map(_is_plain, value)) if isinstance(value, list | tuple) else _is_scalar(value)
 

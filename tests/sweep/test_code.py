@@ -14,11 +14,13 @@ from flops_fit.sweep.code import code_of, parts_changed
 from flops_fit.sweep.task import Task
 
 SOURCE = '''
+import collections
 from torch import nn
 import helpers
 
 HIDDEN = 4
 SHAPE = {"ratio": 2}
+CACHE = collections.defaultdict(helpers.half)
 STEPS = (abs, helpers.half)
 seen = [0]
 
@@ -34,7 +36,7 @@ class Model(Block):
 
     @property
     def ratio(self):
-        return len(seen) and 2 * SHAPE["ratio"]
+        return len(seen) and CACHE is not None and 2 * SHAPE["ratio"]
 
     def num_params(self):
         return helpers.total(self)
