@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from json import dumps
@@ -21,6 +22,9 @@ _PAIRS = {
     "metric": "metrics",
     "recipe": "recipe",
 }
+_SECRET = re.compile(
+    r"(^|_)(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|private)_?key)$", re.I
+)
 # An empty one counts as not given: entry points of `mlflow run` cannot leave a parameter out.
 _MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_data")
 
@@ -153,7 +157,8 @@ def _value(key: str, value: Any) -> Any:
 def worker_command(values: Mapping[str, Any], name: str) -> str:
     """The command line by which a worker joins the sweep that these options start.
 
-    It goes to logs, and so without the passwords of stores.
+    It goes to logs, and so without the passwords of stores, and with `***` for the values of
+    arguments that are named like secrets.
     """
     from flops_fit.store import without_credentials
 
@@ -163,8 +168,9 @@ def worker_command(values: Mapping[str, Any], name: str) -> str:
             continue
         option = f"--{key.replace('_', '-')}"
         if key in _PAIRS:
-            for inner, text in value:
-                words += [option, f"{inner}={text if isinstance(text, str) else dumps(text)}"]
+            for inner, typed in value:
+                text = typed if isinstance(typed, str) else dumps(typed)
+                words += [option, f"{inner}={'***' if _SECRET.search(inner) else text}"]
         elif value not in (None, "", ()):
             shown = without_credentials(value) if key in _ADDRESSES else str(value)
             words += [option, shown]

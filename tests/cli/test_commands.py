@@ -106,7 +106,8 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
 def test_how_to_help_is_told_as_typed_but_for_passwords():
     given = {
         "model": "my.models:GPT",
-        "model_arg": (("n_layer", 4), ("tied", True)),
+        "model_arg": (("n_layer", 4), ("tied", True), ("api_key", "canary"), ("secret", 7)),
+        "data_arg": (("tokenizer", "gpt2"), ("HF_TOKEN", "canary"), ("key_dim", 8)),
         "budgets": "1e15,1e16",
         "storage": "postgresql://user:secret@host/optuna",
         "workers": "4",
@@ -117,6 +118,8 @@ def test_how_to_help_is_told_as_typed_but_for_passwords():
     }
     assert options.worker_command(given, "my net") == (
         "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --model-arg tied=true "
+        "--model-arg 'api_key=***' --model-arg 'secret=***' --data-arg tokenizer=gpt2 "
+        "--data-arg 'HF_TOKEN=***' --data-arg key_dim=8 "
         "--budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
     )
 
