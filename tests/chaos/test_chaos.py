@@ -150,6 +150,7 @@ def test_a_sweep_survives_a_clock_that_is_moved(store, whole):
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 def test_drivers_on_one_server_of_postgresql_survive_strikes(tmp_path):
     """Four drivers, 200 trials of a planted law, and every one of the four killed in turn."""
     import test_postgres
