@@ -18,13 +18,13 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.frontier import frontier
-from flops_fit.laws.headline import headline
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.frontier import frontier
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.options import Options
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
-from flops_fit.laws.solver import Array
-from flops_fit.laws.table import read_runs
+from flops_fit.laws.pipeline.headline import headline
+from flops_fit.laws.runs.simulate import simulate_isoflop
+from flops_fit.laws.runs.table import read_runs
 
 LAWS = {
     "chinchilla": (ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658), 1e18),

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from flops_fit.laws.parametric import ParametricLaw, fit_parametric
-from flops_fit.laws.solver import Array
-from flops_fit.laws.uncertainty import measure_spread
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.bootstrap import measure_spread
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.result import fit
 
 LAW = ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)

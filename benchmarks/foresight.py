@@ -15,8 +15,9 @@ import sys
 import numpy as np
 
 import flops_fit
-from flops_fit.laws.foresight import CHINCHILLA, foresee
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.design.assumed_law import CHINCHILLA
+from flops_fit.laws.design.simulation import foresee
+from flops_fit.laws.runs.simulate import simulate_isoflop
 
 
 def main(sweeps: int = 150, noise: float = 0.003) -> None:

@@ -13,18 +13,20 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws import archive, sizes
-from flops_fit.laws.band import WITHIN, Terms, band, require_reach
-from flops_fit.laws.checks import Check
-from flops_fit.laws.frontier import FRONTIER_COLUMNS
-from flops_fit.laws.isoflop import Curve
-from flops_fit.laws.options import Method, Options
-from flops_fit.laws.parametric import ParametricFit, ParametricLaw
-from flops_fit.laws.pipeline import Findings, analyse
-from flops_fit.laws.power import PowerLaws
-from flops_fit.laws.solver import Array
-from flops_fit.laws.table import Runs, read_curves, read_runs
-from flops_fit.prediction import Prediction, foretell
+from flops_fit.laws.check import Check
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.fitting.parametric import ParametricFit
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.options import Curve, Method, Options
+from flops_fit.laws.pipeline import archive
+from flops_fit.laws.pipeline.analyse import analyse
+from flops_fit.laws.predict import size_lookup
+from flops_fit.laws.predict.bands import WITHIN, Terms, band, require_reach
+from flops_fit.laws.predict.prediction import Prediction, foretell
+from flops_fit.laws.runs.table import Runs, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
 
@@ -179,7 +181,7 @@ class Result:
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of N parameters."""
         built = self.build_size(num_params) if self.build_size else None
-        return built if built is not None else sizes.size_for(self.runs, num_params)
+        return built if built is not None else size_lookup.size_for(self.runs, num_params)
 
     def plot(self, kind: str | None = None) -> Any:
         """A Matplotlib figure.

@@ -47,7 +47,8 @@ META = "flops_fit.meta"
 REASON = "flops_fit.reason"
 ENDED = ("complete", "diverged")
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-_NAME_LIMIT, _DIGEST_LIMIT = 200, 36
+_NAME_LIMIT = 200
+_DIGEST_LIMIT = 36
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 
 LAW = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30)
 BUDGETS = np.geomspace(1e12, 1e14, 5)

@@ -6,7 +6,7 @@ import pytest
 from planted import LAW, measured, runs
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.prediction import Prediction
+from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.result import fit
 
 

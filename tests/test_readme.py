@@ -13,8 +13,8 @@ from torch.utils.data import TensorDataset
 import flops_fit
 from flops_fit.cli import main, options
 from flops_fit.cli.settings import read
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.sweep import precision, worker
 from flops_fit.sweep.train import Outcome
 

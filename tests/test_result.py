@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from planted import BUDGETS, LAW, runs
 
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.result import TABLE_COLUMNS, Result, fit
 
 

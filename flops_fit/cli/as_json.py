@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flops_fit.prediction import Prediction
+from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.result import Result
 from flops_fit.sweep.grid import SweepPlan
 

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.isoflop import Curve
 
 Method = Literal["screened", "huber", "log", "linear"]
 
@@ -65,3 +64,6 @@ class Options:
                 faults.append(f"{name}: expected a finite number above {low:g}, got {value!r}")
         if faults:
             raise ArgumentError(faults)
+
+
+Curve = Literal["parabola", "cubic"]

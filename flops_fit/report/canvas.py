@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.isoflop import group_budgets
+from flops_fit.laws.runs.budgets import group_budgets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

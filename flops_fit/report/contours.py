@@ -13,7 +13,7 @@ from flops_fit.report.canvas import COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from flops_fit.laws.parametric import ParametricLaw
+    from flops_fit.laws.model.parametric_law import ParametricLaw
 
 GRID = 80
 LEVELS = 12

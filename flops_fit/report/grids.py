@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.band import FREELY, WITHIN, Terms, band, repetition_law, require_reach
-from flops_fit.laws.repetition import WORN_OUT
-from flops_fit.laws.sizes import step_of
+from flops_fit.laws.model.repetition_law import WORN_OUT
+from flops_fit.laws.predict.bands import FREELY, WITHIN, Terms, band, repetition_law, require_reach
+from flops_fit.laws.predict.size_lookup import step_of
 from flops_fit.records import Size
 
 if TYPE_CHECKING:
-    from flops_fit.laws.pipeline import Findings
-    from flops_fit.laws.solver import Array
+    from flops_fit.laws.findings import Findings
+    from flops_fit.laws.model.arrays import Array
 
 A_DECADE = 20
 COARSE = 5  # every fifth budget carries the grids of ratios and caps

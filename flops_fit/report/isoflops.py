@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.isoflop import curve
+from flops_fit.laws.fitting.isoflop import curve
 from flops_fit.report import canvas
 from flops_fit.report.canvas import MARKERS
 

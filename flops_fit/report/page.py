@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.errors import FitError
-from flops_fit.laws.checks import counted
+from flops_fit.laws.check import counted
 from flops_fit.report import grids, summary, tables, words
 from flops_fit.report.plots import figures
 from flops_fit.version import __version__

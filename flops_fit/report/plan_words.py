@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from flops_fit.laws.exclude import MOST_EPOCHS
-from flops_fit.laws.isoflop import LEAST_RUNS
+from flops_fit.laws.fitting.isoflop import LEAST_RUNS
+from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.report import words
 
 MOST_ROWS = 40  # trials that are shown a line each; more are summed up, a line a budget

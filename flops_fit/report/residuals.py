@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.effective import unique_tokens
+from flops_fit.laws.inference.repetition_constants import unique_tokens
 from flops_fit.report import canvas
 from flops_fit.report.canvas import MARKERS, SHADE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from flops_fit.laws.pipeline import Findings
+    from flops_fit.laws.findings import Findings
 
 FARTHEST = 8.0
 

@@ -14,7 +14,7 @@ from flops_fit.report.canvas import COLOURS, SHADE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from flops_fit.laws.power import PowerLaw
+    from flops_fit.laws.model.power_law import PowerLaw
 
 NAMES = {"num_params": "N_opt", "num_tokens": "D_opt", "loss": "L_opt"}
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.solver import Array
+from flops_fit.laws.model.arrays import Array
 from flops_fit.records import Trial
 from flops_fit.report import plan_words
 from flops_fit.sweep.calibration import ROUNDS, STRETCHES, Calibration, Place, calibrate

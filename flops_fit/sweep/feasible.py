@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from flops_fit.laws.exclude import MOST_EPOCHS
+from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.sweep.grid import Skipped
 from flops_fit.sweep.rows import FEW_STEPS, FEWEST_SIZES, FEWEST_STEPS, NARROW, Rows, plural
 

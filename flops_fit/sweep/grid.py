@@ -14,7 +14,7 @@ from flops_fit.sweep.recipe import Recipe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from flops_fit.laws.parametric import ParametricLaw
+    from flops_fit.laws.model.parametric_law import ParametricLaw
     from flops_fit.sweep.estimate import Estimate
     from flops_fit.sweep.precision import Precision
     from flops_fit.sweep.rows import Rows

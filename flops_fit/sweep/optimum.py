@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.isoflop import LEAST_RUNS, fit_isoflop
+from flops_fit.laws.fitting.isoflop import LEAST_RUNS, fit_isoflop
 from flops_fit.records import Trial
 
 Edge = Literal["low", "high", ""]

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.foresight import SWEEPS, Addition, foresee
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.design.simulation import SWEEPS, Addition, foresee
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.records import TRIAL_COLUMNS, Trial, to_frame
 from flops_fit.report import plan_words
 from flops_fit.sweep.grid import SweepPlan

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flops_fit.laws.isoflop import LEAST_RUNS
+from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.records import Trial
 from flops_fit.sweep.flops import Cost
 from flops_fit.sweep.grid import Skipped

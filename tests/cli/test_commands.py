@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import flops_fit
 from flops_fit import preparation, tracking
 from flops_fit.cli import main, mlflow_server, options, pages, sweeps
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.sweep import standing, worker
 from flops_fit.sweep.train import Outcome
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 
 LAWS = {
     "symmetric": (ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35), 1e18, 1e20),

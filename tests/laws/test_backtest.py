@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flops_fit.laws.backtest import backtest, choose_form, tied_test
-from flops_fit.laws.parametric import fit_parametric
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.backtest import backtest, choose_form, tied_test
 
 
 def held_out(runs):

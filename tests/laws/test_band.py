@@ -6,9 +6,9 @@ import pytest
 from planted import BUDGETS, runs
 
 from flops_fit.errors import FitError
-from flops_fit.laws.band import Terms, band, repetition_law, require_reach
-from flops_fit.laws.frontier import frontier
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.model.frontier import frontier
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.predict.bands import Terms, band, repetition_law, require_reach
 from flops_fit.result import Result, fit
 
 

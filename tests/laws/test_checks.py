@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flops_fit.laws.check_fits import check_prediction
-from flops_fit.laws.checks import Check, graded
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.check import Check, graded
+from flops_fit.laws.checks.of_predictions import check_prediction
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.result import fit
 
 
@@ -104,7 +104,7 @@ def test_many_epochs(sound):
 
 
 def test_unique_tokens_put_the_repetition_law_to_work(sound, small):
-    from flops_fit.laws.repetition import RepetitionLaw
+    from flops_fit.laws.model.repetition_law import RepetitionLaw
 
     U = np.full(len(sound), 3e6)
     loss = RepetitionLaw(small, 15.39, np.inf).loss(sound["num_params"], sound["num_tokens"], U)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.cost import CostCurve, measure_cost
+from flops_fit.laws.model.cost import CostCurve, measure_cost
 
 N = np.geomspace(1e3, 1e6, 8)
 

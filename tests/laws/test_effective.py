@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flops_fit.laws.effective import measure_repetition, unique_tokens
-from flops_fit.laws.parametric import fit_parametric
-from flops_fit.laws.repetition import RepetitionLaw
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
+from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.result import Result, fit
 
 R_D, R_N = 8.0, 3.0

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from flops_fit.errors import FitError, TableError
-from flops_fit.laws.envelope import fit_envelope
+from flops_fit.laws.fitting.envelope import fit_envelope
 
 
 def make_curves(law, sizes=41, ended=True):

@@ -6,9 +6,10 @@ import pytest
 from scipy import stats
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.foresight import CHINCHILLA, Addition, assumed_law, foresee
-from flops_fit.laws.planning import expect
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.design.assumed_law import CHINCHILLA, assumed_law
+from flops_fit.laws.design.simulation import Addition, foresee
+from flops_fit.laws.design.standard_errors import expect
+from flops_fit.laws.runs.simulate import simulate_isoflop
 
 BUDGETS = np.geomspace(1e18, 1e20, 4)
 

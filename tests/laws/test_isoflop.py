@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flops_fit.laws.isoflop import curve, fit_isoflop, fit_power_laws, group_budgets
+from flops_fit.laws.fitting.isoflop import curve, fit_isoflop, fit_power_laws
+from flops_fit.laws.runs.budgets import group_budgets
 
 PORIAN = {
     ("long", "kaplan", "kaplan"): 0.834,

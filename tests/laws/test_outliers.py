@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.outliers import excess, screen, screen_iqr
-from flops_fit.laws.parametric import fit_parametric
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.outliers import excess, screen, screen_iqr
 
 
 def arrays(runs):

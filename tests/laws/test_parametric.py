@@ -3,9 +3,10 @@ import pytest
 from scipy import optimize
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.cost import Cost, CostCurve
-from flops_fit.laws.parametric import ParametricLaw, fit_parametric, refit
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.fitting.parametric import fit_parametric, refit
+from flops_fit.laws.model.cost import Cost, CostCurve
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 
 
 def columns(runs):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.parametric import fit_parametric
-from flops_fit.laws.planning import expect, more_runs
+from flops_fit.laws.design.standard_errors import expect, more_runs
+from flops_fit.laws.fitting.parametric import fit_parametric
 
 # SE(a) over sigma for Epoch's law: (budgets, sizes, decades, half-width in decades) and figure.
 FIGURES = [
@@ -19,7 +19,7 @@ FIGURES = [
 def test_standard_error_of_the_exponent_by_design(design, figure):
     from conftest import LAWS
 
-    from flops_fit.laws.simulate import simulate_isoflop
+    from flops_fit.laws.runs.simulate import simulate_isoflop
 
     budgets, sizes, decades, width = design
     law = LAWS["chinchilla"][0]

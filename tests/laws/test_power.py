@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.power import fit_power, fit_power_with_floor
+from flops_fit.laws.fitting.power import fit_power, fit_power_with_floor
 
 C = np.geomspace(1e18, 1e21, 6)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.headline import headline
 from flops_fit.laws.options import Options
-from flops_fit.laws.table import read_runs
+from flops_fit.laws.pipeline.headline import headline
+from flops_fit.laws.runs.table import read_runs
 
 
 def found(runs):
@@ -50,7 +50,7 @@ def test_one_outlier_raises_the_error_by_under_a_tenth(sweep):
 
 def test_noise_free_exponents(sweep, named_law):
     law, _, _ = named_law
-    from flops_fit.laws.simulate import simulate_isoflop
+    from flops_fit.laws.runs.simulate import simulate_isoflop
 
     _, first, last = named_law
     runs = simulate_isoflop(law, np.geomspace(first, last, 5), half_width=0.5)

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from flops_fit.errors import FitError
-from flops_fit.laws.parametric import ParametricLaw
-from flops_fit.laws.repetition import RepetitionLaw, effective_tokens, fit_repetition
+from flops_fit.laws.fitting.repetition import fit_repetition
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
 
 rng = np.random.default_rng(0)
 N = np.exp(rng.uniform(np.log(1e7), np.log(3e9), 150))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.parametric import fit_parametric
-from flops_fit.laws.signal import chance, check_terms
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.term_tests import chance, check_terms
 
 
 def columns(runs):

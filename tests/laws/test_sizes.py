@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from flops_fit.laws.sizes import size_for
+from flops_fit.laws.predict.size_lookup import size_for
 
 
 def table(sizes, params):

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from flops_fit.laws.solver import FREE, LOWER, TIED, Problem, _Slopes, gradient, objective, solve
+from flops_fit.laws.fitting.newton import (
+    FREE,
+    LOWER,
+    TIED,
+    Problem,
+    _Slopes,
+    gradient,
+    objective,
+    solve,
+)
 
 rng = np.random.default_rng(1)
 X, Y = rng.normal(size=30), rng.normal(size=30)

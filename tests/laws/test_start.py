@@ -1,8 +1,8 @@
 import numpy as np
 from scipy import optimize
 
-from flops_fit.laws.parametric import centred
-from flops_fit.laws.start import EXPONENTS, _non_negative, _normal_equations, grid_starts
+from flops_fit.laws.fitting.parametric import centred
+from flops_fit.laws.fitting.starts import EXPONENTS, _non_negative, _normal_equations, grid_starts
 
 
 def test_grid_is_the_non_negative_least_squares_of_scipy(sweep):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from flops_fit.errors import TableError
-from flops_fit.laws.table import read_curves, read_runs
+from flops_fit.laws.runs.table import read_curves, read_runs
 from flops_fit.records import RUN_COLUMNS
 
 ROWS = [

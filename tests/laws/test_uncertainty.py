@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flops_fit.laws import uncertainty
-from flops_fit.laws.frontier import frontier
-from flops_fit.laws.parametric import fit_parametric
-from flops_fit.laws.uncertainty import log_parameters, measure_spread
+from flops_fit.laws.fitting.parametric import fit_parametric
+from flops_fit.laws.inference.bootstrap import measure_spread
+from flops_fit.laws.inference.intervals import log_parameters
+from flops_fit.laws.model.frontier import frontier
 
 # 95 % intervals printed by Besiroglu et al. 2024 (4,000 resamples).
 PRINTED = {
@@ -71,8 +71,8 @@ def test_every_refit_is_converged(sweep):
     fit = fit_parametric(N, D, loss)
     spread = measure_spread(fit, N, D, loss, num_draws=100, seed=7)
     r = np.log(fit.law.loss(N, D) / loss)
-    from flops_fit.laws.parametric import centred
-    from flops_fit.laws.solver import jacobian
+    from flops_fit.laws.fitting.newton import jacobian
+    from flops_fit.laws.fitting.parametric import centred
 
     problem, _ = centred(N, D, loss)
     Q = np.linalg.qr(jacobian(problem, np.array([fit.theta]))[0])[0]
@@ -103,7 +103,7 @@ def test_many_runs_take_the_linear_step(sweep, monkeypatch):
     N, D, loss = arrays(sweep(noise=0.001))
     fit = fit_parametric(N, D, loss)
     full = measure_spread(fit, N, D, loss, num_draws=300).draws["wild"]
-    monkeypatch.setattr(uncertainty, "MOST_REFITS", 10)
+    monkeypatch.setattr(bootstrap, "MOST_REFITS", 10)
     linear = measure_spread(fit, N, D, loss, num_draws=300).draws["wild"]
     np.testing.assert_allclose(exponent(linear).std(), exponent(full).std(), rtol=0.05)
 

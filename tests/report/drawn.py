@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from planted import LAW, runs
 
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report.plots import PANELS, figures
 from flops_fit.result import Result, fit
 

@@ -14,7 +14,7 @@ from chromium import browser, installed
 from planted import BUDGETS, LAW, runs
 
 from flops_fit.errors import FitError
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import page
 from flops_fit.report.plots import figures
 from flops_fit.result import fit

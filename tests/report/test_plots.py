@@ -9,8 +9,8 @@ from planted import BUDGETS, LAW, runs
 
 import flops_fit
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.repetition import RepetitionLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import canvas, plots
 from flops_fit.report.residuals import excess_over_law
 

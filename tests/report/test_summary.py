@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from planted import BUDGETS, LAW, runs
 
-from flops_fit.laws.repetition import RepetitionLaw
-from flops_fit.laws.simulate import simulate_isoflop
+from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import summary, tables
 from flops_fit.result import fit
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from planned import UNLIMITED
 
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.sweep.extend import beyond, extension
 from flops_fit.sweep.plan import make_plan
 from flops_fit.sweep.rows import FEW_STEPS

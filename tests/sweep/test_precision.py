@@ -6,7 +6,6 @@ import pytest
 from planned import BUDGETS, UNLIMITED
 
 from flops_fit import Recipe
-from flops_fit.laws import foresight
 from flops_fit.sweep.precision import possible_additions
 from flops_fit.sweep.rows import FEW_STEPS
 
@@ -40,7 +39,7 @@ def test_sizes_that_were_given_are_all_there_are(planned):
 
 
 def test_it_says_what_the_simulation_shows(planned, monkeypatch):
-    monkeypatch.setattr(foresight, "DRAWS", 100)
+    monkeypatch.setattr(simulation, "DRAWS", 100)
     monkeypatch.setattr("flops_fit.sweep.precision.SWEEPS", 2)
     plan = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
     told = plan.precision(noise=0.002)

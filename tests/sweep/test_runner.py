@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import DivergedError, FitError, FlopsFitWarning, NoRunsError, SweepError
-from flops_fit.laws.parametric import ParametricLaw
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.store import client_of
 from flops_fit.sweep import progress, study, worker
 from flops_fit.sweep.owners import at_work

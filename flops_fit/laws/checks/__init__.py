@@ -1,0 +1,1 @@
+"""What is doubtful about runs, fits and predictions."""

@@ -1,0 +1,1 @@
+"""How laws are fitted: the parametric law, power laws, IsoFLOP curves, the envelope."""

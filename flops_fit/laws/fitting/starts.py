@@ -1,0 +1,93 @@
+"""Where the parametric fit starts: variable projection over a grid of exponents.
+
+For fixed (alpha, beta) the law is linear in E, A and B (Golub & Pereyra 1973), so a grid over the
+two exponents with a non-negative least squares at each point (weights 1 / L: relative errors)
+covers the whole five-parameter space. All Gram matrices of the grid come out of a few matrix
+products, whatever the number of runs.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from flops_fit.laws.model.arrays import Array
+
+EXPONENTS = np.geomspace(0.05, 1.2, 28)
+LATTICE = (4, 13, 22)
+FLOOR = 0.1
+
+
+def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: int = 12) -> Array:
+    """Starts (e, a, b, alpha, beta), best first: minima of the grid, then a lattice over it.
+
+    Args:
+        x: ln N, centred, shape (n,).
+        y: ln D, centred, shape (n,).
+        loss: Loss over its geometric mean, shape (n,).
+        tied: Keep to alpha = beta.
+        most: Most starts to give.
+
+    Returns:
+        Shape (S, 5) with S <= `most`.
+    """
+    gram, moment, total = _normal_equations(x, y, loss)
+    coefs, misfit = _non_negative(gram, moment, total)
+    if tied:
+        off = ~np.eye(len(EXPONENTS), dtype=bool)
+        misfit = np.where(off, np.inf, misfit)
+    points = [*_local_minima(misfit), *((i, j) for i in LATTICE for j in LATTICE)]
+    points = [p for p in dict.fromkeys(points) if np.isfinite(misfit[p])][:most]
+    floor = FLOOR * float(loss.min())
+    linear = np.log(np.maximum([coefs[p] for p in points], floor))
+    exponents = [(EXPONENTS[i], EXPONENTS[j]) for i, j in points]
+    return np.hstack([linear, exponents])
+
+
+def _normal_equations(x: Array, y: Array, loss: Array) -> tuple[Array, Array, float]:
+    """Gram matrices (k, k, 3, 3), moments (k, k, 3) and the data's own square, weighted 1 / L."""
+    w = 1.0 / loss
+    U = np.exp(-EXPONENTS[:, None] * x) * w
+    V = np.exp(-EXPONENTS[:, None] * y) * w
+    k, one = len(EXPONENTS), np.ones((len(EXPONENTS),) * 2)
+    gram = np.empty((k, k, 3, 3))
+    gram[..., 0, 0] = (w @ w) * one
+    gram[..., 0, 1] = gram[..., 1, 0] = (U @ w)[:, None] * one
+    gram[..., 0, 2] = gram[..., 2, 0] = (V @ w)[None, :] * one
+    gram[..., 1, 1] = (U * U).sum(axis=1)[:, None] * one
+    gram[..., 2, 2] = (V * V).sum(axis=1)[None, :] * one
+    gram[..., 1, 2] = gram[..., 2, 1] = U @ V.T
+    moment = np.stack([w.sum() * one, U.sum(1)[:, None] * one, V.sum(1)[None, :] * one], axis=-1)
+    return gram, moment, float(len(loss))
+
+
+def _non_negative(gram: Array, moment: Array, total: float) -> tuple[Array, Array]:
+    """Non-negative least squares at every grid point, by trying each of the seven supports."""
+    best = np.zeros(moment.shape)
+    misfit = np.full(moment.shape[:-1], total)
+    scale = np.sqrt(np.einsum("...jj->...j", gram))
+    for support in (s for r in (1, 2, 3) for s in combinations(range(3), r)):
+        size = scale[..., support]
+        part = gram[..., support, :][..., :, support] / (size[..., :, None] * size[..., None, :])
+        part = part + 1e-12 * np.eye(len(support))
+        inner = np.linalg.solve(part, (moment[..., support] / size)[..., None])[..., 0] / size
+        left = total - np.einsum("...j,...j->...", inner, moment[..., support])
+        better = (inner >= 0).all(axis=-1) & (left < misfit)
+        full = np.zeros(moment.shape)
+        full[..., support] = inner
+        best = np.where(better[..., None], full, best)
+        misfit = np.where(better, left, misfit)
+    return best, misfit
+
+
+def _local_minima(misfit: Array, most: int = 4) -> list[tuple[int, int]]:
+    """Grid points no worse than their neighbours, best first."""
+    padded = np.pad(misfit, 1, constant_values=np.inf)
+    rows, cols = misfit.shape
+    shifts = [(i, j) for i in (0, 1, 2) for j in (0, 1, 2) if (i, j) != (1, 1)]
+    low = np.isfinite(misfit)
+    for i, j in shifts:
+        low &= misfit <= padded[i : i + rows, j : j + cols]
+    found = sorted(zip(*np.nonzero(low), strict=True), key=lambda p: misfit[p])
+    return [(int(i), int(j)) for i, j in found[:most]]

@@ -1,0 +1,1 @@
+"""From a table of runs to `Findings`, and findings on disk."""

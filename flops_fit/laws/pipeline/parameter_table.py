@@ -1,0 +1,57 @@
+"""flops_fit.laws.pipeline.parameter_table.parameter_table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.fitting.parametric import ParametricFit
+from flops_fit.laws.inference.intervals import Spread, hull, log_parameters
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.repetition_law import RepetitionLaw
+
+
+def parameter_table(
+    fit: ParametricFit | None,
+    spreads: tuple[Spread, ...],
+    repetition: RepetitionLaw | None = None,
+) -> pd.DataFrame:
+    """Value, 95 % interval, standard error of E, A, B, alpha, beta, a, R_D* and R_N* if fitted."""
+    names = ["E", "A", "B", "alpha", "beta", "a"]
+    columns = ["value", "low", "high", "standard_error"]
+    if fit is None or not spreads:
+        return pd.DataFrame(np.nan, index=names, columns=columns)
+    low, high = hull(spreads, log_parameters)
+    law = fit.law
+    value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.a])
+    error = spreads[-1].standard_error(log_parameters)
+    with np.errstate(over="ignore"):
+        low[1:3], high[1:3], error[1:3] = (
+            np.exp(low[1:3]),
+            np.exp(high[1:3]),
+            error[1:3] * value[1:3],
+        )
+    if fit.centre[3] == 0:
+        low[0] = max(low[0], 0.0)
+    low[3:], high[5] = np.maximum(low[3:], 0.0), min(high[5], 1.0)
+    table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    if repetition is not None and repetition.fading_error is not None:
+        table.loc["R_D*"] = _constant(spreads, repetition.r_data, 5)
+    if repetition is not None and repetition.params_error is not None:
+        table.loc["R_N*"] = _constant(spreads, repetition.r_params, 6)
+    return table
+
+
+def _constant(
+    spreads: tuple[Spread, ...], value: float, column: int
+) -> tuple[float, float, float, float]:
+    """The same of R_D* or R_N*; infinite above where the runs allow that nothing fades."""
+
+    def rate(laws: Array) -> Array:
+        return laws[:, column : column + 1]
+
+    low, high = (float(end[0]) for end in hull(spreads, rate))
+    error = float(spreads[-1].standard_error(rate)[0])
+    return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2

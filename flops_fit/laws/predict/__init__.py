@@ -1,0 +1,1 @@
+"""Predictions with intervals, and the size value that builds the model."""
