@@ -34,19 +34,23 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import flops_fit
-from flops_fit import recording, tracking
+from flops_fit import tracking
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
-from flops_fit.preparation import open_job, prepare
+from flops_fit.prepare import prepare
 from flops_fit.records import Trial
-from flops_fit.sweep import worker
-from flops_fit.sweep.checkpoint import Keeper
-from flops_fit.sweep.runner import run_sweep
-from flops_fit.sweep.source import Source
-from flops_fit.sweep.stopping import StopRequest
-from flops_fit.sweep.task import Task
-from flops_fit.sweep.train import Outcome, Point, Report
-from flops_fit.sweep.worker import Job
+from flops_fit.runtime.signals import StopRequest
+from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.execution import worker
+from flops_fit.sweep.execution.driver import run_sweep
+from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.checkpoint import Keeper
+from flops_fit.sweep.training.loop import Point, Report
+from flops_fit.sweep.training.train import Outcome
+from flops_fit.sweep_setup import open_job
+from flops_fit.tracking import recording
+from flops_fit.tracking.ledger import TRIAL_ID
 
 DEMO = Path(__file__).parents[1] / "examples" / "gpt_stdlib.py"
 BUDGETS = [1e10, 3e10, 1e11, 3e11]
@@ -194,7 +198,7 @@ def measured(trial: Trial) -> dict[str, float]:
 
 def copied(row: dict[str, Any], trial: Trial, number: int) -> list[Any]:
     """A row of the copied run, as a trial's own."""
-    values = {**asdict(trial), **measured(trial), tracking.TRIAL_ID: trial.trial_id}
+    values = {**asdict(trial), **measured(trial), TRIAL_ID: trial.trial_id}
     key = row.get("key")
     value = values.get(key, row.get("value")) if key else None
     own = {**row, "run_uuid": f"{number:032x}"} | ({"value": value} if key else {})
@@ -217,7 +221,7 @@ def workers() -> None:
             tokens = sum(run.num_tokens for run in tracking.fetch_runs(ledger))
             with sqlite3.connect(f"{name}/mlflow.db") as connection:
                 span = "SELECT max(end_time) - min(start_time) FROM runs JOIN tags USING (run_uuid)"
-                query = connection.execute(f"{span} WHERE key = ?", [tracking.TRIAL_ID])
+                query = connection.execute(f"{span} WHERE key = ?", [TRIAL_ID])
                 rates.append(tokens / (query.fetchone()[0] / 1000))
             connection.close()
         print(f"workers={count}: {rates[-1]:,.0f} tokens a second", flush=True)

@@ -41,11 +41,12 @@ from flops_fit import Recipe, tracking
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.text import stdlib_text
 from flops_fit.records import Trial
-from flops_fit.sweep.delivery import Delivery
-from flops_fit.sweep.recipe import build_optimizer, multiplier
-from flops_fit.sweep.source import Source
-from flops_fit.sweep.task import Task
-from flops_fit.sweep.train import Point, train
+from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.optimizer import build_optimizer, multiplier
+from flops_fit.sweep.training.train import train
+from flops_fit.tracking.outbox import Delivery
 
 BATCH = 16
 LOG_EVERY = 5

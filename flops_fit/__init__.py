@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
-    from flops_fit.sweep.grid import SweepPlan as SweepPlan
-    from flops_fit.sweep.recipe import Recipe as Recipe
+    from flops_fit.sweep.training.recipe import Recipe as Recipe
+    from flops_fit.sweep_plan import SweepPlan as SweepPlan
 
 _HOME_OF = {
     "FlopsFitError": "errors",
     "FlopsFitWarning": "errors",
     "Prediction": "result",
-    "Recipe": "sweep.recipe",
+    "Recipe": "sweep.training.recipe",
     "Result": "result",
-    "SweepPlan": "sweep.grid",
+    "SweepPlan": "sweep_plan",
     "analyze": "api",
     "find_optimal": "api",
     "fit": "api",

@@ -12,11 +12,11 @@ from pathlib import Path
 from flops_fit import tracking
 from flops_fit.errors import FitError, FlopsFitWarning, NoRunsError
 from flops_fit.records import Size
-from flops_fit.report import page
+from flops_fit.report import html_page
 from flops_fit.result import Result, fit
-from flops_fit.store import patiently
-from flops_fit.sweep import ranks
-from flops_fit.tracking import Ledger
+from flops_fit.runtime import distributed
+from flops_fit.store.retry import patiently
+from flops_fit.tracking.ledger import Ledger
 
 _HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
 REPORT = "report.html"
@@ -34,7 +34,7 @@ def analyze_ledger(
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
-    patience = 0.0 if ledger.home else ranks.timeout().total_seconds()
+    patience = 0.0 if ledger.home else distributed.timeout().total_seconds()
     result = patiently(lambda: fit_ledger(ledger, build_size=build_size, curves=True), patience)
     with tempfile.TemporaryDirectory() as folder:
         write_files(result, Path(folder))
@@ -108,11 +108,11 @@ def write_files(result: Result, folder: Path) -> None:
 
 
 def _write_report(result: Result, folder: Path) -> None:
-    plots = page.draw(result)
+    plots = html_page.draw(result)
     (folder / "plots").mkdir()
     for name, drawing in plots.drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
-    (folder / REPORT).write_text(page.page(result, plots), encoding="utf-8")
+    (folder / REPORT).write_text(html_page.page(result, plots), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:

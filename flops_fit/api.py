@@ -12,20 +12,24 @@ import torch
 
 from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
-from flops_fit.preparation import open_job, plan_only, prepare
+from flops_fit.prepare import plan_only, prepare
 from flops_fit.records import Size
+from flops_fit.report import plan_text
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
-from flops_fit.sweep import ranks
-from flops_fit.sweep.extend import extension
-from flops_fit.sweep.flops import FlopsConvention
-from flops_fit.sweep.grid import SweepPlan
-from flops_fit.sweep.plan import Planned
-from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.runner import run_sweep
-from flops_fit.sweep.task import Task, raise_problems
-from flops_fit.sweep.worker import Job
-from flops_fit.tracking import Ledger
+from flops_fit.runtime import distributed
+from flops_fit.sweep.execution.driver import run_sweep
+from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.plan.extension import extension
+from flops_fit.sweep.plan.grid import Grid
+from flops_fit.sweep.plan.planner import Planned
+from flops_fit.sweep.task.model_cost import FlopsConvention
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep_plan import SweepPlan
+from flops_fit.sweep_setup import open_job
+from flops_fit.tracking.ledger import Ledger
+from flops_fit.validate import raise_problems
 
 
 def find_optimal(
@@ -234,9 +238,9 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
         NoRunsError: If none of its runs has finished.
         FitError: If the runs do not carry a fit.
     """
-    ranks.let_main_speak()
-    raise_problems(ranks.launch_faults())
-    ranks.join()
+    distributed.let_main_speak()
+    raise_problems(distributed.launch_faults())
+    distributed.join()
     return _analyzed(lambda: tracking.find_ledger(name, tracking_uri), None)
 
 
@@ -246,10 +250,11 @@ def _analyzed(find: Callable[[], Ledger], build: Callable[[float], Size | None] 
     def made() -> Result:
         return replace(analyze_ledger(find(), build_size=build), build_size=None)
 
-    return replace(ranks.from_main(made), build_size=build)
+    return replace(distributed.from_main(made), build_size=build)
 
 
-def _said_first(plan: SweepPlan) -> str:
-    if ranks.count() == 1:
-        return repr(plan)
-    return f"{plan!r}\n{ranks.count()} processes train each trial together, data-parallel"
+def _said_first(plan: Grid) -> str:
+    text = plan_text.as_text(plan)
+    if distributed.count() == 1:
+        return text
+    return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"

@@ -7,7 +7,7 @@ loss in whatever the user's loss returns (nats for cross-entropy), time in secon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -96,3 +96,36 @@ def to_frame(records: Iterable[Trial | Run], columns: tuple[str, ...]) -> pd.Dat
     """Records as a DataFrame with the given columns, in the given order."""
     rows: list[dict[str, Any]] = [asdict(record) for record in records]
     return pd.DataFrame(rows, columns=list(columns))
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker says: how far a trial is, or how it ended.
+
+    Attributes:
+        trial_id: Whose.
+        label: The trial in words.
+        flops: FLOPs spent on it so far.
+        loss: Training loss so far, or the held-out loss at the end.
+        state: "running", "resumed", or the state it ended in.
+        tokens_per_second: Units of D trained on a second.
+    """
+
+    trial_id: str
+    label: str
+    flops: float
+    loss: float
+    state: str = "running"
+    tokens_per_second: float = math.nan
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A grid point that was passed over, and why."""
+
+    compute_budget: float
+    size: Size
+    reason: str

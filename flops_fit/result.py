@@ -193,9 +193,9 @@ class Result:
         Raises:
             ArgumentError: The kind is none of these.
         """
-        from flops_fit.report import plots
+        from flops_fit.report.plots import panels
 
-        return plots.plot_result(self, kind)
+        return panels.plot_result(self, kind)
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write one self-contained HTML page: verdict, slider, table, plots, checks, methods.
@@ -206,9 +206,9 @@ class Result:
         Returns:
             The path.
         """
-        from flops_fit.report import page
+        from flops_fit.report import html_page
 
-        return page.write_report(self, path)
+        return html_page.write_report(self, path)
 
     def to_latex(self, compute_budgets: ArrayLike | None = None) -> str:
         """The table of `chinchilla_table` as LaTeX, which needs the package `booktabs`.

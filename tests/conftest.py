@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from flops_fit import plan_sweep
-from flops_fit.store import client_of, exclusive
-from flops_fit.sweep.study import open_study
+from flops_fit.store.client import client_of, exclusive
+from flops_fit.sweep.execution.trial_queue import open_study
 
 
 class MLP(nn.Module):
@@ -80,10 +80,17 @@ torch.set_num_threads(1)  # several test processes share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # may come ignored
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in the folders `integration` and `chaos` run by `make test-integration` only."""
+    for item in items:
+        if {"integration", "chaos"} & set(item.path.parts):
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report takes seconds of every sweep; test_analysis and tests/report see to it."""
-    if request.node.path.parent.name in ("sweep", "examples", "chaos"):
+    if {"sweep", "examples", "chaos", "integration"} & set(request.node.path.parts):
         monkeypatch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
 
 

@@ -5,7 +5,7 @@ from planted import runs
 
 from flops_fit.analysis import write_files
 from flops_fit.errors import FlopsFitWarning
-from flops_fit.report import page
+from flops_fit.report import html_page
 from flops_fit.result import Result, fit
 
 
@@ -25,7 +25,7 @@ def test_report_table_plots_and_laws_are_written(result, tmp_path):
 
 
 def test_a_report_that_cannot_be_drawn_costs_nothing_else(result, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "draw", lambda result: 1 / 0)
+    monkeypatch.setattr(html_page, "draw", lambda result: 1 / 0)
     with pytest.warns(FlopsFitWarning, match=r"could not be drawn \(ZeroDivisionError"):
         write_files(result, tmp_path)
     assert Result.load(tmp_path / "laws").law == result.law

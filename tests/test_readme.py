@@ -15,8 +15,9 @@ from flops_fit.cli import main, options
 from flops_fit.cli.settings import read
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.simulate import simulate_isoflop
-from flops_fit.sweep import precision, worker
-from flops_fit.sweep.train import Outcome
+from flops_fit.sweep.execution import worker
+from flops_fit.sweep.forecast import precision
+from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 README = Path(__file__).parents[1] / "README.md"

@@ -4,14 +4,14 @@ import logging
 import stat
 
 import pytest
-from test_runner import Net, Planted, data
+from sweeps import Net, Planted, data
 from torch import nn
 
 import flops_fit
 from flops_fit import store as stores
 from flops_fit import tracking
 from flops_fit.errors import StoreError
-from flops_fit.sweep import worker
+from flops_fit.sweep.execution import worker
 
 CANARY = "canary-7f3a9b"
 

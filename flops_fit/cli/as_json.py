@@ -12,7 +12,7 @@ import pandas as pd
 
 from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.result import Result
-from flops_fit.sweep.grid import SweepPlan
+from flops_fit.sweep_plan import SweepPlan
 
 _LAW = ("E", "A", "B", "alpha", "beta", "a")
 

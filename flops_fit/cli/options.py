@@ -160,7 +160,7 @@ def worker_command(values: Mapping[str, Any], name: str) -> str:
     It goes to logs, and so without the passwords of stores, and with `***` for the values of
     arguments that are named like secrets.
     """
-    from flops_fit.store import without_credentials
+    from flops_fit.store.uri import without_credentials
 
     words = ["flops-fit", "worker"]
     for key, value in {**values, "name": name}.items():

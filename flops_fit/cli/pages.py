@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from flops_fit.cli.mlflow_server import ended, served
 from flops_fit.errors import SweepError
-from flops_fit.store import without_credentials
-from flops_fit.sweep.stopping import orderly_termination
-from flops_fit.tracking import Ledger, find_ledger, list_ledgers
+from flops_fit.runtime.signals import orderly_termination
+from flops_fit.store.uri import without_credentials
+from flops_fit.tracking.experiments import find_ledger, list_ledgers
+from flops_fit.tracking.ledger import Ledger
 
 _MOST_LINKS = 10
 

@@ -13,7 +13,7 @@ from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
 from flops_fit.result import Result
-from flops_fit.tracking import find_ledger
+from flops_fit.tracking.experiments import find_ledger
 
 
 def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from flops_fit.cli.mlflow_server import STORE, ended, require_free, served
 from flops_fit.errors import ArgumentError, SweepError
-from flops_fit.sweep.stopping import orderly_termination
+from flops_fit.runtime.signals import orderly_termination
 
 ROLES = ("mlflow", "optuna")
 _ACCESS = "local all all scram-sha-256\nhost all all all scram-sha-256\n"

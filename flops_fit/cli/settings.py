@@ -13,8 +13,8 @@ import yaml
 
 from flops_fit.cli import imports, safe_yaml
 from flops_fit.errors import ArgumentError
-from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.task import Task
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import Recipe
 
 _NEEDED = ("model", "size_param", "data", "loss", "budgets")
 _NAMES = ("model", "size_param", "data", "eval_data", "loss", "name", "tracking_uri", "storage")

@@ -16,11 +16,13 @@ from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
 from flops_fit.errors import ArgumentError
 from flops_fit.examples.show import show
-from flops_fit.preparation import flops_to_come, join_job, open_job, plan_only, prepare
-from flops_fit.sweep import ranks
-from flops_fit.sweep.plan import Planned
-from flops_fit.sweep.runner import join_sweep
-from flops_fit.sweep.task import Task
+from flops_fit.prepare import flops_to_come, plan_only, prepare
+from flops_fit.report import plan_text
+from flops_fit.runtime import distributed
+from flops_fit.sweep.execution.driver import join_sweep
+from flops_fit.sweep.plan.planner import Planned
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep_setup import join_job, open_job
 
 # About an hour: of a CPU core at 3e10 FLOPs a second, of a GPU at 3e13.
 ASK_ABOVE_ON_CPU, ASK_ABOVE_ON_GPU = 1e14, 1e17
@@ -54,9 +56,10 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         retry_failed=settings.retry_failed,
         on_code_change=settings.on_code_change,
         extend=settings.extend,
-        said_first=f"{planned.plan!r}\nTo help from another terminal: {joined_by(job.ledger.name)}",
+        said_first=f"{plan_text.as_text(planned.plan)}\n"
+        f"To help from another terminal: {joined_by(job.ledger.name)}",
     )
-    if ranks.rank():
+    if distributed.rank():
         return 0
     show(result)
     return exit_code(result, planned.plan.compute_budgets)
@@ -94,7 +97,7 @@ def _store_arguments(settings: Settings) -> dict[str, Any]:
 
 def can_ask() -> bool:
     """Whether somebody is there to answer, and one process alone to listen."""
-    return sys.stdin.isatty() and ranks.launched()[1] == 1
+    return sys.stdin.isatty() and distributed.launched()[1] == 1
 
 
 def _ask(planned: Planned, flops: float) -> None:
@@ -110,7 +113,7 @@ def _ask(planned: Planned, flops: float) -> None:
     text = f"{flops:.3g} FLOPs are to be trained, more than {limit:.0e}"
     if not can_ask():
         raise ArgumentError(f"{text}, and there is no terminal to ask at: pass --yes")
-    click.echo(repr(planned.plan), err=True)
+    click.echo(plan_text.as_text(planned.plan), err=True)
     if not click.confirm(f"{text}. Go on?", err=True):
         click.echo("Nothing was trained", err=True)
         raise click.exceptions.Exit(1)

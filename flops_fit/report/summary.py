@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.report import words
+from flops_fit.report.number_text import between, count, flops, loss, plus_minus
 
 MOST_DOUBTS = 5
 BEYOND = 10.0
@@ -55,9 +55,9 @@ def verdict(result: Any) -> str:
     new = ", all new" if result.findings.repetition is not None else ""
     why = no_loss(result)
     return (
-        f"For {words.flops(C)} FLOPs, the largest budget of this sweep, train "
-        f"{_with(told.num_params, told.num_params_interval, words.count)} parameters{size} on "
-        f"{_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}{new}"
+        f"For {flops(C)} FLOPs, the largest budget of this sweep, train "
+        f"{_with(told.num_params, told.num_params_interval, count)} parameters{size} on "
+        f"{_with(told.num_tokens, told.num_tokens_interval, count)} {_unit(result)}{new}"
         + (f"; {why}." if why else f", and expect a loss of {_loss(told)}.")
     )
 
@@ -70,7 +70,7 @@ def _law(result: Any) -> list[str]:
     told = not np.isnan(values["E"]["value"])
     E, A, B = (f"{v:.4g}" for v in (law.E, law.A, law.B)) if told else ("E", "A", "B")
     names = ["E", "A", "B"] * told + ["alpha", "beta"]
-    said = [f"{n} {words.plus_minus(*values[n].values())}" for n in names]
+    said = [f"{n} {plus_minus(*values[n].values())}" for n in names]
     a = result.intervals.loc["a"]
     return [
         f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
@@ -93,9 +93,9 @@ def _headlines(result: Any) -> list[str]:
             lines.append(f"Nothing is predicted beyond {largest:.3g} FLOPs (refused).")
             break
         lines.append(
-            f"At {words.flops(C)} FLOPs: "
-            f"N {_with(told.num_params, told.num_params_interval, words.count)}, "
-            f"D {_with(told.num_tokens, told.num_tokens_interval, words.count)} {_unit(result)}, "
+            f"At {flops(C)} FLOPs: "
+            f"N {_with(told.num_params, told.num_params_interval, count)}, "
+            f"D {_with(told.num_tokens, told.num_tokens_interval, count)} {_unit(result)}, "
             + (no_loss(result) or f"loss {_loss(told)}")
         )
     return lines
@@ -108,11 +108,11 @@ def no_loss(result: Any) -> str:
 
 
 def _loss(told: Any) -> str:
-    return _with(told.loss, told.loss_interval, words.loss)
+    return _with(told.loss, told.loss_interval, loss)
 
 
 def _with(value: float, interval: tuple[float, float], form: Any) -> str:
-    said = words.between(*interval, form)
+    said = between(*interval, form)
     return f"{form(value)} ({said})" if said else str(form(value))
 
 
@@ -123,7 +123,7 @@ def _backtest(result: Any) -> list[str]:
         return []
     row = own.iloc[0]
     allowed = 100 * row["limit"] * row["in_sample_std"]
-    start, missed = words.flops(row["held_out_from"]), 100 * row["loss_rmse"]
+    start, missed = flops(row["held_out_from"]), 100 * row["loss_rmse"]
     return [
         f"Back-test: losses from {start} FLOPs up, held out, are missed by {missed:.2g} % (chance "
         f"allows {allowed:.2g} %)"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flops_fit.report import words
+from flops_fit.report import number_text
 
 BESIDE = "95 %"
 
@@ -21,18 +21,18 @@ def shown(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     """
     unit = meta.get("data_unit", "tokens")
     columns: dict[str, list[str]] = {
-        "C, FLOPs": [words.flops(C) for C in table["compute_budget"]],
-        "N, parameters": [words.count(N) for N in table["num_params"]],
-        f"N, {BESIDE}": _intervals(table, "num_params", words.count),
-        f"D, {unit}": [words.count(D) for D in table["num_tokens"]],
-        f"D, {BESIDE}": _intervals(table, "num_tokens", words.count),
+        "C, FLOPs": [number_text.flops(C) for C in table["compute_budget"]],
+        "N, parameters": [number_text.count(N) for N in table["num_params"]],
+        f"N, {BESIDE}": _intervals(table, "num_params", number_text.count),
+        f"D, {unit}": [number_text.count(D) for D in table["num_tokens"]],
+        f"D, {BESIDE}": _intervals(table, "num_tokens", number_text.count),
         "D / N": [f"{ratio:.3g}" for ratio in table["tokens_per_param"]],
-        "loss": [words.loss(L) for L in table["loss"]],
-        f"loss, {BESIDE}": _intervals(table, "loss", words.loss),
+        "loss": [number_text.loss(L) for L in table["loss"]],
+        f"loss, {BESIDE}": _intervals(table, "loss", number_text.loss),
     }
     if table["size"].notna().any():
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
-    columns["C / largest"] = [words.times(factor) for factor in table["extrapolation"]]
+    columns["C / largest"] = [number_text.times(factor) for factor in table["extrapolation"]]
     return pd.DataFrame(columns)
 
 
@@ -71,7 +71,7 @@ def _escaped(text: str) -> str:
 
 def _intervals(table: pd.DataFrame, name: str, form: Any) -> list[str]:
     ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
-    return [words.between(low, high, form) for low, high in ends]
+    return [number_text.between(low, high, form) for low, high in ends]
 
 
 def _size(size: object) -> str:

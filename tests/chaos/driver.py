@@ -1,6 +1,6 @@
 """A driver that chaos befalls: `driver.py <folder> <workers> <budgets> <tracking_uri> <storage>`.
 
-Trains the real sweep of `test_runner` over its first so many budgets.
+Trains the real sweep of `sweeps` over its first so many budgets.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "sweep"), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
 
 if __name__ == "__main__":
-    import test_runner
+    import sweeps
 
     folder, workers, budgets, tracking_uri, storage = sys.argv[1:]
-    test_runner.real_sweep(
+    sweeps.real_sweep(
         Path(folder), int(budgets), workers=int(workers),
         tracking_uri=tracking_uri, storage=storage,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from served import served
-from test_runner import assert_same, real_sweep
+from sweeps import assert_same, real_sweep
 
 import flops_fit
 

@@ -16,11 +16,11 @@ import torch
 from click.testing import CliRunner
 
 import flops_fit
-from flops_fit import preparation, tracking
+from flops_fit import prepare, tracking
 from flops_fit.cli import main, mlflow_server, options, pages, sweeps
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.sweep import standing, worker
-from flops_fit.sweep.train import Outcome
+from flops_fit.sweep.execution import status, worker
+from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui", "server")
@@ -245,7 +245,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     assert last.endswith("Start it again to go on from there")
     assert "Traceback" not in stopped.stderr
     trained.append("of the worker from here on")
-    monkeypatch.setattr(standing, "BEGIN_S", 0)
+    monkeypatch.setattr(status, "BEGIN_S", 0)
 
     other = call("worker", *TASK, *where(store), "--budgets", "1e10,1e11")
     assert other.exit_code == 2
@@ -272,7 +272,7 @@ def test_a_worker_waits_for_a_driver_that_begins_after_it(swept, tmp_path, monke
         begun.append(shutil.copytree(swept[0], tmp_path / "late"))
 
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=pass_time)
-    monkeypatch.setattr(preparation, "time", clock)
+    monkeypatch.setattr(prepare, "time", clock)
     helped = call("worker", *TASK, *where(tmp_path / "late"))
     assert helped.exit_code == 0, helped.stderr
     assert "Waiting 10 s for the sweep to begin\n" in helped.stderr
@@ -281,7 +281,7 @@ def test_a_worker_waits_for_a_driver_that_begins_after_it(swept, tmp_path, monke
 
 
 def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "BEGIN_S", 0)
+    monkeypatch.setattr(status, "BEGIN_S", 0)
     elsewhere = f"sqlite:///{tmp_path}/other.db"
     done = call("worker", *TASK, *where(finished), "--storage", elsewhere)
     assert done.exit_code == 1
@@ -293,7 +293,7 @@ def test_ctrl_c_ends_a_run_with_130_and_the_message_last(store):
     command = [sys.executable, "-m", "flops_fit", "run", *TASK, *where(store)]
     process = subprocess.Popen(
         command,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1] / "helpers",
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from flops_fit import tracking
-from flops_fit.store import client_of
+from flops_fit.store.client import client_of
 
 SCRIPTS = Path(__file__).parents[2] / "examples"
 TEXT = "--budgets 2e8 4e8 --sizes 2 4 6 --batch 4 --eval-examples 16".split()

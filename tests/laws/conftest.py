@@ -6,16 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from named_laws import LAWS
 
-from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
-LAWS = {
-    "symmetric": (ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35), 1e18, 1e20),
-    "chinchilla": (ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658), 1e18, 1e20),
-    "asymmetric": (ParametricLaw(1.7, 2100.0, 21.0, 0.465, 0.155), 1e18, 1e20),
-    "small": (ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30), 1e12, 1e14),
-}
 SHARED = Path(
     os.environ.get(
         "FLOPS_FIT_SHARED_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -1,0 +1,49 @@
+"""The back-test: errors on the largest budgets, held out, against what chance allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from flops_fit.report.plots import style
+from flops_fit.report.plots.style import COLOURS, SHADE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = {"five": "alpha, beta apart", "tied": "alpha = beta"}
+
+
+def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Error of the losses held out, a row a form and cut: in the grey, chance alone.
+
+    Args:
+        backtest: `Result.backtest`.
+        ax: Axes to draw on; new ones if None.
+    """
+    ax = ax or style.new_axes()
+    table = backtest.reset_index(drop=True)
+    rows = table.index.to_numpy()
+    chance = 100 * table["limit"] * table["in_sample_std"]
+    ax.barh(rows, chance, color=SHADE, alpha=0.35, height=0.6, label="chance allows (95 %)")
+    ax.plot(
+        100 * table["in_sample_std"], rows, "|", color="black", markersize=14,
+        label="residuals of the runs fitted",
+    )  # fmt: skip
+    for form, colour, marker in zip(NAMES, COLOURS, "oD", strict=False):
+        own = table[table["form"] == form]
+        ax.plot(
+            100 * own["loss_rmse"], own.index, marker, color=colour, markersize=7,
+            label=f"held out, {NAMES[form]}",
+        )  # fmt: skip
+    labels = [
+        f"from {start:.2g}\n{count} runs"
+        for start, count in zip(table["held_out_from"], table["num_held_out"], strict=True)
+    ]
+    ax.set_yticks(rows, labels, fontsize="small")
+    ax.set(xlabel="root mean square error of the loss, %", ylabel="held out, budgets in FLOPs")
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    style.legend_above(ax)
+    return ax

@@ -1,0 +1,73 @@
+"""IsoFLOP curves: held-out loss against N, a curve a budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.fitting.isoflop import curve
+from flops_fit.report.plots import style
+from flops_fit.report.plots.style import MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Held-out loss against N, a curve a budget, with the fitted minima and their intervals.
+
+    Losses far outside all others are arrows at the frame, which they do not set.
+
+    Args:
+        runs: `Result.runs`.
+        optima: `Result.optima`.
+        ax: Axes to draw on; new ones if None.
+    """
+    ax = ax or style.new_axes()
+    finished = runs[np.isfinite(runs["loss"])]
+    rows, budgets = style.by_budget(finished)
+    colours = style.colours(ax, budgets)
+    handles = []
+    for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
+        marker = MARKERS[index % len(MARKERS)]
+        style.points(ax, row, "num_params", "loss", color=colour, marker=marker)
+        dashes = _isoflop_curve(ax, _nearest_row(optima, budget), row, colour)
+        label = f"{budget:.2g}"
+        handles.append(style.handle(label, color=colour, marker=marker, linestyle=dashes))
+    if (finished["excluded"] != "").any():
+        handles.append(style.left_out())
+    ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
+    losses = finished["loss"].to_numpy(float)
+    if losses.size and not style.within(losses).all():
+        style.frame(ax, losses[style.within(losses)], logarithmic=False)
+        handles += style.arrows(ax, finished, "num_params", "loss")
+    style.label_counts(ax.xaxis)
+    style.legend_of_budgets(ax, handles, len(rows), above=True)
+    return ax
+
+
+def _nearest_row(optima: pd.DataFrame, budget: float) -> pd.Series | None:
+    if optima.empty:
+        return None
+    distance = np.abs(np.log(optima["compute_budget"].astype(float)) - np.log(budget))
+    return optima.iloc[int(distance.to_numpy().argmin())] if distance.min() < 0.1 else None
+
+
+def _isoflop_curve(ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: Any) -> str:
+    """Draw the curve, and its minimum if it stands; the line style, empty where none is drawn."""
+    if optimum is None or not np.isfinite(optimum["c0"]):
+        return ""
+    N = np.geomspace(row["num_params"].min(), row["num_params"].max(), 200)
+    style = ":" if optimum["refused"] else "-"
+    ax.plot(N, curve(optimum, N), style, color=colour, linewidth=1.2)
+    if optimum["refused"]:
+        return style
+    low, high = optimum["num_params_low"], optimum["num_params_high"]
+    ax.hlines(optimum["loss"], low, high, color=colour, linewidth=1.0)
+    ax.plot(
+        optimum["num_params"], optimum["loss"], "*", color=colour, markersize=13,
+        markeredgecolor="white",
+    )  # fmt: skip
+    return style

@@ -1,0 +1,78 @@
+"""Residuals: how far each run lies from the law."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.inference.repetition_constants import unique_tokens
+from flops_fit.report.plots import style
+from flops_fit.report.plots.style import MARKERS, SHADE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flops_fit.laws.findings import Findings
+
+FARTHEST = 8.0
+
+
+def plot_residuals(
+    runs: pd.DataFrame, excess: np.ndarray, residual_std: float, *, ax: Axes | None = None
+) -> Axes:
+    """Loss over the law's, in per cent, against N; within the grey, two standard deviations.
+
+    Runs farther off than eight of those are drawn at the frame, as arrows.
+
+    Args:
+        runs: `Result.runs`.
+        excess: How far each run lies above the law: ln L - ln law (or a share of the mean loss),
+            shape (n,); NaN for runs without a loss.
+        residual_std: Standard deviation of those that take part.
+        ax: Axes to draw on; new ones if None.
+    """
+    ax = ax or style.new_axes()
+    shown = runs.assign(off=100 * np.asarray(excess, float))
+    shown = shown[np.isfinite(shown["off"])]
+    limit = 100 * FARTHEST * residual_std if residual_std > 0 else np.inf
+    inside = shown[shown["off"].abs() <= limit]
+    rows, budgets = style.by_budget(inside)
+    colours = style.colours(ax, budgets)
+    handles = []
+    for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
+        marker = MARKERS[index % len(MARKERS)]
+        style.points(ax, row, "num_params", "off", color=colour, marker=marker)
+        handles.append(style.handle(f"{budget:.2g}", color=colour, marker=marker))
+    if (inside["excluded"] != "").any():
+        handles.append(style.left_out())
+    ax.axhspan(-200 * residual_std, 200 * residual_std, color=SHADE, alpha=0.2, lw=0)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set(xscale="log", xlabel="parameters N", ylabel="loss above the law, %")
+    if len(inside) < len(shown):
+        ax.set_ylim(-limit, limit)
+        handles += style.arrows(ax, shown, "num_params", "off")
+    style.label_counts(ax.xaxis)
+    style.legend_of_budgets(ax, handles, len(rows), above=True)
+    return ax
+
+
+def excess_over_law(findings: Findings) -> np.ndarray:
+    """How far each run lies above the headline law, as it was fitted; NaN without a loss.
+
+    Of ln L, or of L over its mean, shape (n,). Where data was repeated, the law is that of
+    effective parameters and tokens.
+    """
+    assert findings.law is not None
+    runs, fit = findings.runs, findings.fits["headline"]
+    N, D, loss = (runs[name].to_numpy(float) for name in ("num_params", "num_tokens", "loss"))
+    unique, repetition = unique_tokens(runs), findings.repetition
+    with np.errstate(all="ignore"):
+        if repetition is None or unique is None:
+            law = findings.law.loss(N, D)
+        else:
+            law = repetition.loss(N, D, unique)
+        if fit.space == "log":
+            return np.asarray(np.log(loss / law))
+        return np.asarray((loss - law) / np.exp(fit.centre[2]))

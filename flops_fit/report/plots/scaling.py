@@ -1,0 +1,124 @@
+"""N_opt, D_opt and L_opt against C: what each approach says, with its 95 % band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.errors import FitError
+from flops_fit.report.plots import style
+from flops_fit.report.plots.style import COLOURS, SHADE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flops_fit.laws.model.power_law import PowerLaw
+
+NAMES = {"num_params": "N_opt", "num_tokens": "D_opt", "loss": "L_opt"}
+
+
+def plot_scaling(
+    band: pd.DataFrame,
+    optima: pd.DataFrame,
+    quantity: str,
+    *,
+    data_unit: str = "tokens",
+    largest_budget: float | None = None,
+    power_law: PowerLaw | None = None,
+    envelope: pd.DataFrame | None = None,
+    envelope_law: PowerLaw | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One of N_opt, D_opt, L_opt against C by each approach, with 95 % bands.
+
+    Args:
+        band: The parametric law's frontier, `Result.band(budgets)`; where there is no such law,
+            `compute_budget` alone.
+        optima: `Result.optima`.
+        quantity: "num_params", "num_tokens" or "loss".
+        data_unit: What D counts.
+        largest_budget: Beyond it the background is shaded: extrapolation.
+        power_law: The power law through the optima.
+        envelope: `Result.envelope`.
+        envelope_law: The power law through the envelope.
+        ax: Axes to draw on; new ones if None.
+
+    Raises:
+        FitError: No approach stands.
+    """
+    ax = ax or style.new_axes()
+    C = band["compute_budget"].to_numpy(float)
+    seen = _parametric(ax, band, quantity)
+    for law, colour, dashes, name in (
+        (power_law, COLOURS[1], "--", "optima"),
+        (envelope_law, COLOURS[2], "-.", "envelope"),
+    ):
+        if law is not None and np.isfinite(law.exponent):
+            label = f"power law of {name}, 95 %"
+            values = _power_law(ax, C, law, colour, dashes, label, positive=quantity != "loss")
+            seen.append(values)
+    seen += _optima_points(ax, optima, quantity)
+    if envelope is not None and len(envelope):
+        ax.plot(
+            envelope["compute_budget"], envelope[quantity], "x", color=COLOURS[2], markersize=4,
+            label="envelope",
+        )  # fmt: skip
+        seen.append(envelope[quantity].to_numpy(float))
+    if not seen:
+        raise FitError(f"No approach tells {NAMES[quantity]}.")
+    if largest_budget is not None and C.max() > largest_budget:
+        ax.axvspan(largest_budget, C.max(), color=SHADE, alpha=0.15, lw=0, label="extrapolation")
+    units = {"num_params": "parameters", "num_tokens": data_unit, "loss": "held-out loss"}
+    label = f"{NAMES[quantity]}, {units[quantity]}"
+    ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=label)
+    ax.set_yscale("linear" if quantity == "loss" else "log")
+    ax.set_xlim(C.min(), C.max())
+    style.frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
+    ax.legend(
+        fontsize="small",
+        handlelength=1.6,
+        loc="upper right" if quantity == "loss" else "lower right",
+    )
+    return ax
+
+
+def _parametric(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]:
+    """The parametric law and its band; what was drawn. Where there is none the legend says so."""
+    if quantity not in band:
+        ax.plot([], [], " ", label="no parametric law stands")
+        return []
+    C, middle, low, high = (
+        band[name].to_numpy(float)
+        for name in ("compute_budget", quantity, f"{quantity}_low", f"{quantity}_high")
+    )
+    ax.plot(C, middle, color=COLOURS[0], label="parametric law, 95 %")
+    ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.2, lw=0)
+    return [middle, low, high]
+
+
+def _power_law(
+    ax: Axes, C: np.ndarray, law: PowerLaw, colour: str, style: str, label: str, *, positive: bool
+) -> np.ndarray:
+    """A power law and its 95 % band; its values."""
+    low, high = law.interval(C)
+    if positive:
+        low = np.maximum(low, np.finfo(float).tiny)
+    ax.fill_between(C, low, high, color=colour, alpha=0.12, lw=0)
+    ax.plot(C, law(C), style, color=colour, label=label)
+    return np.asarray(law(C))
+
+
+def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> list[np.ndarray]:
+    """Draw the optima that stand; what was drawn."""
+    good = optima[(optima["refused"] == "") & np.isfinite(optima[quantity].astype(float))]
+    if good.empty:
+        return []
+    middle = good[quantity].astype(float)
+    errors = [middle - good[f"{quantity}_low"], good[f"{quantity}_high"] - middle]
+    ax.errorbar(
+        good["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
+        color="black", markersize=4, capsize=3, linewidth=1, label="IsoFLOP optima",
+    )  # fmt: skip
+    return [middle.to_numpy(float)]

@@ -1,0 +1,76 @@
+"""Training data that an accelerator has room for: moved there once, not batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils.data import default_collate
+
+from flops_fit.sweep.data.batch_order import Parts
+
+_SHARE = 0.1  # of the memory that is free: models of all sizes come beside it
+_CHUNK = 1024  # examples read at a time
+
+Read = Callable[[list[int]], list[Any]]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A whole dataset, collated once, in the memory of a device.
+
+    Attributes:
+        leaves: The tensors of the batch that holds all examples, an example a row.
+        spec: How a batch is made of them.
+    """
+
+    leaves: list[torch.Tensor]
+    spec: TreeSpec
+
+    def steps(self, order: Iterable[tuple[int, list[int]]], parts: Parts) -> Iterator[list[Any]]:
+        """The parts of the steps that hold these examples, as batches on the device."""
+        for _, indices in order:
+            chosen = torch.tensor(indices, device=self.leaves[0].device)
+            yield [self.batch(chosen[part]) for part in parts]
+
+    def batch(self, chosen: torch.Tensor) -> Any:
+        """The batch of some examples."""
+        return tree_unflatten([leaf[chosen] for leaf in self.leaves], self.spec)
+
+
+def room_for(device: torch.device, bytes_needed: float) -> bool:
+    """Whether a device is an accelerator that such data takes little of."""
+    if device.type != "cuda":
+        return False
+    return bytes_needed <= _SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def hold(read: Read, num_examples: int, device: torch.device) -> Held | None:
+    """Read all examples, collate them as PyTorch does, and move them to a device.
+
+    Returns:
+        None where an example is more than tensors, or not all are of one shape.
+    """
+    leaves: list[torch.Tensor] = []
+    spec = None
+    for first in range(0, num_examples, _CHUNK):
+        count = min(_CHUNK, num_examples - first)
+        rows, layout = tree_flatten(default_collate(read(list(range(first, first + count)))))
+        if not all(isinstance(row, torch.Tensor) for row in rows):
+            return None
+        if spec is None:
+            spec = layout
+            leaves = [row.new_empty((num_examples, *row.shape[1:]), device=device) for row in rows]
+        parts = [leaf[first : first + count] for leaf in leaves]
+        if layout != spec or any(map(_differ, rows, parts)):
+            return None
+        for part, row in zip(parts, rows, strict=True):
+            part.copy_(row)
+    return Held(leaves, spec) if spec is not None else None
+
+
+def _differ(row: torch.Tensor, other: torch.Tensor) -> bool:
+    return (row.shape, row.dtype) != (other.shape, other.dtype)

@@ -1,0 +1,259 @@
+"""The user's data, opened, checked and split.
+
+Whatever was passed (map-style dataset, iterable dataset, `DataLoader`, or a factory of one) becomes
+a `Source`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    default_collate,
+)
+
+from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
+from flops_fit.runtime.rng import seeded
+from flops_fit.sweep.data.fingerprint import Leaves, fingerprint_of, leaves_of, varies
+from flops_fit.sweep.data.source import (
+    Source,
+    Strided,
+    first_examples,
+    held_out_share,
+    is_iterable,
+    length_by_reading,
+    length_of,
+    spread,
+    tensors_of,
+    unit_of,
+)
+
+
+@seeded(0)
+def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
+    """Open, check and split the user's data.
+
+    Raises:
+        ArgumentError: Listing every fault found: empty, wrong structure, own sampler, and so on.
+    """
+    problems: list[str] = []
+    train = _open("dataset", dataset, problems)
+    held_out = None
+    if eval_dataset is not None:
+        # A bare eval_dataset is collated as the dataset's DataLoader does it.
+        collate = train.collate if train else default_collate
+        held_out = _open("eval_dataset", eval_dataset, problems, collate)
+    sample = _sample("dataset", train, problems) if train else None
+    other = _sample("eval_dataset", held_out, problems) if held_out else None
+    if other is not None and sample is not None and _structure(sample) != _structure(other):
+        problems.append(
+            f"eval_dataset: its batches are {_describe(other)}, those of the dataset "
+            f"{_describe(sample)}; both must have one structure"
+        )
+    if problems or train is None:
+        raise ArgumentError(problems)
+    parts = _split(train.dataset) if held_out is None else (train.dataset, held_out.dataset)
+    unit, tokens = unit_of(sample)
+    return Source(
+        train=parts[0],
+        held_out=parts[1],
+        num_examples=length_by_reading(parts[0]),
+        unit=unit,
+        tokens_per_example=tokens,
+        sample=sample,
+        fingerprint="+".join(_fingerprint(part.dataset) for part in (train, held_out) if part),
+        batch_size=train.batch_size,
+        collate=train.collate,
+        held_out_collate=held_out.collate if held_out else train.collate,
+        num_workers=train.num_workers,
+        worker_init_fn=train.worker_init_fn,
+        draws=_draws_at_random(train),
+    )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    dataset: Any
+    collate: Callable[[list[Any]], Any]
+    batch_size: int | None = None
+    num_workers: int = 0
+    worker_init_fn: Callable[[int], None] | None = None
+
+
+def _open(
+    name: str,
+    data: Any,
+    problems: list[str],
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> _Opened | None:
+    """Call a factory, unpack a loader; faults go to `problems`."""
+    if callable(data) and not _looks_like_data(data):
+        try:
+            data = data()
+        except Exception as error:
+            problems.append(f"{name}: calling the factory raised {in_short(error)}")
+            return None
+    if not _looks_like_data(data):
+        problems.append(
+            f"{name}: expected a map-style Dataset, an IterableDataset, a DataLoader, or a "
+            f"function without arguments that returns one; got {_name(data)}"
+        )
+        return None
+    opened = _Opened(data, collate)
+    if isinstance(data, DataLoader):
+        if not _in_plain_order(data):
+            problems.append(
+                f"{name}: this DataLoader draws batches by a sampler of its own; flops-fit draws "
+                "the order itself, from each trial's seed. Pass the dataset, or a DataLoader with "
+                "batch_size and shuffle only"
+            )
+            return None
+        opened = _Opened(
+            data.dataset, data.collate_fn, data.batch_size, data.num_workers, data.worker_init_fn
+        )
+    fault = _unreadable(opened.dataset)
+    if fault:
+        problems.append(f"{name}: {_name(opened.dataset)} {fault}")
+        return None
+    return opened
+
+
+def _in_plain_order(loader: DataLoader[Any]) -> bool:
+    if loader.batch_size is None:
+        return False
+    in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
+    return is_iterable(loader.dataset) or (in_order and type(loader.batch_sampler) is BatchSampler)
+
+
+def _unreadable(dataset: Any) -> str:
+    """Why a data set cannot be read again and again; empty if it can."""
+    if not is_iterable(dataset):
+        sized = hasattr(dataset, "__len__")
+        return "" if sized else "has no __len__; give it one, or make it an IterableDataset"
+    return "can be read only once; make its __iter__ begin afresh" if _once(dataset) else ""
+
+
+def _once(dataset: Any) -> bool:
+    """Whether a stream hands out one and the same iterator every time."""
+    if hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset):
+        return True
+    try:
+        return iter(dataset) is iter(dataset)
+    except Exception:  # said when examples are read
+        return False
+
+
+def _looks_like_data(data: Any) -> bool:
+    return not isinstance(data, str | bytes | Mapping | type) and (
+        hasattr(data, "__getitem__") or hasattr(data, "__iter__")
+    )
+
+
+def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
+    """One collated batch of two examples, its structure checked; None if it is faulty."""
+    try:
+        examples = first_examples(opened.dataset, 2)
+        batch = opened.collate(examples) if examples else None
+    except Exception as error:
+        problems.append(f"{name}: reading two examples raised {in_short(error)}")
+        return None
+    if not examples:
+        problems.append(f"{name}: it is empty")
+        return None
+    if not _well_formed(batch):
+        problems.append(
+            f"{name}: expected batches of (inputs, targets) or a mapping of tensors; a batch of "
+            f"two examples is {_describe(batch)}"
+        )
+        return None
+    return batch
+
+
+def _well_formed(batch: Any) -> bool:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    return (pair or isinstance(batch, Mapping)) and bool(tensors_of(batch))
+
+
+def _structure(batch: Any) -> object:
+    return frozenset(batch) if isinstance(batch, Mapping) else len(batch)
+
+
+def _split(dataset: Any) -> tuple[Any, Any]:
+    """A fixed share set aside: drawn at random from a map-style set, every 20th of a stream."""
+    count = len(first_examples(dataset, 2))
+    if count < 2:
+        raise ArgumentError(
+            f"dataset: {count} example cannot be split; pass eval_dataset, or more examples"
+        )
+    if is_iterable(dataset):
+        if varies(*_readings(dataset)):
+            warnings.warn(
+                "dataset: this stream yields other examples each time it is read, so the twentieth "
+                "set aside by place may also be trained on; pass eval_dataset",
+                FlopsFitWarning,
+                stacklevel=2,
+            )
+        return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
+    count = len(dataset)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    held_out = held_out_share(count)
+    train, rest = sorted(order[held_out:]), sorted(order[:held_out])
+    return Subset(dataset, train), Subset(dataset, rest)
+
+
+def _fingerprint(dataset: Any) -> str:
+    return fingerprint_of(_name(dataset), length_of(dataset), *_readings(dataset))
+
+
+def _readings(dataset: Any) -> tuple[Leaves, Leaves]:
+    """A few examples, read twice under different seeds."""
+    return _read(dataset, seed=0), _read(dataset, seed=1)
+
+
+def _read(dataset: Any, seed: int) -> Leaves:
+    with seeded(seed):
+        return list(map(leaves_of, _a_few(dataset)))
+
+
+def _a_few(dataset: Any) -> list[Any]:
+    """The first of a stream; from all over a map-style dataset."""
+    if is_iterable(dataset):
+        return first_examples(dataset, 4)
+    return [dataset[i] for i in spread(len(dataset), 16)]
+
+
+def _draws_at_random(opened: _Opened) -> bool:
+    """Whether reading or collating the same examples twice gives something else."""
+    if varies(*_readings(opened.dataset)):
+        return True
+    examples = _a_few(opened.dataset)
+    batches = []
+    for seed in (0, 1):
+        with seeded(seed):
+            batches.append([leaves_of(opened.collate(examples))])
+    return varies(*batches)
+
+
+def _name(value: Any) -> str:
+    kind = value if isinstance(value, type) else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, torch.Tensor):
+        return f"a tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "a mapping of " + ", ".join(map(str, batch))
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)}: " + ", ".join(map(_describe, batch))
+    return _name(batch)

@@ -1,0 +1,257 @@
+"""Batches of the user's data, for training and for the held-out loss.
+
+Batches are `(inputs, targets)` or a mapping; nothing here assumes text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+
+from flops_fit.sweep.data.batch_order import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
+from flops_fit.sweep.data.device_cache import Held, Read, hold, room_for
+
+HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
+_SHORT = 1000  # a stream is read this far, to see whether it is a short one
+_TARGET_KEYS = ("labels", "label", "targets", "target")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The user's data, opened and split.
+
+    Attributes:
+        train: Map-style or iterable dataset that trials train on.
+        held_out: The same for the held-out loss; no example is in both.
+        num_examples: Examples in `train`; None where it cannot be known.
+        unit: "tokens" where an example's target holds many labels, else "examples".
+        tokens_per_example: Labels in one example's target; 1 where the unit is examples.
+        sample: One collated batch of (up to) two examples.
+        fingerprint: Hash of length, structure and a few examples.
+        batch_size: The user's `DataLoader`'s batch size, in examples; None where free.
+        collate: From a list of training examples to a batch.
+        held_out_collate: The same for held-out examples.
+        num_workers: The user's `DataLoader`'s worker processes.
+        worker_init_fn: What it calls in each of them first; None for nothing.
+        draws: Whether reading or collating draws at random.
+    """
+
+    train: Any
+    held_out: Any
+    num_examples: int | None
+    unit: str
+    tokens_per_example: int
+    sample: Any
+    fingerprint: str
+    batch_size: int | None
+    collate: Callable[[list[Any]], Any]
+    held_out_collate: Callable[[list[Any]], Any]
+    num_workers: int
+    worker_init_fn: Callable[[int], None] | None
+    draws: bool = False
+    _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Training data in units of D; None where it cannot be known."""
+        return None if self.num_examples is None else self.num_examples * self.tokens_per_example
+
+    def training_steps(
+        self,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        *,
+        start: int = 0,
+        parts: Parts | None = None,
+        device: torch.device | None = None,
+    ) -> Iterator[list[Any]]:
+        """Steps `start` to `steps`, each as a list of batches, one for every part.
+
+        Which examples a step holds is a function of `seed` and the step alone.
+
+        Args:
+            batch_size: Examples a step.
+            steps: Steps of the whole trial.
+            seed: Seed of the order, and of what reading draws at random.
+            start: Steps that were done before.
+            parts: The parts of a step's examples that are wanted; by default all in one.
+            device: Where batches go; data that it has room for, and that the trial sees at least
+                once, are moved there once.
+        """
+        parts = [slice(None)] if parts is None else parts
+        own_seed = seed if self.draws else None
+        if is_iterable(self.train):
+            # Several workers each see another part of a stream, so "every 20th" would mean another
+            # example in each: a stream that is split has one reader.
+            split = isinstance(self.train, Strided)
+            workers = min(1, self.num_workers) if split else self.num_workers
+            over = start % max(1, workers)
+            data: Any = StreamedSteps(
+                self.train,
+                self.collate,
+                batch_size,
+                parts,
+                skip=start - over,
+                seed=own_seed,
+                expected=self.num_examples,
+            )
+            loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
+            return islice(loader, over, over + steps - start)
+        order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
+        data = DrawnSteps(self.train, self.collate, parts, own_seed)
+        seen_once = steps * batch_size >= len(self.train)
+        if device is not None and seen_once and (held := self._held_on(device, data.read)):
+            return held.steps(order, parts)
+        options = {"batch_size": None, "sampler": order}
+        return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
+
+    def _held_on(self, device: torch.device, read: Read) -> Held | None:
+        """The training data on a device; None where they are read batch by batch."""
+        if device not in self._held:
+            fits = room_for(device, len(self.train) * bytes_of(self.sample))
+            plain = self.collate is default_collate and not self.draws and not self.num_workers
+            self._held[device] = hold(read, len(self.train), device) if fits and plain else None
+        return self._held[device]
+
+    def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
+        """A loader over the same held-out examples every time, at most `max_examples`."""
+        data: Any
+        if is_iterable(self.held_out):  # here too "the first" means the same in one reader only
+            data, workers = _Head(self.held_out, max_examples), 0
+        else:
+            chosen = spread(len(self.held_out), max_examples)
+            data, workers = Subset(self.held_out, chosen), self.num_workers
+        return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size}, 0)
+
+    def held_out_sample(self) -> Any:
+        """One collated batch of (up to) two held-out examples."""
+        return self.held_out_collate(first_examples(self.held_out, 2))
+
+    def _loader(
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any],
+        workers: int,
+        options: dict[str, Any],
+        seed: int,
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            generator=torch.Generator().manual_seed(seed),  # of the workers' own randomness
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=self.worker_init_fn,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            **options,
+        )
+
+
+class Strided(IterableDataset[Any]):
+    """One example in `HELD_OUT_EVERY` of a stream, or all the others."""
+
+    def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
+        self.dataset, self.held_out = dataset, held_out
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, example in enumerate(self.dataset):
+            if (index % HELD_OUT_EVERY == 0) == self.held_out:
+                yield example
+
+
+class _Head(IterableDataset[Any]):
+    """The first examples of a stream."""
+
+    def __init__(self, dataset: Iterable[Any], count: int) -> None:
+        self.dataset, self.count = dataset, count
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.dataset, self.count)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def is_iterable(dataset: Any) -> bool:
+    """True for a stream, False for a map-style dataset."""
+    if isinstance(dataset, IterableDataset):
+        return True
+    return not hasattr(dataset, "__getitem__") and hasattr(dataset, "__iter__")
+
+
+def targets_of(batch: Any) -> Any:
+    """What the loss compares with: the second of a pair, or a mapping's labels (None if none)."""
+    if not isinstance(batch, Mapping):
+        return batch[1]
+    return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))
+
+
+def count_examples(batch: Any) -> int:
+    """Examples in a batch: the first length of its first tensor."""
+    return len(tensors_of(batch)[0])
+
+
+def bytes_of(batch: Any) -> float:
+    """Bytes an example takes in a batch."""
+    return sum(leaf.nbytes for leaf in tensors_of(batch)) / count_examples(batch)
+
+
+def length_of(dataset: Any) -> int | None:
+    """Examples in a dataset; None where it cannot be known."""
+    if isinstance(dataset, Strided):
+        size = length_of(dataset.dataset)
+        return None if size is None else size - held_out_share(size)
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def length_by_reading(dataset: Any) -> int | None:
+    """Examples in a dataset; of a stream without a length only where it is short."""
+    length = length_of(dataset)
+    if length is not None or not is_iterable(dataset):
+        return length
+    count = sum(1 for _ in islice(dataset, _SHORT))
+    return count if count < _SHORT else None
+
+
+def first_examples(dataset: Any, count: int) -> list[Any]:
+    """Up to `count` examples from the start of a dataset."""
+    if is_iterable(dataset):
+        return list(islice(dataset, count))
+    return [dataset[i] for i in range(min(count, len(dataset)))]
+
+
+def held_out_share(count: int) -> int:
+    """Examples that are set aside of so many."""
+    return -(-count // HELD_OUT_EVERY)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` indices spread evenly over `count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def unit_of(batch: Any) -> tuple[str, int]:
+    """Tokens where each target holds several integer labels, else examples."""
+    target = targets_of(batch)
+    if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
+        return "examples", 1
+    labels = target[0].numel()
+    return ("tokens", labels) if labels > 1 else ("examples", 1)
+
+
+def tensors_of(batch: Any) -> list[torch.Tensor]:
+    """The tensors of a batch that have a length."""
+    leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim > 0]

@@ -1,0 +1,55 @@
+"""flops_fit.sweep.execution.job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flops_fit.records import Trial
+from flops_fit.store.uri import without_credentials
+from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.tracking.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know; travels by cloudpickle on the caller's own channel.
+
+    Attributes:
+        task: The user's model, data and loss.
+        trials: The planned trials.
+        recipe: How they train.
+        ledger: Where runs are recorded.
+        storage: Optuna storage URL of the study.
+        setting: Hash of what all trials share.
+        params: What is written on every run beside the trial's own fields.
+        checkpoints: Folder of the trials in flight.
+        code: Hashes of the source of model, loss and data.
+        note: The plan as the parent run's description shows it.
+        seconds_between_events: Least time between two events of a trial.
+    """
+
+    task: Task
+    trials: tuple[Trial, ...]
+    recipe: Recipe
+    ledger: Ledger
+    storage: str
+    setting: str
+    params: dict[str, str]
+    checkpoints: Path
+    code: str = ""
+    note: str = ""
+    seconds_between_events: float = 0.2
+
+    @property
+    def study_name(self) -> str:
+        """One study per sweep and setting."""
+        return f"{self.ledger.name} {self.setting}"
+
+    @property
+    def spool(self) -> Path:
+        """Where lies what the ledger has not got yet: beside the checkpoints, one a sweep."""
+        uri = without_credentials(self.ledger.tracking_uri)
+        return self.checkpoints.parent / "spool" / digest([uri, self.ledger.experiment_id])

@@ -1,0 +1,162 @@
+"""What the person at the keyboard sees while a sweep runs.
+
+At a terminal or in a notebook one bar for the whole sweep, weighted by FLOPs, with the time left at
+the speed measured so far, and under it a line for each trial at work. Where nobody watches, a line
+of log for each trial that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from flops_fit.records import Event, Trial
+from flops_fit.sweep.plan.row_optimum import optima_in_words
+
+_LOG = logging.getLogger("flops_fit")
+
+
+class Progress:
+    """A bar and a line per running trial where somebody watches; else log lines of what ended.
+
+    Args:
+        trials: The planned trials.
+        losses: Held-out loss of those that ended before, by id; NaN where there is none.
+        size_param: Name of the size parameter.
+        data_unit: What D counts.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        losses: Mapping[str, float],
+        *,
+        size_param: str = "size",
+        data_unit: str = "tokens",
+    ) -> None:
+        self._trials = {trial.trial_id: trial for trial in trials}
+        self._losses, self._size_param, self._unit = dict(losses), size_param, data_unit
+        self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
+        self._watched, self._timed = _watched(), False
+        self._lines: dict[str, Any] = {}
+        self._handler: logging.Handler | None = None
+        self._bar: Any = tqdm(
+            total=sum(trial.flops for trial in trials),
+            initial=sum(self._spent.values()),
+            unit="FLOP",
+            unit_scale=True,
+            desc="sweep",
+            smoothing=0,  # the mean speed: trials of all sizes take turns
+            disable=not self._watched,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}FLOPs "
+            "[{elapsed}<{remaining}, {rate_fmt}]",
+        )
+
+    def __enter__(self) -> Progress:
+        if not self._watched and not _LOG.hasHandlers():
+            self._handler = logging.StreamHandler(sys.stderr)
+            _LOG.addHandler(self._handler)
+            _LOG.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for trial_id in list(self._lines):
+            self._end_line(trial_id)
+        self._bar.close()
+        if self._handler is not None:
+            _LOG.removeHandler(self._handler)
+            _LOG.setLevel(logging.NOTSET)
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        if not self._timed:
+            self._bar.unpause()  # what starting the workers took says nothing of their speed
+            self._timed = True
+        self._bar.update(max(0.0, event.flops - self._spent.get(event.trial_id, 0.0)))
+        self._spent[event.trial_id] = max(event.flops, self._spent.get(event.trial_id, 0.0))
+        if event.state == "running":
+            self._show(event)
+            return
+        if event.state == "resumed":
+            self.say(f"{event.label}: goes on from its checkpoint")
+            return
+        self._end_line(event.trial_id)
+        if event.state != "failed":  # which is tried again
+            self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
+        text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
+        text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
+        if self._watched:
+            self.say(text)
+        else:
+            _LOG.info("%s", text)
+        self._say_optimum(event.trial_id)
+
+    def _say_optimum(self, trial_id: str) -> None:
+        """Once the row of a trial is whole."""
+        trial = self._trials.get(trial_id)
+        row = [
+            t for t in self._trials.values() if trial and t.compute_budget == trial.compute_budget
+        ]
+        for text in optima_in_words(row, self._losses, self._size_param):
+            self.say(text)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that have a loss or have diverged."""
+        return len(self._losses)
+
+    def summary(self) -> str:
+        """How far the sweep is, as Markdown."""
+        trials, spent = list(self._trials.values()), sum(self._spent.values())
+        return summary(trials, self._losses, self._size_param, spent)
+
+    def say(self, text: str) -> None:
+        """A line on standard error, above the bar if there is one."""
+        self._bar.write(text, file=sys.stderr)
+
+    def _show(self, event: Event) -> None:
+        """The line of a trial at work."""
+        if not self._watched:
+            return
+        if event.trial_id not in self._lines:
+            taken = {line.pos for line in self._lines.values()}
+            free = next(place for place in range(1, len(taken) + 2) if -place not in taken)
+            self._lines[event.trial_id] = tqdm(bar_format="{desc}", position=free, leave=False)
+        trial = self._trials.get(event.trial_id)  # not one that another driver has added
+        share = event.flops / trial.flops if trial else math.nan
+        speed = f", {event.tokens_per_second:,.0f} {self._unit}/s"
+        self._lines[event.trial_id].set_description_str(
+            f"  {event.label}  {share:.0%}  loss {event.loss:.4g}"
+            + (speed if math.isfinite(event.tokens_per_second) else "")
+        )
+
+    def _end_line(self, trial_id: str) -> None:
+        line = self._lines.pop(trial_id, None)
+        if line is not None:
+            line.close()
+
+
+def summary(
+    trials: Sequence[Trial], losses: Mapping[str, float], size_param: str, spent: float
+) -> str:
+    """How far a sweep is, as Markdown.
+
+    Args:
+        trials: The planned trials.
+        losses: Held-out loss of those that ended, by id; NaN where there is none.
+        size_param: Name of the size parameter.
+        spent: FLOPs spent on them.
+    """
+    ended = sum(trial.trial_id in losses for trial in trials)
+    share = spent / sum(trial.flops for trial in trials)
+    head = f"{ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
+    return "\n- ".join([head, *optima_in_words(trials, losses, size_param)])
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

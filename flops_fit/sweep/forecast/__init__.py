@@ -1,0 +1,1 @@
+"""What a plan will cost and how precise its answer will be."""

@@ -1,0 +1,66 @@
+"""flops_fit.sweep.forecast.additions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from flops_fit.laws.design.simulation import Addition
+from flops_fit.records import Trial
+from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, Rows
+
+
+def possible_additions(rows: Rows, trials: Sequence[Trial]) -> list[Addition]:
+    """Budgets above, below and between those planned, and a size beyond either end of each row.
+
+    Only what can be trained: sizes that build, enough steps, data that lasts.
+
+    Args:
+        rows: What the trials of the sweep share.
+        trials: Those planned, at the recipe's own rate.
+    """
+    by_budget: dict[float, list[Trial]] = {}
+    for trial in trials:
+        by_budget.setdefault(trial.compute_budget, []).append(trial)
+    budgets = [_addition("budget", row) for row in _more_rows(rows, sorted(by_budget))]
+    sizes = [
+        _addition("size", [trial]) for row in by_budget.values() for trial in _beyond(rows, row)
+    ]
+    return budgets + sizes
+
+
+def _more_rows(rows: Rows, budgets: Sequence[float]) -> Iterator[list[Trial]]:
+    ratio = (budgets[-1] / budgets[0]) ** (1 / (len(budgets) - 1)) if len(budgets) > 1 else 10**0.5
+    between = [math.sqrt(low * high) for low, high in pairwise(budgets)]
+    for budget in (budgets[0] / ratio, *between, budgets[-1] * ratio):
+        row, _ = rows.row(float(f"{budget:.3g}"))
+        if rows.carries(row):
+            yield row
+
+
+def _beyond(rows: Rows, row: Sequence[Trial]) -> Iterator[Trial]:
+    """A size below and one above, as far off as those of the row are from each other."""
+    if rows.finder.given is not None or len(row) < 2:
+        return
+    ratio = (row[-1].num_params / row[0].num_params) ** (1 / (len(row) - 1))
+    few = min(FEW_STEPS, *(trial.steps for trial in row))
+    for end, factor in ((row[0], 1 / ratio), (row[-1], ratio)):
+        cost = rows.finder.nearest_cost(end.num_params * factor)
+        further = (cost.num_params - end.num_params) * (factor - 1) > 0
+        trial = rows.trial(end.compute_budget, cost, end.size_index)
+        if further and trial.steps >= few and rows.serves(trial):
+            yield trial
+
+
+def _addition(kind: str, trials: Sequence[Trial]) -> Addition:
+    return Addition(
+        kind=kind,
+        compute_budget=trials[0].compute_budget,
+        sizes=tuple(trial.size for trial in trials),
+        N=np.array([float(trial.num_params) for trial in trials]),
+        D=np.array([float(trial.num_tokens) for trial in trials]),
+        flops=sum(trial.flops for trial in trials),
+    )

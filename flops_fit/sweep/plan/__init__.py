@@ -1,0 +1,1 @@
+"""The grid of trials of a sweep, and the checks made before anything trains."""

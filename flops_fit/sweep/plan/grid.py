@@ -1,0 +1,85 @@
+"""`Grid`: the planned trials of a sweep, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from flops_fit.records import TRIAL_COLUMNS, Skipped, Trial, to_frame
+from flops_fit.sweep.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from flops_fit.sweep.plan.isoflop_row import Rows
+    from flops_fit.sweep.task.task import Task
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a plan was made from: needed to measure, and to plan more."""
+
+    task: Task
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep will train.
+
+    Attributes:
+        trials: The grid points, budget by budget, from the smallest size up.
+        skipped: Points passed over, each with its reason.
+        data_unit: What D counts: "tokens" or "examples".
+        tokens_per_example: Units of D in one example.
+        available: Units of D in the training data; None where it cannot be known.
+        flops_convention: How FLOPs were counted.
+        recipe: How each trial trains.
+        model_name: Dotted name of the model class.
+        size_param: Name of the size parameter.
+        setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
+            Runs of one setting may be fitted together.
+        done: Ids of the trials that have ended; None where that was not looked up.
+        origin: What it was made from; None where it came from elsewhere.
+    """
+
+    trials: tuple[Trial, ...]
+    skipped: tuple[Skipped, ...]
+    data_unit: str
+    tokens_per_example: int
+    available: int | None
+    flops_convention: str
+    recipe: Recipe
+    model_name: str
+    size_param: str
+    setting: str
+    done: frozenset[str] | None = None
+    origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def total_flops(self) -> float:
+        """FLOPs of all trials together."""
+        return sum(trial.flops for trial in self.trials)
+
+    @property
+    def compute_budgets(self) -> list[float]:
+        """The budgets planned, ascending."""
+        return sorted({trial.compute_budget for trial in self.trials})
+
+    @property
+    def to_do(self) -> tuple[Trial, ...]:
+        """The trials that have not ended, as far as that is known."""
+        return tuple(t for t in self.trials if self.done is None or t.trial_id not in self.done)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per trial: its fields, tokens per parameter and passes over the data.
+
+        Where it was looked up, `done` says whether the trial has ended.
+        """
+        frame = to_frame(self.trials, TRIAL_COLUMNS)
+        frame.insert(6, "tokens_per_param", frame["num_tokens"] / frame["num_params"])
+        frame["epochs"] = frame["num_tokens"] / (self.available or math.nan)
+        if self.done is not None:
+            frame["done"] = frame["trial_id"].isin(self.done)
+        return frame

@@ -1,0 +1,84 @@
+"""The user's model, data and loss: what they must offer, checked before compute is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from flops_fit.records import Size
+from flops_fit.sweep.data.loading import open_source
+from flops_fit.sweep.data.source import Source, targets_of
+from flops_fit.sweep.task.hashing import plain, qualified_name
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the user wants trained, taken untouched.
+
+    Attributes:
+        model_cls: Called as `model_cls(**{size_param: size}, **model_kwargs)`, returns a module.
+        size_param: Name of the argument that sets the model's size.
+        model_kwargs: The other arguments.
+        dataset: Training data, or a factory of it.
+        loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches.
+        eval_dataset: Held-out data; None sets a share of `dataset` aside.
+        metrics: By name, what else is measured on held-out data; called as `loss_fn` is.
+    """
+
+    model_cls: Callable[..., nn.Module]
+    size_param: str
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Any = None
+    loss_fn: Callable[..., torch.Tensor] | None = None
+    eval_dataset: Any = None
+    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """Dotted name of the model class."""
+        return qualified_name(self.model_cls)
+
+    def build(self, size: Size) -> nn.Module:
+        """A model of this size, on torch's current default device."""
+        return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """The loss of a model on a batch, as a tensor that carries a gradient."""
+        assert self.loss_fn is not None
+        return self.loss_fn(outputs_of(model, batch), _judged_by(batch))
+
+    def held_out(self, model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        """Loss (as "loss") and metrics of a model on a batch, from one pass: scalar tensors."""
+        assert self.loss_fn is not None
+        outputs, truth = outputs_of(model, batch), _judged_by(batch)
+        judges = {"loss": self.loss_fn, **self.metrics}
+        return {name: torch.as_tensor(judge(outputs, truth)) for name, judge in judges.items()}
+
+    def open(self) -> Source:
+        """The data, opened and split."""
+        return open_source(self.dataset, self.eval_dataset)
+
+
+def outputs_of(model: nn.Module, batch: Any) -> Any:
+    """What a model makes of a batch."""
+    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
+
+
+def _judged_by(batch: Any) -> Any:
+    """What loss and metrics get beside the outputs."""
+    return batch if isinstance(batch, Mapping) else targets_of(batch)
+
+
+def task_identity(task: Task, source: Source) -> dict[str, Any]:
+    """What of the task determines a trial's result, as plain JSON values."""
+    return {
+        "model": plain(task.model_cls),
+        "size_param": task.size_param,
+        "model_kwargs": plain(task.model_kwargs),
+        "data": source.fingerprint,
+        "loss": plain(task.loss_fn),
+    }

@@ -1,0 +1,1 @@
+"""One trial from its planned steps to its held-out loss."""

@@ -1,0 +1,101 @@
+"""`SweepPlan`: the planned grid, and what can be asked of it before anything trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.report import plan_text
+from flops_fit.sweep.forecast.estimate import Estimate, estimate_plan
+from flops_fit.sweep.forecast.precision import Precision, foresee_plan
+from flops_fit.sweep.plan.grid import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NOISE = 0.005
+
+
+@dataclass(frozen=True, repr=False)
+class SweepPlan(Grid):
+    """What a sweep will train: the fields of `Grid`, with forecasts, a plot and a table."""
+
+    @classmethod
+    def of(cls, grid: Grid) -> SweepPlan:
+        """The plan of a grid."""
+        return cls(**{field.name: getattr(grid, field.name) for field in fields(grid)})
+
+    def estimate(
+        self,
+        *,
+        calibrate: bool = True,
+        flops_per_second: float | None = None,
+        price_per_hour: float | None = None,
+        devices: int | str = 1,
+    ) -> Estimate:
+        """Time, memory and money that what is not done yet will take.
+
+        Trains some ten steps (of small models as many as fill a few tenths of a second) at the
+        smallest, the middle and the largest size on the device at hand, by as many processes at
+        once as will share this machine. Nothing is recorded.
+
+        Args:
+            calibrate: Measure; without it, `flops_per_second` must say how fast the device is.
+            flops_per_second: Speed of one device, FLOP/s, in place of a measurement: for a machine
+                that is not at hand. Memory is then not estimated.
+            price_per_hour: Of one device, in any currency.
+            devices: Trials at work at a time, as `workers=` of `find_optimal`: a number, or "auto"
+                for one per GPU or core.
+
+        Raises:
+            ArgumentError: Listing every argument that cannot work.
+            SweepError: No process that measures came to an end.
+            Exception: What the model or the loss raises.
+        """
+        return estimate_plan(
+            self,
+            calibrated=calibrate,
+            flops_per_second=flops_per_second,
+            price_per_hour=price_per_hour,
+            devices=devices,
+        )
+
+    def precision(
+        self, *, noise: float = NOISE, law: ParametricLaw | None = None, seed: int = 0
+    ) -> Precision:
+        """How wide the 95 % interval of N_opt will be, and which addition would narrow it most.
+
+        At the largest budget and at 10 and 100 times it, by simulation: losses are drawn from an
+        assumed law at the planned N and D (all data new) and go through the whole analysis.
+
+        Args:
+            noise: Standard deviation of ln L from run to run; .003 to .01 is common.
+            law: The law to assume, as `Result.law` of a pilot sweep; by default Chinchilla's, moved
+                to where the plan expects its optimum (D = 20 N).
+            seed: Seed of the simulation.
+
+        Raises:
+            ArgumentError: An argument cannot work, or the grid cannot tell five parameters apart.
+            FitError: In none of the simulated sweeps does a law stand.
+        """
+        return foresee_plan(self, noise=noise, law=law, seed=seed)
+
+    def plot(self, ax: Axes | None = None) -> Any:
+        """The grid in the (N, D) plane, with a line for each budget.
+
+        Args:
+            ax: Axes to draw on; a new figure if None.
+
+        Returns:
+            The Matplotlib figure.
+        """
+        from flops_fit.report.plots.plan import plot_plan
+
+        return plot_plan(self, ax=ax).figure
+
+    def __repr__(self) -> str:
+        return plan_text.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return plan_text.plan_html(self)

@@ -1,0 +1,47 @@
+"""MLflow as the ledger: which trials have been trained, and with what result."""
+
+from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
+from flops_fit.tracking.ledger import ENDED, Ledger
+from flops_fit.tracking.parent_run import (
+    artifact_address,
+    log_analysis,
+    log_dataset,
+    read_meta,
+    set_parent_state,
+    write_meta,
+    write_note,
+)
+from flops_fit.tracking.queries import (
+    fetch_attempts,
+    fetch_curves,
+    fetch_runs,
+    has_ended,
+    is_open,
+    latest_runs,
+    open_runs,
+    runs_frame,
+)
+
+__all__ = [
+    "ENDED",
+    "Ledger",
+    "artifact_address",
+    "check_name",
+    "fetch_attempts",
+    "fetch_curves",
+    "fetch_runs",
+    "find_ledger",
+    "has_ended",
+    "is_open",
+    "latest_runs",
+    "list_ledgers",
+    "log_analysis",
+    "log_dataset",
+    "open_ledger",
+    "open_runs",
+    "read_meta",
+    "runs_frame",
+    "set_parent_state",
+    "write_meta",
+    "write_note",
+]

@@ -1,0 +1,208 @@
+"""Memory: MLflow is the ledger of what has been trained.
+
+A sweep is an MLflow experiment with one parent run; each trial is a child of it. A trial is done
+when a child carries its `flops_fit.trial_id`, is FINISHED, has a finite loss, and the tag
+`flops_fit.state=complete`, which is written last: FINISHED alone proves nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import ViewType
+
+from flops_fit.records import RUN_COLUMNS, Run, Size, to_frame
+from flops_fit.store.client import client_of
+from flops_fit.tracking.ledger import (
+    ATTEMPT,
+    ENDED,
+    REASON,
+    SETTING,
+    STATE,
+    TRIAL_ID,
+    WORKER,
+    Ledger,
+    told,
+)
+
+
+@told
+def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
+    """Runs of a setting that say they are running: by run id, their trial, worker and attempt."""
+    return {
+        run.info.run_id: (
+            run.data.tags[TRIAL_ID],
+            run.data.tags.get(WORKER, ""),
+            run.data.tags.get(ATTEMPT, ""),
+        )
+        for run in _search(ledger, f"tags.`{STATE}` = 'running'")
+        if run.data.tags.get(SETTING) == setting and TRIAL_ID in run.data.tags
+    }
+
+
+@told
+def is_open(ledger: Ledger, run_id: str) -> bool:
+    """Whether a run says at this moment that it is running."""
+    return client_of(ledger.tracking_uri).get_run(run_id).data.tags.get(STATE) == "running"
+
+
+def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
+    """One run per trial: the complete one where there is one, else the latest.
+
+    Args:
+        ledger: Whose runs.
+        setting: Only runs of this setting (model, data, loss, recipe); all if None.
+    """
+    return latest_runs(fetch_attempts(ledger, setting))
+
+
+def latest_runs(attempts: Iterable[Run]) -> list[Run]:
+    """Of all runs, the latest first, one per trial; see `fetch_runs`."""
+    best: dict[str, Run] = {}
+    for run in attempts:
+        known = best.get(run.trial_id)
+        if known is None or (run.state == "complete" and known.state != "complete"):
+            best[run.trial_id] = run
+    return sorted(best.values(), key=lambda run: (run.compute_budget, run.num_params))
+
+
+@told
+def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
+    """All runs, latest first: a trial may have failed before it finished."""
+    return [
+        _to_run(run)
+        for run in _children(ledger)
+        if setting is None or run.data.tags.get(SETTING) == setting
+    ]
+
+
+@told
+def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") -> bool:
+    """Whether a trial has a loss, or has diverged, in any run but one."""
+    return any(
+        _to_run(run).state in ENDED
+        for run in runs_of(ledger, trial_id)
+        if run.data.tags.get(SETTING) == setting and run.info.run_id != but_for
+    )
+
+
+def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
+    """All runs of a trial, latest first."""
+    return _search(ledger, f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'")
+
+
+@told
+def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
+    """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
+
+    Args:
+        ledger: Whose runs.
+        runs: The runs.
+        most_points: Points a curve is thinned to.
+    """
+    client = client_of(ledger.tracking_uri)
+    rows: list[tuple[str, float, float]] = []
+    for run in runs:
+        points = client.get_metric_history(run.run_id, "train_loss")
+        points.sort(key=lambda point: point.step)
+        every = -(-len(points) // most_points) or 1
+        kept = points[::-1][::every][::-1]  # the last point is among them
+        rows += [(run.trial_id, float(point.step), point.value) for point in kept]
+    return pd.DataFrame(rows, columns=["trial_id", "num_tokens", "loss"])
+
+
+def runs_frame(runs: list[Run]) -> pd.DataFrame:
+    """Runs as the table that the laws are fitted to."""
+    return to_frame(runs, RUN_COLUMNS)
+
+
+def _is_complete(run: Any) -> bool:
+    return (
+        run.info.status == "FINISHED"
+        and run.data.tags.get(STATE) == "complete"
+        and math.isfinite(run.data.metrics.get("loss", math.nan))
+    )
+
+
+def _to_run(run: Any) -> Run:
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    state = tags.get(STATE, "planned")
+    if state == "complete" and not _is_complete(run):
+        state = "planned"
+    return Run(
+        trial_id=tags[TRIAL_ID],
+        run_id=run.info.run_id,
+        compute_budget=float(params.get("compute_budget", math.nan)),
+        size=_size(params.get("size", "null")),
+        num_params=float(params.get("num_params", math.nan)),
+        num_tokens=float(params.get("num_tokens", math.nan)),
+        flops=metrics.get("flops", math.nan),
+        loss=metrics.get("loss", math.nan) if state == "complete" else math.nan,
+        wall_time_s=metrics.get("wall_time_s", math.nan),
+        seed=int(params.get("seed", 0)),
+        state=state,
+        excluded="" if state == "complete" else _reason(state, tags),
+        steps=float(params.get("steps", math.nan)),
+        learning_rate=float(params.get("learning_rate", math.nan)),
+        lr_multiplier=float(params.get("lr_multiplier", 1.0)),
+        epochs=metrics.get("epochs", math.nan),
+        code=params.get("code", ""),
+    )
+
+
+def _reason(state: str, tags: Mapping[str, str]) -> str:
+    if state not in ("failed", "diverged"):
+        return "not finished"
+    return f"{state}: {tags[REASON]}" if tags.get(REASON) else state
+
+
+def _size(text: str) -> Size | None:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _children(ledger: Ledger) -> Iterator[Any]:
+    """All trial runs of a sweep, latest first."""
+    return (run for run in _search(ledger, "") if TRIAL_ID in run.data.tags)
+
+
+def _search(ledger: Ledger, filter_string: str) -> Iterator[Any]:
+    client = client_of(ledger.tracking_uri)
+    token = None
+    while True:
+        with _garbage_left():
+            page = client.search_runs(
+                [ledger.experiment_id],
+                filter_string=filter_string,
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Within, no garbage is looked for: among a page's 30,000 new rows that takes most of its time.
+
+    Measured on 2,000 runs in SQLite: .32 ms a run, against .89.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

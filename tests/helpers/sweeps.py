@@ -1,0 +1,136 @@
+"""A small sweep that many tests run: with a planted law in place of training, or for real."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import flops_fit
+from flops_fit import tracking
+from flops_fit.errors import SweepError
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.train import Outcome
+
+GAIN = 1.0
+
+
+BUDGETS = [1e10, 3e10, 1e11, 3e11]
+
+
+LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
+
+
+class Net(nn.Module):
+    """A two-layer perceptron, sized by its width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return GAIN * self.layers(x)
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def data(count: int = 400) -> TensorDataset:
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x[:, 0] > 0).long())
+
+
+def sweep(folder: Path, budgets: list[float] = BUDGETS, **options: object) -> flops_fit.Result:
+    settings = {
+        "recipe": flops_fit.Recipe(max_epochs=1e9),
+        "name": "planted",
+        "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+        **options,
+    }
+    return flops_fit.find_optimal(
+        Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy,
+        compute_budgets=budgets, **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class Planted:
+    """A trainer that draws losses from a law and counts what it trained."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.law = LAW
+
+    def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
+        self.trained.append(trial.trial_id)
+        report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
+        mistuned = 1 + 0.01 * np.log2(trial.lr_multiplier) ** 2
+        loss = mistuned * float(self.law.loss(trial.num_params, trial.num_tokens))
+        return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
+
+
+def true_optimum(result: flops_fit.Result, budget: float) -> tuple[float, float]:
+    """N_opt and L_opt by brute force on the measured cost curve (FLOPs per token against N)."""
+    runs = result.runs.sort_values("num_params")
+    N = np.geomspace(runs["num_params"].min(), runs["num_params"].max(), 200_001)
+    per_token = (runs["flops"] / runs["num_tokens"]).to_numpy(float)
+    cost = np.exp(
+        np.interp(np.log(N), np.log(runs["num_params"].to_numpy(float)), np.log(per_token))
+    )
+    loss = LAW.loss(N, budget / cost)
+    best = int(np.argmin(loss))
+    return float(N[best]), float(loss[best])
+
+
+def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.Result:
+    """Real training of twelve tiny trials, or of four for each budget."""
+    return sweep(
+        folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
+    )  # fmt: skip
+
+
+def assert_same(result: flops_fit.Result, whole: flops_fit.Result, store: Path) -> None:
+    """The same trials, losses and IsoFLOP curves; none was run to its end twice."""
+    runs, expected = (r.runs.set_index("trial_id") for r in (result, whole))
+    assert sorted(runs.index) == sorted(expected.index)
+    np.testing.assert_allclose(runs["loss"], expected.loc[runs.index, "loss"], rtol=1e-5)
+    curves = ["compute_budget", "num_runs", "c0", "c1", "c2"]  # of trials too few to carry a law
+    np.testing.assert_allclose(
+        result.optima[curves].astype(float), whole.optima[curves].astype(float), rtol=1e-3
+    )
+    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
+    done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
+    assert len(done) == len(expected)
+
+
+SCRIPT = """
+import signal
+import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import sweeps
+sweeps.real_sweep(Path({folder!r}), workers={workers})
+"""
+
+
+def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Until some trials have finished, so that the kill comes in mid-sweep."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            runs = tracking.fetch_runs(tracking.find_ledger("planted", uri))
+        except SweepError:  # not there yet
+            runs = []
+        if sum(run.state == "complete" for run in runs) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the sweep ended before it could be killed: exit code {process.poll()}")

@@ -1,0 +1,284 @@
+"""The report: what users name stays text, what is refused is not shown, what is shown is so."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from chromium import browser, installed
+from planted import BUDGETS, LAW, runs
+
+from flops_fit.errors import FitError
+from flops_fit.laws.runs.simulate import simulate_isoflop
+from flops_fit.report import html_page
+from flops_fit.report.plots.panels import figures
+from flops_fit.result import fit
+
+NONE = html_page.Plots({}, {})
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{7*7}}"
+
+
+def curves_of(table):
+    """A falling curve of three points a run."""
+    rows = [
+        {"trial_id": run.trial_id, "num_tokens": run.num_tokens * share, "loss": run.loss * more}
+        for run in table.itertuples()
+        for share, more in ((0.1, 1.3), (0.5, 1.1), (1.0, 1.0))
+    ]
+    return pd.DataFrame(rows).assign(ended=lambda points: points.index % 3 == 2)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """A sweep on a measured cost whose every name would break out of the page."""
+    table = runs()
+    f = 6 * table["num_params"] + 900 * table["num_params"] ** 0.5
+    table = table.assign(
+        flops=f * table["num_tokens"],
+        size=np.sqrt(table["num_params"]).round().astype(int),
+        trial_id=[f"{HOSTILE}{i}" for i in range(len(table))],
+    )
+    table["compute_budget"] = table["flops"]
+    failed = {**table.iloc[0], "state": "failed", "excluded": HOSTILE, "loss": np.nan}
+    table = pd.concat([table, pd.DataFrame([failed])], ignore_index=True)
+    meta = dict.fromkeys(
+        ("model", "size_param", "data_unit", "recipe", "setting", "where_to_look"), HOSTILE
+    )
+    finished = table[np.isfinite(table["loss"])]
+    return fit(table, name=HOSTILE, meta=meta, curves=curves_of(finished))
+
+
+@pytest.fixture(scope="module")
+def text(hostile):
+    return html_page.page(hostile)
+
+
+def embedded(text):
+    """The data of the page's script."""
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    return json.loads(data)
+
+
+def test_hostile_names_stay_text(hostile, text):
+    assert text.count("</script") == 2  # the data's and the script's own
+    assert len(re.findall(r"<img[ >]", text)) == len(re.findall('<img src="data:image/', text))
+    assert not re.findall(r"<[^>]*\son\w+=", text)
+    assert "49" not in re.findall(r"<h1>(.*)</h1>", text)[0]
+    assert embedded(text)["words"] == {"unit": HOSTILE, "size": HOSTILE, "no_loss": ""}
+    for image in re.findall("svg.xml;base64,([A-Za-z0-9+/=]+)", text):
+        svg = base64.b64decode(image).decode()
+        assert "<script" not in svg
+        assert "<img" not in svg
+
+
+def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):
+    _, figure = figures(hostile)["backtest"]
+    monkeypatch.setattr(html_page, "figures", lambda result: {"backtest": ("a title", figure)})
+    assert html_page.draw(hostile).drawn["backtest"].kind == "svg"
+    monkeypatch.setattr(html_page, "LARGEST_SVG", 0)
+    drawing = html_page.draw(hostile).drawn["backtest"]
+    assert drawing.content.startswith(b"\x89PNG")
+    assert drawing.address.startswith("data:image/png;base64,")
+
+
+def test_the_policy_allows_the_script_and_the_style_and_nothing_else(text):
+    (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', text)
+    allowed = dict(re.findall(r"(\w+)-src '(sha256-[^']+)'", policy))
+    for kind in ("script", "style"):
+        (body,) = re.findall(f"<{kind}>(.*?)</{kind}>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert allowed[kind] == f"sha256-{digest}"
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+
+
+def test_the_page_holds_what_the_result_says(hostile, text):
+    words = re.sub("<[^>]*>", " ", text)
+    for check in hostile.checks:
+        assert check.message.split("<")[0] in words
+    assert text.count('<img src="data:') == 8
+    assert len(text) < 1.5e6
+    assert "35 runs" not in words  # one of 36 was left out
+    row = hostile.chinchilla_table().iloc[0]
+    assert f"<td>{row['tokens_per_param']:.3g}</td>" in text
+
+
+def test_refusals_are_honoured():
+    rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
+    text = html_page.page(rough, NONE)
+    grid = embedded(text)["grid"]
+    assert max(grid["c"]) == pytest.approx(np.log(1.1 * rough.largest_budget))
+    assert not grid["beyond"]
+    with pytest.raises(FitError) as caught:
+        rough.predict(2 * rough.largest_budget)
+    assert str(caught.value) in text
+
+
+def test_without_a_law_nothing_is_shown(tmp_path):
+    text = fit(runs().iloc[:7]).report(tmp_path / "report.html").read_text()
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
+    assert embedded(text)["grid"] is None
+    assert "Nothing can be said" in text
+    assert 'id="slider"' not in text
+    assert "the parametric law needs 8" in text
+
+
+def plain(text):
+    """The words of a page."""
+    return " ".join(re.sub("<[^>]*>", " ", text.partition("<main>")[2]).split())
+
+
+def test_what_is_not_drawn_or_fitted_is_said_and_why(hostile):
+    few = fit(runs().iloc[:3])
+    text = plain(html_page.page(few))
+    assert "Not drawn: training curves No training curves were given." in text
+    assert "Not drawn: loss to expect, by budget No approach tells L_opt." in text
+    assert "(the first approach of Hoffmann et al. 2022): no training curves were given." in text
+    drawn = replace(few, findings=replace(few.findings, curves=curves_of(few.runs)))
+    assert "the training curves are drawn, but not fitted" in plain(html_page.page(drawn, NONE))
+    assert "Not drawn" not in plain(html_page.page(hostile, NONE))
+    assert "(the first approach of Hoffmann et al. 2022): see the checks." in html_page.page(
+        hostile, NONE
+    )
+
+
+def test_without_a_name_the_page_is_called_by_what_it_holds():
+    text = html_page.page(fit(runs()), NONE)
+    assert "<h1>35 runs at 5 budgets</h1>" in text
+    assert "<title>35 runs at 5 budgets: scaling laws</title>" in text
+
+
+def test_a_long_table_does_not_push_the_plots_away():
+    assert 'class="scroll tall"' not in html_page.page(fit(runs()), NONE)
+    many = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 20), num_sizes=4)
+    text = html_page.page(fit(many, num_draws=100), NONE)
+    assert 'class="scroll tall"' in text
+    assert "23 rows: scroll." in text
+
+
+COUNTS, UNDER_A_CAP = 0.005, 0.02  # as the page says of itself
+LOSS = {COUNTS: 0.0005, UNDER_A_CAP: 0.001}
+EXACT = 1e-6
+ENDS = 0.25  # of the interval's width: another method may become the wider between two stops
+
+
+def told(page):
+    """What the page shows: values and intervals by name, and its doubts."""
+    shown = html_page.run(
+        "['n', 'd', 'loss'].map((id) => [id, document.getElementById(id).dataset.value ?? '',"
+        " document.getElementById(`${id}-between`).dataset.value ?? ''])"
+    )
+    doubts = html_page.run(
+        "[...document.querySelectorAll('#doubts li')].map((li) => li.textContent)"
+    )
+    values = {name: float(value) for name, value, _ in shown if value}
+    ends = {name: [float(end) for end in both.split()] for name, _, both in shown if both}
+    size = html_page.run("document.getElementById('size').textContent")
+    return values, ends, doubts, size
+
+
+def assert_as_predicted(page, expected, counts=COUNTS):
+    """The page shows a prediction, N and D to this tolerance; its doubts."""
+    values, ends, doubts, size = told(page)
+    loss = LOSS.get(counts, counts)
+    for name, attribute, tolerance in (
+        ("n", "num_params", counts), ("d", "num_tokens", counts), ("loss", "loss", loss)
+    ):  # fmt: skip
+        assert values[name] == pytest.approx(getattr(expected, attribute), rel=tolerance), name
+        low, high = getattr(expected, f"{attribute}_interval")
+        slack = tolerance * high + (ENDS * (high - low) if counts > EXACT else 0)
+        assert ends[name] == pytest.approx([low, high], abs=slack), name
+    assert int(size) == pytest.approx(expected.size, rel=counts, abs=int(counts > EXACT))
+    return doubts
+
+
+def without_a_loss():
+    """A page of two optima alone, which give N and D."""
+    table = runs().iloc[:21].copy()
+    table.loc[3, "loss"] = 1e9
+    return html_page.page(fit(table), NONE)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_the_page_in_a_browser(hostile, text, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(text)
+    largest = hostile.largest_budget
+    with browser(tmp_path / "profile") as page:
+        html_page.open(path)
+        assert html_page.run("document.querySelector('h1').textContent") == HOSTILE
+        assert html_page.run("document.title") == f"{HOSTILE}: scaling laws"
+        assert (
+            html_page.run("document.querySelectorAll('script, img:not([src^=data])').length") == 2
+        )
+        assert_as_predicted(page, hostile.predict(largest), counts=EXACT)
+
+        html_page.press("slider", "ArrowRight")  # by one stop, a twentieth of a decade
+        (doubt,) = assert_as_predicted(page, hostile.predict(largest * 10**0.05))
+        assert "1.12 times the largest budget" in doubt
+        html_page.press("slider", "End")
+        doubts = assert_as_predicted(page, hostile.predict(1000 * largest))
+        assert "Add a budget nearer to it." in doubts[0]
+
+        rng = np.random.default_rng(0)
+        for factor in np.exp(rng.uniform(math.log(0.01), math.log(900), 8)):
+            html_page.type("budget", repr(float(factor * largest)))
+            assert_as_predicted(page, hostile.predict(float(factor * largest)))
+            ratio = float(np.exp(rng.uniform(math.log(3), math.log(900))))
+            html_page.type("ratio", repr(ratio))
+            assert_as_predicted(
+                page, hostile.predict(float(factor * largest), tokens_per_param=ratio)
+            )
+            html_page.type("ratio", "")
+            unique = hostile.predict(float(factor * largest)).num_tokens / 10 ** rng.uniform(
+                -1, 1.7
+            )
+            html_page.type("unique", repr(float(unique)))
+            expected = hostile.predict(float(factor * largest), unique_tokens=float(unique))
+            doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
+            codes = {check.code for check in expected.checks}
+            assert any("Muennighoff" in d for d in doubts) == ("repetition-assumed" in codes)
+            assert any("hardly lowers" in d for d in doubts) == ("data-worn-out" in codes)
+            html_page.type("unique", "")
+
+        html_page.type("budget", repr(largest))
+        for shortage, worn_out in ((20, False), (90, True)):
+            unique = float(hostile.predict(largest).num_tokens / shortage)
+            html_page.type("unique", repr(unique))
+            expected = hostile.predict(largest, unique_tokens=unique)
+            doubts = assert_as_predicted(page, expected, UNDER_A_CAP)
+            assert any("hardly lowers" in d for d in doubts) == worn_out
+            assert ("data-worn-out" in {check.code for check in expected.checks}) == worn_out
+
+        html_page.type("ratio", "20")
+        html_page.type("unique", "1e9")
+        assert told(page)[:2] == ({}, {})
+        assert "not both" in told(page)[2][0]
+        html_page.type("unique", "")
+        for nothing in ("", "abc", "-1", repr(2000 * largest)):
+            html_page.type("budget", nothing)
+            assert told(page)[:2] == ({}, {})
+
+        html_page.open(path, width=390, state=f"#C={largest!r}&ratio=20")
+        assert_as_predicted(page, hostile.predict(largest, tokens_per_param=20.0))
+        assert html_page.run("document.documentElement.scrollWidth") <= 390
+        html_page.run("document.getElementById('copy').click()")
+        html_page.wait("document.getElementById('copied').textContent !== ''")
+
+        path.write_text(without_a_loss())
+        html_page.open(path)
+        assert html_page.run("document.getElementById('loss').textContent") == "–"
+        assert "no loss told: fewer than three budgets" in told(page)[2][0]
+
+        assert html_page.errors == []
+        assert {address.partition(":")[0] for address in html_page.asked_for} <= {
+            "file",
+            "data",
+            "about",
+        }

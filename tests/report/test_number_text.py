@@ -1,0 +1,63 @@
+import math
+
+import pytest
+
+from flops_fit.report import number_text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123, "0.0123"), (1, "1.00"), (12.34, "12.3"), (999.6, "1.00k"), (31234, "31.2k"),
+        (999_499, "999k"), (1.24e9, "1.24B"), (123.4e12, "123T"), (3.14e16, "3.14e+16"),
+        (math.nan, "?"), (math.inf, "?"), (0.0, "0.00"),
+    ],
+)  # fmt: skip
+def test_count(value, text):
+    assert number_text.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.80812, 0.0301, "1.808 ± 0.030"),
+        (512.4, 140, "512 ± 1.4e+02"),
+        (1.0, 0.0, "1"),
+        (1.0, math.nan, "1"),
+        (3412.0, 9.9, "3412.0 ± 9.9"),
+    ],
+)
+def test_plus_minus(value, error, text):
+    assert number_text.plus_minus(value, error) == text
+
+
+def test_an_interval_and_its_absence():
+    assert number_text.between(1e3, 2e3, number_text.count) == "1.00k to 2.00k"
+    assert number_text.between(math.nan, math.nan, number_text.count) == ""
+    assert number_text.between(1.0, math.inf, number_text.loss) == "1.000 to ?"
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"), [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (1000, "1,000")]
+)
+def test_times(factor, text):
+    assert number_text.times(factor) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1234, "0.12 s"), (42.4, "42 s"), (59.7, "60 s"), (60, "1 min"), (200, "3 min 20 s"),
+        (3599.9, "60 min"), (18600, "5 h 10 min"), (273600, "3 d 4 h"), (math.nan, "?"),
+    ],
+)  # fmt: skip
+def test_duration(seconds, text):
+    assert number_text.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(12, "12 B"), (3200, "3.2 kB"), (41.04e9, "41 GB"), (999.9e6, "1 GB"), (math.nan, "?")],
+)
+def test_size_of(num_bytes, text):
+    assert number_text.size_of(num_bytes) == text

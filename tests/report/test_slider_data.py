@@ -1,0 +1,74 @@
+"""What the slider reads is what `predict` says."""
+
+import numpy as np
+import pytest
+from planted import runs
+
+from flops_fit.errors import FitError
+from flops_fit.report import slider_data
+from flops_fit.result import fit
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs())
+
+
+@pytest.fixture(scope="module")
+def told(result):
+    return slider_data.grids(result)
+
+
+@pytest.mark.parametrize("factor", [0.1, 1, 10, 1000])
+def test_stops_at_every_tenfold_of_the_largest_budget(result, told, factor):
+    C = factor * result.largest_budget
+    i = int(np.argmin(np.abs(np.array(told["c"]) - np.log(C))))
+    assert told["c"][i] == pytest.approx(np.log(C), abs=1e-8)
+    expected, free = result.predict(C), told["free"]
+    assert np.exp(free["n"][i]) == pytest.approx(expected.num_params, rel=1e-6)
+    assert np.exp(free["d_high"][i]) == pytest.approx(expected.num_tokens_interval[1], rel=1e-6)
+    assert free["l_low"][i] == pytest.approx(expected.loss_interval[0], rel=1e-6)
+
+
+def test_ratios_and_caps_lie_on_coarser_grids(result, told):
+    C = np.exp(told["coarse"][8])
+    ratio = np.exp(told["ratios"]["at"][5])
+    expected = result.predict(C, tokens_per_param=ratio)
+    assert told["ratios"]["rows"][5]["l"][8] == pytest.approx(expected.loss, rel=1e-6)
+    unique = result.predict(C).num_tokens / np.exp(told["caps"]["at"][7])
+    expected = result.predict(C, unique_tokens=unique)
+    row = told["caps"]["rows"][7]
+    assert np.exp(row["n"][8]) == pytest.approx(expected.num_params, rel=1e-5)
+    assert row["l_high"][8] == pytest.approx(expected.loss_interval[1], rel=1e-5)
+
+
+def test_the_power_laws_alone_have_no_intervals_and_no_terms():
+    table = runs()
+    table.loc[3, "loss"] = 1e9
+    told = slider_data.grids(fit(table))
+    assert set(told["free"]) == {"n", "d", "l"}
+    assert "ratios" not in told
+    assert max(told["c"]) == pytest.approx(np.log(1000 * told["largest"]))
+
+
+def test_no_law_no_grid():
+    with pytest.raises(FitError, match="no law stands"):
+        slider_data.grids(fit(runs().iloc[:7]))
+
+
+def test_sizes_beyond_those_trained_are_built(result):
+    asked = []
+
+    def build(N):
+        asked.append(N)
+        return 16 * round(N**0.5 / 16)
+
+    table = runs()
+    sizes = 16 * (table["num_params"] ** 0.5 / 16).round().astype(int)
+    sized = fit(table.assign(size=sizes), build_size=build)
+    told = slider_data.grids(sized)["sizes"]
+    assert told["step"] == 16
+    beyond = asked[:8]
+    assert told["is"][-1] == sized.predict(1000 * sized.largest_budget).size
+    assert min(beyond) > table["num_params"].max()
+    assert "sizes" not in slider_data.grids(fit(table.assign(size=None)))

@@ -1,0 +1,54 @@
+"""Worker processes: they end with their driver, and the driver outlasts theirs."""
+
+import queue
+import signal
+import subprocess
+import sys
+
+import cloudpickle
+import pytest
+
+from flops_fit.records import Event
+from flops_fit.sweep.execution.local_pool import _read
+
+
+def talk_on(job, tell):
+    """Never stop telling, deaf to SIGTERM; the driver's end is to be noticed in no time."""
+    import signal
+    import sys
+
+    from flops_fit.records import Event
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.modules["__main__"]._STOP_S = 0.5
+    while True:
+        tell(Event("0" * 16, job, 0.0, float("nan")))
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_misses_the_signal_is_gone_soon_after_its_driver_and_says_nothing():
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        payload = cloudpickle.dumps((talk_on, "a job"))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "flops_fit.sweep.execution.local_pool"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as worker:
+        worker.stdin.write(len(payload).to_bytes(8, "big") + payload)
+        worker.stdin.flush()
+        assert b"a job" in worker.stdout.readline()
+        worker.stdout.close()
+        worker.stdin.close()
+        assert worker.wait() == -signal.SIGKILL
+        assert worker.stderr.read() == b""
+
+
+def test_a_line_that_a_kill_cuts_off_is_passed_over_and_the_worker_is_counted_out():
+    told = '{"trial_id": "a", "label": "b", "flops": 1.0, "loss": null}'
+    heard: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    command = [sys.executable, "-c", f"print({told!r}); print({told[:20]!r}, end='')"]
+    _read(subprocess.Popen(command, stdout=subprocess.PIPE), heard)
+    assert heard.get_nowait().label == "b"
+    assert heard.get_nowait() is None
+    assert heard.empty()

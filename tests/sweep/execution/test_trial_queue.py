@@ -1,0 +1,90 @@
+"""The dispatcher's storage: what is said of it when it cannot be used."""
+
+import contextlib
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from optuna.trial import TrialState
+
+from flops_fit.errors import StoreError
+from flops_fit.records import Trial
+from flops_fit.sweep.execution import trial_queue
+from flops_fit.sweep.execution.trial_queue import enqueue, open_study, work_through
+
+TRIAL = Trial("ab" * 8, 1e12, 32, 3, 1000, 5000, 3e7, 10, 4, 0.01, 0)
+
+
+def test_a_database_of_mlflow_s_is_no_storage_for_optuna(store):
+    with pytest.raises(StoreError, match="give it a database of its own, beside MLflow's"):
+        open_study("a study", f"sqlite:///{store}/mlflow.db")
+
+
+def test_a_file_that_is_no_database_is_said(tmp_path):
+    (tmp_path / "optuna.db").write_text("no database at all" * 100)
+    with pytest.raises(StoreError, match=r"Optuna storage .*not a database; bring it back"):
+        open_study("a study", f"sqlite:///{tmp_path}/optuna.db")
+
+
+def test_a_storage_that_breaks_under_a_trial_ends_the_work_with_what_to_do(store):
+    own = open_study("a study", f"sqlite:///{store}/optuna.db")
+    enqueue(own, [TRIAL])
+    with sqlite3.connect(store / "optuna.db") as database:
+
+        def train(trial):
+            database.execute("DROP TABLE trial_values")
+            database.commit()
+            return 1.0
+
+        with pytest.raises(StoreError, match=r"Optuna storage .*no such table.*then call again"):
+            work_through(own, {TRIAL.trial_id}, "me", train, lambda: True, lambda trial: False)
+    database.close()
+
+
+def test_a_claim_that_others_have_taken_for_dead_costs_only_itself(store, caplog):
+    own = open_study("a study", f"sqlite:///{store}/optuna.db")
+    enqueue(own, [TRIAL])
+
+    def train(trial):
+        (claimed,) = own.get_trials(states=(TrialState.RUNNING,))
+        own.tell(claimed.number, state=TrialState.FAIL)
+        return 1.0
+
+    work_through(own, {TRIAL.trial_id}, "me", train, lambda: True, lambda trial: False)
+    assert "a claim was taken for a dead worker's" in caplog.text
+
+
+def test_two_workers_that_ask_at_one_moment_do_not_get_one_trial(store, monkeypatch):
+    url = f"sqlite:///{store}/optuna.db"
+    enqueue(open_study("a study", url), [TRIAL])
+    together = threading.Barrier(2)
+
+    def look(storage, trial_id, state):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=1.0)  # both have seen the trial wait, unless one has to queue
+
+    monkeypatch.setattr(trial_queue._Storage, "check_trial_is_updatable", look)
+    studies = [open_study("a study", url) for _ in range(2)]
+    (waiting,) = studies[0].get_trials(states=(TrialState.WAITING,))
+
+    def claim(own):
+        return own._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(claim, studies)) == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_beat_that_fails_does_not_end_the_heart(store, monkeypatch):
+    own = open_study("a study", f"sqlite:///{store}/optuna.db")
+    number = own.ask()._trial_id
+    with sqlite3.connect(store / "optuna.db") as database:
+        database.execute("ALTER TABLE trial_heartbeats RENAME TO gone")
+        database.commit()
+        trial_queue._Storage.record_heartbeat(own._storage._backend, number)
+        database.execute("ALTER TABLE gone RENAME TO trial_heartbeats")
+        database.commit()
+        own._storage.record_heartbeat(number)
+        assert database.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (1,)
+    database.close()

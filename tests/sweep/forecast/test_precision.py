@@ -1,0 +1,63 @@
+"""What might be added to a plan, and what is said of its precision."""
+
+from dataclasses import replace
+
+import pytest
+from planned import BUDGETS, UNLIMITED
+
+from flops_fit import Recipe
+from flops_fit.laws.design import simulation
+from flops_fit.sweep.forecast.additions import possible_additions
+from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
+
+
+def additions(plan):
+    return possible_additions(plan.origin.rows, plan.trials)
+
+
+def test_budgets_above_below_and_between_and_sizes_beyond_either_end(planned):
+    plan = planned(recipe=replace(UNLIMITED, batch_size=4))
+    added = additions(plan)
+    assert [each.compute_budget for each in added if each.kind == "budget"] == [1e8, 3.16e9, 1e11]
+    for budget in plan.compute_budgets:
+        row = [t.num_params for t in plan.trials if t.compute_budget == budget]
+        beyond = [e for e in added if e.kind == "size" and e.compute_budget == budget]
+        below, above = sorted(float(each.N[0]) for each in beyond)
+        assert below < min(row) < max(row) < above
+        assert above / max(row) == pytest.approx((max(row) / min(row)) ** (1 / 6), rel=0.1)
+        assert all(each.flops == pytest.approx(budget, rel=0.02) for each in beyond)
+
+
+def test_only_what_can_be_trained_is_proposed(planned):
+    scarce = planned(compute_budgets=[1e9], recipe=Recipe(max_epochs=200))
+    for each in additions(scarce):
+        assert (each.D <= 200 * 1900).all()
+        assert (each.D / 64 >= 0.9 * FEW_STEPS).all()
+
+
+def test_sizes_that_were_given_are_all_there_are(planned):
+    assert {each.kind for each in additions(planned(sizes=[4, 8, 16, 32]))} == {"budget"}
+
+
+def test_it_says_what_the_simulation_shows(planned, monkeypatch):
+    monkeypatch.setattr(simulation, "DRAWS", 100)
+    monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 2)
+    plan = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
+    told = plan.precision(noise=0.002)
+    head, law, *rest = repr(told).splitlines()
+    assert "2 sweeps simulated with noise 0.002" in head
+    assert law.startswith("  law assumed: 1.82 + ")
+    assert [line.split(" FLOPs")[0].strip() for line in rest[:3]] == [
+        f"at {10**k * BUDGETS[-1]:.3g}" for k in range(3)
+    ]
+    assert rest[3].startswith("  budget to add that gains most for its FLOPs: ")
+    assert rest[4].startswith("  size to add that gains most for its FLOPs: width=")
+    assert told._repr_html_().count("<tr") == 4
+    assert told.table["covered"].between(0, 1).all()
+
+
+def test_a_plan_from_elsewhere_foretells_without_proposals(planned, monkeypatch):
+    monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 1)
+    told = replace(planned(), origin=None).precision()
+    assert told.additions.empty
+    assert "to add" not in repr(told)

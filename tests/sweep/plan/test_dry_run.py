@@ -1,0 +1,63 @@
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import TensorDataset
+
+from flops_fit.sweep.data.loading import open_source
+from flops_fit.sweep.plan.dry_run import check_batches
+from flops_fit.sweep.task.task import Task
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda out, y: 1.0, "expected a scalar tensor, got float"),
+        (
+            lambda out, y: F.cross_entropy(out, y, reduction="none"),
+            r"got shape \(2,\); return the mean",
+        ),
+        (lambda out, y: F.cross_entropy(out, y)[None], r"expected a scalar, got shape \(1,\)"),
+        (lambda out, y: F.cross_entropy(out, y).detach(), "carries no gradient"),
+        (lambda out, y: F.cross_entropy(out, y) / 0, "at size 4 is inf; expected a fin"),
+        (lambda out, y: F.cross_entropy(out, y) * torch.nan, "at size 4 is nan; expected a fin"),
+        (lambda out, y: out.sum() ** 2 * 0, "at size 4 is 0.0; expected a finite number that is n"),
+        (
+            lambda out, y: F.cross_entropy(out, y, reduction="sum"),
+            "twice the examples give twice the loss; return the mean",
+        ),
+    ],
+)
+def test_faults_of_the_loss(mlp, classes, loss, message):
+    (problem,) = check_batches(Task(mlp, "width", {}, classes, loss), open_source(classes), 4)
+    assert re.search(f"^loss_fn: .*{message}", problem)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"bad": lambda out, y: out.argmax(1) == y}, "metrics: 'bad' raised ValueError: "),
+        ({"bad": lambda out: 1.0}, "metrics: 'bad' raised TypeError: "),
+    ],
+)
+def test_metrics_that_make_no_number_are_named(mlp, classes, metrics, message):
+    metrics = {"good": lambda out, y: out.mean(), **metrics}
+    task = Task(mlp, "width", {}, classes, F.cross_entropy, metrics=metrics)
+    (problem,) = check_batches(task, task.open(), 4)
+    assert problem.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.full((20,), 7), "eval_dataset: one batch raised IndexError: Target 7 is out of b"),
+        (torch.full((20, 3), torch.nan), "eval_dataset: the loss of one batch is nan"),
+    ],
+)
+def test_held_out_data_that_the_loss_cannot_take_are_said_first(mlp, classes, targets, message):
+    task = Task(
+        mlp, "width", {}, classes, F.cross_entropy, TensorDataset(torch.zeros(20, 4), targets)
+    )
+    (problem,) = check_batches(task, task.open(), 4)
+    assert problem.startswith(message)
