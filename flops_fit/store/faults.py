@@ -16,8 +16,6 @@ from flops_fit.errors import StoreError
 from flops_fit.store.uri import _SECRET, sqlite_folder, without_credentials
 
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
-
-
 _ADVICE = (
     (("disk is full", "No space left"), "free some space"),
     (("readonly", "Permission denied", "unable to open"), "see to it that it can be written"),

@@ -16,11 +16,7 @@ import mlflow.environment_variables as settings
 from flops_fit.errors import StoreError
 
 _T = TypeVar("_T")
-
-
 _LOG = logging.getLogger("flops_fit")
-
-
 _PAUSE_S = 1.0
 
 

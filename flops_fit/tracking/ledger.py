@@ -13,38 +13,16 @@ from flops_fit.store.faults import told_faults
 from flops_fit.store.uri import sqlite_folder, without_credentials
 
 TRIAL_ID = "flops_fit.trial_id"
-
-
 STATE = "flops_fit.state"
-
-
 SWEEP = "flops_fit.sweep"
-
-
 SETTING = "flops_fit.setting"
-
-
 WORKER = "flops_fit.worker"
-
-
 ATTEMPT = "flops_fit.attempt"
-
-
 META = "flops_fit.meta"
-
-
 REASON = "flops_fit.reason"
-
-
 ENDED = ("complete", "diverged")
-
-
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-
-
 _P = ParamSpec("_P")
-
-
 _T = TypeVar("_T")
 
 

@@ -16,17 +16,9 @@ if TYPE_CHECKING:
 
 
 WIDE_EXPONENT = (0.03, 0.10)
-
-
 ILL_CONDITIONED = 1e3
-
-
 LEAST_AGREEMENT = 0.5
-
-
 OBJECTIVES = ("huber", "log", "linear")
-
-
 FEW_ODD = 0.1
 
 

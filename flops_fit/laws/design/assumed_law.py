@@ -12,11 +12,7 @@ from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.parametric_law import ParametricLaw
 
 CHINCHILLA = ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
-
-
 MEASURED_FROM, MEASURED_TO = 6e18, 3e21  # Chinchilla's IsoFLOP budgets
-
-
 TOKENS_PER_PARAM = 20.0
 
 

@@ -26,17 +26,9 @@ from flops_fit.laws.predict.bands import band, require_reach
 from flops_fit.laws.runs.table import read_runs
 
 NOISE = 0.005
-
-
 SWEEPS = 32
-
-
 DRAWS = 120
-
-
 BEYOND = (1.0, 10.0, 100.0)
-
-
 RANKED_AT = 10.0
 
 

@@ -28,23 +28,11 @@ from flops_fit.laws.options import Curve
 from flops_fit.laws.runs.budgets import TOLERANCE, group_budgets
 
 CUBIC_FROM = 7
-
-
 LEAST_RUNS = 4
-
-
 WINDOW = 0.75 * np.log(10) * 1.001
-
-
 CURVATURE_SIGMAS = 3.0
-
-
 DEPTH_REFUSED, DEPTH_WARNED = 2.0, 5.0
-
-
 NAN = float("nan")
-
-
 OPTIMA_COLUMNS = (
     *FRONTIER_COLUMNS,
     "num_runs",

@@ -21,14 +21,8 @@ from numpy.typing import NDArray
 from flops_fit.laws.model.arrays import Array, Space
 
 FREE = (0, 1, 2, 3, 4)
-
-
 TIED = (0, 1, 2, 3, 3)
-
-
 LOWER = np.array([-16.0, -30.0, -30.0, 0.01, 0.01])
-
-
 UPPER = np.array([3.0, 30.0, 30.0, 3.0, 3.0])
 
 

@@ -31,26 +31,12 @@ from flops_fit.laws.model.cost import Cost
 from flops_fit.laws.model.parametric_law import ParametricLaw, law_of
 
 Form = Literal["five", "tied"]
-
-
 Centre = tuple[float, float, float, float]
-
-
 NAMES = ("E", "A", "B", "alpha", "beta")
-
-
 AGREE_WITHIN = 1e-6
-
-
 MANY_STARTS, FEW_STARTS = 12, 3
-
-
 E_AT_ZERO = 1e-4
-
-
 SAMPLE_FROM, SAMPLE = 20_000, 4_000
-
-
 PATIENCE = 2000
 
 

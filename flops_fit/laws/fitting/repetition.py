@@ -27,14 +27,8 @@ from flops_fit.laws.model.parametric_law import ParametricLaw, law_of
 from flops_fit.laws.model.repetition_law import R_DATA, R_PARAMS, RepetitionLaw
 
 TO_SIGMA = 1.4826
-
-
 LEAST_EPOCHS = 2.0
-
-
 LOW = np.array([-30.0, -60, -60, 0.01, 0.01, np.log(0.05), np.log(0.05)])
-
-
 HIGH = np.array([10.0, 60, 60, 3, 3, np.log(1e4), np.log(1e4)])
 
 

@@ -28,14 +28,8 @@ from flops_fit.laws.inference.intervals import Spread
 from flops_fit.laws.model.arrays import Array
 
 NUM_DRAWS = 600
-
-
 MOST_REFITS = 3000
-
-
 CHUNK = 400_000
-
-
 WEBB = np.sqrt([0.5, 1.0, 1.5])
 
 

@@ -15,17 +15,9 @@ from flops_fit.laws.fitting.parametric import (
 from flops_fit.laws.model.arrays import Array
 
 LEVEL = 0.95
-
-
 STEP = 1e-2
-
-
 HANDICAP = {"wild": 1.25}
-
-
 Quantity = Callable[[Array], Array]
-
-
 Method = Literal["delta", "wild", "cluster", "pairs"]
 
 

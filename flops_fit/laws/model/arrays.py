@@ -8,6 +8,4 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
 Space = Literal["log", "linear"]

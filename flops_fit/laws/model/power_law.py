@@ -12,8 +12,6 @@ from scipy import stats
 from flops_fit.laws.model.arrays import Array
 
 NAN = float("nan")
-
-
 NO_INTERVAL = (NAN, NAN)
 
 

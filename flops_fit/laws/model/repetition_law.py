@@ -14,8 +14,6 @@ from flops_fit.laws.model.frontier import log_flops_per_token, loss_at, slope, w
 from flops_fit.laws.model.parametric_law import ParametricLaw
 
 R_DATA, R_PARAMS = 15.39, 5.31
-
-
 WORN_OUT = 0.05  # one more token is worth so little of a new one
 
 

@@ -26,8 +26,6 @@ from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
 from flops_fit.laws.options import Options
 
 LEAST_RUNS = 8
-
-
 WIDEST_LOSS, LARGEST_LOSS = 1e4, 1e100
 
 

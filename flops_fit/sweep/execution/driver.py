@@ -54,11 +54,7 @@ from flops_fit.tracking.outbox import deliver_left
 from flops_fit.tracking.queries import latest_runs
 
 _LOG = logging.getLogger("flops_fit")
-
-
 _T = TypeVar("_T")
-
-
 Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
 
 

@@ -20,8 +20,6 @@ from flops_fit.sweep.execution.worker import work
 from flops_fit.tracking.ledger import ENDED
 
 _POLL_S = 2.0
-
-
 _TOLD = (*ENDED, "failed")
 
 

@@ -38,8 +38,6 @@ from flops_fit.tracking.outbox import PROMPT_S, Attempt, Delivery
 from flops_fit.tracking.system_metrics import monitor
 
 _LOG = logging.getLogger("flops_fit")
-
-
 ALIKE = 3  # the first trials of a worker that fail alike before it starts no other
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
 from flops_fit.sweep.training.optimizer import build_optimizer
-from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.recipe import Recipe, _is_number
 
 _MOST_TRIES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
@@ -159,3 +159,36 @@ def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
         except Exception as error:
             faults.append(f"metrics: {name!r} raised {in_short(error)}")
     return faults
+
+
+def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
+    """Faults of the recipe's own functions, tried on a model."""
+    problems = []
+    if callable(recipe.optimizer):
+        try:
+            made: Any = build_optimizer(recipe, model, 1e-3)
+        except Exception as error:
+            problems.append(f"optimizer: its function raised {in_short(error)}")
+        else:
+            if not isinstance(made, torch.optim.Optimizer):
+                problems.append(
+                    "optimizer: expected its function (parameters, learning_rate) to return an "
+                    f"Optimizer, got {type(made).__name__}"
+                )
+    if callable(recipe.schedule):
+        problems += _schedule_faults(recipe.schedule)
+    return problems
+
+
+def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
+    for share in (0.01, 0.5, 1.0):
+        try:
+            value = schedule(share)
+        except Exception as error:
+            return [f"schedule: its function raised {in_short(error)}, at {share}"]
+        if not (_is_number(value) and 0 <= value < math.inf):
+            return [
+                "schedule: expected its function to return a number from 0 up, got "
+                f"{value!r} at {share} of the steps"
+            ]
+    return []

@@ -13,13 +13,13 @@ from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
-from flops_fit.sweep.plan.dry_run import step_faults, try_batches
+from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import FEWEST_SIZES
 from flops_fit.sweep.task.model_cost import FlopsConvention, build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.recipe import Recipe, recipe_faults
+from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import raise_problems
 
 

@@ -13,8 +13,6 @@ from torch import nn
 from flops_fit.sweep.task.task import Task
 
 _METRIC_NAME = re.compile(r"[\w.-]{1,100}")
-
-
 _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
 
 

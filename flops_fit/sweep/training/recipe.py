@@ -11,23 +11,17 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from flops_fit.errors import ArgumentError, in_short
+from flops_fit.errors import ArgumentError
 from flops_fit.records import Trial
-from flops_fit.sweep.training.optimizer import build_optimizer
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
-
-
 PRECISIONS = ("no", "bf16", "fp16")
-
-
 AUTO_EXAMPLES = 64
-
-
 CHECKED_MULTIPLIERS = (0.5, 1.0, 2.0)
 
 
@@ -128,39 +122,6 @@ class Recipe:
     def setting(self) -> dict[str, Any]:
         """What must be alike for two runs to be compared."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
-
-
-def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
-    """Faults of the recipe's own functions, tried on a model."""
-    problems = []
-    if callable(recipe.optimizer):
-        try:
-            made: Any = build_optimizer(recipe, model, 1e-3)
-        except Exception as error:
-            problems.append(f"optimizer: its function raised {in_short(error)}")
-        else:
-            if not isinstance(made, torch.optim.Optimizer):
-                problems.append(
-                    "optimizer: expected its function (parameters, learning_rate) to return an "
-                    f"Optimizer, got {type(made).__name__}"
-                )
-    if callable(recipe.schedule):
-        problems += _schedule_faults(recipe.schedule)
-    return problems
-
-
-def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
-    for share in (0.01, 0.5, 1.0):
-        try:
-            value = schedule(share)
-        except Exception as error:
-            return [f"schedule: its function raised {in_short(error)}, at {share}"]
-        if not (_is_number(value) and 0 <= value < math.inf):
-            return [
-                "schedule: expected its function to return a number from 0 up, got "
-                f"{value!r} at {share} of the steps"
-            ]
-    return []
 
 
 def _problems(recipe: Recipe) -> Iterable[str]:
