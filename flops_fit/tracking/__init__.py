@@ -1,7 +1,7 @@
 """MLflow as the ledger: which trials have been trained, and with what result."""
 
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
-from flops_fit.tracking.ledger import ENDED, Ledger
+from flops_fit.tracking.ledger import ENDED, STATE, TRIAL_ID, WORKER, Ledger
 from flops_fit.tracking.parent_run import (
     artifact_address,
     log_analysis,
@@ -20,10 +20,14 @@ from flops_fit.tracking.queries import (
     latest_runs,
     open_runs,
     runs_frame,
+    trial_runs,
 )
 
 __all__ = [
     "ENDED",
+    "STATE",
+    "TRIAL_ID",
+    "WORKER",
     "Ledger",
     "artifact_address",
     "check_name",
@@ -42,6 +46,7 @@ __all__ = [
     "read_meta",
     "runs_frame",
     "set_parent_state",
+    "trial_runs",
     "write_meta",
     "write_note",
 ]

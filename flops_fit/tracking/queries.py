@@ -77,7 +77,7 @@ def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
     """All runs, latest first: a trial may have failed before it finished."""
     return [
         _to_run(run)
-        for run in _children(ledger)
+        for run in trial_runs(ledger)
         if setting is None or run.data.tags.get(SETTING) == setting
     ]
 
@@ -169,7 +169,7 @@ def _size(text: str) -> Size | None:
         return text
 
 
-def _children(ledger: Ledger) -> Iterator[Any]:
+def trial_runs(ledger: Ledger) -> Iterator[Any]:
     """All trial runs of a sweep, latest first."""
     return (run for run in _search(ledger, "") if TRIAL_ID in run.data.tags)
 

@@ -106,7 +106,7 @@ def assert_same(result: flops_fit.Result, whole: flops_fit.Result, store: Path) 
         result.optima[curves].astype(float), whole.optima[curves].astype(float), rtol=1e-3
     )
     ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
-    done = [r for r in tracking._children(ledger) if r.data.tags[tracking.STATE] == "complete"]
+    done = [r for r in tracking.trial_runs(ledger) if r.data.tags[tracking.STATE] == "complete"]
     assert len(done) == len(expected)
 
 

@@ -46,9 +46,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 from flops_fit.records import Trial
-from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.task import Task
-from flops_fit.sweep.train import train
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.train import train
 
 def build(width):
     return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))

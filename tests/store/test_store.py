@@ -14,6 +14,7 @@ import pytest
 
 from flops_fit import store, tracking
 from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.store import client, locks, retry
 from flops_fit.sweep.execution.trial_queue import open_study
 
 
@@ -65,7 +66,7 @@ def test_a_schema_that_is_not_whole_never_takes_its_name(tmp_path, monkeypatch):
         Path(uri.removeprefix("sqlite:///")).write_text("a part of a schema")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "client_of", killed)
+    monkeypatch.setattr(client, "client_of", killed)
     with pytest.raises(KeyboardInterrupt), store.exclusive(f"sqlite:///{tmp_path}/mlflow.db"):
         pass
     assert not (tmp_path / "mlflow.db").exists()
@@ -73,7 +74,7 @@ def test_a_schema_that_is_not_whole_never_takes_its_name(tmp_path, monkeypatch):
 
 def test_a_store_that_may_only_be_read_is_read(empty_store, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(store, "FileLock", None)
+    monkeypatch.setattr(locks, "FileLock", None)
     assert tracking.list_ledgers(f"sqlite:///{empty_store}/mlflow.db") == []
 
 
@@ -104,7 +105,7 @@ def test_a_server_without_a_health_page_is_there_all_the_same():
 @pytest.fixture
 def asked(monkeypatch):
     """A function that answers after some faults, and the times that it was asked."""
-    monkeypatch.setattr(store, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "_PAUSE_S", 0.0)
     times = []
 
     def after(*faults):

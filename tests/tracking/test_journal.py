@@ -60,7 +60,7 @@ def test_a_journal_is_left_over_once_its_writer_is_gone(tmp_path):
 
 def test_a_killed_writer_leaves_its_whole_lines(tmp_path, caplog):
     code = (
-        "import os, sys, pathlib; from flops_fit.sweep import spool; "
+        "import os, sys, pathlib; from flops_fit.tracking import journal; "
         f"j = journal.create(pathlib.Path(sys.argv[1]), '{TRIAL}', '{ATTEMPT}'); "
         "j.append({'step': 1}); os.write(j._handle, b'garbage\\n{\"step\": 2}\\n{\"step\": 3'); "
         "os.kill(os.getpid(), 9)"

@@ -367,11 +367,11 @@ def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
     ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
     (trial_id,) = stopped
     (before,) = (
-        r for r in tracking._children(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id
+        r for r in tracking.trial_runs(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id
     )
     assert before.info.status == "KILLED"
     result = real_sweep(store)
-    (run,) = (r for r in tracking._children(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id)
+    (run,) = (r for r in tracking.trial_runs(ledger) if r.data.tags[tracking.TRIAL_ID] == trial_id)
     assert (run.info.run_id, run.info.status) == (before.info.run_id, "FINISHED")
     curve = client_of(ledger.tracking_uri).get_metric_history(run.info.run_id, "train_loss")
     steps = [point.step for point in curve]

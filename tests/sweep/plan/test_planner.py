@@ -170,9 +170,9 @@ def test_explicit_sizes_refused_are_named(planned):
 SCRIPT = """
 import torch
 from flops_fit.examples.gpt import GPT, next_token_loss
-from flops_fit.sweep.plan import make_plan
-from flops_fit.sweep.recipe import Recipe
-from flops_fit.sweep.task import Task
+from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.task.task import Task
 text = torch.arange(400 * 16).view(400, 16) % 256
 data = torch.utils.data.TensorDataset(text, text)
 options = {"context": 16, "head_dim": 8, "n_layer": 1}

@@ -130,7 +130,7 @@ def test_what_would_need_pickle_is_not_kept(keeper, caplog):
 FILL = """
 import resource, sys, torch
 from pathlib import Path
-from flops_fit.sweep.checkpoint import Keeper
+from flops_fit.sweep.training.checkpoint import Keeper
 keeper = Keeper(Path(sys.argv[1]), 0.0)
 assert keeper.save(1, {"x": torch.zeros(1000)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
