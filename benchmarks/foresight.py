@@ -16,13 +16,13 @@ import numpy as np
 
 import flops_fit
 from flops_fit.laws.design.assumed_law import CHINCHILLA
-from flops_fit.laws.design.simulation import foresee
+from flops_fit.laws.design.simulation import expected_intervals
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
 
 def main(sweeps: int = 150, noise: float = 0.003) -> None:
     runs = simulate_isoflop(CHINCHILLA, np.geomspace(1e18, 1e20, 4), num_sizes=5)
-    foretold = foresee(runs, law=CHINCHILLA, noise=noise).table
+    foretold = expected_intervals(runs, law=CHINCHILLA, noise=noise).table
     C = foretold["compute_budget"].to_numpy()
     truth = np.log(CHINCHILLA.n_opt(C))
     halves, holds = [], []

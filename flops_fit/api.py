@@ -147,7 +147,7 @@ def run_and_analyze(
     retry_failed: bool = False,
     on_code_change: str = "warn",
     extend: bool = True,
-    said_first: str | None = None,
+    announcement: str | None = None,
 ) -> Result:
     """`find_optimal` from its plan on: run what is missing, then fit and log.
 
@@ -159,7 +159,7 @@ def run_and_analyze(
         retry_failed: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
         extend: As of `find_optimal`.
-        said_first: Printed before anything trains; by default the plan.
+        announcement: Printed before anything trains; by default the plan.
 
     Raises:
         SweepError: If the store cannot be used, or workers die again and again.
@@ -171,7 +171,7 @@ def run_and_analyze(
         workers=workers,
         executor=executor,
         source=planned.source,
-        said_first=_said_first(planned.plan) if said_first is None else said_first,
+        announcement=_announcement(planned.plan) if announcement is None else announcement,
         extend=partial(extension, planned.rows) if extend else None,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
@@ -253,7 +253,7 @@ def _analyzed(find: Callable[[], Ledger], build: Callable[[float], Size | None] 
     return replace(distributed.from_main(made), build_size=build)
 
 
-def _said_first(plan: Grid) -> str:
+def _announcement(plan: Grid) -> str:
     text = plan_text.as_text(plan)
     if distributed.count() == 1:
         return text

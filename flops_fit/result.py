@@ -25,7 +25,7 @@ from flops_fit.laws.pipeline import archive
 from flops_fit.laws.pipeline.analyse import analyse
 from flops_fit.laws.predict import size_lookup
 from flops_fit.laws.predict.bands import WITHIN, Terms, band, require_reach
-from flops_fit.laws.predict.prediction import Prediction, foretell
+from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.runs.table import Runs, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
@@ -158,7 +158,7 @@ class Result:
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
         unit = self.meta.get("data_unit", "tokens")
-        return foretell(self.findings, compute_budget, terms, self.size_for, unit)
+        return predict_budget(self.findings, compute_budget, terms, self.size_for, unit)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The frontier with its 95 % intervals, for drawing: a row a budget.

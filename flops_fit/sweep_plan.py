@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.report import plan_text
 from flops_fit.sweep.forecast.estimate import Estimate, estimate_plan
-from flops_fit.sweep.forecast.precision import Precision, foresee_plan
+from flops_fit.sweep.forecast.precision import Precision, expected_intervals_of_plan
 from flops_fit.sweep.plan.grid import Grid
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SweepPlan(Grid):
             ArgumentError: An argument cannot work, or the grid cannot tell five parameters apart.
             FitError: In none of the simulated sweeps does a law stand.
         """
-        return foresee_plan(self, noise=noise, law=law, seed=seed)
+        return expected_intervals_of_plan(self, noise=noise, law=law, seed=seed)
 
     def plot(self, ax: Axes | None = None) -> Any:
         """The grid in the (N, D) plane, with a line for each budget.

@@ -63,7 +63,7 @@ def test_the_password_of_an_address_is_not_told(uri):
     ledger = tracking.Ledger("a", uri, "1", "2")
     assert CANARY not in stores.without_credentials(uri)
     assert CANARY not in ledger.where_to_look()
-    with pytest.raises(StoreError) as caught, stores.told_faults(uri):
+    with pytest.raises(StoreError) as caught, stores.store_errors(uri):
         raise OSError(f"cannot reach {uri}")
     assert CANARY not in str(caught.value)
     assert caught.value.__suppress_context__

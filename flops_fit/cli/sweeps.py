@@ -56,7 +56,7 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         retry_failed=settings.retry_failed,
         on_code_change=settings.on_code_change,
         extend=settings.extend,
-        said_first=f"{plan_text.as_text(planned.plan)}\n"
+        announcement=f"{plan_text.as_text(planned.plan)}\n"
         f"To help from another terminal: {joined_by(job.ledger.name)}",
     )
     if distributed.rank():

@@ -14,7 +14,7 @@ from flops_fit.laws.check import Check, not_beyond
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import STEP, Quantity, Spread, hull
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
@@ -53,7 +53,7 @@ class Findings:
     intervals: pd.DataFrame
     checks: list[Check]
     backtest: pd.DataFrame
-    cost: Cost
+    cost: FlopsPerToken
     choice: str = ""
     envelope: pd.DataFrame = field(default_factory=pd.DataFrame)
     envelope_laws: PowerLaws | None = None

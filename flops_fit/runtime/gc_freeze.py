@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def old_objects_set_aside() -> Iterator[None]:
+def frozen_gc() -> Iterator[None]:
     """Within, collections look only at objects made since; a process that froze its own keeps them.
 
     A full collection after each trial returns the memory of models that refer to themselves. With

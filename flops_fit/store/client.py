@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
 from flops_fit.errors import StoreError
-from flops_fit.store.faults import told_faults
+from flops_fit.store.faults import store_errors
 from flops_fit.store.locks import one_at_a_time
 from flops_fit.store.uri import sqlite_folder, without_credentials
 
@@ -43,7 +43,7 @@ def exclusive(uri: str) -> Iterator[None]:
     """
     if uri.startswith("http"):
         _check_answers(uri)
-    with told_faults(uri), one_at_a_time(uri, ".flops_fit.lock"):
+    with store_errors(uri), one_at_a_time(uri, ".flops_fit.lock"):
         if uri.startswith("sqlite"):
             _check_opens(make_url(uri).database or "")
             _make_whole(uri)

@@ -29,7 +29,7 @@ _ADVICE = (
 
 
 @contextmanager
-def told_faults(uri: str, kind: str = "MLflow store") -> Iterator[None]:
+def store_errors(uri: str, kind: str = "MLflow store") -> Iterator[None]:
     """Within, what a store's libraries and the disk raise comes out as a StoreError.
 
     Raises:

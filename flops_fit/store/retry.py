@@ -70,7 +70,7 @@ def patiently(
 T = TypeVar("T")
 
 
-def within(seconds: float, ask: Callable[[], T]) -> T | None:
+def with_timeout(seconds: float, ask: Callable[[], T]) -> T | None:
     """What a store answers in so many seconds; None if nothing."""
     answers: list[T] = []
 

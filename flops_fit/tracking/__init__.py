@@ -12,7 +12,7 @@ from flops_fit.tracking.parent_run import (
     write_note,
 )
 from flops_fit.tracking.queries import (
-    fetch_attempts,
+    fetch_all_runs,
     fetch_curves,
     fetch_runs,
     has_ended,
@@ -31,7 +31,7 @@ __all__ = [
     "Ledger",
     "artifact_address",
     "check_name",
-    "fetch_attempts",
+    "fetch_all_runs",
     "fetch_curves",
     "fetch_runs",
     "find_ledger",

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flops_fit.store.faults import told_faults
+from flops_fit.store.faults import store_errors
 
 _LOG = logging.getLogger("flops_fit")
 _RUNNING, _REFUSED = "running", "refused"
@@ -59,7 +59,7 @@ class Journal:
         Raises:
             StoreError: It cannot be kept.
         """
-        with self._lock, told_faults(str(self._path), "spool file"):
+        with self._lock, store_errors(str(self._path), "spool file"):
             self._write(record)
 
     def end(self, record: Mapping[str, Any], state: str) -> None:
@@ -68,7 +68,7 @@ class Journal:
         Raises:
             StoreError: It cannot be kept.
         """
-        with self._lock, told_faults(str(self._path), "spool file"):
+        with self._lock, store_errors(str(self._path), "spool file"):
             self._write(record)
             os.fsync(self._handle)
             self._rename(state)
@@ -137,7 +137,7 @@ def create(folder: Path, trial_id: str, attempt: str) -> Journal:
         StoreError: There is no room for it.
     """
     name = f"{trial_id}.{attempt}"
-    with told_faults(str(folder), "spool folder"):
+    with store_errors(str(folder), "spool folder"):
         try:
             return _create(folder, name)
         except OSError as error:

@@ -9,7 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from flops_fit.store.faults import told_faults
+from flops_fit.store.faults import store_errors
 from flops_fit.store.uri import sqlite_folder, without_credentials
 
 TRIAL_ID = "flops_fit.trial_id"
@@ -60,14 +60,14 @@ class Ledger:
         return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{self.page}"
 
 
-def told(
+def raises_store_errors(
     function: Callable[Concatenate[Ledger, _P], _T],
 ) -> Callable[Concatenate[Ledger, _P], _T]:
     """Faults of the store come out of a function of a ledger as a StoreError."""
 
     @wraps(function)
     def called(ledger: Ledger, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with told_faults(ledger.tracking_uri):
+        with store_errors(ledger.tracking_uri):
             return function(ledger, *args, **kwargs)
 
     return called

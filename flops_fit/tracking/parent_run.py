@@ -13,7 +13,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from flops_fit.store.client import client_of
 from flops_fit.tracking.experiments import _NAME_LIMIT
-from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, now, told
+from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, now, raises_store_errors
 
 _DIGEST_LIMIT = 36
 
@@ -25,7 +25,7 @@ def artifact_address(ledger: Ledger, name: str) -> str:
     return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
-@told
+@raises_store_errors
 def read_meta(ledger: Ledger) -> dict[str, str]:
     """What the latest plan wrote about itself on the parent run."""
     tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
@@ -33,7 +33,7 @@ def read_meta(ledger: Ledger) -> dict[str, str]:
     return {str(key): str(value) for key, value in meta.items()}
 
 
-@told
+@raises_store_errors
 def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     """Write what a plan says of itself, and the description that the UI shows."""
     client = client_of(ledger.tracking_uri)
@@ -41,7 +41,7 @@ def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     client.set_tag(ledger.parent_run_id, NOTE, note)
 
 
-@told
+@raises_store_errors
 def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[str, object]) -> None:
     """Show on the parent run which data the sweep trains on; once for each fingerprint."""
     data = Dataset(
@@ -56,13 +56,13 @@ def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[st
     client.log_inputs(ledger.parent_run_id, [DatasetInput(data, [context])])
 
 
-@told
+@raises_store_errors
 def write_note(ledger: Ledger, note: str) -> None:
     """Write the description that the UI shows of the sweep, as Markdown."""
     client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, note)
 
 
-@told
+@raises_store_errors
 def set_parent_state(ledger: Ledger, state: str) -> None:
     """Show on the parent run whether the sweep is at work."""
     client = client_of(ledger.tracking_uri)
@@ -76,7 +76,7 @@ def set_parent_state(ledger: Ledger, state: str) -> None:
 _PARENT_STATUS = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED"}
 
 
-@told
+@raises_store_errors
 def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> None:
     """Log a folder of tables, plots and laws, and headline numbers, on the parent run."""
     client = client_of(ledger.tracking_uri)

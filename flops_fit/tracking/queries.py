@@ -28,11 +28,11 @@ from flops_fit.tracking.ledger import (
     TRIAL_ID,
     WORKER,
     Ledger,
-    told,
+    raises_store_errors,
 )
 
 
-@told
+@raises_store_errors
 def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
     """Runs of a setting that say they are running: by run id, their trial, worker and attempt."""
     return {
@@ -46,7 +46,7 @@ def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
     }
 
 
-@told
+@raises_store_errors
 def is_open(ledger: Ledger, run_id: str) -> bool:
     """Whether a run says at this moment that it is running."""
     return client_of(ledger.tracking_uri).get_run(run_id).data.tags.get(STATE) == "running"
@@ -59,7 +59,7 @@ def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
         ledger: Whose runs.
         setting: Only runs of this setting (model, data, loss, recipe); all if None.
     """
-    return latest_runs(fetch_attempts(ledger, setting))
+    return latest_runs(fetch_all_runs(ledger, setting))
 
 
 def latest_runs(attempts: Iterable[Run]) -> list[Run]:
@@ -72,8 +72,8 @@ def latest_runs(attempts: Iterable[Run]) -> list[Run]:
     return sorted(best.values(), key=lambda run: (run.compute_budget, run.num_params))
 
 
-@told
-def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
+@raises_store_errors
+def fetch_all_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
     """All runs, latest first: a trial may have failed before it finished."""
     return [
         _to_run(run)
@@ -82,7 +82,7 @@ def fetch_attempts(ledger: Ledger, setting: str | None = None) -> list[Run]:
     ]
 
 
-@told
+@raises_store_errors
 def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") -> bool:
     """Whether a trial has a loss, or has diverged, in any run but one."""
     return any(
@@ -97,7 +97,7 @@ def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
     return _search(ledger, f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'")
 
 
-@told
+@raises_store_errors
 def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
     """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
 

@@ -25,14 +25,14 @@ from flops_fit.tracking.ledger import (
     WORKER,
     Ledger,
     now,
-    told,
+    raises_store_errors,
 )
 from flops_fit.tracking.queries import runs_of
 
 _MOST_METRICS = 1000  # in one call
 
 
-@told
+@raises_store_errors
 def start_run(
     ledger: Ledger,
     trial: Trial,
@@ -77,7 +77,7 @@ def _write_params(
     client.log_batch(run_id, params=texts)
 
 
-@told
+@raises_store_errors
 def find_attempt(
     ledger: Ledger, trial: Trial, params: Mapping[str, object], attempt: str
 ) -> str | None:
@@ -91,7 +91,7 @@ def find_attempt(
     return None
 
 
-@told
+@raises_store_errors
 def reopen_run(
     ledger: Ledger, trial_id: str, setting: str, worker: str, attempt: str = ""
 ) -> str | None:
@@ -107,7 +107,7 @@ def reopen_run(
     return latest.info.run_id
 
 
-@told
+@raises_store_errors
 def log_points(
     ledger: Ledger, run_id: str, points: Iterable[tuple[int, int, Mapping[str, float]]]
 ) -> None:
@@ -122,7 +122,7 @@ def log_points(
         client_of(ledger.tracking_uri).log_batch(run_id, metrics=part)
 
 
-@told
+@raises_store_errors
 def complete_run(
     ledger: Ledger,
     run_id: str,
@@ -139,7 +139,7 @@ def complete_run(
     client.set_tag(run_id, STATE, "complete")
 
 
-@told
+@raises_store_errors
 def close_run(
     ledger: Ledger,
     run_id: str,
@@ -158,7 +158,7 @@ def close_run(
     client.set_terminated(run_id, status=status, end_time=end_time or now())
 
 
-@told
+@raises_store_errors
 def supersede_run(ledger: Ledger, run_id: str, reason: str) -> None:
     """A finished run counts no more: its trial is to be trained again."""
     client = client_of(ledger.tracking_uri)

@@ -258,7 +258,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     helped = call("worker", *TASK, *where(store))
     assert helped.exit_code == 0
     assert "Nothing waits in the sweep 'tiny'" in helped.stderr
-    runs = tracking.fetch_attempts(tracking.find_ledger("tiny", f"sqlite:///{store}/mlflow.db"))
+    runs = tracking.fetch_all_runs(tracking.find_ledger("tiny", f"sqlite:///{store}/mlflow.db"))
     complete = [run.trial_id for run in runs if run.state == "complete"]
     assert len(complete) == len(set(complete)) > 10
     again = call("worker", *TASK, *where(store))

@@ -60,7 +60,7 @@ def test_a_server_that_goes_away_and_comes_back_costs_nothing(store, monkeypatch
         assert len(trainer.trained) == len(set(trainer.trained)) == 12
         assert list(result.runs["state"]) == ["complete"] * 12
         ledger = tracking.find_ledger("planted", server.uri)
-        attempts = tracking.fetch_attempts(ledger)
+        attempts = tracking.fetch_all_runs(ledger)
         assert [run.state for run in attempts].count("complete") == 12
         assert [run.state for run in attempts if run.state != "complete"] == ["planned"]
         for run in attempts:

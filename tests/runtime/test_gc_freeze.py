@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from flops_fit.runtime.gc_freeze import old_objects_set_aside
+from flops_fit.runtime.gc_freeze import frozen_gc
 
 
 class Knot:
@@ -23,7 +23,7 @@ def nothing_frozen():
 
 
 def test_only_new_objects_are_looked_at_and_their_garbage_goes():
-    with old_objects_set_aside():
+    with frozen_gc():
         old = gc.get_freeze_count()
         assert old > 1000
         assert len(gc.get_objects()) < old / 10
@@ -38,6 +38,6 @@ def test_only_new_objects_are_looked_at_and_their_garbage_goes():
 
 def test_a_process_that_froze_its_own_objects_keeps_them_frozen():
     gc.freeze()
-    with old_objects_set_aside():
+    with frozen_gc():
         pass
     assert gc.get_freeze_count() > 0

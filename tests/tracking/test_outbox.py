@@ -86,7 +86,7 @@ def test_an_answer_that_is_lost_doubles_nothing(ledger, folder, monkeypatch, cap
         for step in range(10):
             attempt.add(step, train_loss=float(step))
         complete(attempt)
-    (run,) = tracking.fetch_attempts(ledger)
+    (run,) = tracking.fetch_all_runs(ledger)
     assert (run.state, run.loss) == ("complete", 2.5)
     assert curve_of(ledger, run.run_id) == list(range(10))
     assert caplog.text.count("the connection is lost") == 1
@@ -103,7 +103,7 @@ def test_what_a_server_never_got_is_delivered_by_the_next_to_look(remote, folder
         assert [entry.state for entry in journal.entries(folder)] == ["complete"]
     monkeypatch.undo()
     deliver_left(remote, folder)
-    (run,) = tracking.fetch_attempts(remote)
+    (run,) = tracking.fetch_all_runs(remote)
     assert (run.state, run.loss) == ("complete", 2.5)
     assert curve_of(remote, run.run_id) == [7]
     assert list(folder.iterdir()) == []
@@ -118,7 +118,7 @@ def test_a_result_that_comes_after_another_of_its_trial_does_not_count(remote, f
         complete(begin(bringing), loss=2.0)
         assert bringing.all_delivered(10)
     deliver_left(remote, folder)
-    runs = tracking.fetch_attempts(remote)
+    runs = tracking.fetch_all_runs(remote)
     assert sorted(run.state for run in runs) == ["complete", "planned"]
     assert tracking.fetch_runs(remote)[0].loss == 2.0
 
@@ -131,7 +131,7 @@ def test_an_attempt_that_goes_on_goes_on_in_its_own_run(ledger, folder):
         second = begin(bringing, goes_on=True)
         second.add(2, train_loss=2.0)
         complete(second)
-    (run,) = tracking.fetch_attempts(ledger)
+    (run,) = tracking.fetch_all_runs(ledger)
     assert run.state == "complete"
     assert curve_of(ledger, run.run_id) == [1, 2]
 
@@ -147,7 +147,7 @@ def test_an_interrupt_while_the_end_is_on_its_way_does_not_take_it_back(ledger, 
 def test_what_the_ledger_declines_is_set_aside_and_said(ledger, folder, caplog):
     with Delivery(ledger, folder) as bringing:
         attempt = begin(bringing)
-        while not (runs := tracking.fetch_attempts(ledger)):
+        while not (runs := tracking.fetch_all_runs(ledger)):
             assert not bringing.all_delivered(0.1)
         (run,) = runs
         client_of(ledger.tracking_uri).delete_run(run.run_id)

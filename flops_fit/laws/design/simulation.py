@@ -54,7 +54,7 @@ class Addition:
 
 
 @dataclass(frozen=True)
-class Foresight:
+class ExpectedIntervals:
     """What a design will be able to say.
 
     Attributes:
@@ -74,7 +74,7 @@ class Foresight:
     law: ParametricLaw
 
 
-def foresee(
+def expected_intervals(
     runs: pd.DataFrame,
     additions: Iterable[Addition] = (),
     *,
@@ -82,7 +82,7 @@ def foresee(
     noise: float = NOISE,
     num_sweeps: int = SWEEPS,
     seed: int = 0,
-) -> Foresight:
+) -> ExpectedIntervals:
     """How wide the intervals of a design will be.
 
     Args:
@@ -106,7 +106,7 @@ def foresee(
     told = [_gain(runs, law, C, noise, before.log_num_params, table, each) for each in additions]
     ranked = pd.DataFrame(told, columns=list(ADDITION_COLUMNS))
     ranked = ranked.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
-    return Foresight(table, ranked, law)
+    return ExpectedIntervals(table, ranked, law)
 
 
 ADDITION_COLUMNS = (
@@ -177,7 +177,7 @@ def _gain(
     table: pd.DataFrame,
     added: Addition,
 ) -> dict[str, object]:
-    """A row of `Foresight.additions`."""
+    """A row of `ExpectedIntervals.additions`."""
     at = BEYOND.index(RANKED_AT)
     N = np.concatenate([runs["num_params"].to_numpy(float), added.N])
     D = np.concatenate([runs["num_tokens"].to_numpy(float), added.D])

@@ -13,7 +13,7 @@ import pandas as pd
 from flops_fit.errors import FitError, TableError
 from flops_fit.laws.fitting.power import fit_power, fit_power_with_floor
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.power_law import PowerLaws
 
@@ -25,7 +25,7 @@ LEAST_POINTS = 4
 def fit_envelope(
     curves: pd.DataFrame,
     *,
-    cost: Cost | None = None,
+    cost: FlopsPerToken | None = None,
     num_points: int = 60,
     unfinished: bool = False,
 ) -> tuple[pd.DataFrame, PowerLaws]:
@@ -47,7 +47,7 @@ def fit_envelope(
         FitError: No point is left, or the envelope has fewer than four.
     """
     points = _usable(curves, unfinished)
-    cost = cost or Cost()
+    cost = cost or FlopsPerToken()
     points["log_C"] = np.log(points["num_tokens"]) + log_flops_per_token(
         np.log(points["num_params"].to_numpy(float)), cost
     )
@@ -99,7 +99,9 @@ def _curve(log_C: Array, loss: Array, grid: Array) -> Array:
     return np.interp(grid, log_C, loss, left=np.inf, right=np.inf)
 
 
-def _lower(grid: Array, names: list[str], sizes: Array, losses: Array, cost: Cost) -> pd.DataFrame:
+def _lower(
+    grid: Array, names: list[str], sizes: Array, losses: Array, cost: FlopsPerToken
+) -> pd.DataFrame:
     rows = []
     for j, log_C in enumerate(grid):
         here = np.isfinite(losses[:, j])

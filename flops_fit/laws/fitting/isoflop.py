@@ -21,7 +21,7 @@ from scipy import stats
 from flops_fit.laws.check import counted
 from flops_fit.laws.fitting.power import fit_power, fit_power_with_floor
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import FRONTIER_COLUMNS, log_flops_per_token
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws, refused
 from flops_fit.laws.options import Curve
@@ -89,7 +89,7 @@ def fit_isoflop(
     loss: ArrayLike,
     *,
     curve: Curve = "parabola",
-    cost: Cost | None = None,
+    cost: FlopsPerToken | None = None,
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
     """One optimum a budget.
@@ -112,7 +112,7 @@ def fit_isoflop(
     levels = _levels(rows)
     sigma, dof = _pooled_noise(rows, levels)
     found = [
-        _optimum(row, sigma * level, dof, cost or Cost())
+        _optimum(row, sigma * level, dof, cost or FlopsPerToken())
         for row, level in zip(rows, levels, strict=True)
     ]
     return pd.DataFrame(found, columns=list(OPTIMA_COLUMNS))
@@ -225,7 +225,7 @@ def _pooled_noise(rows: list[_Row], levels: list[float]) -> tuple[float, int]:
     return float(np.sqrt(np.median(own))), sum(row.dof for row, _ in fitted)
 
 
-def _optimum(row: _Row, noise: float, dof: int, cost: Cost) -> dict[str, Any]:
+def _optimum(row: _Row, noise: float, dof: int, cost: FlopsPerToken) -> dict[str, Any]:
     c = row.padded
     base = _base(row, c, noise)
     if not np.isfinite(c).all():
@@ -274,7 +274,7 @@ def _refuse_curvature(row: _Row, c: Array, noise: float, z: float | None) -> str
 
 
 def _at_minimum(
-    row: _Row, c: Array, z: float, noise: float, dof: int, cost: Cost
+    row: _Row, c: Array, z: float, noise: float, dof: int, cost: FlopsPerToken
 ) -> dict[str, Any]:
     """N, D and loss of the minimum, with 95 % intervals by the delta method."""
     power = np.arange(row.degree + 1)
@@ -309,7 +309,7 @@ def _at_minimum(
     }
 
 
-def _cost_slope(x: float, cost: Cost) -> float:
+def _cost_slope(x: float, cost: FlopsPerToken) -> float:
     return 1.0 if cost.curve is None else float(cost.curve.slope(np.array(x)))
 
 

@@ -27,7 +27,7 @@ from flops_fit.laws.fitting.newton import (
 )
 from flops_fit.laws.fitting.starts import grid_starts
 from flops_fit.laws.model.arrays import Array, Space
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw, law_of
 
 Form = Literal["five", "tied"]
@@ -117,7 +117,7 @@ def fit_parametric(
     form: Form = "five",
     space: Space = "log",
     delta: float | None = None,
-    cost: Cost | None = None,
+    cost: FlopsPerToken | None = None,
     starts: Array | None = None,
     most_starts: int = MANY_STARTS,
 ) -> ParametricFit:
@@ -153,7 +153,7 @@ def fit_parametric(
         raise FitError("the parametric fit found no finite law from any start")
     if not found.converged[best]:
         found = _carried_on(problem, found, best)
-    return _describe(problem, found, best, centre, form, cost or Cost())
+    return _describe(problem, found, best, centre, form, cost or FlopsPerToken())
 
 
 def _solve_many(problem: Problem, starts: Array) -> Solution:
@@ -237,7 +237,7 @@ def _describe(
     best: int,
     centre: Centre,
     form: Form,
-    cost: Cost,
+    cost: FlopsPerToken,
 ) -> ParametricFit:
     theta = found.theta[best : best + 1]
     r = residuals(problem, theta)[0]

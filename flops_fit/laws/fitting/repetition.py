@@ -22,7 +22,7 @@ from scipy import optimize
 
 from flops_fit.errors import FitError
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw, law_of
 from flops_fit.laws.model.repetition_law import R_DATA, R_PARAMS, RepetitionLaw
 
@@ -108,7 +108,7 @@ class Search:
     u: Array
     start: Array
     free: np.ndarray
-    cost: Cost
+    cost: FlopsPerToken
 
     @classmethod
     def of(

@@ -18,7 +18,7 @@ from flops_fit.laws.fitting.isoflop import fit_isoflop
 from flops_fit.laws.fitting.newton import FREE, TIED, Problem, jacobian
 from flops_fit.laws.fitting.parametric import Form, ParametricFit, refit
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.budgets import group_budgets
 
 LEAST_GROUPS, LEAST_IN_ROW = 3, 3
@@ -184,7 +184,9 @@ def _limit(fit: ParametricFit, N: Array, D: Array, train: np.ndarray) -> float:
     return float(np.sqrt(quantile * spread.mean()))
 
 
-def _largest_optimum(N: Array, loss: Array, C: Array, cost: Cost, tolerance: float) -> pd.Series:
+def _largest_optimum(
+    N: Array, loss: Array, C: Array, cost: FlopsPerToken, tolerance: float
+) -> pd.Series:
     """The IsoFLOP optimum of the largest row; its N is NaN where the curve shows none."""
     labels, rows = _rows(C, tolerance)
     top = labels == (rows[-1] if len(rows) else labels.max())

@@ -13,7 +13,7 @@ from scipy import stats
 from flops_fit.laws.check import Check
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit, fit_parametric
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 
 LEVEL = 0.05
 NOTHING = 1e-20
@@ -55,7 +55,7 @@ def chance(fit: ParametricFit, N: Array, D: Array, loss: Array) -> float:
     """P value of the F test of `fit` against the law through runs alike in one of N and D."""
     aim = fit.aim
     less = fit_parametric(
-        N, D, loss, space=aim.space, delta=aim.delta, cost=Cost(), most_starts=FEW_STARTS
+        N, D, loss, space=aim.space, delta=aim.delta, cost=FlopsPerToken(), most_starts=FEW_STARTS
     )
     gain = less.objective - fit.objective
     if gain <= NOTHING * len(loss):

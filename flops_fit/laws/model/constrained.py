@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import frontier, log_flops_per_token, loss_at, slope
 
 Path = tuple[Array, Array, Array]
@@ -25,12 +25,12 @@ FORWARD_SHARE = 1 / 3
 SMALLEST, STEPS = -5.0, 54  # to the last bit
 
 
-def optimum(laws: Array, C: Array, cost: Cost) -> Path:
+def optimum(laws: Array, C: Array, cost: FlopsPerToken) -> Path:
     """The compute-optimal model."""
     return frontier(laws, C, cost)
 
 
-def at_ratio(laws: Array, C: Array, cost: Cost, *, tokens_per_param: float) -> Path:
+def at_ratio(laws: Array, C: Array, cost: FlopsPerToken, *, tokens_per_param: float) -> Path:
     """The model that spends C at a given number of tokens a parameter; the same for every law."""
     log_C, log_ratio = np.log(np.asarray(C, float))[None, :], np.log(tokens_per_param)
 
@@ -43,7 +43,7 @@ def at_ratio(laws: Array, C: Array, cost: Cost, *, tokens_per_param: float) -> P
     return x, y, loss_at(laws, x, y)
 
 
-def with_inference(laws: Array, C: Array, cost: Cost, *, inference_tokens: float) -> Path:
+def with_inference(laws: Array, C: Array, cost: FlopsPerToken, *, inference_tokens: float) -> Path:
     """The model of least loss when C pays for training it and for serving so many tokens."""
     log_C = np.broadcast_to(np.log(np.asarray(C, float)), (len(laws), len(C)))
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))

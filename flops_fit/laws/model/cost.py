@@ -100,7 +100,7 @@ class CostCurve:
 
 
 @dataclass(frozen=True)
-class Cost:
+class FlopsPerToken:
     """How tokens are priced: f(N) = kappa N, or a measured curve.
 
     Attributes:
@@ -112,7 +112,7 @@ class Cost:
     curve: CostCurve | None = None
 
 
-def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Array) -> Cost:
+def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Array) -> FlopsPerToken:
     """FLOPs per token from finished runs.
 
     Args:
@@ -125,9 +125,9 @@ def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Arra
     ratio = f - x
     kappa = float(np.exp(np.median(ratio)))
     if np.ptp(ratio) <= 2 * PROPORTIONAL_WITHIN:
-        return Cost(kappa)
+        return FlopsPerToken(kappa)
     knots_x, knots_f = _knots(x, f)
-    return Cost(kappa, CostCurve(tuple(knots_x.tolist()), tuple(knots_f.tolist())))
+    return FlopsPerToken(kappa, CostCurve(tuple(knots_x.tolist()), tuple(knots_f.tolist())))
 
 
 def _knots(x: Array, f: Array) -> tuple[Array, Array]:

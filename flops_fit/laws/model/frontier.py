@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost
+from flops_fit.laws.model.cost import FlopsPerToken
 
 FRONTIER_COLUMNS = (
     "compute_budget",
@@ -32,7 +32,7 @@ FRONTIER_COLUMNS = (
 )
 
 
-def frontier(laws: Array, C: Array, cost: Cost) -> tuple[Array, Array, Array]:
+def frontier(laws: Array, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
     """Ln N_opt, ln D_opt and L_opt of every law at every budget.
 
     Args:
@@ -49,7 +49,7 @@ def frontier(laws: Array, C: Array, cost: Cost) -> tuple[Array, Array, Array]:
     return x, y, loss_at(laws, x, y)
 
 
-def warranted(laws: Array, y: Array, cost: Cost) -> Array:
+def warranted(laws: Array, y: Array, cost: FlopsPerToken) -> Array:
     """Ln of the parameters that tokens warrant: those whose best D they are, shape (S, k).
 
     Args:
@@ -73,25 +73,25 @@ def loss_at(laws: Array, x: Array, y: Array) -> Array:
         return E + np.exp(log_A - alpha * x) + np.exp(log_B - beta * y)
 
 
-def log_flops_per_token(x: Array, cost: Cost) -> Array:
+def log_flops_per_token(x: Array, cost: FlopsPerToken) -> Array:
     """Ln f at x = ln N."""
     if cost.curve is None:
         return x + np.log(cost.flops_per_param_token)
     return cost.curve.log_cost(x)
 
 
-def slope(x: Array, cost: Cost) -> Array:
+def slope(x: Array, cost: FlopsPerToken) -> Array:
     """D ln f / d ln N at x = ln N."""
     return np.ones_like(x) if cost.curve is None else cost.curve.slope(x)
 
 
-def _closed_form(laws: Array, log_C: Array, cost: Cost) -> Array:
+def _closed_form(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(alpha) + log_A - np.log(beta) - log_B
     return (balance + beta * (log_C - np.log(cost.flops_per_param_token))) / (alpha + beta)
 
 
-def _on_curve(laws: Array, log_C: Array, cost: Cost) -> Array:
+def _on_curve(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
     """The first-order condition, explicit in ln C, inverted by interpolation."""
     assert cost.curve is not None
     x, log_f, steepness = cost.curve.grid

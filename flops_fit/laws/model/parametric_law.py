@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.cost import Cost, CostCurve
+from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.frontier import frontier, loss_at
 
 
@@ -47,9 +47,9 @@ class ParametricLaw:
         return self.alpha / (self.alpha + self.beta)
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> FlopsPerToken:
         """FLOPs per token, as `frontier` takes it."""
-        return Cost(self.flops_per_param_token, self.curve)
+        return FlopsPerToken(self.flops_per_param_token, self.curve)
 
     @property
     def row(self) -> Array:
@@ -82,7 +82,7 @@ class ParametricLaw:
         return x, y, loss
 
 
-def law_of(row: Array, cost: Cost) -> ParametricLaw:
+def law_of(row: Array, cost: FlopsPerToken) -> ParametricLaw:
     """A law from one row (E, ln A, ln B, alpha, beta)."""
     E, log_A, log_B, alpha, beta = (float(value) for value in row)
     A, B = float(np.exp(log_A)), float(np.exp(log_B))

@@ -33,7 +33,7 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
-from flops_fit.laws.model.cost import Cost, CostCurve
+from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
@@ -135,7 +135,9 @@ def _findings(place: Path, document: dict[str, Any]) -> Findings:
         intervals=tables["intervals"].set_index("parameter").rename_axis(None),
         checks=[Check(**check) for check in document["checks"]],
         backtest=tables["backtest"],
-        cost=Cost(document["cost"]["flops_per_param_token"], _curve(document["cost"]["curve"])),
+        cost=FlopsPerToken(
+            document["cost"]["flops_per_param_token"], _curve(document["cost"]["curve"])
+        ),
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
         curves=tables.get("curves", pd.DataFrame()),

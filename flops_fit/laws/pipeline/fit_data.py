@@ -21,7 +21,7 @@ from flops_fit.laws.inference.repetition_constants import (
     unique_tokens,
 )
 from flops_fit.laws.model.arrays import Array, Space
-from flops_fit.laws.model.cost import Cost, measure_cost
+from flops_fit.laws.model.cost import FlopsPerToken, measure_cost
 from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
 from flops_fit.laws.options import Options
 
@@ -53,7 +53,7 @@ class Data:
     loss: Array
     C: Array
     sizes: np.ndarray
-    cost: Cost
+    cost: FlopsPerToken
     space: Space
     num_params: Array
     num_tokens: Array

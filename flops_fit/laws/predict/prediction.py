@@ -74,7 +74,7 @@ class Prediction:
         return "\n".join(lines)
 
 
-def foretell(
+def predict_budget(
     findings: Findings,
     compute_budget: float,
     terms: Terms,

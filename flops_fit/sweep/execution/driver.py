@@ -36,8 +36,8 @@ from flops_fit.sweep.execution.notices import (
     _warn_of_failures,
 )
 from flops_fit.sweep.execution.status import (
-    ATTEMPTS,
-    attempts,
+    MAX_ATTEMPTS,
+    all_runs,
     clear_ended,
     count_waiting,
     done_in_words,
@@ -64,7 +64,7 @@ def run_sweep(
     workers: int | str = 1,
     executor: Any = None,
     source: Source | None = None,
-    said_first: str = "",
+    announcement: str = "",
     extend: Extend | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
@@ -76,7 +76,7 @@ def run_sweep(
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         executor: Anything with `submit()`, to run the workers elsewhere.
         source: The data, where it is already open.
-        said_first: Printed before anything trains, if anything is to be trained.
+        announcement: Printed before anything trains, if anything is to be trained.
         extend: Once all has been trained: from the trials and their losses by id, what to train
             besides, and what to say of it.
         retry_failed: Try again what has failed as often as trials are tried.
@@ -91,14 +91,14 @@ def run_sweep(
     """
     with _other_ranks_following(job, source) as leads:
         if leads:
-            runs = _settle_code(job, attempts(job), on_code_change)
+            runs = _settle_code(job, all_runs(job), on_code_change)
             with _said_how_to_go_on(job):
                 lead = partial(_lead, workers=workers, executor=executor, source=source)
-                runs = lead(job, runs, said_first=said_first, retry_failed=retry_failed)
+                runs = lead(job, runs, announcement=announcement, retry_failed=retry_failed)
                 if extend is not None:
                     job, said = _extended(job, runs, extend)
                     if missing(job, runs):
-                        runs = lead(job, runs, said_first=said, retry_failed=retry_failed)
+                        runs = lead(job, runs, announcement=said, retry_failed=retry_failed)
                     elif said:
                         print(said, file=sys.stderr)
             _warn_of_failures(job, runs)
@@ -148,9 +148,9 @@ def _help(job: Job, workers: int | str, source: Source | None) -> None:
     study = dispatch.open_study(job.study_name, job.storage)
     waiting = count_waiting(job, study)
     if waiting:
-        with orderly_termination(), _progress(job, attempts(job)) as progress:
+        with orderly_termination(), _progress(job, all_runs(job)) as progress:
             _start_workers(job, waiting, workers, None, source, progress)
-    done = done_in_words(job, attempts(job))
+    done = done_in_words(job, all_runs(job))
     print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
@@ -160,7 +160,7 @@ def _lead(
     workers: int | str,
     executor: Any,
     source: Source | None,
-    said_first: str,
+    announcement: str,
     retry_failed: bool,
 ) -> list[Run]:
     """Run what these runs leave missing; returns all runs once nothing is."""
@@ -173,22 +173,22 @@ def _lead(
         _note(job, _summary(job, runs))
         return runs
     with orderly_termination(), _stated(job.ledger), _progress(job, runs) as progress:
-        progress.say(said_first)
-        for _ in range(ATTEMPTS):
+        progress.say(announcement)
+        for _ in range(MAX_ATTEMPTS):
             study = dispatch.open_study(job.study_name, job.storage)
             release_dead(job, study)
             dispatch.enqueue(study, unspooled(job, left))
             listener = _noting(job, progress)
             _start_workers(job, len(left), workers, executor, source, listener)
             _wait_for_others(job, study)
-            runs = attempts(job)
+            runs = all_runs(job)
             left = missing(job, runs, forgiven)
             clear_ended(job, runs)
             if not left:
                 return runs
             _stop_if_all_fail([run for run in runs if run.run_id not in before], len(left))
         raise SweepError(
-            f"{len(left)} trials did not finish: their workers died {ATTEMPTS} times (out of "
+            f"{len(left)} trials did not finish: their workers died {MAX_ATTEMPTS} times (out of "
             "memory?). What has finished is kept; call again to go on"
         )
 
@@ -228,7 +228,7 @@ def _settle_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:
     else:
         text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
     warnings.warn(text, FlopsFitWarning, stacklevel=5)  # the call of find_optimal
-    return attempts(job) if on_code_change == "rerun" else runs
+    return all_runs(job) if on_code_change == "rerun" else runs
 
 
 def _stop_if_all_fail(runs: list[Run], num_missing: int) -> None:

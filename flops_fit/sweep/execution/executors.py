@@ -13,9 +13,7 @@ from flops_fit.records import Event, Listener
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.local_pool import run_in_processes
-from flops_fit.sweep.execution.status import (
-    attempts,
-)
+from flops_fit.sweep.execution.status import all_runs
 from flops_fit.sweep.execution.worker import work
 from flops_fit.tracking.ledger import ENDED
 
@@ -58,10 +56,10 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
     """Tell what ends, as the ledger shows it, until all workers have left."""
     size_param = _size_param(job)
     trials = {trial.trial_id: trial for trial in job.trials}
-    told = {run.run_id for run in attempts(job)}
+    told = {run.run_id for run in all_runs(job)}
     while True:
         left, asked = all(future.done() for future in futures), time.monotonic()
-        for run in attempts(job):
+        for run in all_runs(job):
             if run.run_id in told or run.trial_id not in trials or run.state not in _TOLD:
                 continue
             told.add(run.run_id)

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from flops_fit import tracking
 from flops_fit.errors import FlopsFitWarning
 from flops_fit.records import Event, Listener, Run
-from flops_fit.store.retry import within
+from flops_fit.store.retry import with_timeout
 from flops_fit.store.uri import without_credentials
 from flops_fit.sweep.execution.executors import _size_param
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.progress import Progress, summary
 from flops_fit.sweep.execution.status import (
-    ATTEMPTS,
+    MAX_ATTEMPTS,
     done_in_words,
 )
 from flops_fit.tracking.ledger import ENDED, Ledger
@@ -42,7 +42,7 @@ def _said_how_to_go_on(job: Job) -> Iterator[None]:
 
 def _how_to_go_on(job: Job) -> str:
     where = without_credentials(job.ledger.tracking_uri)
-    runs = within(5 * PROMPT_S, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+    runs = with_timeout(5 * PROMPT_S, lambda: tracking.fetch_all_runs(job.ledger, job.setting))
     if runs is None:
         kept = f"{where} is away; what it missed is kept"
     else:
@@ -57,7 +57,7 @@ def _warn_of_failures(job: Job, runs: list[Run]) -> None:
         lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in bad]
         warnings.warn(
             f"{len(bad)} of {len(planned)} trials have no loss and take no part in the fits; "
-            f"failed ones were tried {ATTEMPTS} times (retry_failed=True tries them again), "
+            f"failed ones were tried {MAX_ATTEMPTS} times (retry_failed=True tries them again), "
             "diverged ones are not tried again:\n  " + "\n  ".join(lines),
             FlopsFitWarning,
             stacklevel=5,  # the call of find_optimal
@@ -71,7 +71,7 @@ def _stated(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        within(PROMPT_S, lambda: tracking.set_parent_state(ledger, "planned"))
+        with_timeout(PROMPT_S, lambda: tracking.set_parent_state(ledger, "planned"))
         raise
     tracking.set_parent_state(ledger, "complete")
 
@@ -111,4 +111,4 @@ def _noting(job: Job, progress: Progress) -> Listener:
 
 def _note(job: Job, said: str) -> None:
     """Show on the parent run how far the sweep is; nobody waits long for that."""
-    within(PROMPT_S, lambda: tracking.write_note(job.ledger, f"{said}\n\n{job.note}"))
+    with_timeout(PROMPT_S, lambda: tracking.write_note(job.ledger, f"{said}\n\n{job.note}"))

@@ -18,15 +18,15 @@ from flops_fit.tracking import journal, recording
 from flops_fit.tracking.ledger import ENDED
 from flops_fit.tracking.outbox import deliver_left
 
-ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
+MAX_ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
 PAUSE_S = 0.5
 BEGIN_S = 10.0  # a worker waits so long for a driver that was started in the same moment
 _T = TypeVar("_T")
 
 
-def attempts(job: Job) -> list[Run]:
+def all_runs(job: Job) -> list[Run]:
     """All runs."""
-    return patiently(job, lambda: tracking.fetch_attempts(job.ledger, job.setting))
+    return patiently(job, lambda: tracking.fetch_all_runs(job.ledger, job.setting))
 
 
 def patiently(job: Job, ask: Callable[[], _T]) -> _T:
@@ -56,7 +56,7 @@ def missing(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> 
     return [
         trial
         for trial in job.trials
-        if trial.trial_id not in ended and failures[trial.trial_id] < ATTEMPTS
+        if trial.trial_id not in ended and failures[trial.trial_id] < MAX_ATTEMPTS
     ]
 
 
@@ -95,7 +95,7 @@ def count_waiting(job: Job, study: Any) -> int:
     deadline = time.monotonic() + BEGIN_S
     while True:
         waiting = dispatch.count_waiting(study, wanted)
-        left = {trial.trial_id for trial in missing(job, attempts(job))}
+        left = {trial.trial_id for trial in missing(job, all_runs(job))}
         nobodys = left - in_other_hands(job, study)
         if waiting or not nobodys or time.monotonic() > deadline:
             return waiting

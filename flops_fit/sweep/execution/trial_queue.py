@@ -95,7 +95,7 @@ def open_study(name: str, url: str) -> optuna.Study:
     """
     local = sqlite_folder(url) is not None
     patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
-    with _quiet(), _told_faults(url), one_at_a_time(url, _LOCK):
+    with _quiet(), _storage_errors(url), one_at_a_time(url, _LOCK):
         try:
             storage = _Storage(
                 url,
@@ -131,12 +131,12 @@ def study_exists(name: str, url: str) -> bool:
     folder = sqlite_folder(url)
     if folder is not None and not Path(url.removeprefix("sqlite:///")).exists():
         return False
-    with _quiet(), _told_faults(url):
+    with _quiet(), _storage_errors(url):
         return name in optuna.get_all_study_names(url)
 
 
 @contextlib.contextmanager
-def _told_faults(url: str) -> Iterator[None]:
+def _storage_errors(url: str) -> Iterator[None]:
     """Faults of a storage come out as a StoreError."""
     try:
         yield
@@ -168,7 +168,7 @@ def _url(study: optuna.Study) -> str:
 
 def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
     """Enqueue the trials that neither wait nor run; returns how many."""
-    with _told_faults(_url(study)):
+    with _storage_errors(_url(study)):
         taken = {_trial_id(found) for found in _unfinished(study)}
         missing = [trial for trial in trials if trial.trial_id not in taken]
         for trial in missing:
@@ -260,7 +260,7 @@ def release_dead(study: optuna.Study) -> None:
 
     On this host a dead process is seen at once; elsewhere a silent heartbeat tells.
     """
-    with _told_faults(_url(study)), _quiet():
+    with _storage_errors(_url(study)), _quiet():
         for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = found.user_attrs.get(_OWNER)
             if is_dead(owner) if owner else _age_s(found) > NAMELESS_S:
@@ -282,14 +282,14 @@ def _is_claimed_before(study: optuna.Study, trial_id: str, number: int) -> bool:
 
 def claims(study: optuna.Study) -> set[tuple[str, str]]:
     """Trial and worker of each claim; a trial may be claimed twice until the second is dropped."""
-    with _told_faults(_url(study)):
+    with _storage_errors(_url(study)):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
 
 
 def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
     """Trials that wait for a worker, of those wanted and of those that a driver has added."""
-    with _told_faults(_url(study)):
+    with _storage_errors(_url(study)):
         found = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     texts = [one.user_attrs[_TRIAL] for one in found if _TRIAL in one.user_attrs]
     trials = [Trial(**json.loads(text)) for text in texts]
@@ -298,7 +298,7 @@ def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
 
 def has_completed(study: optuna.Study, trial_id: str) -> bool:
     """Whether some worker came to a trial's loss, whatever the ledger knows of it."""
-    with _told_faults(_url(study)):
+    with _storage_errors(_url(study)):
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return any(_trial_id(found) == trial_id for found in done)
 

@@ -21,10 +21,10 @@ from flops_fit import tracking
 from flops_fit.errors import DivergedError, LostRankError, StoreError, in_short
 from flops_fit.records import Event, Listener, Trial
 from flops_fit.runtime import distributed
-from flops_fit.runtime.gc_freeze import old_objects_set_aside
+from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.process_id import at_work
 from flops_fit.runtime.signals import StopRequest, stop_at_boundary
-from flops_fit.store.retry import prompt_faults, within
+from flops_fit.store.retry import prompt_faults, with_timeout
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution import trial_queue as dispatch
 from flops_fit.sweep.execution.job import Job
@@ -84,7 +84,7 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         Delivery(job.ledger, job.spool) as delivery,
         stop_at_boundary(patient=distributed.count() > 1) as stop,
     ):
-        with old_objects_set_aside():
+        with frozen_gc():
             dispatch.work_through(study, wanted, owner, run, go_on, has_ended)
         _see_delivered(job, delivery, stop)
 
@@ -101,7 +101,7 @@ def _has_ended(job: Job, trial: Trial, study: Any, delivery: Delivery) -> bool:
         return tracking.has_ended(job.ledger, trial.trial_id, job.setting)
     known = None
     if delivery.fault is None:
-        known = within(
+        known = with_timeout(
             PROMPT_S, lambda: tracking.has_ended(job.ledger, trial.trial_id, job.setting)
         )
     return dispatch.has_completed(study, trial.trial_id) if known is None else known
@@ -128,7 +128,7 @@ def _alike(ends: Sequence[str]) -> bool:
 
 def _nothing_has_ended(job: Job) -> bool:
     """Whether no trial of the sweep came to an end: then the others would fail too."""
-    runs = within(10 * PROMPT_S, lambda: tracking.fetch_runs(job.ledger, job.setting))
+    runs = with_timeout(10 * PROMPT_S, lambda: tracking.fetch_runs(job.ledger, job.setting))
     return runs is not None and not any(run.state in ENDED for run in runs)
 
 

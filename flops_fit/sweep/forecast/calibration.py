@@ -27,7 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from flops_fit.errors import SweepError
 from flops_fit.records import Trial
-from flops_fit.runtime.gc_freeze import old_objects_set_aside
+from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
 from flops_fit.sweep.execution.local_pool import run_in_processes
@@ -168,7 +168,7 @@ def _read_place(fields: dict[str, Any]) -> Place:
 def _measure_all(
     task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
 ) -> tuple[Place, ...]:
-    with old_objects_set_aside():
+    with frozen_gc():
         visits = [[_visit(task, source, trial, recipe, steps=1, passes=2)] for trial in trials]
         for turn in range(ROUNDS):
             for trial, made in zip(trials, visits, strict=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from flops_fit.laws.design.simulation import SWEEPS, foresee
+from flops_fit.laws.design.simulation import SWEEPS, expected_intervals
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import plan_text
@@ -49,7 +49,9 @@ class Precision:
         return plan_text.precision_html(self)
 
 
-def foresee_plan(plan: Grid, *, noise: float, law: ParametricLaw | None, seed: int) -> Precision:
+def expected_intervals_of_plan(
+    plan: Grid, *, noise: float, law: ParametricLaw | None, seed: int
+) -> Precision:
     """See `SweepPlan.precision`.
 
     Raises:
@@ -59,7 +61,7 @@ def foresee_plan(plan: Grid, *, noise: float, law: ParametricLaw | None, seed: i
     own = [trial for trial in plan.trials if trial.lr_multiplier == 1]
     additions = possible_additions(plan.origin.rows, own) if plan.origin else []
     runs = to_frame(own, TRIAL_COLUMNS)
-    told = foresee(runs, additions, law=law, noise=noise, num_sweeps=SWEEPS, seed=seed)
+    told = expected_intervals(runs, additions, law=law, noise=noise, num_sweeps=SWEEPS, seed=seed)
     return Precision(
         told.table, told.additions, told.law, noise, SWEEPS, seed, size_param=plan.size_param
     )

@@ -20,7 +20,7 @@ from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.hashing import digest
-from flops_fit.sweep.task.model_cost import Cost
+from flops_fit.sweep.task.model_cost import ModelCost
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.training.recipe import Recipe
 
@@ -139,7 +139,7 @@ class Rows:
             expected=centre,
         )
 
-    def _expected_optimum(self, budget: float, cost: Cost) -> float:
+    def _expected_optimum(self, budget: float, cost: ModelCost) -> float:
         """N at which a trial of this budget has D = `TOKENS_PER_PARAM` N, be it between sizes.
 
         Args:
@@ -156,7 +156,7 @@ class Rows:
             cost = nearer
         return wanted
 
-    def _costs(self, budget: float) -> list[Cost]:
+    def _costs(self, budget: float) -> list[ModelCost]:
         """Different sizes: those given, else evenly spaced in log N between the bounds."""
         finder = self.finder
         if finder.given is not None:
@@ -167,10 +167,10 @@ class Rows:
         nearest = map(finder.nearest_cost, wanted)
         return list({cost.num_params: cost for cost in nearest}.values())
 
-    def _walk(self, cost: Cost, limit: float, *, up: bool) -> Cost:
+    def _walk(self, cost: ModelCost, limit: float, *, up: bool) -> ModelCost:
         """From one size to the first, up or down, whose FLOPs per token reach a limit."""
 
-        def short(cost: Cost) -> bool:
+        def short(cost: ModelCost) -> bool:
             return cost.flops_per_token < limit if up else cost.flops_per_token > limit
 
         while short(cost):
@@ -182,7 +182,7 @@ class Rows:
             cost = nearer
         return cost
 
-    def trial(self, budget: float, cost: Cost, index: int) -> Trial:
+    def trial(self, budget: float, cost: ModelCost, index: int) -> Trial:
         """One grid point: D is the budget over FLOPs per token, in whole steps."""
         per_example = self.source.tokens_per_example
         batch = self.batch_size(budget)
@@ -218,7 +218,7 @@ class Rows:
             for other in rates
         ]
 
-    def _trial_id(self, trial: Trial, cost: Cost) -> str:
+    def _trial_id(self, trial: Trial, cost: ModelCost) -> str:
         return digest(
             {
                 **self.identity,

@@ -31,7 +31,7 @@ FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """What one size costs.
 
     Attributes:
@@ -68,7 +68,9 @@ def params_of(task: Task, size: Size) -> int:
     return count_params(build_empty(task, size), size)
 
 
-def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "measured") -> Cost:
+def cost_of(
+    task: Task, source: Source, size: Size, flops: FlopsConvention = "measured"
+) -> ModelCost:
     """Parameters and FLOPs of one size.
 
     Raises:
@@ -85,7 +87,7 @@ def cost_of(task: Task, source: Source, size: Size, flops: FlopsConvention = "me
     else:
         measured, convention = _measured(task, source, model, size)
         count = measured or 6.0 * num_params
-    return Cost(size, num_params, count, shapes, convention)
+    return ModelCost(size, num_params, count, shapes, convention)
 
 
 def _custom(

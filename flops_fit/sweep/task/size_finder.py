@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
-from flops_fit.sweep.task.model_cost import Cost
+from flops_fit.sweep.task.model_cost import ModelCost
 
 _FIRST_SEARCH = 512  # the smallest size that a model accepts is looked for up to here
 _LEVEL = 512  # a count may stay level while the size grows by this factor
@@ -35,10 +35,10 @@ class SizeFinder:
     """
 
     count: Callable[[Size], int]
-    measure: Callable[[Size], Cost]
+    measure: Callable[[Size], ModelCost]
     given: Sequence[Size] | None = None
     counts: dict[Size, int] = field(default_factory=dict)
-    costs: dict[Size, Cost] = field(default_factory=dict)
+    costs: dict[Size, ModelCost] = field(default_factory=dict)
     refused: dict[Size, str] = field(default_factory=dict)
 
     def num_params(self, size: Size) -> int | None:
@@ -55,7 +55,7 @@ class SizeFinder:
                 return None
         return self.counts[size]
 
-    def cost(self, size: Size) -> Cost | None:
+    def cost(self, size: Size) -> ModelCost | None:
         """What a size costs, or None where the model refuses it or does not run at it."""
         if self.num_params(size) is None:
             return None
@@ -108,7 +108,7 @@ class SizeFinder:
             if self.counts[high] <= self.counts[low]:
                 raise ArgumentError(_not_growing(low, high, self.counts))
 
-    def nearest_cost(self, num_params: float) -> Cost:
+    def nearest_cost(self, num_params: float) -> ModelCost:
         """The cost of the size nearest to `num_params` at which the model runs."""
         while (cost := self.cost(self.nearest(num_params))) is None:
             pass

@@ -7,7 +7,7 @@ from scipy import stats
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.design.assumed_law import CHINCHILLA, assumed_law
-from flops_fit.laws.design.simulation import Addition, foresee
+from flops_fit.laws.design.simulation import Addition, expected_intervals
 from flops_fit.laws.design.standard_errors import expect
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
@@ -28,7 +28,7 @@ def told():
         Addition("budget", 1e20, (0, 1), *(column[-2:] for column in columns), 2e20),
         Addition("budget", 1e19, tuple(range(20)), *columns, spent),
     ]
-    return foresee(runs, additions, law=CHINCHILLA, noise=0.003, num_sweeps=8, seed=0)
+    return expected_intervals(runs, additions, law=CHINCHILLA, noise=0.003, num_sweeps=8, seed=0)
 
 
 def test_widths_are_those_of_refits_to_first_order(told):
@@ -64,7 +64,9 @@ def test_all_runs_once_more_narrow_by_the_square_root_of_two(told):
 
 def test_a_seed_gives_the_same_again_and_another_does_not():
     runs = design(num_sizes=4)
-    one, again, other = (foresee(runs, noise=0.01, num_sweeps=1, seed=s).table for s in (1, 1, 2))
+    one, again, other = (
+        expected_intervals(runs, noise=0.01, num_sweeps=1, seed=s).table for s in (1, 1, 2)
+    )
     pd.testing.assert_frame_equal(one, again)
     assert (one["factor"] != other["factor"]).all()
 
@@ -95,9 +97,9 @@ def test_an_optimum_on_measured_costs():
 
 def test_designs_that_carry_no_law_are_refused():
     with pytest.raises(ArgumentError, match="cannot tell the law's five parameters apart"):
-        foresee(design(num_sizes=1))
+        expected_intervals(design(num_sizes=1))
     with pytest.raises(FitError, match="in none of the simulated sweeps"):
-        foresee(design(num_sizes=3)[:6], num_sweeps=2)
+        expected_intervals(design(num_sizes=3)[:6], num_sweeps=2)
 
 
 @pytest.mark.parametrize(
@@ -110,4 +112,4 @@ def test_designs_that_carry_no_law_are_refused():
 )
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
-        foresee(design(), **options)
+        expected_intervals(design(), **options)

@@ -4,7 +4,7 @@ from scipy import optimize
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.fitting.parametric import fit_parametric, refit
-from flops_fit.laws.model.cost import Cost, CostCurve
+from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
@@ -126,7 +126,7 @@ def test_very_many_runs_are_started_on_a_sample(small):
 
 def test_units_of_the_cost_only_move_the_optimum(sweep):
     N, D, loss = columns(sweep(noise=0.003))
-    six, two = (fit_parametric(N, D, loss, cost=Cost(k)).law for k in (6.0, 2.0))
+    six, two = (fit_parametric(N, D, loss, cost=FlopsPerToken(k)).law for k in (6.0, 2.0))
     assert two.n_opt(1e14) == pytest.approx(six.n_opt(3e14))
 
 

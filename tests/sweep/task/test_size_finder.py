@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flops_fit.errors import ArgumentError
-from flops_fit.sweep.task.model_cost import Cost
+from flops_fit.sweep.task.model_cost import ModelCost
 from flops_fit.sweep.task.size_finder import SizeFinder
 
 
@@ -19,7 +19,7 @@ def finder(count, runs=lambda size: True, given=None):
     def measure(size):
         if not runs(size):
             raise RuntimeError(f"{size} does not run\nat all")
-        return Cost(size, count(size), 6.0 * count(size), "", "measured")
+        return ModelCost(size, count(size), 6.0 * count(size), "", "measured")
 
     return SizeFinder(checked, measure, given)
 
@@ -86,7 +86,7 @@ def test_each_size_is_counted_and_measured_once():
 
     def measure(size):
         asked.append(-size)
-        return Cost(size, size**2, 1.0, "", "measured")
+        return ModelCost(size, size**2, 1.0, "", "measured")
 
     sizes = SizeFinder(count, measure)
     for wanted in (1e4, 2e4, 1e4):
