@@ -25,7 +25,7 @@ from flops_fit.report import plan_text
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.forecast.calibration import ROUNDS, STRETCHES, Calibration, Place, calibrate
 from flops_fit.sweep.plan.grid import Grid
-from flops_fit.validate import raise_problems
+from flops_fit.validate import is_count_or_auto, is_positive, raise_problems
 
 Way = Literal["linear", "log"]
 WAYS: tuple[Way, Way] = ("linear", "log")
@@ -246,11 +246,9 @@ def _faults(
     if flops_per_second is None and calibrated is not True:
         yield "calibrate: without it, say how fast the device is by flops_per_second="
     for name, value in (("flops_per_second", flops_per_second), ("price_per_hour", price_per_hour)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < float(value) < math.inf):
+        if value is not None and not is_positive(value):
             yield f"{name}: expected a positive number, got {value!r}"
-    whole = isinstance(devices, int) and not isinstance(devices, bool) and devices > 0
-    if devices != "auto" and not whole:
+    if not is_count_or_auto(devices):
         yield f"devices: expected a positive whole number or 'auto', got {devices!r}"
     if plan.origin is None and flops_per_second is None:
         yield "calibrate: this plan came from elsewhere; make it by plan_sweep to measure with it"

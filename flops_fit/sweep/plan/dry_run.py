@@ -19,7 +19,8 @@ from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
 from flops_fit.sweep.training.optimizer import build_optimizer
-from flops_fit.sweep.training.recipe import Recipe, _is_number
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.validate import is_non_negative
 
 _MOST_TRIES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
@@ -186,7 +187,7 @@ def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
             value = schedule(share)
         except Exception as error:
             return [f"schedule: its function raised {in_short(error)}, at {share}"]
-        if not (_is_number(value) and 0 <= value < math.inf):
+        if not is_non_negative(value):
             return [
                 "schedule: expected its function to return a number from 0 up, got "
                 f"{value!r} at {share} of the steps"

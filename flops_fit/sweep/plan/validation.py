@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from flops_fit.sweep.task.signatures import check_data_arguments, check_model_ar
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.validate import raise_problems
+from flops_fit.validate import is_positive, is_whole_number, raise_problems
 
 
 def check_all(
@@ -36,12 +35,12 @@ def check_all(
     sizes = None if request.sizes is None else _check_sizes(request.sizes, problems)
     recipe: object = request.recipe
     flops = request.flops
-    seed: object = request.seed
+    seed = request.seed
     if not isinstance(recipe, Recipe):
         problems.append(f"recipe: expected a Recipe, got {type(recipe).__name__}")
     if not callable(flops) and flops not in ("measured", "6ND"):
         problems.append(f"flops: expected 'measured', '6ND' or a function, got {flops!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not (isinstance(seed, int) and is_whole_number(seed) and seed >= 0):
         problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
     mended = _without_clash(task)
     source, data_faults = _opened(task)
@@ -166,7 +165,7 @@ def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str])
         return []
     if not given:
         problems.append("compute_budgets: missing; pass FLOPs, as in [1e16, 1e17, 1e18]")
-    bad = [c for c in given if not (math.isfinite(c) and c > 0)]
+    bad = [c for c in given if not is_positive(c)]
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
     return sorted(set(given))

@@ -7,11 +7,9 @@ optimiser's few FLOPs a parameter left out, as is the field's custom.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -26,6 +24,7 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, count_examples
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
+from flops_fit.validate import is_count, is_positive
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
@@ -97,8 +96,7 @@ def _custom(
         count: Any = flops(model)
     except Exception as error:
         raise ArgumentError(f"flops: it raised {in_short(error)}") from error
-    number = isinstance(count, Real) and not isinstance(count, bool)
-    if not number or not 0 < count < math.inf:
+    if not is_positive(count):
         raise ArgumentError(
             f"flops: expected FLOPs for one of the {source.unit}, a positive number; got "
             f"{count!r} at size {size!r}"
@@ -179,8 +177,7 @@ def count_params(model: object, size: Size) -> int:
         count = own_count()
     except Exception as error:
         raise ArgumentError(f"model_cls: num_params() raised {in_short(error)}") from error
-    whole = isinstance(count, Integral) and not isinstance(count, bool)
-    if not whole or count <= 0:
+    if not is_count(count):
         raise ArgumentError(
             f"model_cls: num_params() must return a positive int, got {count!r} at size {size!r}"
         )

@@ -7,14 +7,20 @@ unit of D is examples the batch is 64 of them. The plan prints what came of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Trial
+from flops_fit.validate import (
+    is_count,
+    is_count_or_auto,
+    is_fraction,
+    is_non_negative,
+    is_number,
+    is_positive,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +102,7 @@ class Recipe:
             return 0.3118 * trial.compute_budget**-0.125
         if callable(self.learning_rate):
             rate = self.learning_rate(trial)
-            if not (_is_number(rate) and 0 < rate < math.inf):
+            if not is_positive(rate):
                 raise ArgumentError(
                     "learning_rate: expected its function to return a positive number, got "
                     f"{rate!r} for size {trial.size!r} at {trial.compute_budget:.3g} FLOPs"
@@ -126,12 +132,12 @@ class Recipe:
 
 def _problems(recipe: Recipe) -> Iterable[str]:
     rate, batch = recipe.learning_rate, recipe.batch_size
-    if not (rate == "auto" or callable(rate) or (_is_number(rate) and 0 < rate < math.inf)):
+    if not (rate == "auto" or callable(rate) or is_positive(rate)):
         yield f"learning_rate: expected a positive number, a function or 'auto', got {rate!r}"
-    if batch != "auto" and not (_is_count(batch) and batch > 0):
+    if not is_count_or_auto(batch):
         yield f"batch_size: expected a positive whole number or 'auto', got {batch!r}"
     if recipe.batch_tokens is not None:
-        if not (_is_count(recipe.batch_tokens) and recipe.batch_tokens > 0):
+        if not is_count(recipe.batch_tokens):
             yield f"batch_tokens: expected a positive whole number, got {recipe.batch_tokens!r}"
         if batch != "auto":
             yield "batch_tokens: set beside batch_size; set one of them"
@@ -148,40 +154,28 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"schedule: expected one of {', '.join(SCHEDULES)}, got {recipe.schedule!r}"
     if recipe.precision not in PRECISIONS:
         yield f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
-    if not _is_share(recipe.warmup):
+    if not is_fraction(recipe.warmup):
         yield f"warmup: expected a share of the steps in [0, 1), got {recipe.warmup!r}"
-    if not (_is_number(recipe.weight_decay) and 0 <= recipe.weight_decay < math.inf):
+    if not is_non_negative(recipe.weight_decay):
         yield f"weight_decay: expected a number from 0 up, got {recipe.weight_decay!r}"
     betas = recipe.betas
-    if not (isinstance(betas, tuple) and len(betas) == 2 and all(map(_is_share, betas))):
+    if not (isinstance(betas, tuple) and len(betas) == 2 and all(map(is_fraction, betas))):
         yield f"betas: expected two numbers in [0, 1), got {betas!r}"
-    if not (_is_number(recipe.max_epochs) and recipe.max_epochs > 0):
+    if not (is_number(recipe.max_epochs) and recipe.max_epochs > 0):
         yield f"max_epochs: expected a positive number, got {recipe.max_epochs!r}"
-    if recipe.clip is not None and not (_is_number(recipe.clip) and recipe.clip > 0):
+    if recipe.clip is not None and not (is_number(recipe.clip) and recipe.clip > 0):
         yield f"clip: expected a positive number or None, got {recipe.clip!r}"
-    if not (_is_number(recipe.checkpoint_every) and recipe.checkpoint_every >= 0):
+    if not (is_number(recipe.checkpoint_every) and recipe.checkpoint_every >= 0):
         yield f"checkpoint_every: expected seconds from 0 up, got {recipe.checkpoint_every!r}"
     if not isinstance(recipe.compile, bool):
         yield f"compile: expected True or False, got {recipe.compile!r}"
     for name in ("eval_examples", "log_points", "accumulate"):
         value = getattr(recipe, name)
-        if not (_is_count(value) and value > 0):
+        if not is_count(value):
             yield f"{name}: expected a positive whole number, got {value!r}"
 
 
 def _are_multipliers(values: Any) -> bool:
-    if not isinstance(values, tuple | list) or not all(map(_is_number, values)):
+    if not isinstance(values, tuple | list) or not all(map(is_number, values)):
         return False
     return 1 in values and len(set(values)) == len(values) and 0 < min(values) <= max(values) < 1e6
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
