@@ -52,8 +52,13 @@ class Trial:
     at_own_rate: str = ""
     added: bool = False
 
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs for one unit of D."""
+        return self.flops / self.num_tokens
+
     def label(self, size_param: str) -> str:
-        """Budget and size (and multiplier, where it is not 1) in words."""
+        """Budget and size for display, and the learning rate's multiplier if it is not 1."""
         rate = "" if self.lr_multiplier == 1 else f" lr x{self.lr_multiplier:g}"
         return f"C={self.compute_budget:.3g} {size_param}={self.size}{rate}"
 
