@@ -30,7 +30,7 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
 from flops_fit.sweep.execution.local_pool import run_in_processes
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.train import train

@@ -334,7 +334,7 @@ def test_buffers_that_the_models_state_leaves_out_are_kept_too(classes, cross_en
 def test_a_checkpoint_that_does_not_fit_the_trial_is_said(task, tmp_path):
     keeper = Keeper(tmp_path / "kept", every_s=0.0)
     keeper.save(3, {"model": {}, "rng": []})
-    with pytest.raises(DamagedError, match="its checkpoint does not fit it"):
+    with pytest.raises(DamagedError, match="the checkpoint does not fit the trial"):
         train(task, task.open(), a_trial(), RECIPE, lambda point: None, keeper)
 
 
@@ -453,8 +453,8 @@ def test_where_memory_runs_out_parts_shrink_and_the_loss_stays(mlp, classes, fau
     cut, points = run(Task(Hungry, "width", {}, classes, F.cross_entropy), a_trial(50))
     assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
     assert points[-1].num_tokens == 50 * 8
-    assert "8 examples now pass 4 at a time" in caplog.text
-    assert "8 examples now pass 2 at a time" in caplog.text
+    assert "8 examples of a step are now processed 4 at a time" in caplog.text
+    assert "8 examples of a step are now processed 2 at a time" in caplog.text
 
 
 def test_memory_that_never_suffices_fails_the_trial(mlp, classes):
