@@ -10,10 +10,10 @@ import numpy as np
 
 from flops_fit.laws.design.simulation import Addition
 from flops_fit.records import Trial
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, Rows
+from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, IsoflopRows
 
 
-def possible_additions(rows: Rows, trials: Sequence[Trial]) -> list[Addition]:
+def possible_additions(rows: IsoflopRows, trials: Sequence[Trial]) -> list[Addition]:
     """Budgets above, below and between those planned, and a size beyond either end of each row.
 
     Only what can be trained: sizes that build, enough steps, data that lasts.
@@ -32,16 +32,16 @@ def possible_additions(rows: Rows, trials: Sequence[Trial]) -> list[Addition]:
     return budgets + sizes
 
 
-def _more_rows(rows: Rows, budgets: Sequence[float]) -> Iterator[list[Trial]]:
+def _more_rows(rows: IsoflopRows, budgets: Sequence[float]) -> Iterator[list[Trial]]:
     ratio = (budgets[-1] / budgets[0]) ** (1 / (len(budgets) - 1)) if len(budgets) > 1 else 10**0.5
     between = [math.sqrt(low * high) for low, high in pairwise(budgets)]
     for budget in (budgets[0] / ratio, *between, budgets[-1] * ratio):
         row, _ = rows.row(float(f"{budget:.3g}"))
-        if rows.carries(row):
+        if rows.can_show_minimum(row):
             yield row
 
 
-def _beyond(rows: Rows, row: Sequence[Trial]) -> Iterator[Trial]:
+def _beyond(rows: IsoflopRows, row: Sequence[Trial]) -> Iterator[Trial]:
     """A size below and one above, as far off as those of the row are from each other."""
     if rows.finder.given is not None or len(row) < 2:
         return
@@ -51,7 +51,7 @@ def _beyond(rows: Rows, row: Sequence[Trial]) -> Iterator[Trial]:
         cost = rows.finder.nearest_cost(end.num_params * factor)
         further = (cost.num_params - end.num_params) * (factor - 1) > 0
         trial = rows.trial(end.compute_budget, cost, end.size_index)
-        if further and trial.steps >= few and rows.serves(trial):
+        if further and trial.steps >= few and rows.is_feasible(trial):
             yield trial
 
 

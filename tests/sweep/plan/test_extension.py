@@ -54,7 +54,7 @@ def test_nothing_is_added_that_steps_or_data_do_not_carry_or_that_the_user_left_
     falling = {trial.trial_id: 1 / trial.num_params for trial in row}
     added, (said,) = extension(made, row, falling)
     assert added == []
-    assert said.endswith("of its row or beyond; none is added to the sizes that were given")
+    assert said.endswith("of its row or beyond; no size is added, because sizes= was passed")
 
 
 def test_a_row_is_extended_only_where_its_least_loss_lies_at_an_edge(rows):
