@@ -375,7 +375,7 @@ def test_nothing_passed_at_all(mlp):
             r"compute_budgets: expected a list of FLOPs, .* got \[True\]",
         ),
         ({"flops": lambda m: 1 / 0}, "flops: it raised ZeroDivisionError: division by zero"),
-        ({"model_cls": lambda width, /: None}, "takes 'width' by place only; .* drop the '/'"),
+        ({"model_cls": lambda width, /: None}, "takes 'width' by position only; .* drop the '/'"),
         ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
         ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
         ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
