@@ -127,7 +127,7 @@ def test_a_rank_that_dies_or_falls_silent_fails_the_trial_and_nothing_hangs(stor
     other.send_signal(sign)
     said = main.communicate(timeout=30)[1]
     assert main.returncode == 1
-    assert "LostRankError: rank 0 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 0 of 2 has lost contact with the others" in said
     assert states(store) == ["complete", "failed"]
 
 
@@ -147,4 +147,4 @@ def test_where_rank_0_dies_the_others_end_too(store, unwatched):
     main.kill()
     said = other.communicate(timeout=30)[1]
     assert other.returncode == 1
-    assert "LostRankError: rank 1 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 1 of 2 has lost contact with the others" in said

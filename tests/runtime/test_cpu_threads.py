@@ -11,7 +11,7 @@ from flops_fit.runtime.cpu_threads import threads_that_help
 @pytest.fixture
 def two_threads():
     before = torch.get_num_threads()
-    cpu_threads._say_once.cache_clear()
+    cpu_threads._warn_once.cache_clear()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)

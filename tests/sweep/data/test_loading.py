@@ -106,7 +106,7 @@ def test_stream_that_never_reads_alike_is_split_with_a_warning():
             for _ in range(100):
                 yield torch.randn(4), 0
 
-    with pytest.warns(FlopsFitWarning, match="other examples each time.*pass eval_dataset"):
+    with pytest.warns(FlopsFitWarning, match="different examples each time.*pass eval_dataset"):
         open_source(Noise())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -199,8 +199,8 @@ def test_factories_are_called(numbered, stream):
         (Pairs(lambda i: 1 / 0), "reading two examples raised ZeroDivisionError"),
         (Pairs(lambda i: (torch.zeros(1 + i), 0)), "reading two examples raised RuntimeError"),
         (Pairs(lambda i: (torch.zeros(4), 0), count=1), "1 example cannot be split"),
-        (DataLoader([(0, 0)] * 9, sampler=[0, 1]), "a sampler of its own"),
-        (DataLoader([(0, 0)] * 9, batch_size=None), "a sampler of its own"),
+        (DataLoader([(0, 0)] * 9, sampler=[0, 1]), "a custom sampler"),
+        (DataLoader([(0, 0)] * 9, batch_size=None), "a custom sampler"),
     ],
 )
 def test_faults_of_data_are_said(data, message):
@@ -219,7 +219,7 @@ def test_faults_of_both_data_sets_come_together(numbered):
     with pytest.raises(ArgumentError) as caught:
         open_source([], 3)
     assert [text.split(":")[0] for text in caught.value.problems] == ["eval_dataset", "dataset"]
-    with pytest.raises(ArgumentError, match="must have one structure"):
+    with pytest.raises(ArgumentError, match="must have the same structure"):
         open_source(numbered(10), Pairs(lambda i: {"x": torch.zeros(4), "labels": 0}))
 
 
