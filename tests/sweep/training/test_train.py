@@ -370,8 +370,10 @@ def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_pat
     keeper = Keeper(tmp_path / "kept", every_s=0.0)
     points = []
     outcome = train(task, task.open(), a_trial(), recipe, points.append, keeper)
+    # The last point is reported before the evaluation, the last checkpoint saved during it.
     assert outcome.tokens_per_second == points[-1].tokens_per_second
-    assert outcome.wall_time_s * outcome.tokens_per_second == pytest.approx(20 * 8)
+    resumed = train(task, task.open(), a_trial(), recipe, points.append, keeper)
+    assert resumed.wall_time_s == outcome.wall_time_s
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
