@@ -17,6 +17,7 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking import mlflow_project
+from flops_fit.validate import is_count_or_auto
 
 
 def prepare(
@@ -144,8 +145,7 @@ def _launch_faults(
     workers: int | str, executor: Any, name: str | None, tracking_uri: object
 ) -> list[str]:
     problems = _store_faults(name, tracking_uri)
-    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
-    if workers != "auto" and not whole:
+    if not is_count_or_auto(workers):
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         problems.append(f"executor: expected something with submit(), got {executor!r}")
