@@ -68,7 +68,7 @@ def _measure_step() -> float:
     """Mean seconds of a training step of a small model, after one step of warm-up."""
     model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
     inputs = torch.randn(64, 64)
-    model(inputs).sum().backward()
+    model(inputs).sum().backward()  # warm-up
     started = time.perf_counter()
     for _ in range(_STEPS):
         model(inputs).sum().backward()

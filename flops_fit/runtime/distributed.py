@@ -36,6 +36,7 @@ _meeting: tuple[Any, Any] = (None, None)
 
 def launched() -> tuple[int, int]:
     """This process's rank and the world size of its launch; (0, 1) for a single process."""
+    # The user's script may have initialised torch.distributed itself.
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -149,7 +150,7 @@ def from_main(call: Callable[[], _T]) -> _T:
     if rank() == 0:
         try:
             value = call()
-        except LostRankError:
+        except LostRankError:  # the others cannot be told
             raise
         except BaseException as found:
             error = found
@@ -258,7 +259,7 @@ def gradient_sum(
     # The loss, and for each parameter the number of ranks on which it has a gradient.
     head = torch.ones(1 + len(wanted), device=loss.device)
     head[0] = loss
-    for k in absent:
+    for k in absent:  # all ranks must send tensors of the same sizes
         head[1 + k] = 0.0
         wanted[k].grad = torch.zeros_like(wanted[k])
     # Tensors of one type are sent as one flat tensor.
@@ -288,7 +289,7 @@ def gradient_sum(
 def portable(error: BaseException) -> BaseException:
     """The error itself if it can be pickled, else a `RankError` with its text."""
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # exceptions with several arguments often fail to load
     except Exception:
         return RankError(f"rank {rank()}: {type(error).__name__}: {error}")
     return error

@@ -46,6 +46,7 @@ def freed_memory_kept() -> Iterator[None]:
         yield
     finally:
         _set(libc, _USUAL)
+        # Returns the freed memory to the kernel.
         libc.malloc_trim(0)
 
 

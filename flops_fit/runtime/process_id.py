@@ -40,7 +40,7 @@ def is_dead(owner: str) -> bool:
         return False
     pid_text, started, _ = rest.split("|")
     pid = int(pid_text)
-    if pid == os.getpid():
+    if pid == os.getpid():  # this process: its work may have ended before it does
         return owner not in _AT_WORK
     try:
         process = psutil.Process(pid)

@@ -25,13 +25,14 @@ def seeded(seed: int) -> Iterator[None]:
 def start_from(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # NumPy takes 32 bits only
     torch.manual_seed(seed)
 
 
 def rng_state() -> dict[str, Any]:
     """The state of Python's, NumPy's and torch's global generators, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
+    # Checkpoints hold tensors and plain values only, so the keys become a tensor (of int64).
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),

@@ -65,8 +65,9 @@ def stop_at_boundary(*, patient: bool = False) -> Iterator[StopRequest]:
         request.signal = number
         if patient:
             return
-        restore()
+        restore()  # a second signal then has its usual effect
         if number == signal.SIGINT:
+            # print() is not safe in a signal handler.
             os.write(2, b"\nStopping at the next step. Ctrl-C again stops at once.\n")
 
     for number in before:

@@ -66,7 +66,7 @@ def hold(read: Read, num_examples: int, device: torch.device) -> Held | None:
         rows, layout = tree_flatten(default_collate(read(list(range(first, first + count)))))
         if not all(isinstance(row, torch.Tensor) for row in rows):
             return None
-        if spec is None:
+        if spec is None:  # the first chunk determines structure, shapes and types
             spec = layout
             leaves = [row.new_empty((num_examples, *row.shape[1:]), device=device) for row in rows]
         parts = [leaf[first : first + count] for leaf in leaves]

@@ -64,6 +64,8 @@ def _as_dict(example: Any) -> Any:
 def _as_array(leaf: Any) -> np.ndarray:
     if isinstance(leaf, torch.Tensor):
         leaf = leaf.detach().cpu()
+        # NumPy has no bfloat16.
         return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
     array = np.asarray(leaf)
+    # Strings and objects have no plain bytes: their repr counts.
     return array if array.dtype.kind in "biufc" else np.frombuffer(repr(leaf).encode(), np.uint8)

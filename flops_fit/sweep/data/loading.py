@@ -135,7 +135,8 @@ def _open(
 
 
 def _in_plain_order(loader: DataLoader[Any]) -> bool:
-    if loader.batch_size is None:
+    """Whether a loader draws batches as `batch_size` and `shuffle` alone would."""
+    if loader.batch_size is None:  # the loader has a batch sampler, or does not batch at all
         return False
     in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
     return is_iterable(loader.dataset) or (in_order and type(loader.batch_sampler) is BatchSampler)
@@ -160,6 +161,7 @@ def _single_use(dataset: Any) -> bool:
 
 
 def _looks_like_data(data: Any) -> bool:
+    """Whether data can be read as they are, though they may be callable too."""
     return not isinstance(data, str | bytes | Mapping | type) and (
         hasattr(data, "__getitem__") or hasattr(data, "__iter__")
     )
@@ -212,6 +214,7 @@ def _split(dataset: Any) -> tuple[Any, Any]:
             )
         return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
     count = len(dataset)
+    # The split has its own fixed seed: it is the same for every seed of the sweep.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
     held_out = held_out_share(count)
     train, rest = sorted(order[held_out:]), sorted(order[:held_out])
@@ -243,6 +246,7 @@ def _draws_at_random(opened: _Opened) -> bool:
     """Whether reading or collating the same examples twice gives different results."""
     if varies(*_readings(opened.dataset)):
         return True
+    # The examples are the same now; only collating them may differ.
     examples = _a_few(opened.dataset)
     batches = []
     for seed in (0, 1):

@@ -56,6 +56,7 @@ class Source:
     num_workers: int
     worker_init_fn: Callable[[int], None] | None
     draws: bool = False
+    # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -90,6 +91,8 @@ class Source:
         reading_seed = seed if self.draws else None
         if is_iterable(self.train):
             return self._streamed_steps(batch_size, steps, seed, reading_seed, start, parts)
+        # The sampler yields the indices of a whole step; the dataset collates them by parts. So the
+        # loader itself must not batch.
         order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
         data = DrawnSteps(self.train, self.collate, parts, reading_seed)
         seen_once = steps * batch_size >= len(self.train)
@@ -128,6 +131,7 @@ class Source:
     def _held_on(self, device: torch.device, read: Read) -> Held | None:
         """The training data on a device; None if they must be read batch by batch."""
         if device not in self._held:
+            # Copied data skip collate function and workers, so both must be the defaults.
             fits = room_for(device, len(self.train) * bytes_of(self.sample))
             plain = self.collate is default_collate and not self.draws and not self.num_workers
             self._held[device] = hold(read, len(self.train), device) if fits and plain else None
@@ -260,7 +264,7 @@ def unit_of(batch: Any) -> tuple[str, int]:
     target = targets_of(batch)
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
         return "examples", 1
-    labels = target[0].numel()
+    labels = target[0].numel()  # of one example, which may hold several sequences
     return ("tokens", labels) if labels > 1 else ("examples", 1)
 
 

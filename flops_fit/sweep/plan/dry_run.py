@@ -44,6 +44,7 @@ def try_batches(
     """
     first = size = finder.smallest()
     first_error = ""
+    # The smallest size is always run, and larger ones up to four times as large.
     max_params = max(_TINY_PARAMS, 4 * finder.counts[size])
     for _ in range(_MAX_SIZES):
         if finder.counts[size] > max_params:  # running it would take long
@@ -185,7 +186,7 @@ def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
 
 
 def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
-    for share in (0.01, 0.5, 1.0):
+    for share in (0.01, 0.5, 1.0):  # near the start, halfway, and at the last step
         try:
             value = schedule(share)
         except Exception as error:

@@ -55,6 +55,7 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
     recipe = request.recipe
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     trials, skipped = _plan_rows(rows, budgets)
+    # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = Grid(

@@ -55,6 +55,7 @@ def check_all(
         given=sizes or None,
     )
     model_faults = check_model_arguments(task)
+    # The finder is lazy: nothing has been built so far.
     if not check_model_arguments(buildable):
         model_faults += _growth_faults(finder)
         trial_finder = _counting_tensors(buildable, finder) if model_faults else finder
@@ -139,6 +140,7 @@ def _known(source: Source | None) -> Source:
 def _check_sizes(sizes: Any, problems: list[str]) -> list[Size]:
     """The different sizes as Python scalars; empty if there are errors, added to `problems`."""
     try:
+        # Arrays and tensors have `tolist`; `dict.fromkeys` drops repeated sizes in order.
         given = list(dict.fromkeys(getattr(sizes, "tolist", lambda: sizes)()))
     except TypeError:
         given = []

@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
+    if isinstance(value, set | frozenset):  # in an order that is the same in every process
         return sorted(map(str, map(plain, value)))
     if isinstance(value, partial):
         return [plain(value.func), plain(value.args), plain(value.keywords)]
@@ -46,6 +46,7 @@ def plain(value: Any) -> Any:
         return qualified_name(value)
     if isinstance(value, np.generic):
         return value.item()
+    # Arrays and tensors count by shape and content, other objects by type and attributes.
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().double().numpy()
     if isinstance(value, np.ndarray):

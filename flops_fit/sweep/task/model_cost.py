@@ -116,6 +116,7 @@ def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple
     """
     tokens = count_examples(source.sample) * source.tokens_per_example
     try:
+        # `build_empty` may have fallen back to the CPU, where batches on meta cannot be used.
         if any(not p.is_meta for p in model.parameters()):
             raise RuntimeError("its constructor creates real tensors")
         if count := _count(task, model, _to_meta(source.sample)):

@@ -65,7 +65,7 @@ def metric_faults(task: Task) -> list[str]:
         if not (isinstance(name, str) and _METRIC_NAME.fullmatch(name))
         or not callable(metric)
         or isinstance(metric, type)
-        or name == "loss"
+        or name == "loss"  # is logged under this name already
     ]
 
 
@@ -121,7 +121,7 @@ def _check_signature(task: Task) -> list[str]:
         and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         and p.name not in given
     ]
-    if missing and not problems:
+    if missing and not problems:  # a misspelt name would be reported twice
         problems.append(f"model_kwargs: {task.model_name} also needs {', '.join(missing)}")
     return problems
 

@@ -121,6 +121,7 @@ class SizeFinder:
         if num_params <= self.counts[low]:
             return low
         low, high = self._bracket(num_params)
+        # Bisection, which ends early if no size in between builds.
         while high - low > 1:
             middle = self._near((low + high) // 2, low, high)
             if middle is None:

@@ -77,10 +77,12 @@ def _follow(value: Any, home: str, seen: dict[str, str]) -> None:
     if name in seen or not (value.__module__ == home or _is_own(value.__module__)):
         return
     seen[name] = _text(value)
-    for owner in value.__mro__[1:] if isinstance(value, type) else ():
-        _follow(owner, home, seen)
+    # A class inherits the code of its bases.
+    for base in value.__mro__[1:] if isinstance(value, type) else ():
+        _follow(base, home, seen)
     for function in _functions(value):
         for key, found in _referred(function):
+            # A lower-case dict or list may be a cache, which changes at run time.
             if (key.isupper() or not isinstance(found, dict | list)) and _is_plain(found):
                 seen[f"{name} {key}"] = repr(found)
             for part in _parts(found):
@@ -120,7 +122,7 @@ def _text(value: Any) -> str:
         return "".join(map(_byte_code, (function.__code__ for function in _functions(value))))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+            node.body = node.body[1:] or [ast.Pass()]  # a body must not be empty
     return ast.dump(tree)
 
 
@@ -133,9 +135,10 @@ def _functions(value: Any) -> list[FunctionType]:
     """The function itself, or the methods and property getters of a class."""
     if isinstance(value, FunctionType):
         return [value]
-    held = [getattr(member, "__func__", member) for member in vars(value).values()]
-    held += [member.fget for member in held if isinstance(member, property)]
-    return [member for member in held if isinstance(member, FunctionType)]
+    # `__func__` of class methods and static methods is the function.
+    members = [getattr(member, "__func__", member) for member in vars(value).values()]
+    members += [member.fget for member in members if isinstance(member, property)]
+    return [member for member in members if isinstance(member, FunctionType)]
 
 
 def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -143,6 +146,7 @@ def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
     names = sorted(_names(function.__code__))
     for name in names:
         found = function.__globals__.get(name)
+        # Of `helpers.total(x)`, the byte code holds the names `helpers` and `total` only.
         if isinstance(found, ModuleType) and _is_own(found.__name__):
             yield from ((key, getattr(found, key)) for key in names if hasattr(found, key))
         elif name in function.__globals__:
