@@ -100,7 +100,7 @@ def test_a_long_stream_that_ends_is_read_again_with_a_warning(stream):
     assert len(seen) == 1
 
 
-def test_stream_that_never_reads_alike_is_split_with_a_warning():
+def test_a_stream_that_differs_at_each_reading_is_split_with_a_warning():
     class Noise(IterableDataset):
         def __iter__(self):
             for _ in range(100):
@@ -203,12 +203,12 @@ def test_factories_are_called(numbered, stream):
         (DataLoader([(0, 0)] * 9, batch_size=None), "a custom sampler"),
     ],
 )
-def test_faults_of_data_are_said(data, message):
+def test_faults_of_data_are_reported(data, message):
     with pytest.raises(ArgumentError, match=f"(?s)^dataset: .*{message}"):
         open_source(data)
 
 
-def test_faults_of_streams_are_said(stream):
+def test_faults_of_streams_are_reported(stream):
     with pytest.raises(ArgumentError, match="dataset: it is empty"):
         open_source(stream(0))
     with pytest.raises(ArgumentError, match="1 example cannot be split"):
@@ -246,7 +246,7 @@ def test_examples_of_any_mapping_are_counted():
     assert count_examples((torch.zeros(6, 2), torch.zeros(6))) == 6
 
 
-def test_fingerprint_knows_data_again_and_tells_others_apart(classes):
+def test_equal_data_have_equal_fingerprints_and_others_do_not(classes):
     x, y = classes.tensors
     prints = [
         open_source(data).fingerprint

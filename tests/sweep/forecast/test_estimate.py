@@ -65,13 +65,13 @@ def truth(trials):
 
 def test_times_between_the_places_are_near_the_truth(planned, known):
     plan = planned(recipe=replace(Recipe(max_epochs=1e12), batch_size=8))
-    told = plan.estimate()
-    each = told.table["seconds"].to_numpy()
+    estimated = plan.estimate()
+    each = estimated.table["seconds"].to_numpy()
     np.testing.assert_allclose(each, truth(plan.trials), rtol=0.15)
-    assert told.seconds == pytest.approx(sum(each))
-    assert told.device_seconds == pytest.approx(sum(each))
-    low, high = told.seconds_interval
-    assert low < told.seconds < high < 1.3 * told.seconds
+    assert estimated.seconds == pytest.approx(sum(each))
+    assert estimated.device_seconds == pytest.approx(sum(each))
+    low, high = estimated.seconds_interval
+    assert low < estimated.seconds < high < 1.3 * estimated.seconds
 
 
 def test_many_devices_share_the_trials(planned, known):
@@ -84,21 +84,21 @@ def test_many_devices_share_the_trials(planned, known):
     assert math.isnan(one.cost)
 
 
-def test_a_machine_whose_speed_changes_is_doubted(planned, monkeypatch):
+def test_a_machine_whose_speed_changes_widens_the_interval(planned, monkeypatch):
     monkeypatch.setattr(estimate, "calibrate", machine(slow=1.3))
-    told = planned().estimate()
-    assert told.seconds_interval[1] > 1.5 * told.seconds
+    estimated = planned().estimate()
+    assert estimated.seconds_interval[1] > 1.5 * estimated.seconds
 
 
 def test_memory_grows_with_size_and_batch(planned, known):
     plan = planned()
-    told = plan.estimate()
+    estimated = plan.estimate()
     expected = [16 * t.num_params + 100 * t.batch_size for t in plan.trials]
-    np.testing.assert_allclose(told.table["memory_bytes"], expected)
-    assert told.memory_bytes == max(expected)
+    np.testing.assert_allclose(estimated.table["memory_bytes"], expected)
+    assert estimated.memory_bytes == max(expected)
 
 
-def test_what_is_done_takes_no_time(planned, known):
+def test_finished_trials_take_no_time(planned, known):
     plan = planned()
     done = frozenset(trial.trial_id for trial in plan.trials[:7])
     rest = replace(plan, done=done).estimate()
@@ -110,24 +110,24 @@ def test_what_is_done_takes_no_time(planned, known):
     assert "nothing is left to do" in repr(nothing)
 
 
-def test_a_speed_that_is_named_is_taken(planned):
+def test_a_given_speed_is_used(planned):
     plan = planned()
-    told = plan.estimate(calibrate=False, flops_per_second=1e9, price_per_hour=36)
-    assert told.seconds == pytest.approx(plan.total_flops / 1e9)
-    assert told.cost == pytest.approx(plan.total_flops / 1e9 / 100)
-    assert "assumed: 1e+09 FLOP/s" in repr(told)
-    assert "memory" not in repr(told)
+    estimated = plan.estimate(calibrate=False, flops_per_second=1e9, price_per_hour=36)
+    assert estimated.seconds == pytest.approx(plan.total_flops / 1e9)
+    assert estimated.cost == pytest.approx(plan.total_flops / 1e9 / 100)
+    assert "assumed: 1e+09 FLOP/s" in repr(estimated)
+    assert "memory" not in repr(estimated)
 
 
-def test_it_reads_well(planned, known):
-    told = planned().estimate(devices=2, price_per_hour=2)
-    first, second, memory, money = repr(told).splitlines()
+def test_the_estimate_as_text(planned, known):
+    estimated = planned().estimate(devices=2, price_per_hour=2)
+    first, second, memory, money = repr(estimated).splitlines()
     assert first.startswith("Estimate: ")
     assert "for 14 of 14 trials on 2 devices (a machine)" in first
     assert "the longest trial" in second
     assert "estimated from its tensors" in memory
     assert money.endswith("at 2 an hour and device")
-    assert "<table" in told._repr_html_()
+    assert "<table" in estimated._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_either_interpolation_is_exact_for_its_own_function(planned, log, value)
 @pytest.mark.parametrize(
     ("devices", "ends_at"), [(1, 10), (2, 6), (3, 4), (9, 4)]
 )  # two: 4 2 | 3 1, in turn, not at best
-def test_trials_are_taken_up_in_turn(devices, ends_at):
+def test_each_trial_starts_on_the_first_free_device(devices, ends_at):
     assert makespan([4, 3, 1, 2], devices) == ends_at
 
 
@@ -189,9 +189,9 @@ def test_real_steps_are_timed_and_nothing_else_changes(planned, tmp_path, monkey
     monkeypatch.setattr(calibration, "STRETCH_S", 1e-3)
     monkeypatch.setattr(calibration, "HELD_OUT_S", 1e-2)
     before = torch.get_rng_state()
-    told = planned(compute_budgets=[1e9]).estimate()
-    assert np.isfinite(told.table[["seconds", "memory_bytes"]]).all(axis=None)
-    assert (told.table["seconds"] > BOOKKEEPING_S).all()
+    estimated = planned(compute_budgets=[1e9]).estimate()
+    assert np.isfinite(estimated.table[["seconds", "memory_bytes"]]).all(axis=None)
+    assert (estimated.table["seconds"] > BOOKKEEPING_S).all()
     assert torch.equal(torch.get_rng_state(), before)
     assert not list(tmp_path.iterdir())
 

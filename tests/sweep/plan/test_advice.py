@@ -44,7 +44,7 @@ def examples(count):
 
 
 def assert_change_works(planned, message, given, budgets):
-    """With what a message advises all the budgets can be planned, around the optimum to expect."""
+    """With what a message advises all the budgets can be planned, around the expected optimum."""
     line = next(
         line
         for line in message.splitlines()
@@ -105,7 +105,7 @@ def test_data_too_few_for_any_budget(planned):
     assert_window_works(planned, str(seen.value), **{**changes, "dataset": enough})
 
 
-def test_rows_that_leave_out_the_optimum_to_expect(planned):
+def test_rows_that_do_not_surround_the_expected_optimum(planned):
     given = {"dataset": examples(20_000), "recipe": Recipe()}
     budgets = [1e7, 1e8, 1e9]
     with pytest.warns(FlopsFitWarning, match="rows on one side of the expected optimum") as seen:

@@ -220,7 +220,7 @@ def ids(plan):
         {"eval_dataset": TensorDataset(torch.zeros(99, 4), torch.zeros(99).long())},
     ],
 )
-def test_whatever_determines_the_result_changes_every_trial_id(planned, changes):
+def test_arguments_that_determine_the_result_change_every_trial_id(planned, changes):
     fixed = {"sizes": [4, 8, 16]}
     before, after = planned(**fixed), planned(**fixed, **changes)
     assert not ids(before) & ids(after)
@@ -239,7 +239,7 @@ def test_whatever_determines_the_result_changes_every_trial_id(planned, changes)
         {"compute_budgets": pd.Series(BUDGETS)},
     ],
 )
-def test_whatever_does_not_changes_none(planned, changes):
+def test_other_arguments_change_no_trial_id(planned, changes):
     before = planned(sizes=[4, 8, 16])
     after = planned(**{"sizes": [4, 8, 16], **changes})
     assert ids(before) <= ids(after)
@@ -399,7 +399,7 @@ def test_one_fault_one_line(planned, changes, message):
         planned(**changes)
 
 
-def test_broken_loss_is_said_without_warnings_about_flops(planned):
+def test_a_broken_loss_is_reported_without_warnings_about_flops(planned):
     with pytest.raises(ArgumentError, match="loss_fn: expected a scalar"):
         planned(loss_fn=lambda out, y: out)
 
