@@ -43,7 +43,7 @@ from flops_fit.examples.text import stdlib_text
 from flops_fit.records import Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.optimizer import build_optimizer, multiplier
 from flops_fit.sweep.training.train import train
 from flops_fit.tracking.outbox import Delivery

@@ -16,7 +16,7 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import SweepError
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.train import Outcome
 
 GAIN = 1.0

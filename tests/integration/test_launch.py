@@ -116,7 +116,7 @@ def test_a_rank_that_dies_or_falls_silent_fails_the_trial_and_nothing_hangs(stor
     other.send_signal(sign)
     said = main.finish()
     assert main.returncode == 1
-    assert "LostRankError: rank 0 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 0 of 2 has lost contact with the others" in said
     assert states(store) == ["complete", "failed"]
 
 
@@ -136,4 +136,4 @@ def test_where_rank_0_dies_the_others_end_too(store, unwatched):
     main.kill()
     said = other.finish()
     assert other.returncode == 1
-    assert "LostRankError: rank 1 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 1 of 2 has lost contact with the others" in said

@@ -15,6 +15,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.repetition_law import WORN_OUT
 from flops_fit.laws.predict.bands import Terms, band, repetition_law, require_reach
 from flops_fit.records import Size
+from flops_fit.validate import is_positive
 
 BESIDE = 1.5
 LEAST_SHARE = 1e-6
@@ -201,7 +202,7 @@ def _require_positive(compute_budget: object, terms: Terms) -> None:
     faults = [
         f"{name}: expected a positive number, got {value!r}"
         for name, value in given.items()
-        if not _is_positive(value)
+        if not is_positive(value)
     ]
     if len(terms.given) > 1:
         faults.append(f"give one of {', '.join(terms.given)}, not several")
@@ -219,12 +220,6 @@ def _require_data(findings: Findings, C: float, terms: Terms) -> None:
             f"unique_tokens: {asked:.3g} are too few for {C:.3g} FLOPs, which pay for {free:.3g}: "
             f"expected at least {max(LEAST_SHARE * free, 1.0):.2g}"
         )
-
-
-def _is_positive(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return 0 < float(value) < math.inf
 
 
 def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
