@@ -44,6 +44,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution import worker
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import Keeper
 from flops_fit.sweep.training.loop import Point, Report
@@ -160,7 +161,7 @@ def growth() -> None:
             uri = f"sqlite:///{name}/mlflow.db"
             sizes = widths(count // len(BUDGETS))
             planned = prepare(
-                TASK, BUDGETS, sizes=sizes, recipe=RECIPE, name="ledger", tracking_uri=uri
+                TASK, PlanRequest(BUDGETS, sizes, RECIPE), name="ledger", tracking_uri=uri
             )
             job = open_job(TASK, planned, "ledger", uri)
             fill(job, Path(name) / "mlflow.db")

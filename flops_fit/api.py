@@ -23,6 +23,7 @@ from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.plan.extension import extension
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
@@ -114,13 +115,12 @@ def find_optimal(
         eval_dataset,
         {} if metrics is None else metrics,
     )
+    request = PlanRequest(
+        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
+    )
     planned = prepare(
         task,
-        compute_budgets,
-        sizes=sizes,
-        recipe=recipe,
-        flops=flops,
-        seed=seed,
+        request,
         name=name,
         tracking_uri=tracking_uri,
         workers=workers,
@@ -214,16 +214,10 @@ def plan_sweep(
         loss_fn,
         eval_dataset,
     )
-    return plan_only(
-        task,
-        compute_budgets,
-        sizes=sizes,
-        recipe=recipe,
-        flops=flops,
-        seed=seed,
-        name=name,
-        tracking_uri=tracking_uri,
+    request = PlanRequest(
+        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
     )
+    return plan_only(task, request, name=name, tracking_uri=tracking_uri)
 
 
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from flops_fit import store, tracking
 from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
-from flops_fit.records import Size
 from flops_fit.runtime import distributed
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned, make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.hashing import digest
-from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking import mlflow_project
 
 
 def prepare(
     task: Task,
-    compute_budgets: Iterable[float] | None,
+    request: PlanRequest,
     *,
-    sizes: Sequence[Size] | None = None,
-    recipe: Recipe | None = None,
-    flops: FlopsConvention = "measured",
-    seed: int = 0,
     name: str | None = None,
     tracking_uri: str | PathLike[str] | None = None,
     workers: int | str = 1,
@@ -48,21 +41,15 @@ def prepare(
         faults.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = make_plan(
-        task, compute_budgets, sizes=sizes, recipe=recipe, flops=flops, seed=seed, faults=faults
-    )
+    planned = make_plan(task, request, faults)
     _meet(planned.plan)
     return planned
 
 
 def plan_only(
     task: Task,
-    compute_budgets: Iterable[float] | None,
+    request: PlanRequest,
     *,
-    sizes: Sequence[Size] | None = None,
-    recipe: Recipe | None = None,
-    flops: FlopsConvention = "measured",
-    seed: int = 0,
     name: str | None = None,
     tracking_uri: str | PathLike[str] | None = None,
 ) -> SweepPlan:
@@ -76,15 +63,7 @@ def plan_only(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    grid = make_plan(
-        task,
-        compute_budgets,
-        sizes=sizes,
-        recipe=recipe,
-        flops=flops,
-        seed=seed,
-        faults=_store_faults(name, tracking_uri),
-    ).plan
+    grid = make_plan(task, request, _store_faults(name, tracking_uri)).plan
     plan = SweepPlan.of(grid)
     if name is None and tracking_uri is None:
         return plan

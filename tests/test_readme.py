@@ -108,7 +108,7 @@ def test_the_command_lines_are_understood(elsewhere, words):
         settings = read(file, options.given(given))
         assert settings.model == "my_project.models:GPT"
         assert settings.budgets == [1e15, 1e16, 1e17]
-        assert settings.plan_arguments()["recipe"].schedule == "cosine"
+        assert settings.request().recipe.schedule == "cosine"
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[:2] == ["mlflow", "run"]])

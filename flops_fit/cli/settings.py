@@ -13,6 +13,7 @@ import yaml
 
 from flops_fit.cli import imports, safe_yaml
 from flops_fit.errors import ArgumentError
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 
@@ -73,23 +74,23 @@ class Settings:
     on_code_change: str = "warn"
     extend: bool = True
 
-    def imported(self) -> tuple[Task, dict[str, Any]]:
-        """Model, data and loss, and the other arguments of a plan.
+    def imported(self) -> tuple[Task, PlanRequest]:
+        """Model, data and loss, and what to plan for them.
 
         Raises:
             ArgumentError: Listing all that is missing, not to be found, or cannot be followed.
         """
         problems: list[str] = []
         made: list[Any] = []
-        for part in (self.task, self.plan_arguments):
+        for part in (self.task, self.request):
             try:
                 made.append(part())
             except ArgumentError as error:
                 problems += error.problems
         if problems:
             raise ArgumentError(problems)
-        task, arguments = made
-        return task, arguments
+        task, request = made
+        return task, request
 
     def task(self) -> Task:
         """Model, data and loss, imported.
@@ -117,8 +118,8 @@ class Settings:
         loss = loss() if isinstance(loss, type) else loss  # torch.nn:CrossEntropyLoss
         return Task(model, self.size_param, self.model_args, data, loss, held_out, metrics)
 
-    def plan_arguments(self) -> dict[str, Any]:
-        """The other arguments of a plan.
+    def request(self) -> PlanRequest:
+        """What to plan.
 
         Raises:
             ArgumentError: The recipe cannot be followed, or what it names is not to be found.
@@ -131,13 +132,7 @@ class Settings:
         problems += _unknown(recipe, [f.name for f in fields(Recipe)], "recipe: unknown field")
         if problems:
             raise ArgumentError(problems)
-        return {
-            "compute_budgets": self.budgets,
-            "sizes": self.sizes,
-            "recipe": Recipe(**recipe),
-            "flops": flops,
-            "seed": self.seed,
-        }
+        return PlanRequest(self.budgets, self.sizes, Recipe(**recipe), flops, self.seed)
 
 
 def read(file: Path | None, given: Mapping[str, Any]) -> Settings:

@@ -31,8 +31,8 @@ ASK_ABOVE_ON_CPU, ASK_ABOVE_ON_GPU = 1e14, 1e17
 def plan(settings: Settings, as_json: bool) -> None:
     """Print what would be trained."""
     with user_prints_on_stderr():
-        task, arguments = settings.imported()
-        made = plan_only(task, **arguments, name=settings.name, tracking_uri=settings.tracking_uri)
+        task, request = settings.imported()
+        made = plan_only(task, request, name=settings.name, tracking_uri=settings.tracking_uri)
     print(shown_as_json.dumps(shown_as_json.of_plan(made)) if as_json else made)
 
 
@@ -81,8 +81,8 @@ def user_prints_on_stderr() -> Iterator[None]:
 
 def _prepared(settings: Settings) -> tuple[Task, Planned]:
     with user_prints_on_stderr():
-        task, arguments = settings.imported()
-        planned = prepare(task, **arguments, **_store_arguments(settings))
+        task, request = settings.imported()
+        planned = prepare(task, request, **_store_arguments(settings))
     return task, planned
 
 

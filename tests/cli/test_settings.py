@@ -29,17 +29,17 @@ def file(tmp_path) -> Path:
 
 def test_a_file_gives_the_arguments_of_find_optimal(file):
     settings = read(file, {})
-    task, plan = settings.task(), settings.plan_arguments()
+    task, plan = settings.task(), settings.request()
     assert (task.model_cls, task.size_param) == (tiny_task.Net, "width")
     assert task.model_kwargs == {"dropout": 0.5}
     assert isinstance(task.dataset, partial)
     assert len(task.dataset()) == 300
     assert isinstance(task.loss_fn, nn.CrossEntropyLoss)
     assert task.metrics == {"again": nn.functional.cross_entropy}
-    assert plan["compute_budgets"] == [1e10, 3e10]
-    assert plan["recipe"].precision == "no"
-    assert plan["recipe"].betas == (0.9, 0.95)
-    assert plan["recipe"].schedule(4.0) == 2.0
+    assert plan.compute_budgets == [1e10, 3e10]
+    assert plan.recipe.precision == "no"
+    assert plan.recipe.betas == (0.9, 0.95)
+    assert plan.recipe.schedule(4.0) == 2.0
 
 
 def test_what_the_command_line_gives_goes_before_the_file(file):
@@ -121,9 +121,9 @@ def test_arguments_of_what_takes_none_are_refused():
 
 def test_an_unknown_field_of_the_recipe_is_told_with_the_nearest():
     with pytest.raises(ArgumentError, match="unknown field 'warmpu'; did you mean 'warmup'"):
-        Settings(recipe={"warmpu": 0.1}).plan_arguments()
+        Settings(recipe={"warmpu": 0.1}).request()
 
 
 def test_flops_may_be_a_function():
-    assert Settings(flops="tiny_task:data").plan_arguments()["flops"] is tiny_task.data
-    assert Settings().plan_arguments()["flops"] == "measured"
+    assert Settings(flops="tiny_task:data").request().flops is tiny_task.data
+    assert Settings().request().flops == "measured"

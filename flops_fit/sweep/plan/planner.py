@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
-from flops_fit.records import Size, Skipped, Trial
+from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import Rows
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
-from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS, Recipe
+from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,21 @@ class Planned:
         return self.rows.finder
 
 
-def make_plan(
-    task: Task,
-    compute_budgets: Iterable[float] | None,
-    *,
-    sizes: Sequence[Size] | None = None,
-    recipe: Recipe | None = None,
-    flops: FlopsConvention = "measured",
-    seed: int = 0,
-    faults: Sequence[str] = (),
-) -> Planned:
-    """Check everything, then plan. See `flops_fit.plan_sweep` for the arguments.
+def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Planned:
+    """Check all arguments, then plan.
+
+    Args:
+        task: Model, data and loss.
+        request: What to plan.
+        faults: Errors found in other arguments, to be reported together with those found here.
 
     Raises:
         ArgumentError: Listing every fault of the arguments, the model, the data and the loss.
         InfeasiblePlanError: If no budget can be planned; says what would work.
     """
-    recipe = Recipe() if recipe is None else recipe
-    budgets, source, finder = check_all(task, compute_budgets, sizes, recipe, flops, seed, faults)
-    rows = Rows(task_identity(task, source), source, recipe, seed, finder)
+    budgets, source, finder = check_all(task, request, faults)
+    recipe = request.recipe
+    rows = Rows(task_identity(task, source), source, recipe, request.seed, finder)
     trials: list[Trial] = []
     skipped: list[Skipped] = []
     unplanned: list[str] = []

@@ -15,7 +15,8 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import FEWEST_SIZES
-from flops_fit.sweep.task.model_cost import FlopsConvention, build_empty, cost_of, params_of
+from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task
@@ -24,21 +25,18 @@ from flops_fit.validate import raise_problems
 
 
 def check_all(
-    task: Task,
-    compute_budgets: Iterable[float] | None,
-    sizes: Sequence[Size] | None,
-    recipe: object,
-    flops: FlopsConvention,
-    seed: object,
-    faults: Sequence[str],
+    task: Task, request: PlanRequest, faults: Sequence[str]
 ) -> tuple[list[float], Source, SizeFinder]:
     """All faults in one error; else the budgets, ascending, the data, and the sizes to start from.
 
     Model and data are each opened where their own arguments stand; the loss is tried where both do.
     """
     problems = list(faults)
-    budgets = _check_budgets(compute_budgets, problems)
-    wanted = None if sizes is None else _check_sizes(sizes, problems)
+    budgets = _check_budgets(request.compute_budgets, problems)
+    sizes = None if request.sizes is None else _check_sizes(request.sizes, problems)
+    recipe: object = request.recipe
+    flops = request.flops
+    seed: object = request.seed
     if not isinstance(recipe, Recipe):
         problems.append(f"recipe: expected a Recipe, got {type(recipe).__name__}")
     if not callable(flops) and flops not in ("measured", "6ND"):
@@ -50,7 +48,7 @@ def check_all(
     finder = SizeFinder(
         count=lambda size: params_of(mended, size),
         measure=lambda size: cost_of(mended, _known(source), size, flops),
-        given=wanted or None,
+        given=sizes or None,
     )
     model_faults = check_model_arguments(task)
     if not check_model_arguments(mended):

@@ -7,6 +7,7 @@ from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.sweep.plan.extension import beyond, extension
 from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 
 SMALL = replace(UNLIMITED, batch_size=4)
@@ -16,7 +17,7 @@ SMALL = replace(UNLIMITED, batch_size=4)
 def rows(mlp, classes, cross_entropy):
     def made(recipe=SMALL, **options):
         task = Task(mlp, "width", {}, classes, cross_entropy)
-        planned = make_plan(task, [1e9], recipe=recipe, **options)
+        planned = make_plan(task, PlanRequest([1e9], recipe=recipe, **options))
         return planned.rows, planned.plan.trials
 
     return made

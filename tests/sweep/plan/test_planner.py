@@ -22,6 +22,7 @@ from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.records import TRIAL_COLUMNS
 from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 
 
@@ -171,13 +172,14 @@ SCRIPT = """
 import torch
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.task.task import Task
 text = torch.arange(400 * 16).view(400, 16) % 256
 data = torch.utils.data.TensorDataset(text, text)
 options = {"context": 16, "head_dim": 8, "n_layer": 1}
 task = Task(GPT, "d_model", options, data, next_token_loss)
-plan = make_plan(task, [1e9], sizes=[8, 16, 24], recipe=Recipe(max_epochs=1e9)).plan
+plan = make_plan(task, PlanRequest([1e9], [8, 16, 24], Recipe(max_epochs=1e9))).plan
 ids = [plan.setting, *[trial.trial_id for trial in plan.trials]]
 print(*ids)
 """
@@ -451,5 +453,7 @@ def test_a_batch_in_tokens_is_rounded_to_examples(planned):
 
 
 def test_finder_builds_sizes_beyond_the_plan(mlp, classes, cross_entropy):
-    planned = make_plan(Task(mlp, "width", {}, classes, cross_entropy), BUDGETS, recipe=UNLIMITED)
+    planned = make_plan(
+        Task(mlp, "width", {}, classes, cross_entropy), PlanRequest(BUDGETS, recipe=UNLIMITED)
+    )
     assert planned.finder.nearest(8 * 1000 + 3) == 1000
