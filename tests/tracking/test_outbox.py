@@ -7,7 +7,7 @@ from flops_fit.errors import StoreError
 from flops_fit.records import Trial
 from flops_fit.store.client import client_of
 from flops_fit.tracking import journal, outbox, recording
-from flops_fit.tracking.outbox import Delivery, deliver_left
+from flops_fit.tracking.outbox import Outbox, deliver_left
 
 TRIAL = Trial("ab" * 8, 1e12, 32, 3, 1000, 5000, 3e7, 10, 4, 0.01, 0)
 WORKER = "host|1|2|x"
@@ -65,7 +65,7 @@ def curve_of(ledger, run_id):
 
 
 def test_a_run_and_its_curve_are_delivered_whole(ledger, folder):
-    with Delivery(ledger, folder, interval=0.05) as bringing:
+    with Outbox(ledger, folder, interval=0.05) as bringing:
         attempt = begin(bringing)
         for step in range(2500):
             attempt.add(step, train_loss=float(step))
@@ -81,7 +81,7 @@ def test_a_run_and_its_curve_are_delivered_whole(ledger, folder):
 def test_an_answer_that_is_lost_doubles_nothing(ledger, folder, monkeypatch, caplog, name):
     monkeypatch.setattr(outbox, "_RETRY_S", 0.01)
     failing(monkeypatch, name, 2)
-    with Delivery(ledger, folder) as bringing:
+    with Outbox(ledger, folder) as bringing:
         attempt = begin(bringing)
         for step in range(10):
             attempt.add(step, train_loss=float(step))
@@ -90,12 +90,12 @@ def test_an_answer_that_is_lost_doubles_nothing(ledger, folder, monkeypatch, cap
     assert (run.state, run.loss) == ("complete", 2.5)
     assert curve_of(ledger, run.run_id) == list(range(10))
     assert caplog.text.count("the connection is lost") == 1
-    assert "is back, and has been told" in caplog.text
+    assert "is back, and has received" in caplog.text
 
 
 def test_what_a_server_never_got_is_delivered_by_the_next_to_look(remote, folder, monkeypatch):
     away(monkeypatch)
-    with Delivery(remote, folder) as bringing:
+    with Outbox(remote, folder) as bringing:
         attempt = begin(bringing)
         attempt.add(7, train_loss=3.0)
         complete(attempt)
@@ -111,10 +111,10 @@ def test_what_a_server_never_got_is_delivered_by_the_next_to_look(remote, folder
 
 def test_a_result_that_comes_after_another_of_its_trial_does_not_count(remote, folder, monkeypatch):
     away(monkeypatch)
-    with Delivery(remote, folder) as bringing:
+    with Outbox(remote, folder) as bringing:
         complete(begin(bringing), loss=1.0)
     monkeypatch.undo()
-    with Delivery(remote, folder / "elsewhere") as bringing:
+    with Outbox(remote, folder / "elsewhere") as bringing:
         complete(begin(bringing), loss=2.0)
         assert bringing.all_delivered(10)
     deliver_left(remote, folder)
@@ -124,7 +124,7 @@ def test_a_result_that_comes_after_another_of_its_trial_does_not_count(remote, f
 
 
 def test_an_attempt_that_goes_on_goes_on_in_its_own_run(ledger, folder):
-    with Delivery(ledger, folder) as bringing:
+    with Outbox(ledger, folder) as bringing:
         first = begin(bringing)
         first.add(1, train_loss=1.0)
         first.end("planned", "interrupted")
@@ -137,7 +137,7 @@ def test_an_attempt_that_goes_on_goes_on_in_its_own_run(ledger, folder):
 
 
 def test_an_interrupt_while_the_end_is_on_its_way_does_not_take_it_back(ledger, folder):
-    with Delivery(ledger, folder) as bringing:
+    with Outbox(ledger, folder) as bringing:
         attempt = begin(bringing)
         complete(attempt)
         attempt.end("planned", "interrupted")
@@ -145,7 +145,7 @@ def test_an_interrupt_while_the_end_is_on_its_way_does_not_take_it_back(ledger, 
 
 
 def test_what_the_ledger_declines_is_set_aside_and_said(ledger, folder, caplog):
-    with Delivery(ledger, folder) as bringing:
+    with Outbox(ledger, folder) as bringing:
         attempt = begin(bringing)
         while not (runs := tracking.fetch_all_runs(ledger)):
             assert not bringing.all_delivered(0.1)
@@ -161,7 +161,7 @@ def test_what_the_ledger_declines_is_set_aside_and_said(ledger, folder, caplog):
 def test_a_file_that_cannot_be_written_is_said_and_the_end_is_kept(ledger, folder, monkeypatch):
     monkeypatch.setattr(outbox, "_LOCAL_S", 0.1)
     failing(monkeypatch, "complete_run", 1000)
-    with Delivery(ledger, folder) as bringing:
+    with Outbox(ledger, folder) as bringing:
         with pytest.raises(StoreError, match="the connection is lost"):
             complete(begin(bringing))
     monkeypatch.undo()

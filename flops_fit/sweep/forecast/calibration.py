@@ -27,6 +27,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from flops_fit.errors import SweepError
 from flops_fit.records import Trial
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
@@ -155,9 +156,7 @@ def _measure_elsewhere(orders: Orders, listener: Callable[..., None]) -> None:
         "device": _device(),
         "places": [asdict(place) for place in places],
     }
-    unfinished = orders.folder / f"{uuid.uuid4().hex}.part"
-    unfinished.write_text(json.dumps(told))
-    unfinished.rename(unfinished.with_suffix(".json"))
+    atomic_write(orders.folder / f"{uuid.uuid4().hex}.json", json.dumps(told))
 
 
 def _read_place(fields: dict[str, Any]) -> Place:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
+from flops_fit.errors import InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
@@ -19,6 +18,7 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.warn import warn_user
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         unplanned += what_would_work(rows, budgets)
         if not trials:
             raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=4)
+        warn_user(_listed("left out", unplanned))
     if one_sided := on_one_side(rows, sorted({trial.compute_budget for trial in trials})):
-        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=4)
+        warn_user(_listed("sizes on one side", one_sided))
     refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = Grid(

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from flops_fit.runtime.atomic_write import sync_folder
+
 SCHEMA = 2
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _LOG = logging.getLogger("flops_fit")
@@ -74,7 +76,7 @@ class Keeper:
         if kept.exists():
             kept.rename(self.folder / f".{step}.{os.getpid()}.old")
         beside.rename(kept)
-        _sync(self.folder)
+        sync_folder(self.folder)
         return kept
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
@@ -115,7 +117,7 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _private(path: str, flags: int) -> int:
@@ -135,15 +137,6 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     if skeleton["schema"] != SCHEMA:
         raise DamagedError(f"schema {skeleton['schema']}; this version reads {SCHEMA}")
     return skeleton["step"], _unpack(skeleton["state"], load(files[_TENSORS]))
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

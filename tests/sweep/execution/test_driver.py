@@ -399,5 +399,5 @@ def test_a_trial_begun_by_other_code_starts_over(store, monkeypatch, caplog):
     with contextlib.suppress(FitError):
         sweep(store)
     assert dict(trained[1:])[first] is False
-    assert "was kept by other code" in caplog.text
+    assert "was written by other code" in caplog.text
     assert not any((store / "checkpoints").glob("*"))

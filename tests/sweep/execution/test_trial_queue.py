@@ -23,7 +23,7 @@ def test_a_database_of_mlflow_s_is_no_storage_for_optuna(store):
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "optuna.db").write_text("no database at all" * 100)
-    with pytest.raises(StoreError, match=r"Optuna storage .*not a database; bring it back"):
+    with pytest.raises(StoreError, match=r"Optuna storage .*not a database; restore it"):
         open_study("a study", f"sqlite:///{tmp_path}/optuna.db")
 
 
@@ -52,7 +52,7 @@ def test_a_claim_that_others_have_taken_for_dead_costs_only_itself(store, caplog
         return 1.0
 
     work_through(own, {TRIAL.trial_id}, "me", train, lambda: True, lambda trial: False)
-    assert "a claim was taken for a dead worker's" in caplog.text
+    assert "claim was released as a dead worker's" in caplog.text
 
 
 def test_two_workers_that_ask_at_one_moment_do_not_get_one_trial(store, monkeypatch):
