@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from flops_fit.former_names import keep_importable
 from flops_fit.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _HOME_OF = {
 }
 
 __all__ = sorted(_HOME_OF)
+keep_importable()
 
 
 def __getattr__(name: str) -> object:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from planned import BUDGETS, UNLIMITED
+from processes import Process, ended_processes
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
@@ -85,6 +87,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "chaos"} & set(item.path.parts):
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """A function that starts a process; whatever happens, it is ended with the test."""
+    with ended_processes() as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)

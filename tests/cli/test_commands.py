@@ -289,27 +289,6 @@ def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
     assert not (tmp_path / "other.db").exists()
 
 
-def test_ctrl_c_ends_a_run_with_130_and_the_message_last(store):
-    command = [sys.executable, "-m", "flops_fit", "run", *TASK, *where(store)]
-    process = subprocess.Popen(
-        command,
-        cwd=Path(__file__).parents[1] / "helpers",
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("To help"):
-            break
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("Stopped: 0 of ")
-
-
 def test_the_demo_is_the_first_example(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
     import gpt_stdlib
