@@ -65,7 +65,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
         if not trial_queue.study_exists(job.study_name, job.storage):
             raise SweepError(
                 f"{store.without_credentials(job.storage)} holds no study of the sweep "
-                f"{job.ledger.name!r}: pass the same storage= as the sweep's driver"
+                f"{job.ledger.name!r}: pass storage= with the same value as the sweep's driver"
             )
         return job.ledger
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from planned import BUDGETS, UNLIMITED
 from processes import Process, ended_processes
+from sqlalchemy import Engine, event
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
@@ -76,6 +78,13 @@ class Stream(IterableDataset):
         start, step = (info.id, info.num_workers) if info else (0, 1)
         for index in range(start, self.count, step):
             yield torch.full((4,), float(index)), index % 3
+
+
+@event.listens_for(Engine, "connect")
+def _without_syncing(connection: object, record: object) -> None:
+    """Let SQLite leave its files to the system: tests kill processes, but cut no power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 torch.set_num_threads(1)  # several test processes share the cores
