@@ -107,7 +107,7 @@ def start() -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report takes seconds of every sweep; test_analysis and tests/report see to it."""
+    """The report takes seconds of every sweep; test_analysis and tests/report cover it."""
     if {"sweep", "examples", "chaos", "integration"} & set(request.node.path.parts):
         monkeypatch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
 

@@ -1,4 +1,4 @@
-"""Planted secrets never show up in a store, an artifact, a log or the spool."""
+"""Planted secrets never show up in a store, an artifact, a log or the journal."""
 
 import logging
 import stat

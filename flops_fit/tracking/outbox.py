@@ -73,7 +73,7 @@ class Outbox:
         params: Mapping[str, str],
         worker: str,
         *,
-        goes_on: bool = False,
+        resumes: bool = False,
     ) -> Attempt:
         """Record the start of an attempt at a trial.
 
@@ -82,7 +82,7 @@ class Outbox:
             setting: Hash of what all trials share.
             params: What is written on its run beside the trial's own fields.
             worker: Who trains it.
-            goes_on: Whether it resumes an interrupted attempt, whose run is then continued.
+            resumes: Whether it continues an interrupted attempt, whose run is then continued.
 
         Raises:
             StoreError: The record cannot be kept on disk.
@@ -97,7 +97,7 @@ class Outbox:
             "params": dict(params),
             "worker": worker,
             "attempt": attempt_id,
-            "goes_on": goes_on,
+            "goes_on": resumes,
         }
         journal.append(record)
         attempt = Attempt(journal, _Replay(self._ledger), self._flush)

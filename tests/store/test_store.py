@@ -1,4 +1,4 @@
-"""The store: its address, who may see it, and what is said when it does not answer."""
+"""The store: its address, its credentials, and the errors when it does not answer."""
 
 import http.server
 import os
@@ -44,7 +44,7 @@ def test_credentials_are_not_shown():
 
 
 @pytest.mark.slow
-def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
+def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path, start):
     """Also where one was killed before, as it made the schema."""
     (tmp_path / ".mlflow.db.half-made").write_text("a part of a schema")
     (tmp_path / ".mlflow.db.half-made-journal").write_text("what would undo it")
@@ -53,10 +53,13 @@ def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
         "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    parents = {process.communicate(timeout=200)[0].strip() for process in processes}
+    parents = set()
+    for process in [start(*command, stdout=subprocess.PIPE) for _ in range(3)]:
+        errors = process.finish()
+        with process.stdout:
+            parents.add(process.stdout.read().strip())
+        assert process.returncode == 0, errors
     assert len(parents) == 1
-    assert "" not in parents
     assert {file.name for file in tmp_path.iterdir()} == {".flops_fit.lock", "mlflow.db"}
     shutil.rmtree(tmp_path)
 

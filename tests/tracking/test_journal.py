@@ -1,4 +1,4 @@
-"""The spool: what is written is there for another process, whole, and nobody else's meanwhile."""
+"""The journal: another process finds it whole, but not while its writer lives."""
 
 import errno
 import os

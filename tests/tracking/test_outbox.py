@@ -1,4 +1,4 @@
-"""What a worker tells arrives once, in order, whatever breaks on the way."""
+"""What a worker records arrives once, in order, whatever breaks on the way."""
 
 import pytest
 
@@ -116,7 +116,7 @@ def test_a_result_that_comes_after_another_of_its_trial_does_not_count(remote, f
     monkeypatch.undo()
     with Outbox(remote, folder / "elsewhere") as sending:
         complete(begin(sending), loss=2.0)
-        assert sending.all_delivered(10)
+        assert sending.all_delivered(120)
     deliver_left(remote, folder)
     runs = tracking.fetch_all_runs(remote)
     assert sorted(run.state for run in runs) == ["complete", "planned"]
@@ -128,7 +128,7 @@ def test_an_attempt_that_goes_on_goes_on_in_its_own_run(ledger, folder):
         first = begin(sending)
         first.add(1, train_loss=1.0)
         first.end("planned", "interrupted")
-        second = begin(sending, goes_on=True)
+        second = begin(sending, resumes=True)
         second.add(2, train_loss=2.0)
         complete(second)
     (run,) = tracking.fetch_all_runs(ledger)

@@ -183,7 +183,7 @@ def _run_trial(bench: _Bench, trial: Trial) -> float:
     keeper = _keeper(job, trial)
     resumes = keeper.exists()
     params = {**job.params, "code": job.code, "hostname": platform.node()}
-    attempt = bench.outbox.begin(trial, job.setting, params, bench.owner, goes_on=resumes)
+    attempt = bench.outbox.begin(trial, job.setting, params, bench.owner, resumes=resumes)
     event = Event(trial.trial_id, trial.label(job.size_param), 0.0, math.nan)
     try:
         if resumes:
