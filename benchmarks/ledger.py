@@ -51,6 +51,7 @@ from flops_fit.sweep.training.loop import Point, Report
 from flops_fit.sweep.training.train import Outcome
 from flops_fit.sweep_setup import open_job
 from flops_fit.tracking import recording
+from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.ledger import TRIAL_ID
 
 DEMO = Path(__file__).parents[1] / "examples" / "gpt_stdlib.py"
@@ -161,9 +162,9 @@ def growth() -> None:
             uri = f"sqlite:///{name}/mlflow.db"
             sizes = widths(count // len(BUDGETS))
             planned = prepare(
-                TASK, PlanRequest(BUDGETS, sizes, RECIPE), name="ledger", tracking_uri=uri
+                TASK, PlanRequest(BUDGETS, sizes, RECIPE), StoreAddress("ledger", uri)
             )
-            job = open_job(TASK, planned, "ledger", uri)
+            job = open_job(TASK, planned, StoreAddress("ledger", uri))
             fill(job, Path(name) / "mlflow.db")
             resume = seconds(run_sweep, job)
             whole = seconds(sweep, sizes, tracking_uri=uri)

@@ -46,7 +46,7 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.optimizer import build_optimizer, multiplier
 from flops_fit.sweep.training.train import train
-from flops_fit.tracking.outbox import Delivery
+from flops_fit.tracking.outbox import Outbox
 
 BATCH = 16
 LOG_EVERY = 5
@@ -141,8 +141,8 @@ class Ours:
         )  # fmt: skip
         task = replace(self.task, model_kwargs={"head_dim": case.head_dim})
         recipe = replace(RECIPE, log_points=case.steps // LOG_EVERY)
-        with Delivery(self.ledger, self.spool) as delivery:
-            attempt = delivery.begin(trial, "benchmark", {}, "benchmark")
+        with Outbox(self.ledger, self.spool) as outbox:
+            attempt = outbox.begin(trial, "benchmark", {}, "benchmark")
 
             def report(point: Point) -> None:
                 attempt.add(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import click
 import torch
@@ -23,6 +22,7 @@ from flops_fit.sweep.execution.driver import join_sweep
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep_setup import join_job, open_job
+from flops_fit.tracking.address import StoreAddress
 
 # About an hour: of a CPU core at 3e10 FLOPs a second, of a GPU at 3e13.
 ASK_ABOVE_ON_CPU, ASK_ABOVE_ON_GPU = 1e14, 1e17
@@ -32,7 +32,7 @@ def plan(settings: Settings, as_json: bool) -> None:
     """Print what would be trained."""
     with user_prints_on_stderr():
         task, request = settings.imported()
-        made = plan_only(task, request, name=settings.name, tracking_uri=settings.tracking_uri)
+        made = plan_only(task, request, _address(settings))
     print(shown_as_json.dumps(shown_as_json.of_plan(made)) if as_json else made)
 
 
@@ -45,10 +45,10 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         joined_by: From the sweep's name to the command by which a worker joins.
     """
     task, planned = _prepared(settings)
-    store = settings.name, settings.tracking_uri
+    address = _address(settings)
     if not yes:
-        _ask(planned, flops_to_come(planned, *store))
-    job = open_job(task, planned, *store, settings.storage)
+        _ask(planned, flops_to_come(planned, address))
+    job = open_job(task, planned, address)
     result = run_and_analyze(
         job,
         planned,
@@ -68,7 +68,7 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
 def help_out(settings: Settings) -> None:
     """Train what waits of a sweep that runs elsewhere."""
     task, planned = _prepared(settings)
-    job = join_job(task, planned, settings.name, settings.tracking_uri, settings.storage)
+    job = join_job(task, planned, _address(settings))
     join_sweep(job, workers=settings.workers, source=planned.source)
 
 
@@ -82,17 +82,18 @@ def user_prints_on_stderr() -> Iterator[None]:
 def _prepared(settings: Settings) -> tuple[Task, Planned]:
     with user_prints_on_stderr():
         task, request = settings.imported()
-        planned = prepare(task, request, **_store_arguments(settings))
+        planned = prepare(
+            task,
+            request,
+            _address(settings),
+            workers=settings.workers,
+            on_code_change=settings.on_code_change,
+        )
     return task, planned
 
 
-def _store_arguments(settings: Settings) -> dict[str, Any]:
-    return {
-        "name": settings.name,
-        "tracking_uri": settings.tracking_uri,
-        "workers": settings.workers,
-        "on_code_change": settings.on_code_change,
-    }
+def _address(settings: Settings) -> StoreAddress:
+    return StoreAddress(settings.name, settings.tracking_uri, settings.storage)
 
 
 def can_ask() -> bool:

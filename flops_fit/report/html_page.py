@@ -26,6 +26,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws.check import counted
 from flops_fit.report import number_text, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
         path: Where to, by custom `report.html`.
     """
     place = Path(path)
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
-    beside.write_text(page(result), encoding="utf-8")
-    os.replace(beside, place)
+    atomic_write(place, page(result))
     return place
 
 

@@ -16,9 +16,10 @@ import torch
 from click.testing import CliRunner
 
 import flops_fit
-from flops_fit import sweep_setup, tracking
+from flops_fit import tracking
 from flops_fit.cli import main, mlflow_server, options, pages, sweeps
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.runtime import polling
 from flops_fit.sweep.execution import status, worker
 from flops_fit.sweep.training.train import Outcome
 
@@ -272,7 +273,7 @@ def test_a_worker_waits_for_a_driver_that_begins_after_it(swept, tmp_path, monke
         begun.append(shutil.copytree(swept[0], tmp_path / "late"))
 
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=pass_time)
-    monkeypatch.setattr(sweep_setup, "time", clock)
+    monkeypatch.setattr(polling, "time", clock)
     helped = call("worker", *TASK, *where(tmp_path / "late"))
     assert helped.exit_code == 0, helped.stderr
     assert "Waiting 10 s for the sweep to begin\n" in helped.stderr
