@@ -5,6 +5,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws.fitting.repetition import fit_repetition
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
+from flops_fit.laws.runs.points import Points
 
 rng = np.random.default_rng(0)
 N = np.exp(rng.uniform(np.log(1e7), np.log(3e9), 150))
@@ -31,7 +32,7 @@ def test_up_to_four_epochs_is_nearly_as_good_as_new():
 def test_planted_law_is_found(r_d, r_n):
     truth = RepetitionLaw(LAW, r_d, r_n)
     start = ParametricLaw(1.5, 300.0, 1000.0, 0.3, 0.3)
-    found = fit_repetition(N, D, truth.loss(N, D, U), U, start)
+    found = fit_repetition(Points(N, D, truth.loss(N, D, U), U), start)
     assert found.r_data == pytest.approx(r_d, rel=1e-5)
     assert found.r_params == pytest.approx(r_n, rel=1e-5)
     assert found.law.alpha == pytest.approx(LAW.alpha, rel=1e-5)
@@ -39,14 +40,14 @@ def test_planted_law_is_found(r_d, r_n):
 
 def test_given_constants_are_kept():
     truth = RepetitionLaw(LAW)
-    found = fit_repetition(N, D, truth.loss(N, D, U), U, LAW, r_data=15.39, r_params=5.31)
+    found = fit_repetition(Points(N, D, truth.loss(N, D, U), U), LAW, r_data=15.39, r_params=5.31)
     assert (found.r_data, found.r_params) == (pytest.approx(15.39), pytest.approx(5.31))
     assert found.law.E == pytest.approx(LAW.E, rel=1e-5)
 
 
 def test_nothing_repeated_nothing_to_fit():
     with pytest.raises(FitError, match="no run sees its data twice"):
-        fit_repetition(N, D, LAW.loss(N, D), D, LAW)
+        fit_repetition(Points(N, D, LAW.loss(N, D)), LAW)
 
 
 def test_enough_unique_tokens_is_the_plain_optimum():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.runs.points import Points
 from flops_fit.result import Result, fit
 
 R_D, R_N = 8.0, 3.0
@@ -165,10 +168,10 @@ def test_no_fading_is_an_infinite_constant(repeated):
 
 def test_one_run_of_many_epochs_is_not_enough(sweep, small):
     runs = sweep(noise=0.002)
-    N, D, loss = (runs[c].to_numpy() for c in ("num_params", "num_tokens", "loss"))
-    U = np.where(runs.index == 4, D / 20, D)
-    assert measure_repetition(N, D, loss, U, small, None) is None
-    assert measure_repetition(N, D, loss, D / 3, small, None) is None
+    points = Points.from_runs(runs)
+    one = np.where(runs.index == 4, points.D / 20, points.D)
+    for unique in (one, points.D / 3):
+        assert measure_repetition(replace(points, unique=unique), small, None) is None
 
 
 @pytest.mark.slow
@@ -206,5 +209,5 @@ def test_losses_of_any_sign_take_the_published_constant(repeated):
     runs = repeated()
     result = fit(runs.assign(loss=runs["loss"] - 3.0))
     assert result.findings.repetition.fading_error is None
-    law = fit_parametric(*(runs[c] for c in ("num_params", "num_tokens", "loss"))).law
+    law = fit_parametric(Points.from_runs(runs)).law
     assert result.law.a != pytest.approx(law.a, abs=1e-3)

@@ -131,7 +131,7 @@ def test_unfinished_and_odd_losses_stay_with_their_reason():
         ([], "not found among: none"),
         (pd.DataFrame({"N": [], "D": [], "loss": []}), "no rows"),
         (3.5, "expected a DataFrame, the path of a CSV file or a list of dicts, got float"),
-        ([1, 2, 3], "a dict a run, with N, D and loss.*got a list whose row 0 is int 1"),
+        ([1, 2, 3], "one dict per run, with N, D and loss.*got a list whose row 0 is int 1"),
         ([ROWS[0], "N"], "got a list whose row 1 is str 'N'"),
         ("/no/such/file.csv", "no such file"),
     ],
@@ -143,7 +143,7 @@ def test_tables_that_cannot_be_read(source, message):
 
 def test_columns_that_come_twice():
     frame = pd.DataFrame([[1, 2, 3, 4]], columns=["num_params", "num_params", "D", "loss"])
-    with pytest.raises(TableError, match="come twice: num_params"):
+    with pytest.raises(TableError, match="occur twice: num_params"):
         read_runs(frame)
 
 
