@@ -1,4 +1,4 @@
-"""Laws with names, sweeps from them, and where the shared data is."""
+"""Named laws, sweeps simulated from them, and the shared data."""
 
 import os
 from pathlib import Path
@@ -39,6 +39,12 @@ def sweep():
         )
 
     return make
+
+
+@pytest.fixture
+def sound(sweep):
+    """A sweep that raises no check."""
+    return sweep(noise=0.002, seed=5)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""What is doubtful about runs, fits and predictions."""
+"""Checks of runs, of fits and of predictions, one per function."""

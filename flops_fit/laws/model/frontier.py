@@ -92,14 +92,14 @@ def slope(x: Array, cost: FlopsPerToken) -> Array:
 
 
 def _closed_form(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
-    """Ln N_opt where f(N) = kappa N, shape (S, k)."""
+    """The logarithm of N_opt where f(N) = kappa N, shape (S, k)."""
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(alpha) + log_A - np.log(beta) - log_B
     return (balance + beta * (log_C - np.log(cost.flops_per_param_token))) / (alpha + beta)
 
 
 def _on_curve(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
-    """Ln N_opt on a measured cost curve, shape (S, k).
+    """The logarithm of N_opt on a measured cost curve, shape (S, k).
 
     The first-order condition gives ln C on a grid of ln N; interpolation inverts it.
     """

@@ -79,7 +79,7 @@ class ParametricLaw:
         return scalar_or_array(self._frontier(C)[2])
 
     def _frontier(self, C: ArrayLike) -> tuple[Array, Array, Array]:
-        """Ln N_opt, ln D_opt and L_opt, shape of C each."""
+        """Arrays of ln N_opt, ln D_opt and L_opt, shape of C each."""
         budgets = np.asarray(C, float)
         if not (np.isfinite(budgets) & (budgets > 0)).all():
             raise ArgumentError(f"expected budgets in FLOPs, positive and finite; got {C!r}")

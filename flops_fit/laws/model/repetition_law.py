@@ -91,13 +91,13 @@ class RepetitionLaw:
         log_C = np.log(C)
 
         def effective(x: Array) -> tuple[Array, Array, Array, Array]:
-            """Ln N', ln e_N, ln D' and ln e_D at ln N = x, if all of C is spent."""
+            """Logarithms of N', e_N, D' and e_D at ln N = x, if all of C is spent."""
             y = log_C - log_flops_per_token(x, cost)
             params = log_effective(x, np.minimum(x, most), params_fading)
             return *params, *log_effective(y, np.minimum(y, unique), fading)
 
         def marginal_gain(x: Array) -> Array:
-            """Ln of the gain by a larger N, less ln of the loss by the tokens that it costs."""
+            """The log of the gain by a larger N, less that of the loss by the tokens it costs."""
             N, e_N, D, e_D = effective(x)
             gain = np.log(alpha) + log_A - alpha * N + e_N
             return gain - (np.log(beta) + log_B - beta * D + e_D) - np.log(slope(x, cost))
@@ -131,7 +131,7 @@ class RepetitionLaw:
         return np.exp(self._effective(self.law.vector[None], x, y, u)[0][0])
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
-        """Ln N' and ln D', shape (S, k) each."""
+        """Logarithms of N' and D', shape (S, k) each."""
         fading, params_fading = self._fading(laws)
         unique = np.minimum(y, log_U)
         most = warranted(laws, unique, self.law.cost)
