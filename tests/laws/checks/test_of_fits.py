@@ -99,7 +99,7 @@ def test_objectives_disagree(sound):
 
 
 def test_approaches_disagree():
-    """Perplexity given for loss leaves each row's minimum where it is, and bends the law."""
+    """Perplexity in place of loss keeps each row's minimum, and biases the law."""
     law = ParametricLaw(1.7, 2100.0, 21.0, 0.465, 0.155)
     runs = simulate_isoflop(law, np.geomspace(1e18, 1e21, 13), num_sizes=9, noise=0.0003)
     assert "approaches-disagree" not in severities(runs, shared_errors="none")

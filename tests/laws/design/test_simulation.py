@@ -54,7 +54,7 @@ def test_the_table_is_at_the_largest_budget_and_beyond(expected):
     assert (table["predicted"] == 1).all()
 
 
-def test_all_runs_once_more_narrow_by_the_square_root_of_two(expected):
+def test_repeating_all_runs_narrows_by_the_square_root_of_two(expected):
     again = expected.additions[expected.additions["sizes"].map(len) == 20].iloc[0]
     assert again["share"] == 1
     assert again["narrower"] == pytest.approx(1 - 0.5**0.5)
@@ -62,7 +62,7 @@ def test_all_runs_once_more_narrow_by_the_square_root_of_two(expected):
     assert expected.additions["gain"].is_monotonic_decreasing
 
 
-def test_a_seed_gives_the_same_again_and_another_does_not():
+def test_the_seed_decides_the_simulation():
     runs = design(num_sizes=4)
     one, again, other = (
         expected_intervals(runs, noise=0.01, num_sweeps=1, seed=s).table for s in (1, 1, 2)
@@ -95,7 +95,7 @@ def test_an_optimum_on_measured_costs():
     assert 900.0 * N**0.8 * law.d_opt(1e20) == pytest.approx(1e20, rel=0.01)
 
 
-def test_designs_that_carry_no_law_are_refused():
+def test_designs_too_small_for_a_law_are_refused():
     with pytest.raises(ArgumentError, match="cannot separate the law's five parameters"):
         expected_intervals(design(num_sizes=1))
     with pytest.raises(FitError, match="in none of the simulated sweeps"):

@@ -32,7 +32,7 @@ def test_held_out_budgets_take_no_part(sweep):
     assert sorted(table["num_held_out"].unique()) == [7, 14]
 
 
-def test_a_lone_run_above_the_rows_is_no_test_by_itself(sweep):
+def test_a_single_run_above_the_rows_is_held_out_with_the_row_below(sweep):
     runs = sweep(noise=0.003)
     alone = runs.iloc[[-1]].assign(compute_budget=4e14, num_tokens=runs["num_tokens"].iloc[-1] * 4)
     table, _ = held_out(pd.concat([runs, alone], ignore_index=True))
@@ -41,19 +41,19 @@ def test_a_lone_run_above_the_rows_is_no_test_by_itself(sweep):
 
 
 @pytest.mark.parametrize(("budgets", "sizes", "simulated"), [(5, 7, 2.0), (4, 5, 3.0), (3, 5, 4.3)])
-def test_limit_is_that_of_simulation(sweep, budgets, sizes, simulated):
-    """95th percentiles of 400 to 1,000 simulated sweeps a design."""
+def test_the_limit_agrees_with_simulation(sweep, budgets, sizes, simulated):
+    """95th percentiles of 400 to 1,000 simulated sweeps per design."""
     table, _ = held_out(sweep("chinchilla", budgets, sizes, noise=0.003, half_width=0.5))
     assert table.query("form == 'five'")["limit"].iloc[0] == pytest.approx(simulated, rel=0.3)
 
 
-def test_ratio_keeps_to_its_limit_under_a_right_law(sweep):
+def test_the_ratio_stays_below_its_limit_under_a_correct_law(sweep):
     rows = [held_out(sweep(noise=0.003, seed=s))[0].iloc[0] for s in range(60)]
     over = np.mean([row["ratio"] > row["limit"] for row in rows])
     assert over <= 0.13
 
 
-def test_symmetric_law_may_be_tied_and_an_asymmetric_may_not(sweep):
+def test_a_symmetric_law_can_be_tied_and_an_asymmetric_cannot(sweep):
     forms = {
         name: [choose_form(*_judged(sweep(name, noise=0.003, seed=s)))[0] for s in range(20)]
         for name in ("symmetric", "asymmetric")

@@ -52,8 +52,8 @@ def test_delta_and_wild_agree_on_a_sound_sweep(sweep):
     assert widths[1] / widths[0] == pytest.approx(1, abs=0.25)
 
 
-def test_draws_that_reach_far_beyond_the_delta_method_are_not_left_out_of_the_error(sweep):
-    """As where E is held at zero; else the textbook's standard error stands."""
+def test_wild_draws_far_wider_than_the_delta_method_set_the_error(sweep):
+    """This occurs with E at zero; otherwise the error is the textbook's."""
     points = Points.from_runs(sweep(noise=0.003))
     spread = measure_spread(fit_parametric(points), points)
     textbook = np.sqrt(spread.covariance[3, 3])

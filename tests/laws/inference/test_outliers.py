@@ -16,7 +16,7 @@ def scaled(points, run, factor):
 
 
 @pytest.mark.parametrize("design", [(5, 7), (3, 5)])
-def test_one_bad_run_is_named_and_only_that(sweep, design):
+def test_only_the_bad_run_is_dropped(sweep, design):
     points = scaled(
         Points.from_runs(sweep(budgets=design[0], sizes=design[1], noise=0.003, seed=3)), 8, 1.06
     )

@@ -16,7 +16,7 @@ def test_both_terms_of_a_sound_sweep_are_seen(named_law, sweep, noise, delta):
 
 
 @pytest.mark.parametrize(("alone", "unseen"), [("N", "D"), ("D", "N")])
-def test_a_term_that_is_not_there_is_not_seen(sweep, alone, unseen):
+def test_a_missing_term_is_refused(sweep, alone, unseen):
     points = Points.from_runs(sweep())
     rng = np.random.default_rng(0)
     column = points.N if alone == "N" else points.D
@@ -26,8 +26,8 @@ def test_a_term_that_is_not_there_is_not_seen(sweep, alone, unseen):
     assert f"falls with {unseen} (" in check.message
 
 
-def test_p_values_are_level_without_a_term(sweep):
-    """F is not quite F (alpha is free only where A is): it errs by less than a factor of two."""
+def test_p_values_have_their_level_without_a_term(sweep):
+    """The F test is approximate: without A there is no alpha. It is wrong by less than twice."""
     sound = Points.from_runs(sweep())
     rng = np.random.default_rng(1)
     found = []

@@ -17,7 +17,7 @@ def test_fixed_ratio_spends_the_budget(small):
 
 
 @pytest.mark.parametrize("served", [1e6, 1e8, 3e9])
-def test_inference_is_paid_for(small, served):
+def test_the_budget_pays_for_inference(small, served):
     C = 1e15
     x, y, loss = constrained.with_inference(
         small.vector[None], np.array([C]), FlopsPerToken(), inference_tokens=served

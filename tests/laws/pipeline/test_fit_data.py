@@ -20,7 +20,7 @@ def test_runs_of_one_ratio(sweep, small):
     assert "one-direction" not in severities(sweep())
 
 
-def test_losses_no_law_could_fit(sound):
+def test_losses_that_no_law_fits(sound):
     odd = sound.copy()
     odd.loc[3, "loss"] = 1e9
     assert severities(odd)["odd-losses"] == "refuse"

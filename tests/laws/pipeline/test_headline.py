@@ -21,7 +21,7 @@ def test_exponent_at_bound(sound, rough_runs):
     assert result.predict(1e11).num_params == pytest.approx(result.power_laws.n_opt(1e11))
 
 
-def test_a_fit_that_breaks_down_is_a_check(sound):
+def test_a_fit_that_fails_raises_a_check(sound):
     assert "fit-failed" not in severities(sound)
     result = fit(sound.assign(loss=-1.0))  # nothing to lift the losses by
     assert {check.code: check.severity for check in result.checks}["fit-failed"] == "refuse"

@@ -17,7 +17,7 @@ def result():
     return fit(runs())
 
 
-def test_terms_that_were_given():
+def test_given_terms():
     assert Terms().given == {}
     assert Terms(inference_tokens=1e9).given == {"inference_tokens": 1e9}
 

@@ -5,7 +5,7 @@ import pytest
 from flops_fit.result import fit
 
 
-def test_diverged_on_the_way(sound):
+def test_a_loss_far_above_its_lowest_has_diverged(sound):
     runs = sound.assign(best_loss=sound["loss"])
     runs.loc[3, "best_loss"] = sound.loc[3, "loss"] / 1.3
     result = fit(runs)
@@ -13,9 +13,9 @@ def test_diverged_on_the_way(sound):
     assert (result.runs["excluded"] != "").sum() == 1
 
 
-def test_the_best_learning_rate_of_each_size_counts_where_all_were_tried_everywhere(sound):
+def test_with_all_learning_rates_tried_the_best_of_each_size_counts(sound):
     def lost(multiplier):
-        """Small models like a higher rate, large ones a lower."""
+        """Losses with a best rate that is higher for small models than for large ones."""
         off = np.log2(multiplier) + np.sign(np.log(sound["num_params"] / 1e7))
         return sound.assign(lr_multiplier=multiplier, loss=sound["loss"] * (1 + 0.01 * off**2))
 
