@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.records import Size
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Findings:
         curves: Points of training curves: `trial_id num_tokens loss`; empty where none were given.
         repetition: The data-constrained law where the headline holds in effective tokens; None
             where all data was new.
+        meta: Name, data unit, FLOPs convention and the like: plain strings.
+        build_size: Returns the size value for N parameters by building models; not saved. None:
+            sizes are interpolated between those of the runs.
     """
 
     runs: pd.DataFrame
@@ -59,6 +64,8 @@ class Findings:
     envelope_laws: PowerLaws | None = None
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 
     @cached_property
     def largest_budget(self) -> float:
