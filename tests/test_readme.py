@@ -106,8 +106,8 @@ def test_the_command_lines_are_understood(elsewhere, words):
     given = {key: value for key, value in given.items() if key not in ("yes", "as_json")}
     if file := given.pop("config", None):
         settings = read(file, options.given(given))
-        assert settings.model == "my_project.models:GPT"
-        assert settings.budgets == [1e15, 1e16, 1e17]
+        assert settings.model_cls == "my_project.models:GPT"
+        assert settings.compute_budgets == [1e15, 1e16, 1e17]
         assert settings.plan_arguments()["recipe"].schedule == "cosine"
 
 
