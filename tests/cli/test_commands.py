@@ -121,7 +121,8 @@ def test_the_command_of_a_worker_has_the_options_given_but_no_passwords():
         "flops-fit worker --model-cls my.models:GPT --model-kwargs n_layer=4 "
         "--model-kwargs tied=true --model-kwargs 'api_key=***' --model-kwargs 'secret=***' "
         "--dataset-kwargs tokenizer=gpt2 --dataset-kwargs 'HF_TOKEN=***' "
-        "--dataset-kwargs key_dim=8 --compute-budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
+        "--dataset-kwargs key_dim=8 --compute-budgets 1e15,1e16 "
+        "--storage postgresql://host/optuna --name 'my net'"
     )
 
 
