@@ -64,7 +64,7 @@ def one_sweep(
         return None
     C = np.array([budgets[-1] * BEYOND])
     low, high = found.interval(lambda laws: quantities(laws, C, law))
-    value = quantities(found.fits[found.form].law.row, C, law)[0]
+    value = quantities(found.fits[found.form].law.vector[None], C, law)[0]
     return Sweep(value, low, high, found.form == "tied", int(found.out.sum()))
 
 
@@ -72,7 +72,7 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
     law, first = LAWS[name]
     rows, sizes, decades = DESIGNS[design]
     budgets = first * np.logspace(0, decades, rows)
-    truth = quantities(law.row, budgets[-1:] * BEYOND, law)[0]
+    truth = quantities(law.vector[None], budgets[-1:] * BEYOND, law)[0]
     first_seed = zlib.crc32(f"{name} {(rows, sizes)} {noise}".encode())
     seeds = range(first_seed, first_seed + sweeps)
     tried = [one_sweep(law, budgets, sizes, noise, seed) for seed in seeds]

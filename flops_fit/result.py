@@ -12,28 +12,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
-from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.options import Curve, Method, Options
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.predict import size_lookup
-from flops_fit.laws.predict.bands import WITHIN, Terms, band, require_reach
+from flops_fit.laws.predict import size_lookup, tables
+from flops_fit.laws.predict.intervals import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.runs.table import Runs, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
 
 __all__ = ["Prediction", "Result", "fit"]
-
-TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
-DECADES_BEYOND = 3
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,12 +118,7 @@ class Result:
             ArgumentError: A budget is not a positive number.
             FitError: No law stands on these runs, or none that reaches so far.
         """
-        C = self._budgets(compute_budgets)
-        require_reach(self.findings, C)
-        table = band(self.findings, C)
-        table["size"] = pd.Series([self.size_for(N) for N in table["num_params"]], dtype=object)
-        table["extrapolation"] = C / self.largest_budget
-        return table[list(TABLE_COLUMNS)]
+        return tables.chinchilla_table(self._findings, compute_budgets)
 
     def predict(
         self,
@@ -157,8 +146,7 @@ class Result:
             (repeated data).
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
-        unit = self.meta.get("data_unit", "tokens")
-        return predict_budget(self.findings, compute_budget, terms, self.size_for, unit)
+        return predict_budget(self._findings, compute_budget, terms)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The frontier with its 95 % intervals, for drawing: a row a budget.
@@ -172,16 +160,11 @@ class Result:
         Raises:
             FitError: No law stands on these runs.
         """
-        C = self._budgets(compute_budgets)
-        frame = band(self.findings, C)
-        if self.findings.not_beyond:
-            frame.loc[C > WITHIN * self.largest_budget, frame.columns[1:]] = np.nan
-        return frame
+        return tables.frontier_to_draw(self.findings, compute_budgets)
 
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of N parameters."""
-        built = self.build_size(num_params) if self.build_size else None
-        return built if built is not None else size_lookup.size_for(self.runs, num_params)
+        return size_lookup.size_to_build(self._findings, num_params)
 
     def plot(self, kind: str | None = None) -> Any:
         """A Matplotlib figure.
@@ -234,18 +217,9 @@ class Result:
         findings, meta = archive.load(directory)
         return cls(findings, meta)
 
-    def _budgets(self, compute_budgets: ArrayLike | None) -> Array:
-        if compute_budgets is None:
-            own = self.optima["compute_budget"].to_numpy(float)
-            decades = 0 if self.findings.not_beyond else DECADES_BEYOND
-            return np.concatenate([own, own.max() * 10.0 ** np.arange(1, decades + 1)])
-        try:
-            C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"expected budgets in FLOPs, got {compute_budgets!r}") from error
-        if not C.size or not (np.isfinite(C) & (C > 0)).all():
-            raise ArgumentError(f"expected positive, finite FLOPs, got {compute_budgets!r}")
-        return C
+    @property
+    def _findings(self) -> Findings:
+        return replace(self.findings, meta=self.meta, build_size=self.build_size)
 
     def __repr__(self) -> str:
         return "\n".join(summary.summary(self))

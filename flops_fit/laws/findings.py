@@ -68,10 +68,14 @@ class Findings:
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 
     @cached_property
+    def fitted_runs(self) -> pd.DataFrame:
+        """The runs that take part in the fits."""
+        return self.runs[self.runs["excluded"] == ""]
+
+    @cached_property
     def largest_budget(self) -> float:
-        """The largest budget that took part, FLOPs."""
-        standing = self.runs[self.runs["excluded"] == ""]
-        return float(standing["compute_budget"].max())
+        """The largest budget among the runs that take part in the fits, FLOPs."""
+        return float(self.fitted_runs["compute_budget"].max())
 
     @property
     def not_beyond(self) -> list[Check]:

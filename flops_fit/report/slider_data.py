@@ -1,6 +1,6 @@
 """What the report's slider reads: predictions on grids of budgets, ratios and caps of data.
 
-The page computes nothing of its own: it interpolates here what the laws gave (`laws.band`), by four
+The page computes nothing of its own: it interpolates here what `predict_intervals` gave, by four
 points a side in logarithms, the ends of intervals linearly (they jump where another method becomes
 the wider). Budgets lie 20 a decade around the largest, every tenth of it and every tenfold of it
 among them, so that there the page says what `Result.predict` says; ratios and caps lie on coarser
@@ -16,7 +16,14 @@ import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.model.repetition_law import WORN_OUT
-from flops_fit.laws.predict.bands import FREELY, WITHIN, Terms, band, repetition_law, require_reach
+from flops_fit.laws.predict.intervals import (
+    UNCONSTRAINED,
+    WITHIN,
+    Terms,
+    predict_intervals,
+    repetition_law,
+    require_reach,
+)
 from flops_fit.laws.predict.size_lookup import step_of
 from flops_fit.records import Size
 
@@ -44,7 +51,7 @@ def grids(result: Any) -> dict[str, Any]:
     """
     findings: Findings = result.findings
     C = _budgets(findings)
-    budgets = {"c": _logs(C), "free": _columns(findings, C, FREELY)}
+    budgets = {"c": _logs(C), "free": _columns(findings, C, UNCONSTRAINED)}
     told: dict[str, Any] = {
         "largest": findings.largest_budget,
         "beyond": _reach(findings) > WITHIN,
@@ -79,7 +86,7 @@ def _budgets(findings: Findings) -> Array:
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
     """N and D in logarithms, loss as it is."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        table = band(findings, C, terms)
+        table = predict_intervals(findings, C, terms)
         return {
             short: _rounded(values if short.startswith("l") else np.log(values))
             for short, name in COLUMNS.items()
@@ -95,7 +102,7 @@ def _constrained(findings: Findings, C: Array) -> dict[str, Any]:
     trained = np.log10((good["num_tokens"] / good["num_params"]).to_numpy(float))
     low, high = math.floor(trained.min()) - 1, math.ceil(trained.max()) + 1
     ratios = 10.0 ** np.linspace(low, high, RATIOS_A_DECADE * (high - low) + 1)
-    free = band(findings, C)["num_tokens"].to_numpy(float)
+    free = predict_intervals(findings, C)["num_tokens"].to_numpy(float)
     caps = [Terms(unique_tokens=free / 10.0**shortage) for shortage in SHORTAGES]
     at_ratios = [_columns(findings, C, Terms(tokens_per_param=float(r))) for r in ratios]
     return {

@@ -123,7 +123,7 @@ def test_a_model_of_transformers(capfd):
 def test_runs_of_ones_own(capsys):
     result = main_of("bring_your_own_runs.py")([])
     assert len(result.runs) == 28
-    assert "tokens a parameter" in capsys.readouterr().out
+    assert "tokens per parameter" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="0"):
         main_of("bring_your_own_runs.py")(["--help"])
     with pytest.raises(SystemExit, match=r"no such file: missing\.csv"):

@@ -52,7 +52,7 @@ def test_the_power_laws_alone_have_no_intervals_and_no_terms():
 
 
 def test_no_law_no_grid():
-    with pytest.raises(FitError, match="no law stands"):
+    with pytest.raises(FitError, match="no law could be fitted"):
         slider_data.grids(fit(runs().iloc[:7]))
 
 

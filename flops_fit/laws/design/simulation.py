@@ -22,7 +22,7 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.predict.bands import band, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals, require_reach
 from flops_fit.laws.runs.table import read_runs
 
 NOISE = 0.005
@@ -128,7 +128,7 @@ def _one_sweep(
     with np.errstate(all="ignore"):
         try:
             findings = analyse(read_runs(drawn)[0], Options(num_draws=DRAWS, seed=seed[1]))
-            told = band(findings, C)
+            told = predict_intervals(findings, C)
         except FitError:
             return nothing
     ends = np.log(told[["num_params_low", "num_params_high"]].to_numpy(float)).T

@@ -70,7 +70,7 @@ def expect(
         x, _, loss = frontier(laws, C, law.cost)
         return np.hstack([laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5]), x, loss])
 
-    G = _gradient(quantity, law.row[0])
+    G = _gradient(quantity, law.vector)
     errors = np.sqrt(np.einsum("kj,ji,ki->k", G, covariance, G))
     own = np.sqrt(covariance.diagonal())
     k = len(C)

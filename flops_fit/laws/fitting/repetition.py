@@ -155,7 +155,7 @@ class Search:
 
     def point(self, law: RepetitionLaw) -> Array:
         """The point of a law, shape (free,)."""
-        q = np.concatenate([law.law.row[0], np.log([law.r_data, law.r_params])])
+        q = np.concatenate([law.law.vector, np.log([law.r_data, law.r_params])])
         q[0] = np.log(max(q[0], 1e-6))
         q[1:3] -= q[3:5] * [self.x.mean(), self.y.mean()]
         return q[self.free]

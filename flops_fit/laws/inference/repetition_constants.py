@@ -142,7 +142,7 @@ def joint_fit(
         D: Effective tokens, shape (n,).
         loss: Loss, shape (n,).
     """
-    E, log_A, log_B, alpha, beta = law.law.row[0].tolist()
+    E, log_A, log_B, alpha, beta = law.law.vector.tolist()
     mx, my, scale, _ = fit.centre
     theta = (np.log(E) - scale, log_A - scale - alpha * mx, log_B - scale - beta * my, alpha, beta)
     r = np.log(law.law.loss(N, D) / loss)
@@ -227,7 +227,7 @@ def _slope(
     N, D, loss, U = runs
     h = min(max(0.3 * error, 1e-4), 0.9 * rate)
     ends = [
-        refit(fit, N, effective_tokens(D, U, 1 / (rate + step)), loss).law.row[0]
+        refit(fit, N, effective_tokens(D, U, 1 / (rate + step)), loss).law.vector
         for step in (h, -h)
     ]
     return (ends[0] - ends[1]) / (2 * h)

@@ -52,14 +52,14 @@ class ParametricLaw:
         return FlopsPerToken(self.flops_per_param_token, self.curve)
 
     @property
-    def row(self) -> Array:
-        """(E, ln A, ln B, alpha, beta), shape (1, 5)."""
-        return np.array([[self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta]])
+    def vector(self) -> Array:
+        """(E, ln A, ln B, alpha, beta), shape (5,)."""
+        return np.array([self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta])
 
     def loss(self, N: ArrayLike, D: ArrayLike) -> Any:
         """Loss at N parameters and D tokens; arrays broadcast."""
         x, y = np.broadcast_arrays(np.log(np.asarray(N, float)), np.log(np.asarray(D, float)))
-        return _plain(loss_at(self.row, x.ravel(), y.ravel())[0].reshape(x.shape))
+        return _plain(loss_at(self.vector[None], x.ravel(), y.ravel())[0].reshape(x.shape))
 
     def n_opt(self, C: ArrayLike) -> Any:
         """Parameters of the best model for C FLOPs."""
@@ -77,7 +77,7 @@ class ParametricLaw:
         budgets = np.asarray(C, float)
         if not (np.isfinite(budgets) & (budgets > 0)).all():
             raise ArgumentError(f"expected budgets in FLOPs, positive and finite; got {C!r}")
-        found = frontier(self.row, budgets.ravel(), self.cost)
+        found = frontier(self.vector[None], budgets.ravel(), self.cost)
         x, y, loss = (part[0].reshape(budgets.shape) for part in found)
         return x, y, loss
 

@@ -41,12 +41,12 @@ class RepetitionLaw:
         """Loss of N parameters on D tokens, of which so many are unique."""
         N, D, U = np.broadcast_arrays(*(np.asarray(v, float) for v in (N, D, unique_tokens)))
         x, y = (np.log(part).ravel() for part in (N, D))
-        out = self.losses(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
+        out = self.losses(self.law.vector[None], x, y, np.log(U).ravel())[0].reshape(N.shape)
         return float(out) if out.ndim == 0 else out
 
     def optimum(self, C: float, unique_tokens: float) -> tuple[float, float, float]:
         """Best N, D and loss for C FLOPs under a cap of unique tokens."""
-        x, y, loss = self.capped(self.law.row, np.array([C]), unique_tokens)
+        x, y, loss = self.capped(self.law.vector[None], np.array([C]), unique_tokens)
         return float(np.exp(x[0, 0])), float(np.exp(y[0, 0])), float(loss[0, 0])
 
     def capped(self, laws: Array, C: Array, unique_tokens: ArrayLike) -> constrained.Path:
@@ -107,7 +107,7 @@ class RepetitionLaw:
     def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
         """N' of N parameters trained on D tokens, of which so many are unique, shape (n,)."""
         x, y, u = (np.log(part) for part in (N, D, unique_tokens))
-        return np.exp(self._effective(self.law.row, x, y, u)[0][0])
+        return np.exp(self._effective(self.law.vector[None], x, y, u)[0][0])
 
 
 def log_effective(total: Array, unique: Array, fading: Array | float) -> tuple[Array, Array]:

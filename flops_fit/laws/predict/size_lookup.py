@@ -10,11 +10,29 @@ import numpy as np
 import pandas as pd
 from numpy.polynomial import Polynomial
 
+from flops_fit.laws.findings import Findings
 from flops_fit.records import Size
 
 # By degree, how near all pairs a polynomial goes, of N: depths count whole layers; widths of layers
 # may be rounded, and a short piece of any curve is almost straight.
 NEAR = {1: 1e-6, 2: 1e-2}
+
+
+def size_to_build(findings: Findings, num_params: float) -> Size | None:
+    """The size value for a model of N parameters.
+
+    It is found by building models where the user's class is at hand (`Findings.build_size`), and
+    otherwise, or where that fails, from the sizes of the runs.
+
+    Args:
+        findings: The fitted laws.
+        num_params: N wanted.
+
+    Returns:
+        The size value; None where the runs record no size.
+    """
+    built = findings.build_size(num_params) if findings.build_size else None
+    return built if built is not None else size_for(findings.runs, num_params)
 
 
 def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:

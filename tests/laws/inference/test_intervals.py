@@ -37,7 +37,7 @@ def test_delta_method_is_the_textbook_covariance(sweep):
     def log_law(p):
         return np.log(p[0] + np.exp(p[1] - p[3] * np.log(N)) + np.exp(p[2] - p[4] * np.log(D)))
 
-    p = fit.law.row[0]
+    p = fit.law.vector
     h = 1e-6 * np.maximum(np.abs(p), 1)
     J = np.stack([(log_law(p + d) - log_law(p - d)) / (2 * d.sum()) for d in np.diag(h)], axis=1)
     r = np.log(loss) - log_law(p)
@@ -81,7 +81,7 @@ def test_every_refit_is_converged(sweep):
     shocks = r / (1 - (Q * Q).sum(axis=1)) * signs
     for i in (0, 50, 99):
         again = fit_parametric(N, D, fit.law.loss(N, D) * np.exp(shocks[i]))
-        np.testing.assert_allclose(spread.draws["wild"][i], again.law.row[0], rtol=5e-3)
+        np.testing.assert_allclose(spread.draws["wild"][i], again.law.vector, rtol=5e-3)
 
 
 def test_clusters_widen_where_errors_are_shared(sweep):

@@ -120,5 +120,5 @@ def test_isoflop_alone_predicts_without_intervals():
     ]
     with pytest.raises(FitError, match="without an interval"):
         found.predict(1e18)
-    with pytest.raises(FitError, match="no law stands"):
+    with pytest.raises(FitError, match="no law could be fitted"):
         found.predict(1e15, tokens_per_param=20)
