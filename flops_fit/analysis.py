@@ -1,4 +1,4 @@
-"""Finished MLflow runs -> laws -> `Result`; report, table, plots and laws logged as artifacts."""
+"""From finished MLflow runs to a `Result`; report, table, plots and laws are logged in MLflow."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ def fit_ledger(
     if not any(run.state == "complete" for run in runs):
         all_diverged = bool(runs) and all(run.state == "diverged" for run in runs)
         advice = (
-            "lower Recipe(learning_rate=...) or look at the loss; the same call runs none again"
+            "lower the learning_rate of the recipe, or check the loss; diverged trials are not "
+            "run again"
             if all_diverged
-            else "call find_optimal(...) again to go on"
+            else "run the sweep again to continue"
         )
         reasons = "; ".join(sorted({run.excluded for run in runs})[:3]) or "none was started"
         raise NoRunsError(
@@ -108,11 +109,11 @@ def write_files(result: Result, folder: Path) -> None:
 
 
 def _write_report(result: Result, folder: Path) -> None:
-    plots = html_page.draw(result)
+    plots = html_page.draw(result.findings)
     (folder / "plots").mkdir()
     for name, drawing in plots.drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
-    (folder / REPORT).write_text(html_page.page(result, plots), encoding="utf-8")
+    (folder / REPORT).write_text(html_page.page(result.findings, plots), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:

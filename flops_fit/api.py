@@ -248,9 +248,13 @@ def _analyzed(find: Callable[[], Ledger], build: Callable[[float], Size | None] 
     """What rank 0 makes of the runs, on every rank."""
 
     def made() -> Result:
-        return replace(analyze_ledger(find(), build_size=build), build_size=None)
+        return _with_build_size(analyze_ledger(find(), build_size=build), None)
 
-    return replace(distributed.from_main(made), build_size=build)
+    return _with_build_size(distributed.from_main(made), build)
+
+
+def _with_build_size(result: Result, build: Callable[[float], Size | None] | None) -> Result:
+    return replace(result, findings=replace(result.findings, build_size=build))
 
 
 def _announcement(plan: Grid) -> str:
