@@ -60,7 +60,8 @@ workers = click.option(
     "--workers",
     metavar="COUNT",
     default=None,
-    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. Default: 1.',
+    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. '
+    "Default: 1 (demo: auto).",
 )
 _PATH = "MODULE:NAME"
 _TASK = [
