@@ -117,11 +117,11 @@ def write_files(result: Result, folder: Path) -> None:
 
 
 def _write_report(result: Result, folder: Path) -> None:
-    plots = html_page.draw(result)
+    plots = html_page.draw(result.findings)
     (folder / "plots").mkdir()
     for name, drawing in plots.drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
-    (folder / REPORT).write_text(html_page.page(result, plots), encoding="utf-8")
+    (folder / REPORT).write_text(html_page.page(result.findings, plots), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:

@@ -250,9 +250,13 @@ def _analyzed(
 
     def analyze_here() -> Result:
         result = analyze_ledger(find_ledger(), build_size=build_size)
-        return replace(result, build_size=None)  # it holds the user's model: not to be sent
+        return _with_build_size(result, None)  # it holds the user's model, which is not sent
 
-    return replace(distributed.from_main(analyze_here), build_size=build_size)
+    return _with_build_size(distributed.from_main(analyze_here), build_size)
+
+
+def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
+    return replace(result, findings=replace(result.findings, build_size=build_size))
 
 
 def _announcement(plan: Grid) -> str:
