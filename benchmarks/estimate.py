@@ -31,18 +31,20 @@ def main(workers: int = 2) -> None:
         "recipe": flops_fit.Recipe(eval_examples=512),
     }
     plan = flops_fit.plan_sweep(**demo)
-    before = _said("before", plan, workers)
+    before = _report("before", plan, workers)
     with tempfile.TemporaryDirectory() as folder:
         result = flops_fit.find_optimal(
             **demo, extend=False, workers=workers, tracking_uri=f"sqlite:///{folder}/mlflow.db"
         )
-    after = _said("after", plan, workers)
+    after = _report("after", plan, workers)
     trained = float(result.runs["wall_time_s"].sum())
-    first, last = (told.device_seconds / trained for told in (before, after))
-    print(f"training took {trained:.0f} s on all workers; foretold {first:.2f} and {last:.2f}")
+    first, last = (estimate.device_seconds / trained for estimate in (before, after))
+    print(
+        f"training took {trained:.0f} s on all workers; estimates over it: {first:.2f} {last:.2f}"
+    )
 
 
-def _said(when: str, plan: flops_fit.SweepPlan, workers: int) -> Any:
+def _report(when: str, plan: flops_fit.SweepPlan, workers: int) -> Any:
     estimate = plan.estimate(devices=workers)
     print(f"{when}, load {os.getloadavg()[0]:.1f}: {estimate!r}", flush=True)
     return estimate

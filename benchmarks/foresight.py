@@ -22,8 +22,8 @@ from flops_fit.laws.runs.simulate import simulate_isoflop
 
 def main(sweeps: int = 150, noise: float = 0.003) -> None:
     runs = simulate_isoflop(CHINCHILLA, np.geomspace(1e18, 1e20, 4), num_sizes=5)
-    foretold = expected_intervals(runs, law=CHINCHILLA, noise=noise).table
-    C = foretold["compute_budget"].to_numpy()
+    predicted = expected_intervals(runs, law=CHINCHILLA, noise=noise).table
+    C = predicted["compute_budget"].to_numpy()
     truth = np.log(CHINCHILLA.n_opt(C))
     halves, holds = [], []
     for seed in range(sweeps):
@@ -32,7 +32,7 @@ def main(sweeps: int = 150, noise: float = 0.003) -> None:
         ends = np.log(result.band(C)[["num_params_low", "num_params_high"]].to_numpy())
         halves.append((ends[:, 1] - ends[:, 0]) / 2)
         holds.append((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
-    print("foretold", foretold["factor"].round(4).tolist())
+    print("predicted", predicted["factor"].round(4).tolist())
     print("found   ", np.exp(np.median(halves, axis=0)).round(4).tolist())
     print("covered ", np.mean(holds, axis=0).round(3).tolist())
 

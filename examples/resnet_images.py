@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         workers=args.workers,
     )
     show(result)
-    print(f"\nMeasured FLOPs beside 6 N:\n{measured(result)}")
+    print(f"\nMeasured FLOPs, and their ratio to 6 N:\n{measured(result)}")
     return result
 
 

@@ -291,6 +291,7 @@ def fit(
         FitError: No run has finished.
     """
     options = Options(
+        # A threshold alone asks for the plain Huber fit of the papers.
         method=method or ("screened" if delta is None else "huber"),
         delta=1e-3 if delta is None else delta,
         form=form,
@@ -313,6 +314,7 @@ def _analysed(
     options.require_sound()
     table, assumptions = read_runs(runs)
     points = None if curves is None else read_curves(curves)
+    # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
     with np.errstate(all="ignore"):
         findings = analyse(table, options, curves=points)
     notes = [Check("assumed", "note", assumption) for assumption in assumptions]

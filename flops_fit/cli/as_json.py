@@ -55,6 +55,7 @@ def of_result(result: Result, table: pd.DataFrame | None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """A value in the types of JSON."""
     if isinstance(value, pd.DataFrame):
         return [_plain(row) for row in value.to_dict("records")]
     if is_dataclass(value) and not isinstance(value, type):
@@ -65,6 +66,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
         return _plain(value.tolist())
+    # JSON has no NaN and no infinity.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    # Anything else, such as a path or a function, as text.
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -39,6 +39,7 @@ def load(path: object) -> Any:
 
 
 def _module(name: str) -> ModuleType:
+    # `python -m` adds the current folder to the path; an installed command does not.
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -52,7 +53,7 @@ def _module(name: str) -> ModuleType:
                 f"{_suggestion(f'{name}:') or _nearest(error.name)}"
             ) from error
         raise NotFoundError(f"{name} needs {error.name}, which is not installed") from error
-    except Exception as error:
+    except Exception as error:  # whatever the module's own code raises
         raise NotFoundError(
             f"importing {name} raised {type(error).__name__}: {' '.join(str(error).split())} "
             "(--traceback shows where)"
@@ -73,8 +74,10 @@ def _suggestion(path: object) -> str:
         return ""
     module, colon, name = path.partition(":")
     if module.endswith(".py"):
+        # A file path, as ./my/models.py.
         module = module.removesuffix(".py").removeprefix("./").replace("/", ".").lstrip(".")
     elif not colon and "." in module:
+        # A dot instead of the colon, as my.models.GPT.
         module, _, name = module.rpartition(".")
     elif "/" in module:
         module = module.removeprefix("./").replace("/", ".")

@@ -50,6 +50,7 @@ def served(
         STORE: uri,
         **(env or {}),
     }
+    # A session of its own: Ctrl-C reaches only us, and its workers can be ended as one group.
     process = subprocess.Popen([*command, *options], env=environment, start_new_session=True)
     try:
         _wait_until_up(process, f"http://{_client_host(host)}:{port}")
@@ -77,12 +78,13 @@ def require_free(host: str, port: int, option: str) -> None:
         ArgumentError: The port is taken; names the option to pass.
     """
     with socket.socket() as probe:
-        if probe.connect_ex((_client_host(host), port)) == 0:
+        if probe.connect_ex((_client_host(host), port)) == 0:  # somebody answers
             raise ArgumentError(f"port {port} is taken{_owner(port)}; pass another {option}")
 
 
 def _owner(port: int) -> str:
     """The process that listens on a port, as far as this user may see."""
+    # Other users' processes may be hidden from us.
     with contextlib.suppress(psutil.Error):
         for found in psutil.net_connections("tcp"):
             if (
@@ -101,6 +103,7 @@ def _client_host(host: str) -> str:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], address: str) -> None:
+    """Wait until MLflow answers; raise if it ends before."""
     while process.poll() is None:
         with contextlib.suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(f"{address}/health", timeout=5).close()

@@ -210,6 +210,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 def _value(key: str, value: Any) -> Any:
     from flops_fit.cli import safe_yaml
 
+    # A size may be a number or a name, and workers a number or "auto": YAML tells them apart.
     if key in _LISTS:
         parts = value.strip(" ,").split(",")
         return [safe_yaml.scalar(part.strip()) for part in parts]

@@ -35,6 +35,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn exceptions into a message and an exit code."""
         with warnings.catch_warnings():
+            # One line per warning, without file and line number.
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             try:
                 ctx.exit(super().invoke(ctx) or 0)
@@ -44,6 +45,7 @@ class Command(click.Command):
                 click.echo(str(error) or "Stopped", err=True)
                 ctx.exit(INTERRUPTED)
             except Exception as error:
+                # Click does not pass the option on (expose_value=False).
                 if _is_given(ctx, "traceback"):
                     traceback.print_exc()
                 kind = _UsageFailure if isinstance(error, ArgumentError) else _Failure
@@ -83,6 +85,7 @@ def _message(error: Exception, ctx: click.Context) -> str:
         return str(ArgumentError(problems, error.heading))
     if isinstance(error, FlopsFitError):
         return str(error)
+    # Errors of other libraries, or of the user's code: the type and the first line.
     text = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {text} (--traceback shows where)"
 

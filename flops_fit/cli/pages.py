@@ -24,7 +24,7 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
     if not ledgers:
         raise SweepError("the store holds no sweep yet; run one first")
     uri = ledgers[0].tracking_uri
-    if uri.startswith("http"):
+    if uri.startswith("http"):  # that server has the UI already
         print(links(ledgers, without_credentials(uri)))
         return
     with orderly_termination(), served(uri, "127.0.0.1", port) as process:

@@ -47,9 +47,11 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
     Raises:
         ArgumentError: The folder of `output` does not exist.
     """
+    # The name of a sweep may contain characters that a file name cannot.
     path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
     if not path.parent.is_dir():
         raise ArgumentError(f"output: the folder {path.parent} does not exist")
+    # Training curves take time to fetch; only the report shows them.
     result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
     result.report(path)
     print(path)

@@ -85,6 +85,7 @@ def _postgres(folder: Path, host: str, port: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         data = folder.absolute() / "postgres"
+        # The first start: create roles before the server listens on the network.
         if not (folder / "pgpass").exists():
             with pgserver.get_server(data) as running:
                 _create_roles(running, folder / "pgpass")
@@ -93,6 +94,7 @@ def _postgres(folder: Path, host: str, port: int) -> Iterator[None]:
             _control(server, "stop", "-m", "fast")
         require_free(host, port, "--postgres-port")
         (data / "pg_hba.conf").write_text(_ACCESS)
+        # Always reachable from this host, where MLflow connects.
         addresses = ",".join(dict.fromkeys((_LOCAL, host)))
         listen = f"-h {addresses} -p {port} -k ''"
         if not _control(server, "start", "-w", "-l", str(server.log), "-o", listen):
@@ -142,6 +144,7 @@ def _create_roles(running: Any, passwords: Path) -> None:
     with engine.connect() as connection:
         for role in ROLES:
             for statement in (
+                # An interrupted first start may have left some of them.
                 f"DROP DATABASE IF EXISTS {role}",
                 f"DROP ROLE IF EXISTS {role}",
                 f"CREATE ROLE {role} LOGIN PASSWORD '{password_of[role]}'",

@@ -148,7 +148,7 @@ class Settings:
         """
         problems: list[str] = []
         flops: Any = self.flops
-        if isinstance(flops, str) and ":" in flops:
+        if isinstance(flops, str) and ":" in flops:  # else "measured" or "6ND"
             flops = _import("flops", flops, problems)
         recipe = {key: _recipe_value(key, value, problems) for key, value in self.recipe.items()}
         problems += _unknown(recipe, [f.name for f in fields(Recipe)], "recipe: unknown field")
@@ -186,6 +186,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     problems: list[str] = []
     values = _canonical(document, file, problems)
     problems += _unknown(values, [f.name for f in fields(Settings)], f"{file}: unknown key")
+    # A key without a value means "not given".
     values = {key: _as_list(key, value) for key, value in values.items() if value is not None}
     for key, value in values.items():
         problems += _wrong_type(key, value)
@@ -226,7 +227,7 @@ def _wrong_type(key: str, value: Any) -> Iterable[str]:
 
 def _unknown(keys: Iterable[str], known: Sequence[str], what: str) -> list[str]:
     def hint(key: str) -> str:
-        near = difflib.get_close_matches(key, known, 1)
+        near = difflib.get_close_matches(key, known, 1)  # a misspelt key
         return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
 
     return [f"{what} {key!r}; {hint(key)}" for key in keys if key not in known]
@@ -252,10 +253,12 @@ def _data(key: str, path: str | None, arguments: Mapping[str, Any], problems: li
         problems.append(
             f"{key}_kwargs: {key} is not a function, so it takes no arguments: {found!r:.80}"
         )
+    # A partial, not a call: each worker process then opens the data itself.
     return partial(found, **arguments) if arguments and callable(found) else found
 
 
 def _recipe_value(key: str, value: Any, problems: list[str]) -> Any:
     if key in _FUNCTIONS and isinstance(value, str) and ":" in value:
         return _import(f"recipe.{key}", value, problems)
+    # YAML has lists where the recipe has tuples (betas, lr_multipliers).
     return tuple(value) if isinstance(value, list) else value

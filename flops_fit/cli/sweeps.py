@@ -109,6 +109,7 @@ def _confirm(planned: Planned, flops: float) -> None:
         ArgumentError: There is no terminal to ask at.
         click.exceptions.Exit: The answer was no.
     """
+    # On a GPU an hour is worth a thousand times the FLOPs.
     limit = ASK_ABOVE_ON_GPU if torch.cuda.is_available() else ASK_ABOVE_ON_CPU
     if flops <= limit:
         return

@@ -165,7 +165,7 @@ def _drawing(title: str, figure: Figure) -> Drawing:
         figure.savefig(content, format="svg", metadata={"Date": None})
     if len(content.getvalue()) <= LARGEST_SVG:
         return Drawing(title, "svg", content.getvalue())
-    content = io.BytesIO()
+    content = io.BytesIO()  # too large: a bitmap instead
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
     return Drawing(title, "png", content.getvalue())
 
@@ -293,6 +293,7 @@ def _trusted(text: str) -> Any:
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
+    # Unknown names in the template raise instead of leaving a gap.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

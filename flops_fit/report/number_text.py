@@ -22,6 +22,7 @@ def count(value: float) -> str:
         return "?"
     for unit, suffix in COUNT_SUFFIXES:
         if value >= ROUNDS_UP * unit:
+            # 999.5T and more would need a fourth digit, and there is no larger suffix.
             return f"{_three_digits(value / unit)}{suffix}" if value < 999.5e12 else f"{value:.3g}"
     return _three_digits(value)
 
@@ -73,7 +74,8 @@ def plus_minus(value: float, error: float) -> str:
     """A value and its standard error, rounded to two digits of the error."""
     if not (math.isfinite(error) and error > 0):
         return f"{value:.4g}"
-    places = 1 - math.floor(math.log10(error))
+    places = 1 - math.floor(math.log10(error))  # decimals that show two digits of the error
+    # Very large or very small numbers are shorter in scientific notation.
     if places < 0 or places > 6 or abs(value) >= 1e6:
         return f"{value:.3g} ± {error:.2g}"
     return f"{value:.{places}f} ± {error:.{places}f}"

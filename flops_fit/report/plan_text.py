@@ -49,7 +49,7 @@ def plan_html(plan: PlanView) -> str:
 def of_estimate(estimate: EstimateView) -> list[str]:
     """The lines of `repr(estimate)`."""
     table = estimate.table
-    to_do = table[table["seconds"].notna()]
+    to_do = table[table["seconds"].notna()]  # trials that are done have no time
     devices = f"{estimate.devices} {'device' if estimate.devices == 1 else 'devices'}"
     lines = [
         f"Estimate: {with_interval(estimate.seconds, estimate.seconds_interval, duration)} for "
@@ -246,6 +246,7 @@ def _repetition(plan: PlanView) -> list[str]:
 
 def _short_rows(plan: PlanView) -> list[str]:
     """Budgets with too few sizes for an IsoFLOP curve."""
+    # Sizes, not trials: a size may be trained at several learning rates.
     sizes: dict[float, set[str]] = {}
     for trial in plan.trials:
         sizes.setdefault(trial.compute_budget, set()).add(str(trial.size))
@@ -288,6 +289,7 @@ def _batch_is_by_rule(plan: PlanView) -> bool:
     recipe, unit = plan.recipe, plan.data_unit
     if recipe.batch_size != "auto" or recipe.batch_tokens is not None or unit != "tokens":
         return False
+    # A DataLoader's own batch size also appears under "auto", so compare with the rule.
     return all(
         trial.batch_size
         == recipe.examples_per_step(trial.compute_budget, unit, plan.tokens_per_example)

@@ -79,12 +79,14 @@ def _budgets(findings: Findings) -> Array:
     down = STOPS_PER_DECADE * math.log10(2 * largest / smallest)
     steps = COARSE * math.ceil(down / COARSE)
     up = math.log10(_reach(findings))
+    # The end of the grid is added, because 1.1 times the largest budget is not a regular stop.
     exponents = np.arange(-steps, STOPS_PER_DECADE * up + 1e-9) / STOPS_PER_DECADE
     return largest * 10.0 ** np.union1d(exponents, up)
 
 
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
     """Predictions at these budgets: ln N, ln D and L, with their intervals."""
+    # Ends of intervals may be zero or NaN; their logarithms become null.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = predict_intervals(findings, C, terms)
         return {
@@ -99,6 +101,7 @@ def _constrained(findings: Findings, C: Array) -> dict[str, Any]:
     if findings.law is None:
         return {}
     fitted = findings.fitted_runs
+    # Decades of D / N.
     trained = np.log10((fitted["num_tokens"] / fitted["num_params"]).to_numpy(float))
     # The ratios of the runs, and one decade on either side.
     low, high = math.floor(trained.min()) - 1, math.ceil(trained.max()) + 1
@@ -142,6 +145,7 @@ def _sizes(findings: Findings) -> dict[str, Any]:
     top = largest
     if findings.law is not None:
         top = max(top, float(findings.law.n_opt(_reach(findings) * findings.largest_budget)))
+    # Building models takes time, so eight sizes; the script interpolates between them.
     beyond = np.geomspace(largest, top, 9)[1:]
     pairs += [(float(N), size_to_build(findings, float(N))) for N in beyond if N > largest]
     sizes = [size for _, size in pairs]

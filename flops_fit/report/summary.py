@@ -64,6 +64,7 @@ def verdict(findings: Findings) -> str:
         return f"No scaling law could be fitted to these runs: {error}"
     size_param = findings.meta.get("size_param", "size")
     size = "" if prediction.size is None else f" ({size_param} {prediction.size})"
+    # With a law of repeated data, the prediction is for data without repetition.
     all_new = ", all new" if findings.repetition is not None else ""
     missing = no_loss(findings)
     ending = f"; {missing}." if missing else f", and expect a loss of {_loss(prediction)}."
@@ -115,7 +116,7 @@ def _predictions(findings: Findings) -> list[str]:
         try:
             prediction = predict_budget(findings, C, UNCONSTRAINED)
         except NO_PREDICTION:
-            if C == largest:
+            if C == largest:  # no law at all, which the line above says
                 return []
             lines.append(f"No prediction beyond {flops(largest)} FLOPs: see the checks.")
             break

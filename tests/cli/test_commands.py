@@ -130,9 +130,9 @@ def test_the_command_of_a_worker_has_the_options_given_but_no_passwords():
 def test_plan_prints_json_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call("plan", *TASK, "--json")
-    told = json.loads(done.stdout, parse_constant=not_a_number)
-    assert told["size_param"] == "width"
-    assert told["total_flops"] == sum(trial["flops"] for trial in told["trials"])
+    printed = json.loads(done.stdout, parse_constant=not_a_number)
+    assert printed["size_param"] == "width"
+    assert printed["total_flops"] == sum(trial["flops"] for trial in printed["trials"])
     assert "the user's own words" in done.stderr  # what the model prints
     assert not list(tmp_path.iterdir())
 
@@ -153,11 +153,11 @@ def test_plan_of_a_name_shows_what_is_done_or_why_that_is_not_known(finished):
 
 def test_analyze_prints_json_alone(finished):
     done = call("analyze", *where(finished), "--json")
-    told = json.loads(done.stdout, parse_constant=not_a_number)
-    assert told["law"]["alpha"] == pytest.approx(LAW.alpha, rel=1e-3)
-    assert told["name"] == "tiny"
-    assert {row["state"] for row in told["runs"]} == {"complete"}
-    assert told["table"][0]["compute_budget"] == 1e10
+    printed = json.loads(done.stdout, parse_constant=not_a_number)
+    assert printed["law"]["alpha"] == pytest.approx(LAW.alpha, rel=1e-3)
+    assert printed["name"] == "tiny"
+    assert {row["state"] for row in printed["runs"]} == {"complete"}
+    assert printed["table"][0]["compute_budget"] == 1e10
 
 
 def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypatch):
@@ -166,9 +166,11 @@ def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypa
     assert shown.exit_code == 0, shown.stderr
     assert "loss" in shown.stdout
     done = call("predict", "1e12", *where(finished), "--json", "--tokens-per-param", 20)
-    told = json.loads(done.stdout, parse_constant=not_a_number)
-    assert told["tokens_per_param"] == pytest.approx(20)
-    assert told["loss"] == pytest.approx(LAW.loss(told["num_params"], told["num_tokens"]), rel=1e-3)
+    printed = json.loads(done.stdout, parse_constant=not_a_number)
+    assert printed["tokens_per_param"] == pytest.approx(20)
+    assert printed["loss"] == pytest.approx(
+        LAW.loss(printed["num_params"], printed["num_tokens"]), rel=1e-3
+    )
 
 
 def test_report_writes_a_page(finished, tmp_path, monkeypatch):
@@ -182,7 +184,7 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])
-def test_a_name_that_is_not_there_is_told_with_those_that_are(finished, words):
+def test_an_unknown_name_is_reported_with_the_known_ones(finished, words):
     done = call(*words, *where(finished, "tyni"))
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: no sweep named 'tyni' in sqlite:///")

@@ -13,7 +13,7 @@ def test_what_a_path_names_is_loaded():
     assert imports.load("torch.nn.functional:cross_entropy") is torch.nn.functional.cross_entropy
 
 
-def test_modules_of_the_current_folder_count(tmp_path, monkeypatch):
+def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("number = 3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -34,7 +34,7 @@ def test_modules_of_the_current_folder_count(tmp_path, monkeypatch):
         ("no_package.tiny_task:Net", "there is no module 'no_package'"),
     ],
 )
-def test_a_wrong_path_is_told_with_what_was_probably_meant(path, message):
+def test_a_wrong_path_is_reported_with_a_suggestion(path, message):
     with pytest.raises(imports.NotFoundError, match=message):
         imports.load(path)
 

@@ -107,7 +107,7 @@ def test_a_vision_transformer_on_files_of_cifar10(tmp_path):
 def test_a_convolutional_net_shows_what_it_costs(capsys):
     result = main_of("resnet_images.py")([*IMAGES, "--budgets", "1e8", "2e8"])
     assert list(result.runs["state"]) == DONE
-    table = capsys.readouterr().out.partition("beside 6 N:\n")[2].splitlines()
+    table = capsys.readouterr().out.partition("ratio to 6 N:\n")[2].splitlines()
     assert table[0].split() == ["size", "num_params", "flops_per_image", "times_6N"]
     N, flops, times = map(float, table[-1].split()[1:])
     assert times == pytest.approx(flops / (6 * N), rel=0.01)

@@ -28,6 +28,7 @@ def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = ax or style.new_axes()
     table = backtest.reset_index(drop=True)
     rows = table.index.to_numpy()
+    # `limit` is the ratio of the error to the residuals that noise reaches in 5 % of sweeps.
     chance = 100 * table["limit"] * table["in_sample_std"]
     ax.barh(rows, chance, color=SHADE, alpha=0.35, height=0.6, label="chance allows (95 %)")
     ax.plot(
@@ -46,7 +47,7 @@ def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ]
     ax.set_yticks(rows, labels, fontsize="small")
     ax.set(xlabel="root mean square error of the loss, %", ylabel="held out, budgets in FLOPs")
-    ax.invert_yaxis()
+    ax.invert_yaxis()  # the first row on top
     ax.set_xlim(left=0)
     style.legend_above(ax)
     return ax

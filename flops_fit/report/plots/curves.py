@@ -42,6 +42,7 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     ax = ax or style.new_axes()
     sizes = np.array([N for _, N, _ in drawn])
     colours = style.colour_scale(ax, sizes, "parameters N", counts=True)
+    # A curve may have many thousand points, more than a plot can show.
     thin = [_thinned(points) for *_, points in drawn]
     lines = LineCollection(
         thin, colors=colours, linewidths=0.8, rasterized=sum(map(len, thin)) > MANY_POINTS
@@ -56,6 +57,7 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     if (ends["excluded"] != "").any():
         handles.append(style.left_out())
     ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="training loss")
+    # The axis starts near the losses after the first, steep tenth of the runs.
     top = float(np.median([_early(points) for *_, points in drawn]))
     held_out = ends["loss"].to_numpy(float)
     held_out = held_out[style.within(held_out)] if len(held_out) else held_out

@@ -30,7 +30,7 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
     finished = runs[np.isfinite(runs["loss"])]
     rows, budgets = style.by_budget(finished)  # the runs of each budget
     colours = style.colours(ax, budgets)
-    handles = []
+    handles = []  # a legend entry per budget: marker and line style
     for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
         marker = MARKERS[index % len(MARKERS)]
         style.points(ax, row, "num_params", "loss", color=colour, marker=marker)
@@ -61,6 +61,7 @@ def _isoflop_curve(ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colou
     """Draw the curve, dotted if its minimum was refused; returns the line style, empty if none."""
     if optimum is None or not np.isfinite(optimum["c0"]):
         return ""
+    # Only where there are runs: a fitted curve means nothing beyond them.
     N = np.geomspace(row["num_params"].min(), row["num_params"].max(), 200)
     dashes = ":" if optimum["refused"] else "-"
     ax.plot(N, curve(optimum, N), dashes, color=colour, linewidth=1.2)

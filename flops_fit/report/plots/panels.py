@@ -134,6 +134,7 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
     figure, axes = style.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, findings, ax)
+    # Names are text: `$` starts no formula.
     figure.suptitle(findings.meta.get("name", ""), fontsize="medium", parse_math=False)
     return figure
 
@@ -157,6 +158,7 @@ def frontier(findings: Findings) -> pd.DataFrame:
 
     Without a parametric law, only the column of budgets.
     """
+    # All runs, also those excluded from the fits, lie within the plot.
     low = float(findings.runs["compute_budget"].astype(float).min()) / 1.5
     C = np.geomspace(low, BEYOND * findings.largest_budget, BAND_POINTS)
     if findings.law is None:

@@ -37,6 +37,7 @@ def plot_residuals(
     ax = ax or style.new_axes()
     shown = runs.assign(off=100 * np.asarray(excess, float))
     shown = shown[np.isfinite(shown["off"])]
+    # Without noise there is no scale to be far off by.
     limit = 100 * FARTHEST * residual_std if residual_std > 0 else np.inf
     inside = shown[shown["off"].abs() <= limit]
     rows, budgets = style.by_budget(inside)
@@ -76,4 +77,5 @@ def excess_over_law(findings: Findings) -> np.ndarray:
             law = repetition.loss(N, D, unique)
         if fit.space == "log":
             return np.asarray(np.log(loss / law))
+        # Fitted to L itself: in units of the mean loss, whose logarithm is `centre[2]`.
         return np.asarray((loss - law) / np.exp(fit.centre[2]))

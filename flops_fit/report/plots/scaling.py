@@ -75,7 +75,9 @@ def plot_scaling(
     ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=label)
     ax.set_yscale("linear" if quantity == "loss" else "log")
     ax.set_xlim(C.min(), C.max())
+    # Bands may be very wide; only values and points set the limits.
     style.frame(ax, np.concatenate(drawn), logarithmic=quantity != "loss")
+    # The corner that the curve leaves empty.
     ax.legend(
         fontsize="small",
         handlelength=1.6,
@@ -116,6 +118,7 @@ def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> list[np.nda
     if valid.empty:
         return []
     middle = valid[quantity].astype(float)
+    # Lengths of the error bars below and above; NaN where there is no interval.
     errors = [middle - valid[f"{quantity}_low"], valid[f"{quantity}_high"] - middle]
     ax.errorbar(
         valid["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",

@@ -35,7 +35,7 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 2 if panels == 4 else panels
+    columns = 2 if panels == 4 else panels  # two by two, or one row
     rows = -(-panels // columns)
     width, height = (4.6, 3.45) if panels == 1 else (5.2, 3.9)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -68,7 +68,7 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
     from matplotlib.colors import LogNorm
 
     low, high = values.min(), values.max()
-    if not high > low:
+    if not high > low:  # one value: a scale needs a range
         low, high = low / 2, high * 2
     scale = ScalarMappable(LogNorm(low, high), "viridis")
     assert ax.figure is not None
@@ -129,6 +129,7 @@ def label_counts(axis: Any) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
+    # The wider the axis, the fewer labels per decade fit.
     span = high / low if low > 0 else 1.0
     axis.set_major_locator(LogLocator(subs=(1,) if span > 1e3 else (1, 3) if span > 1e2 else TICKS))
     names = EngFormatter(sep="")
@@ -165,6 +166,7 @@ def frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:
         return
     ends = np.array([seen.min(), seen.max()])
     ends = np.log(ends) if logarithmic else ends
+    # A margin of 5 %, also if all values are equal.
     room = 0.05 * max(float(np.ptp(ends)), 1e-3)
     limits = ends[0] - room, ends[1] + room
     ax.set_ylim(*(np.exp(limits) if logarithmic else limits))
