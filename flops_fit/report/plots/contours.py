@@ -63,7 +63,7 @@ def plot_contours(
         *ax.get_legend_handles_labels()[0][::-1],
     ]
     if (finished["excluded"] != "").any():
-        handles.insert(1, style.left_out())
+        handles.insert(1, style.excluded_handle())
     ax.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=f"data D, {data_unit}")
     ax.set(xlim=(N[0], N[-1]), ylim=(D[0], D[-1]))
     for axis in (ax.xaxis, ax.yaxis):

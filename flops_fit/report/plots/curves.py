@@ -55,7 +55,7 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     style.points(ax, ends, "flops", "loss", color="black", marker="o")
     handles = [ax.lines[0], style.handle("held-out loss at the end", color="black", marker="o")]
     if (ends["excluded"] != "").any():
-        handles.append(style.left_out())
+        handles.append(style.excluded_handle())
     ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="training loss")
     # The axis starts near the losses after the first, steep tenth of the runs.
     top = float(np.median([_early(points) for *_, points in drawn]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from flops_fit.report.plots.style import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 
 def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -38,7 +39,7 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
         label = flops(budget, digits=2)
         handles.append(style.handle(label, color=colour, marker=marker, linestyle=dashes))
     if (finished["excluded"] != "").any():
-        handles.append(style.left_out())
+        handles.append(style.excluded_handle())
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
     losses = finished["loss"].to_numpy(float)
     if losses.size and not style.within(losses).all():
@@ -57,7 +58,9 @@ def _nearest_row(optima: pd.DataFrame, budget: float) -> pd.Series | None:
     return optima.iloc[int(distance.to_numpy().argmin())] if distance.min() < 0.1 else None
 
 
-def _isoflop_curve(ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: Any) -> str:
+def _isoflop_curve(
+    ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: ColorType
+) -> str:
     """Draw the curve, dotted if its minimum was refused; returns the line style, empty if none."""
     if optimum is None or not np.isfinite(optimum["c0"]):
         return ""

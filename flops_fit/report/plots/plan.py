@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from flops_fit.report.plots.style import MARKERS, SHADE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from matplotlib.typing import ColorType
 
 TOKENS_PER_PARAM = 20.0  # the compute-optimal ratio of Hoffmann et al. 2022
 MARGIN = 1.6  # factor by which the axes extend beyond the trials
@@ -52,7 +54,7 @@ def plot_plan(plan: PlanView, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _iso_flop_line(ax: Axes, row: pd.DataFrame, colour: Any) -> None:
+def _iso_flop_line(ax: Axes, row: pd.DataFrame, colour: ColorType) -> None:
     """The line through the trials of a budget, extended by half a step on both sides."""
     row = row.drop_duplicates("num_params").sort_values("num_params")
     x, y = np.log(row["num_params"].to_numpy(float)), np.log(row["num_tokens"].to_numpy(float))
@@ -66,7 +68,7 @@ def _iso_flop_line(ax: Axes, row: pd.DataFrame, colour: Any) -> None:
     ax.plot(np.exp(x), np.exp(y), "-", color=colour, linewidth=1.0, alpha=0.7)
 
 
-def _rule(ax: Axes, frame: pd.DataFrame) -> list[Any]:
+def _rule(ax: Axes, frame: pd.DataFrame) -> list[Line2D]:
     """The line D = 20 N, where a plan for text expects the optima."""
     N = np.array([frame["num_params"].min() / MARGIN, frame["num_params"].max() * MARGIN])
     limits = frame["num_tokens"].min() / MARGIN, frame["num_tokens"].max() * MARGIN

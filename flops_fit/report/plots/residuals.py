@@ -48,7 +48,7 @@ def plot_residuals(
         style.points(ax, row, "num_params", "off", color=colour, marker=marker)
         handles.append(style.handle(flops(budget, digits=2), color=colour, marker=marker))
     if (inside["excluded"] != "").any():
-        handles.append(style.left_out())
+        handles.append(style.excluded_handle())
     ax.axhspan(-200 * residual_std, 200 * residual_std, color=SHADE, alpha=0.2, lw=0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xscale="log", xlabel="parameters N", ylabel="loss above the law, %")

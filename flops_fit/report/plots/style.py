@@ -7,6 +7,7 @@ and line styles carry the same information in print. Excluded runs are hollow, n
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,12 @@ import pandas as pd
 from flops_fit.laws.runs.budgets import group_budgets
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.typing import ColorType
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -55,14 +60,16 @@ def by_budget(runs: pd.DataFrame) -> tuple[list[pd.DataFrame], list[float]]:
     return rows, [float(np.exp(np.log(r["compute_budget"].astype(float)).mean())) for r in rows]
 
 
-def colours(ax: Axes, budgets: list[float]) -> list[Any]:
+def colours(ax: Axes, budgets: list[float]) -> list[ColorType]:
     """A colour per budget; for many budgets a colour scale, with its bar."""
     if len(budgets) <= len(COLOURS):
         return list(COLOURS[: len(budgets)])
     return colour_scale(ax, np.asarray(budgets), "budget C, FLOPs")
 
 
-def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = False) -> list[Any]:
+def colour_scale(
+    ax: Axes, values: np.ndarray, label: str, *, counts: bool = False
+) -> list[ColorType]:
     """A colour for each positive value, on a logarithmic scale, with its bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
@@ -79,7 +86,7 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
 
 
 def legend_of_budgets(
-    ax: Axes, handles: list[Any], num_budgets: int, *, above: bool = False
+    ax: Axes, handles: list[Line2D], num_budgets: int, *, above: bool = False
 ) -> None:
     """A legend of the budgets, if they are few, and of everything else that is drawn."""
     few = num_budgets <= len(COLOURS)
@@ -92,7 +99,7 @@ def legend_of_budgets(
 
 
 def legend_above(
-    ax: Axes, handles: list[Any] | None = None, *, columns: int = 2, title: str | None = None
+    ax: Axes, handles: Sequence[Artist] | None = None, *, columns: int = 2, title: str | None = None
 ) -> None:
     """A legend above the axes, for plots without an empty corner."""
     given = {} if handles is None else {"handles": handles}
@@ -102,19 +109,19 @@ def legend_above(
     )  # fmt: skip
 
 
-def handle(label: str, *, color: Any, marker: str, **style: Any) -> Any:
+def handle(label: str, *, color: ColorType, marker: str, **style: Any) -> Line2D:
     """An entry of a legend: a marker, and a line if `style` has a `linestyle`."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, color=color, marker=marker, **{"linestyle": "", **style})
 
 
-def left_out() -> Any:
+def excluded_handle() -> Line2D:
     """The entry of the legend for excluded runs."""
     return handle("excluded", color=SHADE, marker="o", markerfacecolor="none")
 
 
-def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: Any, marker: str) -> None:
+def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: ColorType, marker: str) -> None:
     """Runs as markers: filled if they take part in the fits, hollow if they are excluded."""
     used = rows["excluded"] == ""
     for part, face in ((rows[used], color), (rows[~used], "none")):
@@ -124,7 +131,7 @@ def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: Any, marker: 
         )  # fmt: skip
 
 
-def label_counts(axis: Any) -> None:
+def label_counts(axis: Axis) -> None:
     """Tick labels such as 5k, 10k, 20k; three per decade if the axis spans less than two."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -145,7 +152,7 @@ def within(losses: np.ndarray) -> np.ndarray:
     return np.asarray((losses >= low - room) & (losses <= high + room))
 
 
-def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Any]:
+def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Line2D]:
     """Draw runs above or below the frame as arrows; returns their entry of the legend, if any."""
     low, high = ax.get_ylim()
     beyond = ((rows[y] > high, high, UP), (rows[y] < low, low, DOWN))
