@@ -118,7 +118,7 @@ def worker(config: Path | None, **values: Any) -> None:
     from flops_fit.cli import sweeps
     from flops_fit.cli.settings import read
 
-    sweeps.help_out(read(config, options.given(values)))
+    sweeps.join(read(config, options.given(values)))
 
 
 @main.command()

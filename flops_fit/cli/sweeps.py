@@ -66,7 +66,7 @@ def run(settings: Settings, yes: bool, worker_command: Callable[[str], str]) -> 
     return exit_code(result, planned.plan.compute_budgets)
 
 
-def help_out(settings: Settings) -> None:
+def join(settings: Settings) -> None:
     """Train waiting trials of a sweep that another process drives."""
     task, planned = _prepared(settings)
     job = join_job(task, planned, _address(settings))

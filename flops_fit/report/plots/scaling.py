@@ -75,7 +75,7 @@ def plot_scaling(
     ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=label)
     ax.set_yscale("linear" if quantity == "loss" else "log")
     ax.set_xlim(C.min(), C.max())
-    # Bands may be very wide; only values and points set the limits.
+    # The bands of the power laws may be very wide: they do not set the limits.
     style.frame(ax, np.concatenate(drawn), logarithmic=quantity != "loss")
     # The corner that the curve leaves empty.
     ax.legend(
