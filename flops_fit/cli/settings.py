@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +18,7 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import raise_problems
 
+_T = TypeVar("_T")
 _REQUIRED = ("model_cls", "model_size_param", "dataset", "loss_fn", "compute_budgets")
 _TEXTS = (
     "model_cls", "model_size_param", "dataset", "eval_dataset", "loss_fn", "name", "tracking_uri",
@@ -92,20 +93,17 @@ class Settings:
     extend: bool = True
 
     def imported(self) -> tuple[Task, PlanRequest]:
-        """Model, data and loss, and what to plan for them.
+        """Model, data and loss, and the request of a plan.
 
         Raises:
             ArgumentError: Lists everything that is missing, not found or invalid.
         """
         problems: list[str] = []
-        made: list[Any] = []
-        for part in (self.task, self.request):
-            try:
-                made.append(part())
-            except ArgumentError as error:
-                problems += error.problems
+        task = _or_problems(self.task, problems)
+        request = _or_problems(self.request, problems)
         raise_problems(problems)
-        task, request = made
+        assert task is not None
+        assert request is not None
         return task, request
 
     def task(self) -> Task:
@@ -141,7 +139,7 @@ class Settings:
         )
 
     def request(self) -> PlanRequest:
-        """What to plan.
+        """What to plan: budgets, sizes, recipe, FLOPs convention and seed.
 
         Raises:
             ArgumentError: The recipe is invalid, or something it names is not found.
@@ -170,6 +168,15 @@ def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
     for key, value in given.items():
         values[key] = {**values.get(key, {}), **value} if key in _MAPPINGS else value
     return Settings(**values)
+
+
+def _or_problems(part: Callable[[], _T], problems: list[str]) -> _T | None:
+    """What `part` returns; None if it raises, with its problems added to the list."""
+    try:
+        return part()
+    except ArgumentError as error:
+        problems += error.problems
+        return None
 
 
 def _read_file(file: Path) -> dict[str, Any]:
