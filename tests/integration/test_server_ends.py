@@ -79,7 +79,7 @@ def test_what_a_killed_server_left_is_ended(word, tmp_path):
     with mine, other:
         assert mine.stdout.readline()
         assert other.stdout.readline()
-        server._end_left(env)
+        server._end_leftover(env)
         assert gone(mine.pid)
         assert other.poll() is None
         other.kill()
