@@ -106,7 +106,7 @@ def test_losses_that_depend_on_nothing(seed):
     assert found.fits["five"].num_runs == 35
 
 
-def test_exact_runs_are_said_to_be_exact():
+def test_runs_without_noise_are_reported_as_such():
     assert "; the runs have no noise." in repr(fit(runs(0.0)))
     symmetric = ParametricLaw(1.8, 450.0, 1200.0, 0.35, 0.35)
     assert "no noise, alpha = beta fits too" in repr(fit(runs(0.0, law=symmetric)))
@@ -151,7 +151,7 @@ def test_save_and_load_curves(tmp_path):
     assert len(again.curves) == 35
 
 
-def test_load_says_what_is_wrong(result, tmp_path):
+def test_load_reports_missing_and_unreadable_files(result, tmp_path):
     with pytest.raises(TableError, match="no readable result"):
         Result.load(tmp_path / "nowhere")
     result.save(tmp_path)

@@ -97,7 +97,7 @@ def test_the_policy_allows_the_script_and_the_style_and_nothing_else(text):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
 
 
-def test_the_page_holds_what_the_result_says(hostile, text):
+def test_the_page_has_the_checks_plots_and_table_of_the_result(hostile, text):
     words = re.sub("<[^>]*>", " ", text)
     for check in hostile.checks:
         assert check.message.split("<")[0] in words
@@ -119,7 +119,7 @@ def test_refusals_are_honoured():
     assert str(caught.value) in text
 
 
-def test_without_a_law_nothing_is_shown(tmp_path):
+def test_without_a_law_there_is_no_slider(tmp_path):
     text = fit(runs().iloc[:7]).report(tmp_path / "report.html").read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
     assert embedded(text)["grid"] is None
@@ -133,7 +133,7 @@ def plain(text):
     return " ".join(re.sub("<[^>]*>", " ", text.partition("<main>")[2]).split())
 
 
-def test_what_is_not_drawn_or_fitted_is_said_and_why(hostile):
+def test_missing_plots_and_fits_are_listed_with_the_reason(hostile):
     few = fit(runs().iloc[:3])
     text = plain(html_page.page(few.findings))
     assert re.search(r"Not drawn: training curves .* no training curves", text, re.IGNORECASE)

@@ -29,7 +29,7 @@ def test_the_lines_hold_law_headline_and_back_test(result):
     assert f" {100 * row['limit'] * row['in_sample_std']:.2g} %" in line
 
 
-def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
+def test_a_refusal_is_reported_within_fourteen_lines():
     rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
     lines = summary.summary(rough.findings)
     assert len(lines) < 15

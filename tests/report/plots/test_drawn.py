@@ -1,4 +1,4 @@
-"""Every plot holds what it held when it was last looked at: points, bands, words and their look."""
+"""Every plot equals its reviewed reference: points, bands, words and their style."""
 
 import json
 
@@ -7,14 +7,14 @@ from drawn import KEPT, all_described, flat
 
 
 @pytest.fixture(scope="module")
-def told():
+def drawn_now():
     return all_described()
 
 
 @pytest.mark.parametrize("name", json.loads(KEPT.read_text(encoding="utf-8")))
-def test_a_plot_is_drawn_as_it_was(told, name):
+def test_a_plot_is_drawn_as_it_was(drawn_now, name):
     kept = flat(json.loads(KEPT.read_text(encoding="utf-8"))[name])
-    now = flat(told[name])
+    now = flat(drawn_now[name])
     assert list(now) == list(kept)
     for place, value in kept.items():
         expected = pytest.approx(value, rel=1e-3) if isinstance(value, float) else value

@@ -234,7 +234,7 @@ def test_the_envelope_is_a_third_approach(result):
 
 
 @pytest.mark.parametrize("kind", ["scaling", "contours", "residuals", "curves", "backtest"])
-def test_a_panel_without_data_says_why(kind):
+def test_a_panel_without_data_shows_the_reason(kind):
     few = flops_fit.fit(runs().iloc[:3])
     for ax in few.plot(kind).axes:
         assert ax.texts
