@@ -44,7 +44,7 @@ def test_a_loss_that_no_law_tells_is_not_a_question_mark():
     assert repr(found).count(why) == 2
     assert summary.verdict(found).endswith(f"{why}.")
     told = found.predict(1e13)
-    assert "fewer than three budgets have an optimum" in str(told)
+    assert why in str(told)
     assert why in told.checks[-1].message
     for text in (repr(found), str(told), summary.verdict(found)):
         assert "?" not in text
