@@ -1,24 +1,31 @@
-# Two commands do everything: `make demo` and `make test`.
+# `make demo` shows a sweep, `make test` checks the code and runs the unit tests,
+# `make test-integration` runs the slow tests. Each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Tests start hundreds of processes: where this is set each would compile us anew.
+# Modules are compiled when first imported: compiling every installed file takes a minute more.
+PIP    := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+# Tests start many processes; with this set, each of them would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test chaos coverage check docker-check docs format bench clean
+.PHONY: demo test test-integration chaos coverage check docker-check docs format bench clean
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) --dist worksteal
 
-chaos: .installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "chaos or not chaos" \
-		-k "not a_few and not hundred" tests/chaos tests/sweep/test_full_disk.py tests/sweep/test_memory.py
+test-integration: .installed-integration
+	$(PYTEST) --dist load -m "(integration or slow) and not chaos" --timeout 1200
+
+chaos: .installed-integration
+	$(PYTEST) -m "integration or chaos" -k "not a_few and not hundred" tests/chaos \
+		tests/integration/test_full_disk.py tests/integration/test_memory.py
 
 coverage: .installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(PYTEST) --dist worksteal --cov --cov-report=term:skip-covered
 
 check: .installed-test
 	$(BIN)/ruff format --check .
@@ -26,8 +33,9 @@ check: .installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docker-check: .installed-test
-	$(BIN)/python -m pytest -n 0 tests/test_docker.py tests/test_docker_stack.py
+docker-check: .installed-integration
+	$(BIN)/python -m pytest -n 0 -m integration tests/integration/test_docker.py \
+		tests/integration/test_docker_stack.py
 
 format: .installed-test
 	$(BIN)/ruff check --fix .
@@ -37,19 +45,23 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 .installed-demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
-.installed-test: .installed-demo
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
-	@touch $@
+.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@ .installed-demo
+
+.installed-integration: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[integration]'
+	@touch $@ .installed-test .installed-demo
 
 .installed-docs: .installed-demo
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 .installed-bench: .installed-test
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(PIP) -e '.[bench]'
 	@touch $@
 
 bench: .installed-bench

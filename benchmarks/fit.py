@@ -1,9 +1,9 @@
-"""How fast the laws are fitted, beside a grid of scipy starts at the same optimum, in one run.
+"""How fast are laws fitted, compared with a grid of SciPy starts at the same optimum?
 
     python benchmarks/fit.py [runs.csv]
 
-The table is Epoch AI's 240 points of Chinchilla's figure 4 (columns N, D, loss), or, where no file
-is given, as many runs drawn from its law. Prints seconds and ratios; run on one core
+The table has Epoch AI's 240 points of Chinchilla's figure 4 (columns N, D, loss). Without a file,
+as many runs are drawn from Chinchilla's law. Prints seconds and ratios. Run it on one core
 (OMP_NUM_THREADS=1).
 """
 
@@ -39,7 +39,7 @@ def draw(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def timed(work: Callable[[], object], repeat: int = 1) -> tuple[float, object]:
-    """Best of several, in seconds, and what it gave."""
+    """The best time of several calls, in seconds, and the value returned."""
     best, out = np.inf, None
     for _ in range(repeat):
         start = time.perf_counter()
@@ -49,7 +49,7 @@ def timed(work: Callable[[], object], repeat: int = 1) -> tuple[float, object]:
 
 
 def papers_grid(N: Array, D: Array, loss: Array, every: int) -> tuple[float, float]:
-    """Hoffmann's 4,500 starts by scipy BFGS: seconds for all, from every k-th, and the best."""
+    """Hoffmann's 4,500 starts with SciPy's BFGS: time for all (from every k-th), and the best."""
     x, y, t = np.log(N), np.log(D), np.log(loss)
 
     def objective(p: Array) -> float:

@@ -3,18 +3,18 @@
 ::
 
     FlopsFitError
-    ├── ArgumentError (ValueError)   what was passed cannot work; lists every fault found
-    │   └── InfeasiblePlanError      the budgets cannot be planned with this model and data
+    ├── ArgumentError (ValueError)   invalid arguments; lists every error found
+    │   └── InfeasiblePlanError      no budget can be planned with this model and data
     ├── TableError (ValueError)      a table of runs cannot be read; lists the rows
-    ├── FitError                     too little or too odd data for a fit; carries its checks
+    ├── FitError                     the data do not determine a fit; carries the checks
     ├── SweepError                   the sweep could not be run or found
-    │   ├── NoRunsError              nothing has finished yet
+    │   ├── NoRunsError              no run has finished yet
     │   ├── StoreError               MLflow's or Optuna's store cannot be used; nothing is lost
     │   └── LostRankError            a process of a data-parallel launch is gone
     ├── RankError                    another process of the launch failed at a trial
     └── DivergedError                a trial's loss stopped being finite
 
-    FlopsFitWarning (UserWarning)    soft trouble: the call goes on and says what it did
+    FlopsFitWarning (UserWarning)    the call continues, but something may not be as intended
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-_LONGEST = 300
+_MAX_LENGTH = 300  # characters of an error message, in `in_short`
 
 
 class FlopsFitError(Exception):
@@ -30,7 +30,12 @@ class FlopsFitError(Exception):
 
 
 class _Faults(FlopsFitError, ValueError):
-    """Faults found in one go, listed one a line."""
+    """One or more errors found together, listed one per line.
+
+    Attributes:
+        problems: The messages.
+        heading: Line above them; by default their number.
+    """
 
     def __init__(self, problems: str | Sequence[str], heading: str = "") -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -48,19 +53,25 @@ class _Faults(FlopsFitError, ValueError):
 
 
 class ArgumentError(_Faults):
-    """What was passed cannot work. `problems` lists every fault found."""
+    """Arguments are invalid. `problems` lists every error found."""
 
 
 class InfeasiblePlanError(ArgumentError):
-    """A budget cannot be planned with this model and data; says what would work."""
+    """No budget can be planned with this model and data; says what would work."""
 
 
 class TableError(_Faults):
     """A table of runs cannot be read. `problems` names the rows."""
 
 
+def split_problem(problem: str) -> tuple[str, str]:
+    """Split "argument: message" into its two parts; the argument is "" where none is named."""
+    argument, colon, message = problem.partition(": ")
+    return (argument, message) if colon and argument.isidentifier() else ("", problem)
+
+
 class FitError(FlopsFitError):
-    """The data do not carry a fit. `checks` says why, as data."""
+    """The data do not determine a fit. `checks` holds the reasons, as data."""
 
     def __init__(self, message: str, checks: Sequence[object] = ()) -> None:
         super().__init__(message)
@@ -72,14 +83,14 @@ class SweepError(FlopsFitError):
 
 
 class NoRunsError(SweepError):
-    """No finished run to analyse yet."""
+    """No run has finished yet, so there is nothing to analyse."""
 
 
 class StoreError(SweepError):
-    """MLflow's or Optuna's store cannot be used now; what has finished is kept.
+    """MLflow's or Optuna's store cannot be used now; finished work is kept.
 
     Attributes:
-        refused: Whether the store is there and declines: asking again would not help.
+        refused: Whether the store answered and refused: trying again would not help.
     """
 
     def __init__(self, message: str, refused: bool = False) -> None:
@@ -91,11 +102,11 @@ class StoreError(SweepError):
 
 
 class LostRankError(SweepError):
-    """A process of a data-parallel launch is gone, or silent: nothing more can be trained."""
+    """A process of a data-parallel launch is gone or silent, so that training cannot continue."""
 
 
 class RankError(FlopsFitError):
-    """Another process of a data-parallel launch failed at a trial, and so all stop it."""
+    """Another process of a data-parallel launch failed at a trial, so all processes stop it."""
 
 
 class DivergedError(FlopsFitError):
@@ -110,10 +121,12 @@ class DivergedError(FlopsFitError):
 
 
 class FlopsFitWarning(UserWarning):
-    """Soft trouble: the call goes on and says what it did."""
+    """Something may not be as intended; the call continues, and the message says how."""
 
 
 def in_short(error: BaseException) -> str:
-    """An error as its type and the first line of what it says, shortened."""
+    """The type of an error and the first line of its message, shortened."""
     first_line = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {textwrap.shorten(first_line, _LONGEST, placeholder=' ...')}"
+    return (
+        f"{type(error).__name__}: {textwrap.shorten(first_line, _MAX_LENGTH, placeholder=' ...')}"
+    )

@@ -1,4 +1,4 @@
-"""What crosses the borders between rooms: a planned `Trial` and a finished `Run`.
+"""Records shared by all packages: a planned `Trial`, a `Run` of it, and what workers report.
 
 Units: compute in FLOPs, data in *units* (tokens, or examples where a target holds one element),
 loss in whatever the user's loss returns (nats for cross-entropy), time in seconds.
@@ -21,20 +21,20 @@ class Trial:
     """One planned grid point: a model of one size, trained on exactly `num_tokens`.
 
     Attributes:
-        trial_id: Hash of all that determines the result.
+        trial_id: Hash of everything that determines the result.
         compute_budget: The budget C of its row, in FLOPs.
         size: Value of the user's size parameter.
-        size_index: Place in its budget's row, from the smallest model up.
+        size_index: Index in its budget's row, ascending in size.
         num_params: N, as the model's own `num_params()` counts.
         num_tokens: D, in tokens or examples (see `SweepPlan.data_unit`): steps x batch.
-        flops: What the trial will spend, in FLOPs: `num_tokens` times FLOPs per token.
+        flops: FLOPs that the trial will spend: `num_tokens` times FLOPs per token.
         steps: Optimiser steps.
         batch_size: Examples a step, over all processes.
         learning_rate: Peak learning rate.
         seed: Seed of initialisation, data order and dropout.
-        lr_multiplier: Times the recipe's own rate that `learning_rate` is.
-        at_own_rate: Id of the same trial at the recipe's own rate; empty where it is that one.
-        added: Whether it was added to its row because the least loss lay at the row's edge.
+        lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
+        at_own_rate: Id of the same trial at the recipe's own rate; empty if it is that one.
+        added: Whether it was added to its row because the loss was least at the row's edge.
     """
 
     trial_id: str
@@ -52,21 +52,39 @@ class Trial:
     at_own_rate: str = ""
     added: bool = False
 
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs for one unit of D."""
+        return self.flops / self.num_tokens
+
     def label(self, size_param: str) -> str:
-        """Budget and size (and multiplier, where it is not 1) in words."""
+        """Budget and size for display, and the learning rate's multiplier if it is not 1."""
         rate = "" if self.lr_multiplier == 1 else f" lr x{self.lr_multiplier:g}"
         return f"C={self.compute_budget:.3g} {size_param}={self.size}{rate}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one trial: a row of `Result.runs`.
+    """The state and result of one trial: a row of `Result.runs`.
 
-    `state` is one of `planned running complete failed diverged`; `excluded` is the reason
-    why a run takes no part in the fits, empty where it does. `loss` is the held-out loss and
-    `flops` what was actually spent; both are NaN until the run is complete. `epochs` counts passes
-    over the training data, NaN where its length is not known. `code` holds hashes of the source of
-    model, loss and data.
+    Attributes:
+        trial_id: Id of the trial.
+        run_id: Id of its MLflow run.
+        compute_budget: The budget C, in FLOPs.
+        size: Value of the size parameter; None if not recorded.
+        num_params: N.
+        num_tokens: D, in tokens or examples.
+        flops: FLOPs actually spent; NaN until the run is complete.
+        loss: Held-out loss; NaN until the run is complete.
+        wall_time_s: Seconds of training.
+        seed: Seed of the sweep.
+        state: One of `planned running complete failed diverged`.
+        excluded: Why the fits do not use the run; empty if they do.
+        steps: Optimiser steps.
+        learning_rate: Peak learning rate.
+        lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
+        epochs: Passes over the training data; NaN if its length is unknown.
+        code: Hashes of the source of model, loss and data.
     """
 
     trial_id: str
@@ -100,15 +118,15 @@ def to_frame(records: Iterable[Trial | Run], columns: tuple[str, ...]) -> pd.Dat
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker says: how far a trial is, or how it ended.
+    """A worker's report on the progress or the end of a trial.
 
     Attributes:
-        trial_id: Whose.
-        label: The trial in words.
+        trial_id: Id of the trial.
+        label: The trial's budget and size, for display.
         flops: FLOPs spent on it so far.
         loss: Training loss so far, or the held-out loss at the end.
-        state: "running", "resumed", or the state it ended in.
-        tokens_per_second: Units of D trained on a second.
+        state: "running", "resumed", or the state in which it ended.
+        tokens_per_second: Units of D trained on per second.
     """
 
     trial_id: str
@@ -124,7 +142,13 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Skipped:
-    """A grid point that was passed over, and why."""
+    """A grid point that was not planned, and why.
+
+    Attributes:
+        compute_budget: The budget in FLOPs; NaN if the size was refused at all budgets.
+        size: Value of the size parameter.
+        reason: Why, as a phrase for display.
+    """
 
     compute_budget: float
     size: Size

@@ -39,4 +39,4 @@ def test_without_a_law_the_files_say_so(tmp_path):
         .read_text()
         .startswith("No table: no law could be fitted")
     )
-    assert "Nothing can be said" in (tmp_path / "report.html").read_text()
+    assert "No prediction" in (tmp_path / "report.html").read_text()

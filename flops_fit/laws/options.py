@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from flops_fit.errors import ArgumentError
+from flops_fit.validate import is_number
 
 Method = Literal["screened", "huber", "log", "linear"]
 FormOption = Literal["auto", "five", "tied"]
@@ -67,7 +68,7 @@ class Options:
         ]
         for name, low in (("delta", 0.0), ("tolerance", 0.0), ("num_draws", LEAST_DRAWS - 1)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not low < value < np.inf:
+            if not is_number(value) or not low < value < np.inf:
                 faults.append(f"{name}: expected a finite number above {low:g}, got {value!r}")
         if faults:
             raise ArgumentError(faults)

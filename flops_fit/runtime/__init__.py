@@ -1,1 +1,1 @@
-"""What a process is and does, whatever it trains: ranks, generators, threads, memory, signals."""
+"""Control of the process itself: ranks, random state, threads, memory, signals."""

@@ -1,10 +1,10 @@
-"""The processes that train each trial together, and what they tell each other.
+"""The processes (ranks) of a launch that train each trial together, and their communication.
 
-`torchrun` and `accelerate launch` start one script several times. A process's rank says which of
-them it is, the world size how many there are. Rank 0 leads: it alone claims trials, writes to the
-stores and prints; the others train what it announces. Words go from host to host (gloo), so that
-none waits for a device; gradients go over the device's own backend. In a single process every
-function here is a plain call.
+`torchrun` and `accelerate launch` start one script several times: the world size is the number of
+processes, the rank the number of one of them. Only rank 0 claims trials, writes to the stores and
+prints; the others train what it announces. Messages between the ranks' Python code use gloo on the
+host, so that they need not wait for a device; gradients use the device's own backend. In a single
+process every function here is a plain call.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ TIMEOUT = "FLOPS_FIT_TIMEOUT"
 TIMEOUT_S = 600.0
 _ADDRESS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _T = TypeVar("_T")
-_meeting: tuple[Any, Any] = (None, None)  # the world that was joined, and its group for words
+# The world that `join` has joined, and its gloo group for messages.
+_meeting: tuple[Any, Any] = (None, None)
 
 
 def launched() -> tuple[int, int]:
-    """This process's rank and the world size, as it was launched; (0, 1) for a single process."""
+    """This process's rank and the world size of its launch; (0, 1) for a single process."""
+    # The user's script may have initialised torch.distributed itself.
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -42,29 +44,29 @@ def launched() -> tuple[int, int]:
 
 
 def count() -> int:
-    """Ranks that have met; 1 for a process by itself."""
-    return dist.get_world_size() if _met() else 1
+    """Number of ranks that have joined; 1 for a single process."""
+    return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
-    """This process among the ranks that have met; 0 for a process by itself."""
-    return dist.get_rank() if _met() else 0
+    """This process's rank among those that have joined; 0 for a single process."""
+    return dist.get_rank() if _joined() else 0
 
 
-def _met() -> bool:
+def _joined() -> bool:
     return _meeting[0] is not None and dist.is_initialized()
 
 
 def launch_faults() -> list[str]:
-    """What keeps this process from joining the others of its launch."""
+    """Errors in the environment that would keep this process from joining its launch."""
     problems = []
     size = launched()[1]
     missing = [key for key in _ADDRESS if key not in os.environ]
     if size > 1 and missing and not dist.is_initialized():
         problems.append(
-            f"WORLD_SIZE={size} says that several processes train together, but "
-            f"{', '.join(missing)} is not set: start the script by torchrun or accelerate launch, "
-            "or unset WORLD_SIZE"
+            f"WORLD_SIZE={size} means that several processes train together, but "
+            f"{', '.join(missing)} is not set: start the script with torchrun or accelerate "
+            "launch, or unset WORLD_SIZE"
         )
     try:
         timeout()
@@ -74,10 +76,10 @@ def launch_faults() -> list[str]:
 
 
 def join() -> None:
-    """Meet the other ranks.
+    """Join the other ranks of the launch, once per world.
 
     Raises:
-        LostRankError: They do not come within the timeout.
+        LostRankError: They do not join within the timeout.
     """
     global _meeting
     if launched()[1] == 1 or (dist.is_initialized() and _meeting[0] is dist.group.WORLD):
@@ -85,13 +87,13 @@ def join() -> None:
     with _reaching():
         if not dist.is_initialized():
             dist.init_process_group(timeout=timeout())
-            atexit.register(_part)
-        words = dist.new_group(backend="gloo", timeout=timeout())
-    _meeting = dist.group.WORLD, words
+            atexit.register(_leave)
+        messages = dist.new_group(backend="gloo", timeout=timeout())
+    _meeting = dist.group.WORLD, messages
 
 
-def _part() -> None:
-    """End the threads of gloo, which abort an interpreter that ends before them."""
+def _leave() -> None:
+    """End the threads of gloo, which abort the interpreter if they are alive at its exit."""
     global _meeting
     _meeting = None, None
     if dist.is_initialized():
@@ -99,7 +101,11 @@ def _part() -> None:
 
 
 def timeout() -> datetime.timedelta:
-    """How long one waits for another rank, or for a store, that is silent."""
+    """How long to wait for a rank or a store that does not answer.
+
+    Raises:
+        ValueError: `FLOPS_FIT_TIMEOUT` is not a positive number of seconds.
+    """
     text = os.environ.get(TIMEOUT, str(TIMEOUT_S))
     try:
         seconds = float(text)
@@ -111,7 +117,7 @@ def timeout() -> datetime.timedelta:
 
 
 def let_main_speak() -> None:
-    """On other ranks than 0: say no more what rank 0 says too."""
+    """On ranks other than 0, silence the warnings and log messages that rank 0 gives too."""
     if launched()[0]:
         logging.getLogger("flops_fit").setLevel(logging.ERROR)
         warnings.simplefilter("ignore", FlopsFitWarning)
@@ -125,14 +131,14 @@ def broadcast(value: _T) -> _T:
     """
     if count() == 1:
         return value
-    held = [cloudpickle.dumps(value) if rank() == 0 else b""]
+    payload = [cloudpickle.dumps(value) if rank() == 0 else b""]
     with _reaching():
-        dist.broadcast_object_list(held, src=0, group=_meeting[1])
-    return value if rank() == 0 else pickle.loads(held[0])  # from our own rank 0
+        dist.broadcast_object_list(payload, src=0, group=_meeting[1])
+    return value if rank() == 0 else pickle.loads(payload[0])  # from our own rank 0
 
 
 def from_main(call: Callable[[], _T]) -> _T:
-    """What `call` returns on rank 0, on every rank; what it raises there is raised on all.
+    """Call a function on rank 0; return its result, or raise its error, on every rank.
 
     Raises:
         LostRankError: A rank is gone, or silent beyond the timeout.
@@ -144,18 +150,18 @@ def from_main(call: Callable[[], _T]) -> _T:
     if rank() == 0:
         try:
             value = call()
-        except LostRankError:
+        except LostRankError:  # the others cannot be told
             raise
         except BaseException as found:
             error = found
-    value, told = broadcast((value, None if error is None else portable(error)))
-    if told is not None:
-        raise error or told
+    value, sent_error = broadcast((value, None if error is None else portable(error)))
+    if sent_error is not None:
+        raise error or sent_error
     return value
 
 
 def gather(value: _T) -> list[_T]:
-    """Every rank's value, in their order, on every rank.
+    """The values of all ranks, in order of rank, on every rank.
 
     Raises:
         LostRankError: A rank is gone, or silent beyond the timeout.
@@ -168,7 +174,7 @@ def gather(value: _T) -> list[_T]:
 
 
 def most(*values: int) -> list[int]:
-    """The largest of each value over the ranks, on every rank: how all agree on what comes next.
+    """The largest of each value over the ranks, on every rank.
 
     Raises:
         LostRankError: A rank is gone, or silent beyond the timeout.
@@ -182,25 +188,33 @@ def most(*values: int) -> list[int]:
 
 
 def joint_error(error: Exception | None, out_of_memory: bool = False) -> Exception:
-    """What a rank raises once some have failed: its own error, or what the others say of theirs.
+    """The error that this rank raises after some ranks have failed.
 
-    Where all that failed ran out of memory, every rank gets such an error; else none does.
+    Args:
+        error: This rank's own error; None if it has not failed.
+        out_of_memory: Whether that error is lack of memory, which a smaller micro-batch may cure.
+
+    Returns:
+        This rank's own error, or one with the text of the others' errors. It is an out-of-memory
+        error on all ranks if every failed rank ran out of memory, and on none otherwise, so that
+        all ranks react alike.
     """
     text = "" if error is None else f"{type(error).__name__}: {error}"
-    told = gather((text, out_of_memory))
-    if error is not None and out_of_memory == all(short for said, short in told if said):
+    reports = list(enumerate(gather((text, out_of_memory))))
+    failed = [(k, text, memory) for k, (text, memory) in reports if text]
+    all_out_of_memory = all(memory for _, _, memory in failed)
+    if error is not None and out_of_memory == all_out_of_memory:
         return error
-    shown = "; ".join(f"rank {k}: {said}" for k, (said, _) in enumerate(told) if said)
-    short = all(short for said, short in told if said)
-    return torch.OutOfMemoryError(shown) if short else RankError(shown)
+    message = "; ".join(f"rank {k}: {text}" for k, text, _ in failed)
+    return torch.OutOfMemoryError(message) if all_out_of_memory else RankError(message)
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within, no rank talks to another; if one raises, all do.
+    """In this context ranks must not communicate; if one raises, all raise at its end.
 
     Raises:
-        RankError: On the ranks where nothing went wrong.
+        RankError: On the ranks that did not fail themselves.
         LostRankError: A rank is gone, or silent beyond the timeout.
     """
     error = None
@@ -214,7 +228,7 @@ def together() -> Iterator[None]:
 
 
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
-    """Give tensors rank 0's values.
+    """Overwrite tensors with rank 0's values.
 
     Raises:
         LostRankError: A rank is gone, or silent beyond the timeout.
@@ -233,19 +247,22 @@ def gradient_sum(
 ) -> Callable[[], torch.Tensor]:
     """Prepare to sum the loss and the gradients over the ranks.
 
-    All memory is taken here. The call that is returned sends, leaves the sums on the parameters,
-    and gives that of the loss. A parameter without a gradient on any rank stays without.
+    All memory is allocated here, where running out of it can still be handled.
 
-    Raises:
-        LostRankError: By that call, if a rank is gone, or silent beyond the timeout.
+    Returns:
+        A function that does the communication, leaves the summed gradients on the parameters, and
+        returns the summed loss. A parameter that has no gradient on any rank keeps none. The
+        function raises `LostRankError` if a rank is gone, or silent beyond the timeout.
     """
     wanted = [p for p in parameters if p.requires_grad]
     absent = [k for k, p in enumerate(wanted) if p.grad is None]
+    # The loss, and for each parameter the number of ranks on which it has a gradient.
     head = torch.ones(1 + len(wanted), device=loss.device)
     head[0] = loss
-    for k in absent:
+    for k in absent:  # all ranks must send tensors of the same sizes
         head[1 + k] = 0.0
         wanted[k].grad = torch.zeros_like(wanted[k])
+    # Tensors of one type are sent as one flat tensor.
     groups: dict[torch.dtype, list[torch.Tensor]] = {}
     for tensor in (head, *(p.grad for p in wanted if p.grad is not None)):
         groups.setdefault(tensor.dtype, []).append(tensor)
@@ -270,9 +287,9 @@ def gradient_sum(
 
 
 def portable(error: BaseException) -> BaseException:
-    """An error as it can be sent: itself, or its text where it does not survive the journey."""
+    """The error itself if it can be pickled, else a `RankError` with its text."""
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # exceptions with several arguments often fail to load
     except Exception:
         return RankError(f"rank {rank()}: {type(error).__name__}: {error}")
     return error
@@ -280,12 +297,13 @@ def portable(error: BaseException) -> BaseException:
 
 @contextmanager
 def _reaching() -> Iterator[None]:
+    """Turn errors of communication into `LostRankError`."""
     try:
         yield
     except RuntimeError as error:  # gloo's own, and the base of torch.distributed's
-        own, size = launched()
+        own_rank, size = launched()
         raise LostRankError(
-            f"rank {own} of {size} reaches the others no more: one died, or was silent for "
-            f"{timeout().total_seconds():g} s ({TIMEOUT}). What was kept is kept; start them all "
-            f"again to go on ({error})"
+            f"rank {own_rank} of {size} has lost contact with the others: one died, or was silent "
+            f"for {timeout().total_seconds():g} s ({TIMEOUT}). Finished trials and checkpoints are "
+            f"kept; start all ranks again to resume ({error})"
         ) from error

@@ -1,9 +1,10 @@
-"""glibc keeps the memory of a training step, rather than giving it back and asking again.
+"""Makes glibc keep the memory that a training step frees, instead of returning it to the kernel.
 
-A step on the CPU frees its activations and gradients and allocates as many in the next. glibc takes
-every buffer over 32 MiB straight from the kernel, and returns smaller ones whenever enough lie free
-at the end of the heap; the kernel then zeroes every page anew at each step. mallopt(3) has the
-switches; they cannot be read, so those that the environment sets are left alone.
+A training step on a CPU frees its activations and gradients, and the next step allocates the same
+amount. glibc requests every buffer over 32 MiB from the kernel, and returns smaller ones whenever
+enough are free at the end of the heap; the kernel then zeroes every page again at each step. The
+settings are those of mallopt(3). Current values cannot be read, so if the environment sets any of
+them, all are left unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import cache
 
 import torch
 
-# Parameters of mallopt(3), and what they come to once glibc has seen buffers of 32 MiB.
+# Parameters of mallopt(3), and the values that glibc adapts to after buffers of 32 MiB.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536}
 _KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
@@ -31,10 +32,10 @@ _SET_BY_ENVIRONMENT = (
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within, what a step frees stays with this process; afterwards it is returned.
+    """In this context freed memory stays with this process; at its end it is returned.
 
-    Does nothing where a GPU trains, without glibc, and where the environment sets its switches, as
-    the user may and as Dask's workers do.
+    Does nothing with a GPU, without glibc, and if the environment sets glibc's parameters, as a
+    user may and as Dask's workers do.
     """
     libc = _glibc()
     if libc is None or torch.cuda.is_available():
@@ -45,12 +46,13 @@ def freed_memory_kept() -> Iterator[None]:
         yield
     finally:
         _set(libc, _USUAL)
+        # Returns the freed memory to the kernel.
         libc.malloc_trim(0)
 
 
-def _set(libc: ctypes.CDLL, switches: dict[int, int]) -> None:
-    for switch, value in switches.items():
-        libc.mallopt(switch, value)
+def _set(libc: ctypes.CDLL, parameters: dict[int, int]) -> None:
+    for parameter, value in parameters.items():
+        libc.mallopt(parameter, value)
 
 
 @cache

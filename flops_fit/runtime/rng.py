@@ -1,4 +1,4 @@
-"""Randomness that depends on a seed alone, and leaves the caller's generators as they were."""
+"""Random state that depends on a seed alone, and leaves the caller's generators unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within, Python's, NumPy's and torch's global generators start from `seed`."""
+    """Seed Python's, NumPy's and torch's global generators in this context; restore them after."""
     before = rng_state()
     start_from(seed)
     try:
@@ -23,15 +23,16 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def start_from(seed: int) -> None:
-    """Start Python's, NumPy's and torch's global generators from `seed`."""
+    """Seed Python's, NumPy's and torch's global generators."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # NumPy takes 32 bits only
     torch.manual_seed(seed)
 
 
 def rng_state() -> dict[str, Any]:
     """The state of Python's, NumPy's and torch's global generators, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
+    # Checkpoints hold tensors and plain values only, so the keys become a tensor (of int64).
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
@@ -41,7 +42,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the generators back where `rng_state` found them."""
+    """Restore the state that `rng_state` returned."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

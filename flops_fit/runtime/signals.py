@@ -1,7 +1,7 @@
-"""Stopping at a step boundary: SIGINT and SIGTERM ask, the training loop answers when it can.
+"""Stopping between two steps: SIGINT and SIGTERM set a flag, which the training loop checks.
 
-An exception that a signal raises in the midst of a library's bookkeeping (a commit, a trial's end)
-comes out as another, or leaves half of it done.
+An exception raised by a signal handler during a library's bookkeeping (a commit, the end of a
+trial) may surface as another exception, or leave the bookkeeping half done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether a signal, or an error that ends more than its trial, asked to stop, and which."""
+    """Set by a signal, or by an error that ends more than its trial, to request a stop.
+
+    Attributes:
+        signal: Number of the signal; 0 for none.
+        error: The error; None for none.
+    """
 
     signal: int = 0
     error: Exception | None = None
@@ -26,7 +31,7 @@ class StopRequest:
         return bool(self.signal or self.error)
 
     def exception(self) -> BaseException:
-        """The error, or what ends the process as the signal would have: Ctrl-C, exit code 143."""
+        """The error, or for a signal the exception with its usual effect: Ctrl-C, exit code 143."""
         if self.error is not None:
             return self.error
         return (
@@ -36,34 +41,37 @@ class StopRequest:
 
 @contextmanager
 def stop_at_boundary(*, patient: bool = False) -> Iterator[StopRequest]:
-    """Within, a first SIGINT or SIGTERM sets the flag; a second acts as it did before.
+    """In this context a first SIGINT or SIGTERM sets the flag; a second has its usual effect.
 
-    A patient one is never hurried by a second: other processes wait for this one at the boundary.
+    Only the main thread of a process receives signals; in other threads this does nothing. Signals
+    that the process ignores from its start (Ctrl-C, in a shell's background job) stay ignored.
 
-    Only a process's main thread gets signals; in any other this does nothing. What the process was
-    started to ignore (Ctrl-C, by a shell that put it in the background) stays ignored.
+    Args:
+        patient: A second signal has no effect either, because other processes wait for this one at
+            the end of the step.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    found = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: how for number, how in found.items() if how is not signal.SIG_IGN}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         request.signal = number
         if patient:
             return
-        restore()
+        restore()  # a second signal then has its usual effect
         if number == signal.SIGINT:
+            # print() is not safe in a signal handler.
             os.write(2, b"\nStopping at the next step. Ctrl-C again stops at once.\n")
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
     try:
         yield request
     finally:
@@ -72,7 +80,7 @@ def stop_at_boundary(*, patient: bool = False) -> Iterator[StopRequest]:
 
 @contextmanager
 def orderly_termination() -> Iterator[None]:
-    """Within, SIGTERM unwinds the stack and ends in exit code 143, where it would just kill."""
+    """In this context SIGTERM raises SystemExit(143) instead of killing the process at once."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -1,10 +1,12 @@
 import sys
 
-import datasets
 import pandas as pd
 import pytest
 
 from flops_fit.examples import hub
+
+pytestmark = pytest.mark.integration  # needs the extra "hub"
+datasets = pytest.importorskip("datasets")
 
 datasets.disable_progress_bars()
 

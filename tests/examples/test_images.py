@@ -50,6 +50,7 @@ def test_a_linear_reading_of_pixels_is_no_way_to_tell_them_all_apart():
     assert 0.12 < accuracy(x.flatten(1) @ weights, y) < 0.5
 
 
+@pytest.mark.integration  # needs the extra "hub"
 def test_cifar10_from_files_of_the_hubs_layout(tmp_path):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (7, 32, 32, 3), np.uint8)

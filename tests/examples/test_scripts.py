@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +73,7 @@ def test_the_five_lines_then_learning_rates_train_only_the_other_rates(capsys):
     assert "Best multiple of the learning rate" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_tinystories_from_local_files(tmp_path):
     stories(tmp_path, ".parquet")
     result = main_of("gpt_tinystories.py")(
@@ -94,6 +94,7 @@ def test_a_vision_transformer_on_drawn_shapes_and_its_accuracy(capsys):
     assert "Most accurate at each budget" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::flops_fit.FlopsFitWarning")  # so few images are repeated
 def test_a_vision_transformer_on_files_of_cifar10(tmp_path):
     pictures(tmp_path)
@@ -113,6 +114,7 @@ def test_a_convolutional_net_shows_what_it_costs(capsys):
     assert times > 100
 
 
+@pytest.mark.integration
 def test_a_model_of_transformers(capfd):
     result = main_of("hf_model.py")(ALONE)
     assert "loss_type" not in capfd.readouterr().err
@@ -135,23 +137,27 @@ def test_options_tell_a_scripts_own_defaults_and_what_they_expect(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "one per GPU, or per core; by default 1" in said
+    assert "default: 1" in said
     with pytest.raises(SystemExit, match="2"):
         main(["--workers", "many"])
     assert "--workers: expected a whole number or 'auto', got 'many'" in capsys.readouterr().err
 
 
-def test_two_processes_train_each_trial_together(elsewhere):
+@pytest.mark.integration
+def test_two_processes_train_each_trial_together(elsewhere, start, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    said = subprocess.run(
-        [*launcher, SCRIPTS / "multi_gpu.py", *TEXT],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.count("Result 'gpt-data-parallel': 6 runs") == 1
-    assert "2 processes train each trial together" in said.stderr
+    with open(tmp_path / "printed", "w") as printed:
+        process = start(
+            *launcher, SCRIPTS / "multi_gpu.py", *TEXT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=printed,
+        )  # fmt: skip
+        output = process.finish()
+    assert process.returncode == 0, output
+    assert (tmp_path / "printed").read_text().count("Result 'gpt-data-parallel': 6 runs") == 1
+    assert "2 processes train each trial together" in output
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("default")
 def test_a_cluster_of_this_machines_own():
     result = main_of("cluster.py")(ALONE)

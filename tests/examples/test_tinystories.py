@@ -7,6 +7,8 @@ from flops_fit.examples.tinystories import tinystories, tokenizer
 
 STORIES = ["Once upon a time.", "A cat – and a dog.", "The end"]
 
+pytestmark = pytest.mark.integration  # needs the extra "hub"
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -47,7 +47,7 @@ def build(width):
     return model
 
 def told():
-    return "could not be kept" in words.getvalue()
+    return "could not be saved" in words.getvalue()
 
 def sweep():
     recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, checkpoint_every=0.0)

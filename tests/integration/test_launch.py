@@ -8,14 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from processes import Process, wait_until
 
 from flops_fit import tracking
+from flops_fit.errors import SweepError
 from flops_fit.store.client import client_of
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "launched_sweep.py"
@@ -23,27 +23,16 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.slow
 
 
-def start(*command: object, **environment: object) -> subprocess.Popen:
-    texts = {key: str(value) for key, value in environment.items()}
-    return subprocess.Popen(
-        list(map(str, command)),
-        env={**ENVIRONMENT, **texts},
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def torchrun(folder: Path, seconds: float) -> subprocess.Popen:
+def torchrun(folder: Path, seconds: float) -> list[object]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return start(*launcher, "--nproc-per-node=2", SCRIPT, folder, seconds)
+    return [*launcher, "--nproc-per-node=2", SCRIPT, folder, seconds]
 
 
-def accelerate_launch(folder: Path, seconds: float) -> subprocess.Popen:
+def accelerate_launch(folder: Path, seconds: float) -> list[object]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     options = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
     ranks = ["--num_processes=2", f"--main_process_port={free_port()}"]
-    return start(*launcher, *options, *ranks, SCRIPT, folder, seconds)
+    return [*launcher, *options, *ranks, SCRIPT, folder, seconds]
 
 
 def free_port() -> int:
@@ -53,33 +42,33 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def unwatched(store) -> Iterator[list[subprocess.Popen]]:
+def unwatched(store, start) -> list[Process]:
     """Two ranks at work on a long trial that no launcher looks after."""
-    address = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    address["FLOPS_FIT_TIMEOUT"] = "15"
     processes = [
-        start(sys.executable, SCRIPT, store, 0.2, RANK=rank, FLOPS_FIT_TIMEOUT=4, **address)
+        start(sys.executable, SCRIPT, store, 0.2, env={**ENVIRONMENT, **address, "RANK": str(rank)})
         for rank in (0, 1)
     ]
-    wait_for_training(store)
-    yield processes
-    for process in processes:
-        process.kill()
-        process.communicate()
+    wait_for_training(store, *processes)
+    return processes
 
 
-def wait_for_training(folder: Path) -> None:
-    """Until the second trial is in flight."""
-    deadline = time.monotonic() + 100
-    while len(states(folder)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(0.5)
+def wait_for_training(folder: Path, *processes: Process) -> None:
+    """Wait until the second trial is in flight and has reported a point of its curve."""
+
+    def in_flight() -> bool:
+        for process in processes:
+            assert process.poll() is None, process.output
+        return len(states(folder)) >= 2
+
+    wait_until(in_flight, *processes)
 
 
 def states(folder: Path) -> list[str]:
     try:
         ledger = tracking.find_ledger("launched", f"sqlite:///{folder}/mlflow.db")
-    except tracking.SweepError:
+    except SweepError:
         return []
     return sorted(run.state for run in tracking.fetch_runs(ledger))
 
@@ -98,17 +87,17 @@ def alone(empty_store, tmp_path_factory) -> dict[str, float]:
     return losses(folder / "0.csv")
 
 
-def test_two_ranks_make_one_sweep_and_a_stopped_one_goes_on_to_the_same_table(store, alone):
-    stopped = torchrun(store, 0.2)
-    wait_for_training(store)
+def test_two_ranks_make_one_sweep_and_a_stopped_one_goes_on_to_the_same_table(store, alone, start):
+    stopped = start(*torchrun(store, 0.2), env=ENVIRONMENT)
+    wait_for_training(store, stopped)
     stopped.terminate()
-    assert "Stopped: 1 of 9 trials are done" in stopped.communicate(timeout=60)[1]
+    assert "Stopped: 1 of 9 trials are done" in stopped.finish()
     assert stopped.returncode != 0
     assert states(store) == ["complete", "planned"]
     assert len(list((store / "checkpoints").iterdir())) == 1
 
-    again = accelerate_launch(store, 0.0)
-    said = again.communicate(timeout=200)[1]
+    again = start(*accelerate_launch(store, 0.0), env=ENVIRONMENT)
+    said = again.finish()
     assert again.returncode == 0, said
     assert said.count("SweepPlan: 9 trials") == 1
     assert said.count("2 processes train each trial together") == 1
@@ -125,16 +114,16 @@ def test_two_ranks_make_one_sweep_and_a_stopped_one_goes_on_to_the_same_table(st
 def test_a_rank_that_dies_or_falls_silent_fails_the_trial_and_nothing_hangs(store, unwatched, sign):
     main, other = unwatched
     other.send_signal(sign)
-    said = main.communicate(timeout=30)[1]
+    said = main.finish()
     assert main.returncode == 1
-    assert "LostRankError: rank 0 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 0 of 2 has lost contact with the others" in said
     assert states(store) == ["complete", "failed"]
 
 
 def test_ctrl_c_on_one_rank_stops_all_at_the_next_step(store, unwatched):
     unwatched[1].send_signal(signal.SIGINT)
     for process in unwatched:
-        last = process.communicate(timeout=30)[1].rstrip().splitlines()[-1]
+        last = process.finish().rstrip().splitlines()[-1]
         assert "KeyboardInterrupt" in last
         # 1: code run at exit makes Python forget why
         assert process.returncode in (-signal.SIGINT, 1)
@@ -145,6 +134,6 @@ def test_ctrl_c_on_one_rank_stops_all_at_the_next_step(store, unwatched):
 def test_where_rank_0_dies_the_others_end_too(store, unwatched):
     main, other = unwatched
     main.kill()
-    said = other.communicate(timeout=30)[1]
+    said = other.finish()
     assert other.returncode == 1
-    assert "LostRankError: rank 1 of 2 reaches the others no more" in said
+    assert "LostRankError: rank 1 of 2 has lost contact with the others" in said

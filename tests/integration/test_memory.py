@@ -72,7 +72,7 @@ limit = psutil.Process().memory_info().vms + 110 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 print(losses(200_000))
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-halved = re.findall(r"step 0 .* now pass (\\d+) at a time", said.getvalue())
+halved = re.findall(r"step 0 .* now processed (\\d+) at a time", said.getvalue())
 print(losses(200_000))
 print(losses(200_000, accumulate=64 // int(halved[-1])))
 print(*halved)

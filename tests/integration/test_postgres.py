@@ -4,14 +4,13 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 pytestmark = pytest.mark.slow
 FINISHED = """
@@ -45,35 +44,32 @@ def finished(postgres):
     return re.findall(r"\b[0-9a-f]{16}\b", postgres.psql(FINISHED))
 
 
-def drive(folder, *uris, seconds=0.1, sizes=6):
-    """A driver in a process of its own."""
-    with open(folder / f"driver-{time.monotonic_ns()}.log", "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", SCRIPT, *uris, str(seconds), str(sizes)],
-            cwd=folder, stdout=log, stderr=log,
-        )  # fmt: skip
-
-
 def trained(folder):
     """What came to its end, by process."""
     path = folder / "trained"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_drivers_share_a_fresh_server_and_one_that_is_killed_is_made_up_for(postgres, tmp_path):
+def test_drivers_share_a_fresh_server_and_one_that_is_killed_is_made_up_for(
+    postgres, tmp_path, start
+):
     """Both make the schemas at one moment; 24 trials, and none is finished twice."""
-    drivers = [drive(tmp_path, postgres.get_uri(), postgres.get_uri("optuna")) for _ in range(2)]
-    while min(Counter(pid for pid, _ in trained(tmp_path)).get(str(d.pid), 0) for d in drivers) < 2:
-        assert all(driver.poll() is None for driver in drivers), logs(tmp_path)
-        time.sleep(0.05)
+    stores = postgres.get_uri(), postgres.get_uri("optuna")
+    command = [sys.executable, "-W", "ignore", SCRIPT, *stores, 0.1, 6]
+    drivers = [start(*command, cwd=tmp_path) for _ in range(2)]
+
+    def both_have_trained() -> bool:
+        for driver in drivers:
+            assert driver.poll() is None, driver.output
+        counts = Counter(pid for pid, _ in trained(tmp_path))
+        return all(counts[str(driver.pid)] >= 2 for driver in drivers)
+
+    wait_until(both_have_trained, *drivers)
     os.kill(drivers[0].pid, signal.SIGKILL)
-    drivers[0].wait()
-    assert drivers[1].wait(200) == 0, logs(tmp_path)
+    drivers[0].finish()
+    output = drivers[1].finish()
+    assert drivers[1].returncode == 0, output
     done = finished(postgres)
     assert len(done) == len(set(done)) == 24
     twice = [trial for trial, n in Counter(t for _, t in trained(tmp_path)).items() if n > 1]
     assert len(twice) <= 1  # the last of the killed one, if it died between training and telling
-
-
-def logs(folder):
-    return "".join(path.read_text()[-2000:] for path in folder.glob("driver-*.log"))

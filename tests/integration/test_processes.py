@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -46,14 +45,15 @@ def test_an_executor_gets_the_workers_and_what_ends_is_told(store, whole, caplog
         (signal.SIGTERM, 2, [143]),
     ],
 )
-def test_a_killed_sweep_goes_on_to_the_same_table(store, whole, sign, workers, codes):
+def test_a_killed_sweep_goes_on_to_the_same_table(store, whole, start, sign, workers, codes):
     script = SCRIPT.format(
         tests=str(Path(__file__).parents[1] / "helpers"), folder=str(store), workers=workers
     )
     (store / "script.py").write_text(script)
-    process = subprocess.Popen([sys.executable, store / "script.py"], stderr=subprocess.DEVNULL)
+    process = start(sys.executable, store / "script.py")
     wait_for_runs(store, 3, process)
     os.kill(process.pid, sign)
-    assert process.wait(60) in codes
+    process.finish()
+    assert process.returncode in codes
     assert_same(real_sweep(store), whole, store)
     assert not any((store / "checkpoints").glob("*"))

@@ -2,14 +2,14 @@
 
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from processes import Process, wait_until
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -29,27 +29,27 @@ def call(*words: object):
 class Stack:
     """A folder, and a server on it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, start: Callable[..., Process]) -> None:
+        self.folder, self._start = folder, start
         self.ports = free_port(), free_port()
         self.uri = f"http://127.0.0.1:{self.ports[0]}"
         self.options = ["--folder", folder, "--port", self.ports[0], "--postgres-port"]
         self.options += [self.ports[1]]
 
-    def start(self) -> subprocess.Popen[bytes]:
-        words = [*COMMAND, *map(str, self.options)]
-        with open(self.folder / "log", "ab") as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        while b"Ctrl-C stops" not in (self.folder / "log").read_bytes():
-            assert process.poll() is None, (self.folder / "log").read_text()[-3000:]
-            time.sleep(0.1)
+    def start(self) -> Process:
+        process = self._start(*COMMAND, *self.options)
+
+        def is_up() -> bool:
+            assert process.poll() is None, process.output[-3000:]
+            return "Ctrl-C stops" in process.output
+
+        wait_until(is_up, process)
         return process
 
-    def stop(self, process: subprocess.Popen[bytes], number: int) -> int:
+    def stop(self, process: Process, number: int) -> int:
         process.send_signal(number)
-        code = process.wait(30)
-        (self.folder / "log").unlink()
-        return code
+        process.finish()
+        return process.returncode
 
     def url(self, role: str, database: str) -> str:
         return f"postgresql://{role}@127.0.0.1:{self.ports[1]}/{database}"
@@ -71,9 +71,9 @@ def ask(url: str) -> None:
         connection.execute(text("SELECT 1"))
 
 
-def test_both_come_up_keep_what_they_are_given_and_end_with_it(monkeypatch):
+def test_both_come_up_keep_what_they_are_given_and_end_with_it(monkeypatch, start):
     with tempfile.TemporaryDirectory(prefix="flops_fit_server_") as name:
-        stack = Stack(Path(name))
+        stack = Stack(Path(name), start)
         process = stack.start()
         try:
             assert (stack.folder / "pgpass").stat().st_mode & 0o777 == 0o600

@@ -11,14 +11,14 @@ from flops_fit.runtime.cpu_threads import threads_that_help
 @pytest.fixture
 def two_threads():
     before = torch.get_num_threads()
-    cpu_threads._say_once.cache_clear()
+    cpu_threads._warn_once.cache_clear()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
 def slower_together(ratio):
-    """Seconds of a step by the number of threads in use."""
+    """Returns seconds of a step: `ratio` times as many with two threads as with one."""
     return lambda: 1e-3 if torch.get_num_threads() == 1 else ratio * 1e-3
 
 
@@ -43,8 +43,18 @@ def test_threads_come_back_after_a_fault(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_a_step_is_measured_and_leaves_the_callers_generator_alone(two_threads):
+def test_by_default_a_step_is_timed_with_all_threads_and_with_one(two_threads, monkeypatch):
+    measure_step, measured = cpu_threads._measure_step, []
+
+    def recorded():
+        seconds = measure_step()
+        measured.append((torch.get_num_threads(), seconds))
+        return seconds
+
+    monkeypatch.setattr(cpu_threads, "_measure_step", recorded)
     state = torch.get_rng_state()
     with warnings.catch_warnings(action="ignore"), threads_that_help():
-        assert torch.get_num_threads() in (1, 2)
+        pass
+    assert [threads for threads, _ in measured] == [2, 1]
+    assert min(seconds for _, seconds in measured) > 0
     assert torch.equal(torch.get_rng_state(), state)

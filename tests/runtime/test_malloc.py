@@ -45,14 +45,14 @@ def test_nothing_is_mapped_or_trimmed_within_and_all_is_returned_after(libc):
     assert libc.trimmed == 1
 
 
-def test_a_gpus_memory_is_not_glibcs_affair(libc, monkeypatch):
+def test_nothing_is_set_with_a_gpu(libc, monkeypatch):
     monkeypatch.setattr(malloc.torch.cuda, "is_available", lambda: True)
     with freed_memory_kept():
         pass
     assert libc.switches == {}
 
 
-def test_switches_that_the_user_set_and_other_allocators_are_left_alone(monkeypatch):
+def test_parameters_that_the_user_set_and_other_allocators_are_left_alone(monkeypatch):
     find = malloc._glibc.__wrapped__
     for name in malloc._SET_BY_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)

@@ -12,7 +12,7 @@ SAY_WHO = (
 )
 
 
-def test_who_is_at_work_here_is_alive_until_done():
+def test_an_owner_is_alive_until_its_work_is_done():
     with at_work() as owner, at_work() as other:
         assert owner != other
         assert not is_dead(owner)
@@ -22,7 +22,7 @@ def test_who_is_at_work_here_is_alive_until_done():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where it is known when Linux started")
-def test_a_clock_that_is_moved_kills_nobody(monkeypatch):
+def test_a_changed_clock_makes_no_process_dead(monkeypatch):
     with at_work() as owner:
         parent = psutil.Process().parent()
         host = owner.split("|")[0]

@@ -7,7 +7,7 @@ import pytest
 from flops_fit.runtime.signals import StopRequest, orderly_termination, stop_at_boundary
 
 
-def test_nothing_is_asked_for_at_first():
+def test_no_stop_is_requested_at_first():
     with stop_at_boundary() as stop:
         assert not stop
 
@@ -21,7 +21,7 @@ def test_a_first_signal_sets_the_flag_a_second_acts_as_before():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_where_others_wait_a_second_signal_does_not_hurry():
+def test_a_patient_request_ignores_a_second_signal():
     with stop_at_boundary(patient=True) as stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

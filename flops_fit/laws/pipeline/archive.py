@@ -37,6 +37,7 @@ from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.runtime.atomic_write import atomic_write
 
 # Version of the format; a reader accepts no other.
 SCHEMA = 1
@@ -59,7 +60,7 @@ def save(directory: str | os.PathLike[str], findings: Findings, meta: Mapping[st
         _write_csv(folder / f"{name}.csv", table)
     columns = {name: _kinds(table) for name, table in tables.items()}
     text = json.dumps({**_document(findings, meta), "columns": columns}, indent=2)
-    _replace(folder / "result.json", text + "\n")
+    atomic_write(folder / "result.json", text + "\n")
 
 
 def load(directory: str | os.PathLike[str]) -> tuple[Findings, dict[str, str]]:
@@ -211,7 +212,7 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table, with the cells of mixed columns as JSON."""
     mixed = [column for column, kind in _kinds(table).items() if kind == "json"]
     cells = {column: [json.dumps(_native(c)) for c in table[column]] for column in mixed}
-    _replace(path, table.assign(**cells).to_csv(index=False, lineterminator="\n"))
+    atomic_write(path, table.assign(**cells).to_csv(index=False, lineterminator="\n"))
 
 
 def _read_csv(folder: Path, name: str, kinds: Mapping[str, str]) -> pd.DataFrame:
@@ -243,10 +244,3 @@ def _cells(cells: list[str], kind: str) -> pd.Series:
     if kind == "json":
         return pd.Series([json.loads(c) for c in cells], dtype=object)
     return pd.Series(cells) if cells else pd.Series(cells, dtype=object)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file under a temporary name in the same folder, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

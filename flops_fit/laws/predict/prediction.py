@@ -26,6 +26,7 @@ from flops_fit.laws.predict.intervals import (
 )
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
+from flops_fit.validate import is_positive
 
 # The smallest cap on unique tokens that is accepted, as a share of the unconstrained D.
 LEAST_SHARE = 1e-6
@@ -154,7 +155,7 @@ def _require_positive(compute_budget: object, terms: Terms) -> None:
     faults = [
         f"{name}: expected a positive number, got {value!r}"
         for name, value in given.items()
-        if not _is_positive(value)
+        if not is_positive(value)
     ]
     if len(terms.given) > 1:
         faults.append(f"give one of {', '.join(terms.given)}, not several")
@@ -173,12 +174,6 @@ def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
             f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, which pay for "
             f"{unconstrained:.3g}: expected at least {least:.2g}"
         )
-
-
-def _is_positive(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return 0 < float(value) < math.inf
 
 
 def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:

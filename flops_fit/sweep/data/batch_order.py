@@ -1,12 +1,11 @@
-"""A trial's data, step by step: a function of seed and step alone.
+"""A trial's batches, step by step: a function of seed and step alone.
 
-A step's examples may be cut into parts (micro-batches, the shares of several processes) without
-changing which examples they are. A trial taken up again in mid-course sees what it would have seen.
+Dividing a step's examples into parts (micro-batches, shares of several processes) does not change
+which examples they are. A trial resumed halfway sees the batches it would have seen uninterrupted.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice, pairwise
 from typing import Any
@@ -14,30 +13,38 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.errors import ArgumentError
 from flops_fit.runtime.rng import rng_state, seeded, set_rng_state
+from flops_fit.warn import warn_user
 
 Collate = Callable[[list[Any]], Any]
 Parts = Sequence[slice]
 
 
 def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Parts:
-    """The parts of a step's batch that one process trains on, each at most `most` examples.
+    """The parts of a step's batch that one rank trains on.
 
-    Ranks get contiguous shares, as even as can be; so do the parts of a share. Where there are
-    fewer examples than ranks some have no part, rank 0 never.
+    Shares of ranks, and parts of a share, are contiguous and as even as possible. If there are
+    fewer examples than ranks, some ranks have no part; rank 0 always has one.
+
+    Args:
+        batch_size: Examples of the whole step.
+        rank: This rank.
+        ranks: Number of ranks.
+        most: Most examples of a part; None for no limit.
     """
-    first, last = (-(-batch_size * k // ranks) for k in (rank, rank + 1))
-    parts = -(-(last - first) // (most or batch_size))
-    bounds = [first + (last - first) * k // max(1, parts) for k in range(parts + 1)]
+    first = -(-batch_size * rank // ranks)
+    last = -(-batch_size * (rank + 1) // ranks)
+    num_parts = -(-(last - first) // (most or batch_size))
+    bounds = [first + (last - first) * k // max(1, num_parts) for k in range(num_parts + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 class ShuffledSteps(Sampler[tuple[int, list[int]]]):
-    """For each step its number and the indices of its examples.
+    """For each step, its number and the indices of its examples.
 
-    Each pass over the data is a new permutation drawn from the seed. A batch may straddle two
-    passes, so that none is ragged and D is met exactly.
+    Each pass over the data is a new permutation drawn from the seed. A batch may span two passes,
+    so that all batches are full and D is met exactly.
     """
 
     def __init__(self, num_examples: int, batch_size: int, steps: range, seed: int) -> None:
@@ -49,7 +56,7 @@ class ShuffledSteps(Sampler[tuple[int, list[int]]]):
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         order = self._endless()
-        for step in range(self.steps.stop):
+        for step in range(self.steps.stop):  # earlier steps are drawn too, and dropped
             batch = list(islice(order, self.batch_size))
             if step >= self.steps.start:
                 yield step, batch
@@ -61,14 +68,14 @@ class ShuffledSteps(Sampler[tuple[int, list[int]]]):
 
 
 class DrawnSteps(Dataset[list[Any]]):
-    """The collated parts of a step of a map-style dataset.
+    """The collated parts of each step of a map-style dataset.
 
     Args:
-        dataset: The dataset; `__getitems__` is used where it has it.
+        dataset: The dataset; its `__getitems__` is used if there is one.
         collate: From a list of examples to a batch.
-        parts: The parts of each step's batch that are wanted.
-        seed: Where reading or collating draws at random; each step then has its own randomness,
-            whichever process reads it. None where nothing is drawn.
+        parts: The parts of each step's batch to return.
+        seed: If reading or collating draws random numbers: each step then has its own random
+            state, whichever process reads it. None if nothing is random.
     """
 
     def __init__(self, dataset: Any, collate: Collate, parts: Parts, seed: int | None) -> None:
@@ -80,29 +87,29 @@ class DrawnSteps(Dataset[list[Any]]):
         if self.seed is None:
             return [self.collate(self.read(indices[part])) for part in self.parts]
         with seeded((self.seed + step) % 2**63):
-            examples = self.read(indices)  # all: what one draws depends on those before it
+            examples = self.read(indices)  # all of them: each draw depends on those before it
             return [self.collate(examples[part]) for part in self.parts]
 
     def read(self, indices: list[int]) -> list[Any]:
-        """Some examples, before they are collated."""
+        """Some examples, not collated."""
         if self.read_many is not None:
             return self.read_many(indices)
         return [self.dataset[index] for index in indices]
 
 
 class StreamedSteps(IterableDataset[list[Any]]):
-    """The collated parts of step after step of a stream, begun again whenever it ends.
+    """The collated parts of each step of a stream, which is restarted whenever it ends.
 
     Args:
         dataset: The stream.
         collate: From a list of examples to a batch.
         batch_size: Examples a step.
-        parts: The parts of each step's batch that are wanted.
-        skip: Steps to read over first; a multiple of the number of readers.
-        seed: Where reading in this process draws at random; the stream then has generators of its
-            own, which the model's draws do not disturb. None where nothing is drawn.
-        expected: Examples of one pass that were planned for; an end before them, or where none was
-            known of, is warned of.
+        parts: The parts of each step's batch to return.
+        skip: Steps to skip first; a multiple of the number of reader processes.
+        seed: If reading draws random numbers: the stream then has its own generators in this
+            process, independent of those of the model. None if nothing is random.
+        expected: Number of examples the plan assumes for one pass; None if unknown. If the first
+            pass ends earlier, or was not known to end, a warning is given.
     """
 
     def __init__(
@@ -124,7 +131,7 @@ class StreamedSteps(IterableDataset[list[Any]]):
         skipped = self.skip // (reader.num_workers if reader else 1)
         examples = self._endless()
         if self.seed is not None and reader is None:
-            examples = _apart(examples, self.seed)
+            examples = _with_own_generators(examples, self.seed)
         for _ in islice(examples, skipped * self.batch_size):
             pass
         while True:
@@ -132,33 +139,34 @@ class StreamedSteps(IterableDataset[list[Any]]):
             yield [self.collate(batch[part]) for part in self.parts]
 
     def _endless(self) -> Iterator[Any]:
-        for done in count():
-            read = 0
+        for num_passes in count():
+            num_examples = 0
             for example in self.dataset:
-                read += 1
+                num_examples += 1
                 yield example
-            if not read:
+            if not num_examples:
                 raise ArgumentError("dataset: a pass over the iterable dataset held no example")
-            whole = self.expected is not None and (read >= self.expected or get_worker_info())
-            if not done and not whole:
-                warnings.warn(
-                    f"dataset: this stream ended after {read:,} examples and is read again; a law "
-                    "of new data does not hold for what is read over and over",
-                    FlopsFitWarning,
-                    stacklevel=2,
+            # Of several readers each sees only its share of a pass.
+            complete = self.expected is not None and (
+                num_examples >= self.expected or get_worker_info()
+            )
+            if num_passes == 0 and not complete:
+                warn_user(
+                    f"dataset: this stream ended after {num_examples:,} examples and is read "
+                    "again; a law fitted to new data does not hold for repeated data"
                 )
 
 
-def _apart(items: Iterator[Any], seed: int) -> Iterator[Any]:
-    """The same items, read with generators of their own."""
+def _with_own_generators(items: Iterator[Any], seed: int) -> Iterator[Any]:
+    """The same items, read with random generators that start from `seed`."""
     with seeded(seed):
-        own = rng_state()
+        state = rng_state()
     while True:
-        outer = rng_state()
-        set_rng_state(own)
+        callers_state = rng_state()
+        set_rng_state(state)
         try:
             item = next(items)
         finally:
-            own = rng_state()
-            set_rng_state(outer)
+            state = rng_state()
+            set_rng_state(callers_state)
         yield item

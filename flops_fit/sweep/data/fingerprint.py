@@ -1,4 +1,7 @@
-"""A hash by which data are known again: in another process, and whatever is augmented at random."""
+"""A hash that identifies a dataset in every process, even if it is augmented at random.
+
+It is part of every trial id, a stored format.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,14 @@ Leaves = list[list[np.ndarray]]
 
 
 def fingerprint_of(name: str, length: int | None, first: Leaves, second: Leaves) -> str:
-    """Hash of a data set's name, its length and a few examples, read twice.
+    """Hash of a dataset's name, its length and a few examples.
 
-    A field that differs between the two readings is augmented at random: its type alone counts.
+    Args:
+        name: Name of the dataset's class.
+        length: Number of examples; None if unknown.
+        first: A few examples, each as a list of arrays.
+        second: The same examples read again. A field that differs between the two readings is
+            augmented at random, and only its type counts.
     """
     digest = hashlib.sha256(f"{name} {length};".encode())
     for one, two in zip(_fields(first), _fields(second), strict=False):
@@ -28,7 +36,7 @@ def fingerprint_of(name: str, length: int | None, first: Leaves, second: Leaves)
 
 
 def varies(first: Leaves, second: Leaves) -> bool:
-    """True if two readings of the same data differ."""
+    """Whether two readings of the same examples differ."""
     fields = zip(_fields(first), _fields(second), strict=False)
     return not all(_alike(one, two) for one, two in fields)
 
@@ -39,7 +47,7 @@ def leaves_of(example: Any) -> list[np.ndarray]:
 
 
 def _fields(examples: Leaves) -> Sequence[tuple[np.ndarray, ...]]:
-    """By field, then by example."""
+    """The arrays of each field, over all examples."""
     return list(zip(*examples, strict=False))
 
 
@@ -56,6 +64,8 @@ def _as_dict(example: Any) -> Any:
 def _as_array(leaf: Any) -> np.ndarray:
     if isinstance(leaf, torch.Tensor):
         leaf = leaf.detach().cpu()
+        # NumPy has no bfloat16.
         return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
     array = np.asarray(leaf)
+    # Strings and objects have no plain bytes: their repr counts.
     return array if array.dtype.kind in "biufc" else np.frombuffer(repr(leaf).encode(), np.uint8)

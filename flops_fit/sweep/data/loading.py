@@ -1,12 +1,11 @@
-"""The user's data, opened, checked and split.
+"""Opening, checking and splitting the user's data.
 
-Whatever was passed (map-style dataset, iterable dataset, `DataLoader`, or a factory of one) becomes
-a `Source`.
+A map-style dataset, an iterable dataset, a `DataLoader`, or a function that returns one of these
+becomes a `Source`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.data.source import (
@@ -37,6 +36,7 @@ from flops_fit.sweep.data.source import (
     tensors_of,
     unit_of,
 )
+from flops_fit.warn import warn_user
 
 
 @seeded(0)
@@ -44,30 +44,34 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     """Open, check and split the user's data.
 
     Raises:
-        ArgumentError: Listing every fault found: empty, wrong structure, own sampler, and so on.
+        ArgumentError: Lists every error found: empty, wrong structure, custom sampler, and so on.
     """
     problems: list[str] = []
     train = _open("dataset", dataset, problems)
     held_out = None
     if eval_dataset is not None:
-        # A bare eval_dataset is collated as the dataset's DataLoader does it.
+        # An eval_dataset that is no DataLoader is collated as the dataset's DataLoader does it.
         collate = train.collate if train else default_collate
         held_out = _open("eval_dataset", eval_dataset, problems, collate)
     sample = _sample("dataset", train, problems) if train else None
-    other = _sample("eval_dataset", held_out, problems) if held_out else None
-    if other is not None and sample is not None and _structure(sample) != _structure(other):
-        problems.append(
-            f"eval_dataset: its batches are {_describe(other)}, those of the dataset "
-            f"{_describe(sample)}; both must have one structure"
-        )
+    eval_sample = _sample("eval_dataset", held_out, problems) if held_out else None
+    if sample is not None and eval_sample is not None:
+        if _structure(sample) != _structure(eval_sample):
+            problems.append(
+                f"eval_dataset: its batches are {_describe(eval_sample)}, those of the dataset "
+                f"{_describe(sample)}; both must have the same structure"
+            )
     if problems or train is None:
         raise ArgumentError(problems)
-    parts = _split(train.dataset) if held_out is None else (train.dataset, held_out.dataset)
+    if held_out is None:
+        train_data, held_out_data = _split(train.dataset)
+    else:
+        train_data, held_out_data = train.dataset, held_out.dataset
     unit, tokens = unit_of(sample)
     return Source(
-        train=parts[0],
-        held_out=parts[1],
-        num_examples=length_by_reading(parts[0]),
+        train=train_data,
+        held_out=held_out_data,
+        num_examples=length_by_reading(train_data),
         unit=unit,
         tokens_per_example=tokens,
         sample=sample,
@@ -83,6 +87,8 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
 
 @dataclass(frozen=True)
 class _Opened:
+    """A dataset, and how its `DataLoader` reads it; see `Source` for the fields."""
+
     dataset: Any
     collate: Callable[[list[Any]], Any]
     batch_size: int | None = None
@@ -96,7 +102,7 @@ def _open(
     problems: list[str],
     collate: Callable[[list[Any]], Any] = default_collate,
 ) -> _Opened | None:
-    """Call a factory, unpack a loader; faults go to `problems`."""
+    """Call a factory, unpack a loader; None if there are errors, which are added to `problems`."""
     if callable(data) and not _looks_like_data(data):
         try:
             data = data()
@@ -113,9 +119,9 @@ def _open(
     if isinstance(data, DataLoader):
         if not _in_plain_order(data):
             problems.append(
-                f"{name}: this DataLoader draws batches by a sampler of its own; flops-fit draws "
-                "the order itself, from each trial's seed. Pass the dataset, or a DataLoader with "
-                "batch_size and shuffle only"
+                f"{name}: this DataLoader has a custom sampler; flops-fit draws the order itself, "
+                "from each trial's seed. Pass the dataset, or a DataLoader with batch_size and "
+                "shuffle only"
             )
             return None
         opened = _Opened(
@@ -129,38 +135,40 @@ def _open(
 
 
 def _in_plain_order(loader: DataLoader[Any]) -> bool:
-    if loader.batch_size is None:
+    """Whether a loader draws batches as `batch_size` and `shuffle` alone would."""
+    if loader.batch_size is None:  # the loader has a batch sampler, or does not batch at all
         return False
     in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
     return is_iterable(loader.dataset) or (in_order and type(loader.batch_sampler) is BatchSampler)
 
 
 def _unreadable(dataset: Any) -> str:
-    """Why a data set cannot be read again and again; empty if it can."""
+    """Why a dataset cannot be read repeatedly; empty if it can."""
     if not is_iterable(dataset):
         sized = hasattr(dataset, "__len__")
         return "" if sized else "has no __len__; give it one, or make it an IterableDataset"
-    return "can be read only once; make its __iter__ begin afresh" if _once(dataset) else ""
+    return "can be read only once; make its __iter__ start over" if _single_use(dataset) else ""
 
 
-def _once(dataset: Any) -> bool:
-    """Whether a stream hands out one and the same iterator every time."""
+def _single_use(dataset: Any) -> bool:
+    """Whether a stream returns the same iterator every time."""
     if hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset):
         return True
     try:
         return iter(dataset) is iter(dataset)
-    except Exception:  # said when examples are read
+    except Exception:  # reported when examples are read
         return False
 
 
 def _looks_like_data(data: Any) -> bool:
+    """Whether data can be read as they are, though they may be callable too."""
     return not isinstance(data, str | bytes | Mapping | type) and (
         hasattr(data, "__getitem__") or hasattr(data, "__iter__")
     )
 
 
 def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
-    """One collated batch of two examples, its structure checked; None if it is faulty."""
+    """One collated batch of two examples; None if there are errors, added to `problems`."""
     try:
         examples = first_examples(opened.dataset, 2)
         batch = opened.collate(examples) if examples else None
@@ -185,11 +193,12 @@ def _well_formed(batch: Any) -> bool:
 
 
 def _structure(batch: Any) -> object:
+    """The keys of a mapping, or the length of a pair."""
     return frozenset(batch) if isinstance(batch, Mapping) else len(batch)
 
 
 def _split(dataset: Any) -> tuple[Any, Any]:
-    """A fixed share set aside: drawn at random from a map-style set, every 20th of a stream."""
+    """Set data aside: a random twentieth of a map-style dataset, every 20th of a stream."""
     count = len(first_examples(dataset, 2))
     if count < 2:
         raise ArgumentError(
@@ -197,14 +206,13 @@ def _split(dataset: Any) -> tuple[Any, Any]:
         )
     if is_iterable(dataset):
         if varies(*_readings(dataset)):
-            warnings.warn(
-                "dataset: this stream yields other examples each time it is read, so the twentieth "
-                "set aside by place may also be trained on; pass eval_dataset",
-                FlopsFitWarning,
-                stacklevel=2,
+            warn_user(
+                "dataset: this stream yields different examples each time it is read, so the "
+                "twentieth set aside by position may also be trained on; pass eval_dataset"
             )
         return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
     count = len(dataset)
+    # The split has its own fixed seed: it is the same for every seed of the sweep.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
     held_out = held_out_share(count)
     train, rest = sorted(order[held_out:]), sorted(order[:held_out])
@@ -226,16 +234,17 @@ def _read(dataset: Any, seed: int) -> Leaves:
 
 
 def _a_few(dataset: Any) -> list[Any]:
-    """The first of a stream; from all over a map-style dataset."""
+    """The first examples of a stream; of a map-style dataset, examples spread over its length."""
     if is_iterable(dataset):
         return first_examples(dataset, 4)
     return [dataset[i] for i in spread(len(dataset), 16)]
 
 
 def _draws_at_random(opened: _Opened) -> bool:
-    """Whether reading or collating the same examples twice gives something else."""
+    """Whether reading or collating the same examples twice gives different results."""
     if varies(*_readings(opened.dataset)):
         return True
+    # The examples are the same now; only collating them may differ.
     examples = _a_few(opened.dataset)
     batches = []
     for seed in (0, 1):

@@ -1,6 +1,6 @@
-"""Batches of the user's data, for training and for the held-out loss.
+"""`Source`: the user's data, which yields batches for training and for the held-out loss.
 
-Batches are `(inputs, targets)` or a mapping; nothing here assumes text.
+A batch is `(inputs, targets)` or a mapping; nothing here assumes text.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, default_collat
 from flops_fit.sweep.data.batch_order import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 from flops_fit.sweep.data.device_cache import Held, Read, hold, room_for
 
-HELD_OUT_EVERY = 20  # one example in twenty is set aside where no eval_dataset is given
-_SHORT = 1000  # a stream is read this far, to see whether it is a short one
+HELD_OUT_EVERY = 20  # without eval_dataset, one example in twenty is set aside
+_MAX_READ = 1000  # examples of a stream without a length that are read to count them
 _TARGET_KEYS = ("labels", "label", "targets", "target")
 
 
@@ -30,17 +30,17 @@ class Source:
     Attributes:
         train: Map-style or iterable dataset that trials train on.
         held_out: The same for the held-out loss; no example is in both.
-        num_examples: Examples in `train`; None where it cannot be known.
-        unit: "tokens" where an example's target holds many labels, else "examples".
-        tokens_per_example: Labels in one example's target; 1 where the unit is examples.
+        num_examples: Number of examples in `train`; None if unknown.
+        unit: "tokens" if an example's target holds many labels, else "examples".
+        tokens_per_example: Labels in one example's target; 1 if the unit is examples.
         sample: One collated batch of (up to) two examples.
         fingerprint: Hash of length, structure and a few examples.
-        batch_size: The user's `DataLoader`'s batch size, in examples; None where free.
+        batch_size: Batch size of the user's `DataLoader`, in examples; None if not set by one.
         collate: From a list of training examples to a batch.
         held_out_collate: The same for held-out examples.
-        num_workers: The user's `DataLoader`'s worker processes.
-        worker_init_fn: What it calls in each of them first; None for nothing.
-        draws: Whether reading or collating draws at random.
+        num_workers: Worker processes of the user's `DataLoader`.
+        worker_init_fn: Its function called first in each worker process, or None.
+        draws: Whether reading or collating draws random numbers.
     """
 
     train: Any
@@ -56,11 +56,12 @@ class Source:
     num_workers: int
     worker_init_fn: Callable[[int], None] | None
     draws: bool = False
+    # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_tokens(self) -> int | None:
-        """Training data in units of D; None where it cannot be known."""
+        """Amount of training data in units of D; None if unknown."""
         return None if self.num_examples is None else self.num_examples * self.tokens_per_example
 
     def training_steps(
@@ -73,58 +74,74 @@ class Source:
         parts: Parts | None = None,
         device: torch.device | None = None,
     ) -> Iterator[list[Any]]:
-        """Steps `start` to `steps`, each as a list of batches, one for every part.
+        """Batches of the steps from `start` to `steps`, each a list with one batch for every part.
 
         Which examples a step holds is a function of `seed` and the step alone.
 
         Args:
             batch_size: Examples a step.
             steps: Steps of the whole trial.
-            seed: Seed of the order, and of what reading draws at random.
-            start: Steps that were done before.
-            parts: The parts of a step's examples that are wanted; by default all in one.
-            device: Where batches go; data that it has room for, and that the trial sees at least
-                once, are moved there once.
+            seed: Seed of the order, and of random numbers that reading draws.
+            start: Number of steps already done.
+            parts: The parts of a step's examples to return; by default one part with all.
+            device: Device that the batches are for. Data that fit into its memory and are seen at
+                least once are copied there once.
         """
         parts = [slice(None)] if parts is None else parts
-        own_seed = seed if self.draws else None
+        reading_seed = seed if self.draws else None
         if is_iterable(self.train):
-            # Several workers each see another part of a stream, so "every 20th" would mean another
-            # example in each: a stream that is split has one reader.
-            split = isinstance(self.train, Strided)
-            workers = min(1, self.num_workers) if split else self.num_workers
-            over = start % max(1, workers)
-            data: Any = StreamedSteps(
-                self.train,
-                self.collate,
-                batch_size,
-                parts,
-                skip=start - over,
-                seed=own_seed,
-                expected=self.num_examples,
-            )
-            loader = self._loader(data, _as_it_is, workers, {"batch_size": None}, seed)
-            return islice(loader, over, over + steps - start)
+            return self._streamed_steps(batch_size, steps, seed, reading_seed, start, parts)
+        # The sampler yields the indices of a whole step; the dataset collates them by parts. So the
+        # loader itself must not batch.
         order = ShuffledSteps(len(self.train), batch_size, range(start, steps), seed)
-        data = DrawnSteps(self.train, self.collate, parts, own_seed)
+        data = DrawnSteps(self.train, self.collate, parts, reading_seed)
         seen_once = steps * batch_size >= len(self.train)
         if device is not None and seen_once and (held := self._held_on(device, data.read)):
             return held.steps(order, parts)
         options = {"batch_size": None, "sampler": order}
-        return iter(self._loader(data, _as_it_is, self.num_workers, options, seed))
+        return iter(self._loader(data, _identity, self.num_workers, options, seed))
+
+    def _streamed_steps(
+        self,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        reading_seed: int | None,
+        start: int,
+        parts: Parts,
+    ) -> Iterator[list[Any]]:
+        # Each of several workers sees another part of a stream, and "every 20th" would be another
+        # example in each. A stream that is split therefore has one reader.
+        split = isinstance(self.train, Strided)
+        workers = min(1, self.num_workers) if split else self.num_workers
+        # Workers take turns at yielding steps: each skips as many, the remainder is dropped here.
+        remainder = start % max(1, workers)
+        data = StreamedSteps(
+            self.train,
+            self.collate,
+            batch_size,
+            parts,
+            skip=start - remainder,
+            seed=reading_seed,
+            expected=self.num_examples,
+        )
+        loader = self._loader(data, _identity, workers, {"batch_size": None}, seed)
+        return islice(loader, remainder, remainder + steps - start)
 
     def _held_on(self, device: torch.device, read: Read) -> Held | None:
-        """The training data on a device; None where they are read batch by batch."""
+        """The training data on a device; None if they must be read batch by batch."""
         if device not in self._held:
+            # Copied data skip collate function and workers, so both must be the defaults.
             fits = room_for(device, len(self.train) * bytes_of(self.sample))
             plain = self.collate is default_collate and not self.draws and not self.num_workers
             self._held[device] = hold(read, len(self.train), device) if fits and plain else None
         return self._held[device]
 
     def held_out_batches(self, batch_size: int, max_examples: int) -> DataLoader[Any]:
-        """A loader over the same held-out examples every time, at most `max_examples`."""
+        """A loader over at most `max_examples` held-out examples, the same ones every time."""
         data: Any
-        if is_iterable(self.held_out):  # here too "the first" means the same in one reader only
+        if is_iterable(self.held_out):
+            # With several readers "the first examples" would be others; this process reads them.
             data, workers = _Head(self.held_out, max_examples), 0
         else:
             chosen = spread(len(self.held_out), max_examples)
@@ -145,7 +162,7 @@ class Source:
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            generator=torch.Generator().manual_seed(seed),  # of the workers' own randomness
+            generator=torch.Generator().manual_seed(seed),  # seeds the workers
             collate_fn=collate,
             num_workers=workers,
             worker_init_fn=self.worker_init_fn,
@@ -156,7 +173,7 @@ class Source:
 
 
 class Strided(IterableDataset[Any]):
-    """One example in `HELD_OUT_EVERY` of a stream, or all the others."""
+    """Every `HELD_OUT_EVERY`-th example of a stream, or all others."""
 
     def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
         self.dataset, self.held_out = dataset, held_out
@@ -177,7 +194,7 @@ class _Head(IterableDataset[Any]):
         return islice(self.dataset, self.count)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
@@ -189,7 +206,7 @@ def is_iterable(dataset: Any) -> bool:
 
 
 def targets_of(batch: Any) -> Any:
-    """What the loss compares with: the second of a pair, or a mapping's labels (None if none)."""
+    """What the loss compares with: the second of a pair, or the labels of a mapping, or None."""
     if not isinstance(batch, Mapping):
         return batch[1]
     return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))
@@ -201,12 +218,12 @@ def count_examples(batch: Any) -> int:
 
 
 def bytes_of(batch: Any) -> float:
-    """Bytes an example takes in a batch."""
+    """Bytes of one example in a batch."""
     return sum(leaf.nbytes for leaf in tensors_of(batch)) / count_examples(batch)
 
 
 def length_of(dataset: Any) -> int | None:
-    """Examples in a dataset; None where it cannot be known."""
+    """Number of examples in a dataset; None if unknown."""
     if isinstance(dataset, Strided):
         size = length_of(dataset.dataset)
         return None if size is None else size - held_out_share(size)
@@ -217,12 +234,12 @@ def length_of(dataset: Any) -> int | None:
 
 
 def length_by_reading(dataset: Any) -> int | None:
-    """Examples in a dataset; of a stream without a length only where it is short."""
+    """Number of examples in a dataset; short streams without a length are read to count them."""
     length = length_of(dataset)
     if length is not None or not is_iterable(dataset):
         return length
-    count = sum(1 for _ in islice(dataset, _SHORT))
-    return count if count < _SHORT else None
+    count = sum(1 for _ in islice(dataset, _MAX_READ))
+    return count if count < _MAX_READ else None
 
 
 def first_examples(dataset: Any, count: int) -> list[Any]:
@@ -233,7 +250,7 @@ def first_examples(dataset: Any, count: int) -> list[Any]:
 
 
 def held_out_share(count: int) -> int:
-    """Examples that are set aside of so many."""
+    """Number of examples set aside of `count`."""
     return -(-count // HELD_OUT_EVERY)
 
 
@@ -243,11 +260,11 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def unit_of(batch: Any) -> tuple[str, int]:
-    """Tokens where each target holds several integer labels, else examples."""
+    """Unit of D and units per example: tokens if a target holds several integer labels."""
     target = targets_of(batch)
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
         return "examples", 1
-    labels = target[0].numel()
+    labels = target[0].numel()  # of one example, which may hold several sequences
     return ("tokens", labels) if labels > 1 else ("examples", 1)
 
 

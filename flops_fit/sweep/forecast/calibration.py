@@ -1,8 +1,8 @@
-"""How fast this machine trains: some ten real steps at a few places of the grid.
+"""How fast this machine trains: a few real steps at a few places of the grid.
 
-Timed is `train` itself on short trials: the user's data, loss and optimiser, in the recipe's
-precision, on the device at hand. Where several workers will share the machine, as many measure at
-once, since cores that share memory and heat slow each other down.
+`train` itself is timed on short trials: the user's data, loss and optimiser, in the recipe's
+precision, on the available device. If several workers will share the machine, as many processes
+measure at once, because cores that share memory and cooling slow each other down.
 """
 
 from __future__ import annotations
@@ -12,205 +12,148 @@ import math
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cloudpickle
+import pandas as pd
 import torch
 from accelerate.utils import send_to_device
 from torch.autograd.graph import saved_tensors_hooks
 
 from flops_fit.errors import SweepError
 from flops_fit.records import Trial
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
 from flops_fit.sweep.execution.local_pool import run_in_processes
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.loop import Point
+from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.train import train
 
-ROUNDS = 3  # each place is visited again: what slows a machine down comes and goes
-STRETCHES = 2  # timed in a visit, after one that warms up
+ROUNDS = 3  # every place is timed again in each round, since a machine's load varies
+STRETCHES = 2  # stretches of steps timed in a visit, after one that warms up
 STRETCH_S = 0.1  # a stretch of a small model takes as many steps as fill this
-MOST_STEPS = 200  # in a stretch
-SLOW_S = 3.0  # where a step takes longer, the second and third are all that is timed
-HELD_OUT_S = 2.0  # steps that fill this take as long as about three times as many passes forward
+MAX_STEPS = 200  # in a stretch
+SLOW_S = 3.0  # if a step takes longer, only the second and third steps are timed
+HELD_OUT_S = 2.0  # evaluate about as many batches as this fills with training steps
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a few steps at one place of the grid took.
-
-    Attributes:
-        trial: Whose size and batch they had.
-        seconds_per_step: One number for each stretch of steps.
-        start_s: Seconds to make model, optimiser and readers, and to warm up.
-        held_out_s: Seconds of the whole held-out evaluation.
-        state_bytes: Parameters, gradients, buffers and the optimiser's state.
-        work_bytes: What else is held at most: activations for the backward pass, and on CUDA all
-            else that is allocated at the peak.
-    """
-
-    trial: Trial
-    seconds_per_step: tuple[float, ...]
-    start_s: float
-    held_out_s: float
-    state_bytes: float
-    work_bytes: float
-
-
-@dataclass(frozen=True)
 class Calibration:
-    """Places measured, by one worker or by several at once.
+    """What was measured, by one process or by several at once.
 
     Attributes:
-        places: What was measured; a place measured by several workers is there several times.
-        device: What on, in words.
+        table: One row per visit to a place. `flops_per_token` and `batch_size` identify the place;
+            `num_params` is its size; `round` counts from 0. Times in seconds: `seconds_per_step`;
+            `start_s`, to build model, optimiser and data loader and to warm up; `held_out_s`, for
+            the whole held-out evaluation (NaN except in the first visit that counts). Memory in
+            bytes: `state_bytes`, for parameters, gradients, buffers and the optimiser's state;
+            `work_bytes`, for activations (on CUDA, for all else allocated at the peak).
+        device: The device that was timed, for display.
         start_s: Seconds from the call to a worker's first trial.
         memory_kind: "measured" on CUDA, else "estimated".
     """
 
-    places: tuple[Place, ...]
+    table: pd.DataFrame
     device: str
     start_s: float
     memory_kind: str
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What a process is asked to measure; travels by cloudpickle."""
-
-    task: Task
-    trials: tuple[Trial, ...]
-    recipe: Recipe
-    folder: Path
-
-
 def calibrate(
     task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe, processes: int = 1
 ) -> Calibration:
-    """Measure some trials' steps.
+    """Time and weigh training steps at a few places.
 
     Args:
         task: The user's model, data and loss.
         source: The data, opened.
-        trials: Whose size and batch to measure at.
+        trials: The places: steps of each trial's size and batch are measured.
         recipe: How they train.
-        processes: How many measure at once; 1 is this process.
+        processes: Number of processes that measure at once; 1 is this process.
 
     Raises:
-        SweepError: No process came to an end.
-        Exception: What the model or the loss raises.
+        SweepError: Every measuring process died.
+        Exception: Whatever the model or the loss raises.
     """
+    kind = "measured" if torch.cuda.is_available() else "estimated"
     if processes == 1:
-        return Calibration(
-            _measure_all(task, source, trials, recipe), _device(), 0.0, _memory_kind()
-        )
+        return Calibration(_measure(task, source, trials, recipe), _device(), 0.0, kind)
     with tempfile.TemporaryDirectory() as folder:
-        orders = Orders(task, tuple(trials), recipe, Path(folder))
+        call = _measure_into_folder, (task, tuple(trials), recipe, Path(folder))
         started = time.time()
-        run_in_processes(cloudpickle.dumps((_measure_elsewhere, orders)), processes, _unheard)
-        told = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
-    if not told:
-        raise SweepError("no process that measures came to an end; its words are above")
-    places = [_read_place(fields) for one in told for fields in one["places"]]
-    ready_at = max(one["ready_at"] for one in told)
-    return Calibration(tuple(places), told[0]["device"], ready_at - started, _memory_kind())
-
-
-def _memory_kind() -> str:
-    return "measured" if torch.cuda.is_available() else "estimated"
+        run_in_processes(cloudpickle.dumps(call), processes, lambda event: None)
+        files = sorted(Path(folder).glob("*.json"))
+        results = [pd.DataFrame(json.loads(file.read_text())) for file in files]
+    if not results:
+        raise SweepError("all processes that measured training speed died; see their output above")
+    table = pd.concat(results)
+    ready_s = float(table["ready_at"].max()) - started
+    return Calibration(table, table["device"].iloc[0], ready_s, kind)
 
 
 def _device() -> str:
-    """The device at hand, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads > 1)}"
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _unheard(event: object) -> None:
-    pass
+def _measure_into_folder(call: tuple[Task, Sequence[Trial], Recipe, Path], listener: Any) -> None:
+    """Measure in a worker process, and leave the table in the folder as a JSON file."""
+    import flops_fit.sweep.execution.worker  # noqa: F401  a real worker loads this before it starts
 
-
-def _measure_elsewhere(orders: Orders, listener: Callable[..., None]) -> None:
-    """A process's part: measure, and leave it as JSON in the folder."""
-    import flops_fit.sweep.execution.worker  # noqa: F401  what a worker loads before it can start
-
-    source = orders.task.open()
+    task, trials, recipe, folder = call
+    source = task.open()
     ready_at = time.time()
-    places = _measure_all(orders.task, source, orders.trials, orders.recipe)
-    told = {
-        "ready_at": ready_at,
-        "device": _device(),
-        "places": [asdict(place) for place in places],
-    }
-    unfinished = orders.folder / f"{uuid.uuid4().hex}.part"
-    unfinished.write_text(json.dumps(told))
-    unfinished.rename(unfinished.with_suffix(".json"))
+    table = _measure(task, source, trials, recipe).assign(ready_at=ready_at, device=_device())
+    atomic_write(folder / f"{uuid.uuid4().hex}.json", json.dumps(table.to_dict("records")))
 
 
-def _read_place(fields: dict[str, Any]) -> Place:
-    times = tuple(fields["seconds_per_step"])
-    return Place(**{**fields, "trial": Trial(**fields["trial"]), "seconds_per_step": times})
-
-
-def _measure_all(
-    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
-) -> tuple[Place, ...]:
+def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe) -> pd.DataFrame:
+    """The rows of `Calibration.table` for all places, visited round after round."""
     with frozen_gc():
-        visits = [[_visit(task, source, trial, recipe, steps=1, passes=2)] for trial in trials]
+        warm_up = [_visit(task, source, trial, recipe, steps=1, passes=2) for trial in trials]
+        visits = [[visit] for visit in warm_up]
         for turn in range(ROUNDS):
-            for trial, made in zip(trials, visits, strict=True):
-                step = min(made[0].seconds_per_step)
-                if step < SLOW_S:
-                    steps = min(MOST_STEPS, math.ceil(STRETCH_S / step))
-                    passes = 1 if turn else math.ceil(HELD_OUT_S / step)
-                    made.append(_visit(task, source, trial, recipe, steps=steps, passes=passes))
-        return tuple(
-            _place(trial, made, *tensor_bytes(task, source, trial, recipe))
-            for trial, made in zip(trials, visits, strict=True)
-        )
-
-
-def _place(trial: Trial, visits: Sequence[_Visit], state: float, work: float) -> Place:
-    """What the visits to a place say together; the first only warmed up, if there are more."""
-    timed = visits[1:] or visits
-    peak = max(visit.peak_bytes for visit in visits)
-    return Place(
-        trial=trial,
-        seconds_per_step=tuple(t for visit in timed for t in visit.seconds_per_step),
-        start_s=median(visit.start_s for visit in timed),
-        held_out_s=timed[0].held_out_s,
-        state_bytes=state,
-        work_bytes=peak - state if peak > state else work,
-    )
-
-
-@dataclass(frozen=True)
-class _Visit:
-    """A short trial, timed; `peak_bytes` is 0 where the device does not tell."""
-
-    seconds_per_step: tuple[float, ...]
-    start_s: float
-    held_out_s: float
-    peak_bytes: float
+            for trial, found in zip(trials, visits, strict=True):
+                step_s = found[0]["seconds_per_step"]
+                if step_s < SLOW_S:
+                    steps = min(MAX_STEPS, math.ceil(STRETCH_S / step_s))
+                    passes = 1 if turn else math.ceil(HELD_OUT_S / step_s)
+                    visit = _visit(task, source, trial, recipe, steps=steps, passes=passes)
+                    # Only the first round evaluates enough batches to time a pass well.
+                    visit["held_out_s"] = math.nan if turn else visit["held_out_s"]
+                    found.append({**visit, "round": turn})
+        tables = []
+        for trial, found in zip(trials, visits, strict=True):
+            state, work = tensor_bytes(task, source, trial, recipe)
+            peak = max(visit["peak_bytes"] for visit in found)
+            # The visit that warmed up counts only if there is no other.
+            table = pd.DataFrame(found[1:] or found).drop(columns="peak_bytes")
+            tables.append(
+                table.assign(
+                    flops_per_token=trial.flops_per_token,
+                    batch_size=trial.batch_size,
+                    num_params=trial.num_params,
+                    state_bytes=state,
+                    work_bytes=peak - state if peak > state else work,
+                )
+            )
+    return pd.concat(tables)
 
 
 def _visit(
     task: Task, source: Source, trial: Trial, recipe: Recipe, *, steps: int, passes: int
-) -> _Visit:
-    """Train for a few stretches of a few steps, after one stretch that warms up.
+) -> dict[str, float]:
+    """Train for a few stretches of `steps` steps, after one that warms up.
 
     Args:
         task: The user's model, data and loss.
@@ -218,31 +161,39 @@ def _visit(
         trial: Whose size and batch to measure at.
         recipe: How it trains.
         steps: Steps of a stretch.
-        passes: Held-out batches that are passed at most; what all would take follows.
+        passes: Most held-out batches to evaluate; the time for all is extrapolated.
+
+    Returns:
+        A row of `Calibration.table` without its place, and `peak_bytes`: the most memory CUDA had
+        allocated, beyond what was allocated before; 0 on a CPU.
     """
-    examples = min(recipe.eval_examples, length_of(source.held_out) or recipe.eval_examples)
-    fewer = min(examples, passes * trial.batch_size)
-    short = replace(recipe, log_points=STRETCHES + 1, eval_examples=fewer)
-    stamps: list[float] = []
+    num_examples = min(recipe.eval_examples, length_of(source.held_out) or recipe.eval_examples)
+    num_evaluated = min(num_examples, passes * trial.batch_size)
+    short_recipe = replace(recipe, log_points=STRETCHES + 1, eval_examples=num_evaluated)
+    stretch_ends: list[float] = []
 
     def report(point: Point) -> None:
-        stamps.append(time.perf_counter())
+        stretch_ends.append(time.perf_counter())
 
-    with _peak_bytes() as peak:
-        began = time.perf_counter()
-        train(task, source, _shortened(trial, steps * (STRETCHES + 1)), short, report)
-        ended = time.perf_counter()
-    times = tuple((after - before) / steps for before, after in pairwise(stamps))
-    return _Visit(
-        seconds_per_step=times,
-        start_s=max(0.0, stamps[0] - began - steps * median(times)),
-        held_out_s=(ended - stamps[-1]) * examples / fewer,
-        peak_bytes=peak(),
-    )
+    cuda = torch.cuda.is_available()
+    allocated = torch.cuda.memory_allocated() if cuda else 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    train(task, source, _shortened(trial, steps * (STRETCHES + 1)), short_recipe, report)
+    ended = time.perf_counter()
+    seconds_per_step = (stretch_ends[-1] - stretch_ends[0]) / (STRETCHES * steps)
+    return {
+        "round": 0,
+        "seconds_per_step": seconds_per_step,
+        "start_s": max(0.0, stretch_ends[0] - began - steps * seconds_per_step),
+        "held_out_s": (ended - stretch_ends[-1]) * num_examples / num_evaluated,
+        "peak_bytes": float(torch.cuda.max_memory_allocated() - allocated) if cuda else 0.0,
+    }
 
 
 def _shortened(trial: Trial, steps: int) -> Trial:
-    """The same for some steps only, at a rate so small that nothing diverges."""
+    """The trial with only some of its steps, at a learning rate too small to diverge."""
     share = steps / trial.steps
     return replace(
         trial,
@@ -253,25 +204,14 @@ def _shortened(trial: Trial, steps: int) -> Trial:
     )
 
 
-@contextmanager
-def _peak_bytes() -> Iterator[Callable[[], float]]:
-    """Gives the most memory that CUDA had allocated within, beyond what was there before."""
-    if not torch.cuda.is_available():
-        yield lambda: 0.0
-        return
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    yield lambda: float(torch.cuda.max_memory_allocated() - before)
-
-
 @seeded(0)
 def tensor_bytes(task: Task, source: Source, trial: Trial, recipe: Recipe) -> tuple[float, float]:
     """Bytes of a trial's state, and of what a step keeps for its backward pass.
 
-    Counted on one step. The first are the parameters, gradients, buffers and the optimiser's
-    tensors; the second what autograd saves, once for each storage (on CUDA of two examples only:
-    there the peak is measured). Not counted is what an operation allocates and gives back, nor the
-    interpreter with its libraries.
+    Both are counted on one step. The state is the parameters, gradients, buffers and the
+    optimiser's tensors. What a step keeps are the tensors that autograd saves, each storage once
+    (on CUDA for two examples only: there the peak is measured). Temporary buffers of an operation
+    and the memory of the interpreter and its libraries are not counted.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = task.build(trial.size).train().to(device)
@@ -280,7 +220,7 @@ def tensor_bytes(task: Task, source: Source, trial: Trial, recipe: Recipe) -> tu
     if device == "cpu":
         part = slice(0, -(-trial.batch_size // recipe.accumulate))
         ((batch,),) = source.training_steps(trial.batch_size, 1, 0, parts=[part])
-    saved: dict[int, int] = {}
+    saved: dict[int, int] = {}  # bytes of each storage, by its address
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -292,10 +232,10 @@ def tensor_bytes(task: Task, source: Source, trial: Trial, recipe: Recipe) -> tu
             loss = task.loss(model, send_to_device(batch, device))
     loss.backward()
     optimizer.step()
-    own = [*model.parameters(), *model.buffers()]
-    for tensor in own:
+    weights = [*model.parameters(), *model.buffers()]
+    for tensor in weights:  # autograd saves weights too, which the state counts already
         saved.pop(tensor.untyped_storage().data_ptr(), None)
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    slots = [v for state in optimizer.state.values() for v in state.values()]
-    state = [*own, *grads, *(slot for slot in slots if isinstance(slot, torch.Tensor))]
+    slots = [value for state in optimizer.state.values() for value in state.values()]
+    state = [*weights, *grads, *(slot for slot in slots if isinstance(slot, torch.Tensor))]
     return float(sum(tensor.nbytes for tensor in state)), float(sum(saved.values()))

@@ -1,4 +1,4 @@
-"""`Precision`: how wide the answer's intervals will be, and what would narrow them."""
+"""`Precision`: how wide the intervals of the answer will be, and what would narrow them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from flops_fit.sweep.plan.grid import Grid
 
 @dataclass(frozen=True, repr=False)
 class Precision:
-    """How wide the 95 % interval of N_opt will be.
+    """Expected width of the 95 % interval of N_opt, from simulated sweeps.
 
     Attributes:
-        table: A row a budget (the largest, and 10 and 100 times it): `compute_budget`,
-            `extrapolation`, the assumed law's `num_params`, the median interval around it
+        table: One row per budget (the largest, and 10 and 100 times it): `compute_budget`,
+            `extrapolation`, `num_params` (N_opt of the assumed law), the median interval around it
             (`num_params_low num_params_high`), `factor` (half its width: N_opt is known to within
-            this factor), `covered` (share of the simulated intervals that hold the truth) and
-            `predicted` (share of the simulated sweeps in which a prediction is made, not withheld).
-        additions: What might be added to the plan, the best first: `kind compute_budget sizes flops
+            this factor), `covered` (share of the simulated intervals that contain the true value)
+            and `predicted` (share of the simulated sweeps that make a prediction).
+        additions: What could be added to the plan, the best first: `kind compute_budget sizes flops
             share` (of the plan's FLOPs), `narrower` (share by which the interval at ten times the
-            largest budget narrows), `factor` (then), and `gain` (`narrower` over `share`).
-        law: The law assumed.
-        noise: Standard deviation of ln L from run to run assumed.
-        num_sweeps: Sweeps simulated.
-        seed: Of the simulation.
+            largest budget narrows), `factor` (with the addition), and `gain` (`narrower` over
+            `share`).
+        law: The assumed law.
+        noise: Assumed standard deviation of ln L between runs.
+        num_sweeps: Number of simulated sweeps.
+        seed: Seed of the simulation.
         size_param: Name of the size parameter.
     """
 
@@ -52,16 +53,29 @@ class Precision:
 def expected_intervals_of_plan(
     plan: Grid, *, noise: float, law: ParametricLaw | None, seed: int
 ) -> Precision:
-    """See `SweepPlan.precision`.
+    """Implements `SweepPlan.precision`; see there.
 
     Raises:
-        ArgumentError: An argument cannot work, or the grid cannot tell five parameters apart.
-        FitError: In none of the simulated sweeps does a law stand.
+        ArgumentError: An argument is invalid, or the grid cannot determine five parameters.
+        FitError: No simulated sweep yields a law.
     """
-    own = [trial for trial in plan.trials if trial.lr_multiplier == 1]
-    additions = possible_additions(plan.origin.rows, own) if plan.origin else []
-    runs = to_frame(own, TRIAL_COLUMNS)
-    told = expected_intervals(runs, additions, law=law, noise=noise, num_sweeps=SWEEPS, seed=seed)
+    # The fits use the best learning rate only, so each size counts once.
+    trials = [trial for trial in plan.trials if trial.lr_multiplier == 1]
+    additions = possible_additions(plan.origin.rows, trials) if plan.origin else []
+    expected = expected_intervals(
+        to_frame(trials, TRIAL_COLUMNS),
+        additions,
+        law=law,
+        noise=noise,
+        num_sweeps=SWEEPS,
+        seed=seed,
+    )
     return Precision(
-        told.table, told.additions, told.law, noise, SWEEPS, seed, size_param=plan.size_param
+        table=expected.table,
+        additions=expected.additions,
+        law=expected.law,
+        noise=noise,
+        num_sweeps=SWEEPS,
+        seed=seed,
+        size_param=plan.size_param,
     )

@@ -1,6 +1,6 @@
-"""Why a budget cannot be planned, and what could be.
+"""Why a budget cannot be planned, and what would make it work.
 
-What is advised was tried first: with it, the budgets that are named have rows.
+Every piece of advice was tried on the planner first: with it, the budgets it is about have rows.
 """
 
 from __future__ import annotations
@@ -8,213 +8,254 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from enum import Enum
 
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped
 from flops_fit.sweep.plan.isoflop_row import (
     FEW_STEPS,
-    FEWEST_SIZES,
-    FEWEST_STEPS,
-    NARROW,
-    Rows,
+    MIN_GIVEN_SIZES,
+    MIN_RATIO,
+    MIN_STEPS,
+    IsoflopRows,
     plural,
 )
 
-_MOST_DOUBLINGS = 40  # over which something that works is looked for
-_FIRST_STRIDE = 256.0
-_PLANNED, _TOO_SMALL, _TOO_LARGE = "planned", "too small", "too large"
+_MAX_DOUBLINGS = 40  # of a budget or of the data, in search of one that works
+_FIRST_STRIDE = 256.0  # factor between the first budgets tried in search of the largest
 
 
-def why_not(rows: Rows, budget: float, passed: list[Skipped]) -> str:
-    """Why the sizes that serve a budget show no minimum."""
+class _Verdict(Enum):
+    """Whether a budget can be planned."""
+
+    PLANNED = "planned"
+    TOO_SMALL = "too small"
+    TOO_LARGE = "too large"
+
+
+def why_not(rows: IsoflopRows, budget: float, skipped: list[Skipped]) -> str:
+    """Why the sizes that are feasible at a budget show no minimum.
+
+    Args:
+        rows: The planner's rows.
+        budget: The budget, in FLOPs.
+        skipped: The sizes that `rows.row(budget)` skipped.
+    """
     if rows.finder.given is not None:
-        reasons, few = _first_of_each_kind(passed), True
+        reasons, too_few = _first_of_each_kind(skipped), True
     else:
-        reasons, few = _reasons(rows, budget), len(rows.row(budget)[0]) < rows.fewest_sizes
-    least = (
-        f"fewer than {rows.fewest_sizes} sizes" if few else f"no sizes a factor of {NARROW:g} apart"
-    )
-    return f"budget {budget:.3g}: {least} fit; {', and '.join(reasons)}"
+        reasons, too_few = _reasons(rows, budget), len(rows.row(budget)[0]) < rows.min_sizes
+    if too_few:
+        lack = f"fewer than {rows.min_sizes} sizes fit"
+    else:
+        lack = f"the sizes that fit differ by less than a factor of {MIN_RATIO:g} in N"
+    return f"budget {budget:.3g}: {lack}; {', and '.join(reasons)}"
 
 
-def on_one_side(rows: Rows, budgets: Sequence[float]) -> list[str]:
-    """What is said of rows that leave out the optimum to expect; nothing of sizes given."""
+def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
+    """Messages on rows that do not surround the expected optimum; none if the sizes were given."""
     if rows.finder.given is not None:
         return []
-    said = [
-        f"budget {budget:.3g}: the optimum is expected near {_count(bounds.expected)} parameters, "
-        f"but {', and '.join(_reasons(rows, budget))}"
-        for budget in budgets
-        if (bounds := rows.bounds(budget)).one_sided
-    ]
-    change = _change(rows, budgets) if said else ""
-    return said + ([f"rows lie around it with {change}"] if change else [])
-
-
-def what_would_work(rows: Rows, budgets: Sequence[float]) -> list[str]:
-    """What to change for these budgets, and the budgets that work as things are."""
-    window = _window(rows)
-    said = [] if window is None else [_said_of_window(*window)]
-    change = _change(rows, budgets)
+    messages = []
+    for budget in budgets:
+        bounds = rows.bounds(budget)
+        if bounds.one_sided:
+            messages.append(
+                f"budget {budget:.3g}: the optimum is expected near {_count(bounds.expected)} "
+                f"parameters, but {', and '.join(_reasons(rows, budget))}"
+            )
+    change = _least_change(rows, budgets) if messages else ""
     if change:
-        return [f"all the budgets asked for work with {change}", *said]
-    if window is None:
-        said = [
-            f"no budget has a whole row with this model and these data; {_with_more_data(rows)}"
-        ]
-    return said
+        messages.append(f"the rows surround the expected optimum with {change}")
+    return messages
 
 
-def _said_of_window(low: float, high: float) -> str:
-    if math.isinf(high):
-        return f"budgets from about {low:.1g} FLOPs work as things are"
-    return f"budgets from about {low:.1g} to about {high:.1g} FLOPs work as things are"
-
-
-def _reasons(rows: Rows, budget: float) -> list[str]:
-    bounds, epochs = rows.bounds(budget), rows.recipe.max_epochs
-    reasons = []
-    if bounds.beyond:
-        reasons.append(f"the smallest model has {plural(bounds.beyond, 'parameter')}, too many")
-    if bounds.short_of_data:
-        data = plural(rows.source.num_examples or 0, "training example")
-        reasons.append(
-            f"models of fewer than {_count(bounds.low)} parameters need more than {epochs:g} "
-            f"epochs of the {data}"
+def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
+    """What to change so that these budgets work, and which budgets work without a change."""
+    change = _least_change(rows, budgets)
+    window = _feasible_window(rows)
+    messages = []
+    if change:
+        messages.append(f"all requested budgets work with {change}")
+    if window is not None:
+        messages.append(f"{_window_text(*window)} work with the present settings")
+    if not messages:
+        messages.append(
+            "no budget gets a full row of sizes with this model and dataset; "
+            + _with_more_data(rows)
         )
-    if bounds.short_of_steps and not bounds.beyond:
+    return messages
+
+
+def _window_text(low: float, high: float) -> str:
+    upper = "" if math.isinf(high) else f" to about {high:.1g}"
+    return f"budgets from about {low:.1g}{upper} FLOPs"
+
+
+def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
+    """What cuts the range of sizes of a budget short."""
+    bounds = rows.bounds(budget)
+    reasons = []
+    if bounds.smallest_above:
+        smallest = plural(bounds.smallest_above, "parameter")
+        reasons.append(f"the smallest model has {smallest}, too many")
+    if bounds.short_of_data:
+        examples = plural(rows.source.num_examples or 0, "training example")
+        reasons.append(
+            f"models of fewer than {_count(bounds.low)} parameters need more than "
+            f"{rows.recipe.max_epochs:g} epochs of the {examples}"
+        )
+    if bounds.short_of_steps and not bounds.smallest_above:
         batch = plural(rows.batch_size(budget), "example")
         reasons.append(
             f"models of more than {_count(bounds.high)} parameters take fewer than {FEW_STEPS} "
             f"steps of {batch}"
         )
     between = f"between {_count(bounds.low)} and {_count(bounds.high)} parameters"
-    return reasons or [f"the model comes in fewer sizes {between}"]
+    return reasons or [f"the model comes in too few sizes {between}"]
 
 
-def _first_of_each_kind(passed: list[Skipped]) -> list[str]:
-    kinds = {"epochs" if "epochs" in skip.reason else "": skip.reason for skip in reversed(passed)}
+def _first_of_each_kind(skipped: list[Skipped]) -> list[str]:
+    """One reason for lack of data and one for lack of steps, of the smallest sizes."""
+    kinds = {"epochs" if "epochs" in skip.reason else "": skip.reason for skip in reversed(skipped)}
     return list(kinds.values())
 
 
-def _change(rows: Rows, budgets: Sequence[float]) -> str:
-    """The least change with which every one of the budgets can be planned; empty if there is none.
+def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
+    """The least change with which all budgets can be planned; empty if there is none.
 
-    Smaller batches first, as though there were data without end; then as much data as it takes.
+    First the batch is made small enough, as if data were unlimited; then data are added until they
+    suffice.
     """
-    batch = _largest_batch(rows, budgets)
-    if batch == 0:
-        return ""
-    ways = []
-    if batch is not None:
-        rows = replace(rows, recipe=replace(rows.recipe, batch_size=batch, batch_tokens=None))
-        ways.append(f"Recipe(batch_size={batch})")
-    if not _all_planned(rows, budgets):
-        examples, epochs = _data_it_takes(rows, budgets)
-        if not examples:
+    changes = []
+    if not _all_planned(_with_unlimited_data(rows), budgets):
+        batch_size = _largest_batch(rows, budgets)
+        if batch_size == 0:
             return ""
-        more = f"about {plural(examples, 'training example')}"
-        if epochs:
-            more += f" (or Recipe(max_epochs={epochs:g}), at the price of repeated data)"
-        ways.append(more)
-    return " and ".join(ways)
+        rows = _with_batch(rows, batch_size)
+        changes.append(f"Recipe(batch_size={batch_size})")
+    if not _all_planned(rows, budgets):
+        examples = _examples_needed(rows, budgets)
+        if examples == 0:
+            return ""
+        change = f"about {plural(examples, 'training example')}"
+        epochs = math.ceil(_limited_epochs(rows) * examples / (rows.source.num_examples or 1))
+        if epochs <= MOST_EPOCHS:
+            change += f" (or Recipe(max_epochs={epochs:g}), at the price of repeated data)"
+        changes.append(change)
+    return " and ".join(changes)
 
 
-def _largest_batch(rows: Rows, budgets: Sequence[float]) -> int | None:
-    """The batch that leaves steps enough: None as it is, 0 where even one example does not."""
-    endless = replace(rows, source=replace(rows.source, num_examples=None))
-    if _all_planned(endless, budgets):
-        return None
-    batch = max(map(rows.batch_size, budgets)) // 2
-    while batch:
-        recipe = replace(rows.recipe, batch_size=batch, batch_tokens=None)
-        if _all_planned(replace(endless, recipe=recipe), budgets):
-            break
-        batch //= 2
-    return batch
+def _largest_batch(rows: IsoflopRows, budgets: Sequence[float]) -> int:
+    """The largest batch that leaves enough steps, by halving; 0 if even one example does not."""
+    unlimited = _with_unlimited_data(rows)
+    batch_size = max(map(rows.batch_size, budgets)) // 2
+    while batch_size and not _all_planned(_with_batch(unlimited, batch_size), budgets):
+        batch_size //= 2
+    return batch_size
 
 
-def _data_it_takes(rows: Rows, budgets: Sequence[float]) -> tuple[int, float]:
-    """Training examples that do, and the epochs that do instead, 0 where those are too many."""
-    examples, passes = rows.source.num_examples or 0, rows.recipe.max_epochs
-    rows = replace(rows, recipe=replace(rows.recipe, max_epochs=min(passes, MOST_EPOCHS)))
-    for more in _more_examples(rows):
-        if _all_planned(replace(rows, source=replace(rows.source, num_examples=more)), budgets):
-            epochs = math.ceil(rows.recipe.max_epochs * more / examples)
-            return more, epochs if epochs <= MOST_EPOCHS else 0
-    return 0, 0
+def _examples_needed(rows: IsoflopRows, budgets: Sequence[float]) -> int:
+    """Number of training examples that suffice for all budgets; 0 if none is found."""
+    epochs = _limited_epochs(rows)
+    rows = replace(rows, recipe=replace(rows.recipe, max_epochs=epochs))
+    for examples in _more_examples(rows):
+        if _all_planned(_with_examples(rows, examples), budgets):
+            return examples
+    return 0
 
 
-def _with_more_data(rows: Rows) -> str:
-    """How much data it takes until some budget can be planned, and which then can."""
-    for more in _more_examples(rows):
-        window = _window(replace(rows, source=replace(rows.source, num_examples=more)))
+def _limited_epochs(rows: IsoflopRows) -> float:
+    """The recipe's limit on epochs; the fits exclude runs of more than `MOST_EPOCHS`."""
+    return min(rows.recipe.max_epochs, MOST_EPOCHS)
+
+
+def _with_more_data(rows: IsoflopRows) -> str:
+    """How much data it takes until some budget can be planned, and which budgets can be then."""
+    for examples in _more_examples(rows):
+        window = _feasible_window(_with_examples(rows, examples))
         if window is not None:
-            low, high = window
-            return (
-                f"with about {plural(more, 'training example')} budgets from about {low:.1g} to "
-                f"about {high:.1g} FLOPs would work"
-            )
+            data = plural(examples, "training example")
+            return f"with about {data}, {_window_text(*window)} would work"
     return "pass sizes=[...] of your own"
 
 
-def _more_examples(rows: Rows) -> Iterator[int]:
+def _more_examples(rows: IsoflopRows) -> Iterator[int]:
+    """Doubled numbers of training examples, rounded; none if the number is unknown."""
     examples = rows.source.num_examples or 0
-    for power in range(1, _MOST_DOUBLINGS if examples else 0):
+    for power in range(1, _MAX_DOUBLINGS if examples else 0):
         yield int(_rounded(examples * 2.0**power))
 
 
-def _all_planned(rows: Rows, budgets: Sequence[float]) -> bool:
-    return all(_verdict(rows, budget) == _PLANNED for budget in budgets)
+def _with_examples(rows: IsoflopRows, examples: int | None) -> IsoflopRows:
+    return replace(rows, source=replace(rows.source, num_examples=examples))
 
 
-def _window(rows: Rows) -> tuple[float, float] | None:
-    """The least and the largest budget that can be planned, to about a factor of two."""
-    budget = _rounded(_shortest(rows))
-    for _ in range(_MOST_DOUBLINGS):
+def _with_unlimited_data(rows: IsoflopRows) -> IsoflopRows:
+    return _with_examples(rows, None)
+
+
+def _with_batch(rows: IsoflopRows, batch_size: int) -> IsoflopRows:
+    return replace(rows, recipe=replace(rows.recipe, batch_size=batch_size, batch_tokens=None))
+
+
+def _all_planned(rows: IsoflopRows, budgets: Sequence[float]) -> bool:
+    return all(_verdict(rows, budget) is _Verdict.PLANNED for budget in budgets)
+
+
+def _feasible_window(rows: IsoflopRows) -> tuple[float, float] | None:
+    """The smallest and the largest budget that can be planned, to about a factor of two.
+
+    Budgets are rounded to one digit, as they are shown, so that the shown ones work.
+    """
+    budget = _rounded(_too_short_budget(rows))
+    for _ in range(_MAX_DOUBLINGS):
         verdict = _verdict(rows, budget)
-        if verdict != _TOO_SMALL:
+        if verdict is not _Verdict.TOO_SMALL:
             break
         budget = _rounded(2 * budget)
-    if verdict != _PLANNED:
+    if verdict is not _Verdict.PLANNED:
         return None
     low = high = budget
-    if math.isinf(rows.most_tokens):
+    if math.isinf(rows.max_tokens):
         return low, math.inf
+    # Stride upwards, with smaller strides after each failure.
     stride = _FIRST_STRIDE
     while stride >= 2:
-        if _verdict(rows, tried := _rounded(high * stride)) == _PLANNED:
-            high = tried
+        candidate = _rounded(high * stride)
+        if _verdict(rows, candidate) is _Verdict.PLANNED:
+            high = candidate
         else:
             stride = math.sqrt(stride)
     return low, high
 
 
-def _verdict(rows: Rows, budget: float) -> str:
-    """Whether a budget has a row, around the optimum to expect where no sizes are given."""
+def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
+    """Whether a budget gets a row, around the expected optimum if the sizes were not given."""
     if rows.finder.given is not None:
         trials, skipped = rows.row(budget)
-        lasting = len(trials) + sum("epochs" not in skip.reason for skip in skipped)
-        if rows.carries(trials):
-            return _PLANNED
-        return _TOO_LARGE if lasting < FEWEST_SIZES else _TOO_SMALL
+        if rows.can_show_minimum(trials):
+            return _Verdict.PLANNED
+        # Sizes for which the data last: if they are few, a larger budget only makes it worse.
+        enough_data = len(trials) + sum("epochs" not in skip.reason for skip in skipped)
+        return _Verdict.TOO_LARGE if enough_data < MIN_GIVEN_SIZES else _Verdict.TOO_SMALL
     bounds = rows.bounds(budget)
-    if not (bounds.low < bounds.high and rows.carries(rows.row(budget)[0])):
-        return _TOO_LARGE if bounds.short_of_data else _TOO_SMALL
+    if not (bounds.low < bounds.high and rows.can_show_minimum(rows.row(budget)[0])):
+        return _Verdict.TOO_LARGE if bounds.short_of_data else _Verdict.TOO_SMALL
     if bounds.one_sided:
-        return _TOO_LARGE if bounds.low > bounds.expected else _TOO_SMALL
-    return _PLANNED
+        return _Verdict.TOO_LARGE if bounds.low > bounds.expected else _Verdict.TOO_SMALL
+    return _Verdict.PLANNED
 
 
-def _shortest(rows: Rows) -> float:
-    """A budget under which even the smallest model takes too few steps."""
-    given = rows.finder.given is not None
+def _too_short_budget(rows: IsoflopRows) -> float:
+    """A budget below which even the smallest model takes too few steps."""
     cost = rows.finder.cost(rows.finder.smallest())
     assert cost is not None
-    per_batch = (FEWEST_STEPS if given else FEW_STEPS) * cost.flops_per_token
-    budget = per_batch * rows.source.tokens_per_example
-    for _ in range(_MOST_DOUBLINGS):  # the batch may grow with the budget
-        budget = per_batch * rows.batch_size(budget) * rows.source.tokens_per_example
+    min_steps = FEW_STEPS if rows.finder.given is None else MIN_STEPS
+    flops_per_example = cost.flops_per_token * rows.source.tokens_per_example
+    budget = min_steps * flops_per_example
+    for _ in range(_MAX_DOUBLINGS):  # the batch may grow with the budget
+        budget = min_steps * rows.batch_size(budget) * flops_per_example
     return budget
 
 
@@ -223,4 +264,5 @@ def _count(num_params: float) -> str:
 
 
 def _rounded(value: float) -> float:
+    """To one significant digit."""
     return float(f"{value:.1g}")

@@ -1,4 +1,4 @@
-"""Model and loss tried on one real batch of each data set, before any compute is spent."""
+"""The model, the loss and the recipe tried on one real batch, before any compute is spent."""
 
 from __future__ import annotations
 
@@ -19,56 +19,60 @@ from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
 from flops_fit.sweep.training.optimizer import build_optimizer
-from flops_fit.sweep.training.recipe import Recipe, _is_number
+from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.validate import is_non_negative
 
-_MOST_TRIES = 64  # sizes tried until the model runs
-_TINY_PARAMS = 1_000_000  # a model this small is tried for real without a second thought
+_MAX_SIZES = 64  # sizes tried until the model runs
+_TINY_PARAMS = 1_000_000  # models up to this size are always run
+_TEST_RATE = 1e-3  # learning rate of the step that is tried
 _TAKE_THE_MEAN = "return the mean over the batch"
 
 
 def try_batches(
     task: Task, source: Source, finder: SizeFinder, *, with_loss: bool = True
 ) -> list[str]:
-    """Faults of the loss and of the held-out data, at the smallest size at which the model runs.
+    """Errors in the loss and the held-out data, found at the smallest size at which the model runs.
 
     Args:
-        task: What is tried.
-        source: Its data.
-        finder: The sizes; those at which the model or its loss fails are refused.
+        task: Model and loss.
+        source: The data.
+        finder: The sizes. Those at which model or loss raise are refused from now on.
         with_loss: Whether the loss can be called at all.
 
     Raises:
-        ArgumentError: No size is left.
+        ArgumentError: Every size is refused.
     """
-    fault, first = "", finder.smallest()
-    size = first
-    enough = max(_TINY_PARAMS, 4 * finder.counts[size])
-    for _ in range(_MOST_TRIES):
-        if finder.counts[size] > enough:
+    first = size = finder.smallest()
+    first_error = ""
+    # The smallest size is always run, and larger ones up to four times as large.
+    max_params = max(_TINY_PARAMS, 4 * finder.counts[size])
+    for _ in range(_MAX_SIZES):
+        if finder.counts[size] > max_params:  # running it would take long
             break
         try:
             return check_batches(task, source, size, with_loss=with_loss)
         except Exception as error:
-            fault = fault or f"one batch at size {size!r} raised {in_short(error)}"
+            first_error = first_error or f"one batch at size {size!r} raised {in_short(error)}"
             finder.refuse(size, error)
         try:
             size = finder.smallest()
-        except ArgumentError:  # none is left
+        except ArgumentError:  # all are refused
             break
     if not with_loss:
-        return [f"model_cls: {fault}"]
+        return [f"model_cls: {first_error}"]
+    # If the model runs without the loss, the error is the loss's.
     try:
-        return [f"loss_fn: {fault}", *check_batches(task, source, first, with_loss=False)]
+        return [f"loss_fn: {first_error}", *check_batches(task, source, first, with_loss=False)]
     except Exception:
-        return [f"model or loss_fn: {fault}"]
+        return [f"model or loss_fn: {first_error}"]
 
 
 @seeded(0)
 def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = True) -> list[str]:
-    """Faults of the loss on one real batch (shape, gradient, finiteness), and of held-out data.
+    """Errors in the loss of one real batch (shape, gradient, finiteness), and in held-out data.
 
     Raises:
-        Exception: What the model or the loss raises on a batch of the training data.
+        Exception: Whatever the model or the loss raises on a batch of the training data.
     """
     model = task.build(size).train()
     if with_loss:
@@ -82,10 +86,10 @@ def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = T
 
 @seeded(0)
 def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[str]:
-    """Faults of one step of the recipe's optimiser on a real batch: no trial would pass."""
+    """An error if one step of the recipe's optimiser on a real batch raises."""
     try:
         model = task.build(size).train()
-        optimizer = build_optimizer(recipe, model, 1e-3)
+        optimizer = build_optimizer(recipe, model, _TEST_RATE)
         task.loss(model, source.sample).backward()
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -108,32 +112,33 @@ def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> li
             f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected a finite "
             "number that is not 0"
         ]
-    if _adds_up(task, model.eval(), source.sample):
+    if _is_sum(task, model.eval(), source.sample):
         return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
     return []
 
 
-def _adds_up(task: Task, model: nn.Module, batch: Any) -> bool:
-    """Whether the loss of an example taken twice is twice its loss; False where that fails."""
+def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
+    """Whether a repeated example has twice the loss; False if the model fails on it."""
     count = count_examples(batch)
 
-    def first(times: int) -> Any:
+    def first_example(times: int) -> Any:
         def repeat(leaf: Any) -> Any:
-            whole = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == count
-            return torch.cat([leaf[:1]] * times) if whole else leaf
+            per_example = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == count
+            return torch.cat([leaf[:1]] * times) if per_example else leaf
 
         return tree_map(repeat, dict(batch) if isinstance(batch, Mapping) else batch)
 
     try:
         with torch.no_grad():
-            one, two = (float(task.loss(model, first(times))) for times in (1, 2))
+            once = float(task.loss(model, first_example(1)))
+            twice = float(task.loss(model, first_example(2)))
     except Exception:
         return False
-    return one != 0 and math.isclose(two, 2 * one, rel_tol=1e-3)
+    return once != 0 and math.isclose(twice, 2 * once, rel_tol=1e-3)
 
 
 def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bool) -> list[str]:
-    """The first held-out examples must pass model and loss too: they come after the training."""
+    """An error if the first held-out examples fail, which would show only after the training."""
     try:
         with torch.no_grad():
             batch = source.held_out_sample()
@@ -150,7 +155,7 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
 
 @torch.no_grad()
 def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
-    """Each metric must make a number of the first held-out examples."""
+    """An error for each metric that does not return a number for a held-out batch."""
     faults = []
     for name in task.metrics:
         try:
@@ -162,18 +167,18 @@ def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
 
 
 def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
-    """Faults of the recipe's own functions, tried on a model."""
+    """Errors in the optimiser and schedule that are functions, tried on a model."""
     problems = []
     if callable(recipe.optimizer):
         try:
-            made: Any = build_optimizer(recipe, model, 1e-3)
+            optimizer: Any = build_optimizer(recipe, model, _TEST_RATE)
         except Exception as error:
             problems.append(f"optimizer: its function raised {in_short(error)}")
         else:
-            if not isinstance(made, torch.optim.Optimizer):
+            if not isinstance(optimizer, torch.optim.Optimizer):
                 problems.append(
                     "optimizer: expected its function (parameters, learning_rate) to return an "
-                    f"Optimizer, got {type(made).__name__}"
+                    f"Optimizer, got {type(optimizer).__name__}"
                 )
     if callable(recipe.schedule):
         problems += _schedule_faults(recipe.schedule)
@@ -181,12 +186,12 @@ def recipe_faults(recipe: Recipe, model: torch.nn.Module) -> list[str]:
 
 
 def _schedule_faults(schedule: Callable[[float], float]) -> list[str]:
-    for share in (0.01, 0.5, 1.0):
+    for share in (0.01, 0.5, 1.0):  # near the start, halfway, and at the last step
         try:
             value = schedule(share)
         except Exception as error:
             return [f"schedule: its function raised {in_short(error)}, at {share}"]
-        if not (_is_number(value) and 0 <= value < math.inf):
+        if not is_non_negative(value):
             return [
                 "schedule: expected its function to return a number from 0 up, got "
                 f"{value!r} at {share} of the steps"

@@ -12,16 +12,16 @@ from flops_fit.records import TRIAL_COLUMNS, Skipped, Trial, to_frame
 from flops_fit.sweep.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from flops_fit.sweep.plan.isoflop_row import Rows
+    from flops_fit.sweep.plan.isoflop_row import IsoflopRows
     from flops_fit.sweep.task.task import Task
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a plan was made from: needed to measure, and to plan more."""
+    """What a plan was made from; needed to time it and to extend it."""
 
     task: Task
-    rows: Rows
+    rows: IsoflopRows
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Grid:
     """What a sweep will train.
 
     Attributes:
-        trials: The grid points, budget by budget, from the smallest size up.
-        skipped: Points passed over, each with its reason.
+        trials: The grid points, by budget, then ascending in size.
+        skipped: Points left out, each with the reason.
         data_unit: What D counts: "tokens" or "examples".
         tokens_per_example: Units of D in one example.
-        available: Units of D in the training data; None where it cannot be known.
+        available: Units of D in the training data; None if unknown.
         flops_convention: How FLOPs were counted.
         recipe: How each trial trains.
         model_name: Dotted name of the model class.
         size_param: Name of the size parameter.
         setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
             Runs of one setting may be fitted together.
-        done: Ids of the trials that have ended; None where that was not looked up.
-        origin: What it was made from; None where it came from elsewhere.
+        done: Ids of the trials that have ended; None if that was not looked up.
+        origin: What it was made from; None if not made by the planner.
     """
 
     trials: tuple[Trial, ...]
@@ -69,13 +69,13 @@ class Grid:
 
     @property
     def to_do(self) -> tuple[Trial, ...]:
-        """The trials that have not ended, as far as that is known."""
+        """The trials not known to have ended."""
         return tuple(t for t in self.trials if self.done is None or t.trial_id not in self.done)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per trial: its fields, tokens per parameter and passes over the data.
+        """One row per trial: its fields, tokens per parameter and passes over the data.
 
-        Where it was looked up, `done` says whether the trial has ended.
+        If it was looked up, the column `done` shows whether the trial has ended.
         """
         frame = to_frame(self.trials, TRIAL_COLUMNS)
         frame.insert(6, "tokens_per_param", frame["num_tokens"] / frame["num_params"])

@@ -1,11 +1,11 @@
-"""The IsoFLOP row of a budget: which sizes serve it, and the trial of each.
+"""The IsoFLOP row of a budget: which sizes to train with it, and the trial of each.
 
-For a budget C (Hoffmann et al. 2022, approach 2) sizes lie evenly in log N around the expected
-optimum, each with D = C / FLOPs per token, rounded to whole steps. The optimum is expected where D
-is 20 N at the measured FLOPs per token f(N), 20 N f(N) = C, which is N = sqrt(C / 120) where f is
-6 N; a convolution that spends far more on each parameter has its optimum at far fewer of them. The
-row spans three quarters of a decade to each side, since width and span narrow the answer more than
-points.
+For a budget C (Hoffmann et al. 2022, approach 2) sizes are spaced evenly in log N around the
+expected optimum, each with D = C / FLOPs per token, rounded to whole steps. The optimum is expected
+where D = 20 N: with f(N) measured FLOPs per token, 20 N f(N) = C. That is N = sqrt(C / 120) where
+f is 6 N; a convolution that spends far more FLOPs per parameter has its optimum at far fewer
+parameters. A row spans three quarters of a decade to each side, because a wider row narrows the
+answer more than additional points do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flops_fit.laws.checks.of_runs import FEW_STEPS
+from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
@@ -25,51 +27,49 @@ from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.training.recipe import Recipe
 
 SIZES_PER_BUDGET = 7
-FEWEST_SIZES = 3  # of those given: fewer say nothing of a minimum
+MIN_GIVEN_SIZES = 3  # if the caller chose the sizes; fewer points determine no minimum
 HALF_WIDTH_DECADES = 0.75
-TOKENS_PER_PARAM = 20.0  # Hoffmann et al. 2022
-FEWEST_STEPS = 10  # below, a schedule has no shape: the point is passed over
-FEW_STEPS = 200  # below, a check on the answer warns
-_MOST_ITERATIONS = 16
-NARROW = 2.0  # a row whose sizes differ by less in N shows no minimum
+MIN_STEPS = 10  # with fewer, a learning rate schedule has no shape: the point is skipped
+MIN_RATIO = 2.0  # least ratio of largest to smallest N at which a row shows a minimum
+_MAX_ITERATIONS = 16
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """N between which sizes serve a budget, in parameters.
+    """The range of N from which the sizes of a budget are chosen, in parameters.
 
     Attributes:
-        low: The least: of the range, or below which the data would not last.
-        high: The most: of the range, or above which fewer than `FEW_STEPS` steps are left.
-        short_of_data: Whether the data set `low`.
-        short_of_steps: Whether the steps set `high`.
-        beyond: The smallest model's N, where it lies beyond the range; else 0.
-        expected: Where the optimum is expected.
+        low: Least N: of the planned range, or below which the data would not last.
+        high: Largest N: of the planned range, or above which fewer than `FEW_STEPS` steps are left.
+        short_of_data: Whether the amount of data determines `low`.
+        short_of_steps: Whether the number of steps determines `high`.
+        smallest_above: N of the smallest model if it lies above the planned range; else 0.
+        expected: N of the expected optimum.
     """
 
     low: float
     high: float
     short_of_data: bool
     short_of_steps: bool
-    beyond: int
+    smallest_above: int
     expected: float
 
     @property
     def one_sided(self) -> bool:
-        """Whether the optimum is expected outside."""
+        """Whether the expected optimum lies outside."""
         return not self.low <= self.expected <= self.high
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What the trials of one sweep share, and the row of each budget.
+class IsoflopRows:
+    """What all trials of a sweep share, and from it the row of trials of each budget.
 
     Attributes:
-        identity: What of the task determines a trial's result.
+        identity: The part of the task that determines a trial's result, as plain values.
         source: The data.
         recipe: How trials train.
         seed: The sweep's seed.
-        finder: The sizes.
+        finder: The sizes at which the model can be built, and what they cost.
     """
 
     identity: dict[str, object]
@@ -79,107 +79,112 @@ class Rows:
     finder: SizeFinder
 
     @property
-    def most_tokens(self) -> float:
-        """Units of D that a trial may see: the data times the epoch limit."""
+    def max_tokens(self) -> float:
+        """Most units of D that a trial may see: the data times the limit on epochs."""
         available = self.source.num_tokens
         return math.inf if available is None else available * self.recipe.max_epochs
 
+    @property
+    def min_sizes(self) -> int:
+        """Number of sizes that a row needs: enough for a curve, or fewer if the caller chose."""
+        return LEAST_RUNS if self.finder.given is None else MIN_GIVEN_SIZES
+
     def batch_size(self, budget: float) -> int:
-        """Examples a step: the recipe's, else the user's loader's, else by the recipe's rule."""
+        """Examples a step: the recipe's number, else the user's loader's, else by "auto"'s rule."""
         recipe, source = self.recipe, self.source
-        free = recipe.batch_size == "auto" and recipe.batch_tokens is None
-        if free and source.batch_size is not None:
+        unset = recipe.batch_size == "auto" and recipe.batch_tokens is None
+        if unset and source.batch_size is not None:
             return source.batch_size
         return recipe.examples_per_step(budget, source.unit, source.tokens_per_example)
 
     def row(self, budget: float) -> tuple[list[Trial], list[Skipped]]:
-        """The trials of one budget at the recipe's own rate, and the sizes that cannot serve it."""
+        """The trials of a budget at the recipe's own learning rate, and the sizes skipped."""
         trials: list[Trial] = []
         skipped: list[Skipped] = []
         for cost in self._costs(budget):
             trial = self.trial(budget, cost, len(trials))
-            reason = self._unfit(trial)
+            reason = self._reason_to_skip(trial)
             if reason:
                 skipped.append(Skipped(budget, cost.size, reason))
             else:
                 trials.append(trial)
         return trials, skipped
 
-    @property
-    def fewest_sizes(self) -> int:
-        """Sizes that a row needs: those of a curve, or fewer where sizes were given."""
-        return LEAST_RUNS if self.finder.given is None else FEWEST_SIZES
-
-    def carries(self, row: Sequence[Trial]) -> bool:
-        """Whether a row can show a minimum: enough sizes, and not all alike unless so wished."""
-        if len(row) < self.fewest_sizes:
+    def can_show_minimum(self, row: Sequence[Trial]) -> bool:
+        """Whether a row has enough sizes, far enough apart unless the caller chose them."""
+        if len(row) < self.min_sizes:
             return False
-        return self.finder.given is not None or row[-1].num_params >= NARROW * row[0].num_params
+        return self.finder.given is not None or row[-1].num_params >= MIN_RATIO * row[0].num_params
 
     def bounds(self, budget: float) -> Bounds:
-        """Where the sizes of a budget may lie, when none were given.
+        """The range of sizes for a budget, if the caller chose none.
 
-        The range is cut short where the data would not last, and where fewer than `FEW_STEPS` steps
-        would be left: so short a run measures its warm-up, not its size.
+        The planned range is cut where the data would not last, and where fewer than `FEW_STEPS`
+        steps would be left: the loss of so short a run depends on its warm-up more than its size.
         """
         smallest = self.finder.nearest_cost(1)
-        centre = self._expected_optimum(budget, smallest)
-        least, most = centre / 10**HALF_WIDTH_DECADES, centre * 10**HALF_WIDTH_DECADES
-        lasting = self._walk(smallest, budget / self.most_tokens, up=True).num_params
-        per_step = self.batch_size(budget) * self.source.tokens_per_example
-        steady = self._walk(
-            self.finder.nearest_cost(most), budget / (FEW_STEPS * per_step), up=False
-        ).num_params
+        expected = self._expected_optimum(budget, smallest)
+        low, high = expected / 10**HALF_WIDTH_DECADES, expected * 10**HALF_WIDTH_DECADES
+        # More FLOPs per token mean fewer tokens: the data last from this size up ...
+        lasting = self._first_size(smallest, budget / self.max_tokens, up=True).num_params
+        # ... and there are enough steps from this size down.
+        tokens_per_step = self.batch_size(budget) * self.source.tokens_per_example
+        largest = self.finder.nearest_cost(high)
+        limit = budget / (FEW_STEPS * tokens_per_step)
+        steady = self._first_size(largest, limit, up=False).num_params
         return Bounds(
-            low=max(least, lasting),
-            high=min(most, steady),
-            short_of_data=lasting > max(least, smallest.num_params),
-            short_of_steps=steady < most,
-            beyond=smallest.num_params if smallest.num_params > most else 0,
-            expected=centre,
+            low=max(low, lasting),
+            high=min(high, steady),
+            short_of_data=lasting > max(low, smallest.num_params),
+            short_of_steps=steady < high,
+            smallest_above=smallest.num_params if smallest.num_params > high else 0,
+            expected=expected,
         )
 
     def _expected_optimum(self, budget: float, cost: ModelCost) -> float:
-        """N at which a trial of this budget has D = `TOKENS_PER_PARAM` N, be it between sizes.
+        """N at which a trial of this budget has D = `TOKENS_PER_PARAM` N; may lie between sizes.
+
+        A fixed-point iteration: assume f(N) of the current size, solve for N, take the nearest
+        size, and repeat until the size no longer changes.
 
         Args:
             budget: In FLOPs.
             cost: Of the size to start from.
         """
-        wanted = 0.0
-        for _ in range(_MOST_ITERATIONS):
-            spent = TOKENS_PER_PARAM * cost.num_params * cost.flops_per_token
-            wanted = cost.num_params * math.sqrt(budget / spent)
-            nearer = self.finder.nearest_cost(wanted)
-            if nearer == cost:
+        optimum = 0.0
+        for _ in range(_MAX_ITERATIONS):
+            flops_at_20 = TOKENS_PER_PARAM * cost.num_params * cost.flops_per_token
+            optimum = cost.num_params * math.sqrt(budget / flops_at_20)
+            nearest = self.finder.nearest_cost(optimum)
+            if nearest == cost:
                 break
-            cost = nearer
-        return wanted
+            cost = nearest
+        return optimum
 
     def _costs(self, budget: float) -> list[ModelCost]:
-        """Different sizes: those given, else evenly spaced in log N between the bounds."""
+        """Different sizes: the caller's, else evenly spaced in log N between the bounds."""
         finder = self.finder
         if finder.given is not None:
             costs = map(finder.cost, finder.ascending())
             return [cost for cost in costs if cost is not None]
         bounds = self.bounds(budget)
-        wanted = np.geomspace(bounds.low, max(bounds.low, bounds.high), SIZES_PER_BUDGET)
-        nearest = map(finder.nearest_cost, wanted)
+        targets = np.geomspace(bounds.low, max(bounds.low, bounds.high), SIZES_PER_BUDGET)
+        nearest = map(finder.nearest_cost, targets)
         return list({cost.num_params: cost for cost in nearest}.values())
 
-    def _walk(self, cost: ModelCost, limit: float, *, up: bool) -> ModelCost:
-        """From one size to the first, up or down, whose FLOPs per token reach a limit."""
+    def _first_size(self, cost: ModelCost, limit: float, *, up: bool) -> ModelCost:
+        """Going up or down from one size, the first whose FLOPs per token reach a limit."""
 
         def short(cost: ModelCost) -> bool:
             return cost.flops_per_token < limit if up else cost.flops_per_token > limit
 
         while short(cost):
             ratio = limit / cost.flops_per_token
-            ratio = max(1.05, ratio) if up else min(0.95, ratio)
-            nearer = self.finder.nearest_cost(cost.num_params * ratio)
-            if nearer == cost:
+            ratio = max(1.05, ratio) if up else min(0.95, ratio)  # always move a little
+            nearest = self.finder.nearest_cost(cost.num_params * ratio)
+            if nearest == cost:
                 break
-            cost = nearer
+            cost = nearest
         return cost
 
     def trial(self, budget: float, cost: ModelCost, index: int) -> Trial:
@@ -201,24 +206,25 @@ class Rows:
             learning_rate=math.nan,
             seed=self.seed,
         )
+        # The recipe's rate may be a function of the trial, and the id depends on the rate.
         trial = replace(trial, learning_rate=self.recipe.peak_learning_rate(trial))
         return replace(trial, trial_id=self._trial_id(trial, cost))
 
     def at_rates(self, trial: Trial, multipliers: Iterable[float]) -> list[Trial]:
-        """The same trial at multiples of its learning rate."""
+        """The same trial at multiples of its learning rate, ascending."""
         cost = self.finder.costs[trial.size]
-        rates = [
-            replace(trial, learning_rate=trial.learning_rate * m, lr_multiplier=float(m))
-            for m in sorted(multipliers)
-        ]
-        return [
-            other
-            if other.lr_multiplier == 1
-            else replace(other, trial_id=self._trial_id(other, cost), at_own_rate=trial.trial_id)
-            for other in rates
-        ]
+        variants = []
+        for factor in sorted(multipliers):
+            rate = trial.learning_rate * factor
+            variant = replace(trial, learning_rate=rate, lr_multiplier=float(factor))
+            if factor != 1:
+                trial_id = self._trial_id(variant, cost)
+                variant = replace(variant, trial_id=trial_id, at_own_rate=trial.trial_id)
+            variants.append(variant)
+        return variants
 
     def _trial_id(self, trial: Trial, cost: ModelCost) -> str:
+        """Hash of all that determines the trial's result. Its content is a stored format."""
         return digest(
             {
                 **self.identity,
@@ -232,25 +238,25 @@ class Rows:
             }
         )
 
-    def serves(self, trial: Trial) -> bool:
-        """Whether steps and data are enough for a trial."""
-        return not self._unfit(trial)
+    def is_feasible(self, trial: Trial) -> bool:
+        """Whether a trial has enough steps and enough data."""
+        return not self._reason_to_skip(trial)
 
-    def _unfit(self, trial: Trial) -> str:
-        limit, available = self.recipe.max_epochs, self.source.num_tokens
-        if trial.steps < FEWEST_STEPS:
+    def _reason_to_skip(self, trial: Trial) -> str:
+        max_epochs, available = self.recipe.max_epochs, self.source.num_tokens
+        if trial.steps < MIN_STEPS:
             return (
                 f"{trial.compute_budget:.3g} FLOPs are {plural(trial.steps, 'step')} of "
-                f"{plural(trial.batch_size, 'example')}, fewer than {FEWEST_STEPS}"
+                f"{plural(trial.batch_size, 'example')}, fewer than {MIN_STEPS}"
             )
-        if available is not None and trial.num_tokens > limit * available:
+        if available is not None and trial.num_tokens > max_epochs * available:
             return (
                 f"{trial.compute_budget:.3g} FLOPs need {trial.num_tokens:.3g} {self.source.unit}, "
-                f"over {limit:g} epochs of {available:.3g}"
+                f"more than {max_epochs:g} epochs of {available:.3g}"
             )
         return ""
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
+    """`1 step`, `2 steps`, `1,000 steps`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

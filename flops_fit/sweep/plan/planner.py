@@ -1,81 +1,62 @@
-"""Budgets x sizes -> a `Grid`: what will be trained, before anything is."""
+"""Budgets x sizes -> a `Grid`: the trials of a sweep, planned before anything trains."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
-from flops_fit.records import Size, Skipped, Trial
+from flops_fit.errors import InfeasiblePlanError
+from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import Grid, Origin
-from flops_fit.sweep.plan.isoflop_row import Rows
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
-from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS, Recipe
+from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.warn import warn_user
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with what was opened and measured on the way, for the stages that follow."""
+    """A plan, and the rows it was made from: what later stages need to train and extend it."""
 
     plan: Grid
-    rows: Rows
+    rows: IsoflopRows
 
     @property
     def source(self) -> Source:
-        """The data."""
+        """The data, opened."""
         return self.rows.source
 
     @property
     def finder(self) -> SizeFinder:
-        """The sizes."""
+        """The sizes at which the model can be built."""
         return self.rows.finder
 
 
-def make_plan(
-    task: Task,
-    compute_budgets: Iterable[float] | None,
-    *,
-    sizes: Sequence[Size] | None = None,
-    recipe: Recipe | None = None,
-    flops: FlopsConvention = "measured",
-    seed: int = 0,
-    faults: Sequence[str] = (),
-) -> Planned:
-    """Check everything, then plan. See `flops_fit.plan_sweep` for the arguments.
+def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Planned:
+    """Check all arguments, then plan.
+
+    Args:
+        task: Model, data and loss.
+        request: What to plan.
+        faults: Errors found in other arguments, reported together with those found here.
 
     Raises:
-        ArgumentError: Listing every fault of the arguments, the model, the data and the loss.
-        InfeasiblePlanError: If no budget can be planned; says what would work.
+        ArgumentError: Lists every error in the arguments, the model, the data and the loss.
+        InfeasiblePlanError: No budget can be planned; says what would work.
     """
-    recipe = Recipe() if recipe is None else recipe
-    budgets, source, finder = check_all(task, compute_budgets, sizes, recipe, flops, seed, faults)
-    rows = Rows(task_identity(task, source), source, recipe, seed, finder)
-    trials: list[Trial] = []
-    skipped: list[Skipped] = []
-    unplanned: list[str] = []
-    for budget in budgets:
-        row, passed = rows.row(budget)
-        skipped += passed
-        if rows.carries(row):
-            trials += row
-        else:
-            unplanned.append(why_not(rows, budget, passed))
-    if unplanned:
-        unplanned += what_would_work(rows, budgets)
-        if not trials:
-            raise InfeasiblePlanError(unplanned, "no budget can be planned:")
-        warnings.warn(_listed("left out", unplanned), FlopsFitWarning, stacklevel=4)
-    if one_sided := on_one_side(rows, sorted({trial.compute_budget for trial in trials})):
-        warnings.warn(_listed("sizes on one side", one_sided), FlopsFitWarning, stacklevel=4)
-    refused = [Skipped(math.nan, size, why) for size, why in finder.refused.items()]
+    budgets, source, finder = check_all(task, request, faults)
+    recipe = request.recipe
+    rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
+    trials, skipped = _plan_rows(rows, budgets)
+    # Sizes that the model refused are refused at every budget.
+    refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = Grid(
         trials=tuple(_with_rates(rows, trials)),
@@ -93,16 +74,46 @@ def make_plan(
     return Planned(plan, rows)
 
 
-def _listed(heading: str, lines: Sequence[str]) -> str:
-    return "\n  - ".join([f"{heading}:", *lines])
+def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:
+    """The trials of all budgets that can be planned, and the points skipped.
+
+    Warns of budgets left out, and of rows that do not surround the expected optimum.
+
+    Raises:
+        InfeasiblePlanError: No budget can be planned.
+    """
+    trials: list[Trial] = []
+    skipped: list[Skipped] = []
+    problems: list[str] = []
+    for budget in budgets:
+        row, skipped_of_row = rows.row(budget)
+        skipped += skipped_of_row
+        if rows.can_show_minimum(row):
+            trials += row
+        else:
+            problems.append(why_not(rows, budget, skipped_of_row))
+    if problems:
+        problems += what_would_work(rows, budgets)
+        if not trials:
+            raise InfeasiblePlanError(problems, "no budget can be planned:")
+        _warn("budgets left out:", problems)
+    one_sided = on_one_side(rows, sorted({trial.compute_budget for trial in trials}))
+    if one_sided:
+        _warn("rows on one side of the expected optimum:", one_sided)
+    return trials, skipped
 
 
-def _with_rates(rows: Rows, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """Each trial at the learning rates that are tried at its place."""
+def _warn(heading: str, lines: Sequence[str]) -> None:
+    warn_user("\n  - ".join([heading, *lines]))
+
+
+def _with_rates(rows: IsoflopRows, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """Each trial at the learning rates to be tried with it."""
     checked: set[str] = set()
     if rows.recipe.check_learning_rate:
-        places = sorted(trials, key=lambda trial: (trial.num_params, trial.compute_budget))
-        checked = {places[0].trial_id, places[-1].trial_id}
+        # The rate is checked at both ends: the smallest size (budget), and the largest.
+        by_size = sorted(trials, key=lambda trial: (trial.num_params, trial.compute_budget))
+        checked = {by_size[0].trial_id, by_size[-1].trial_id}
     for trial in trials:
-        more = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
-        yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *more})
+        extra = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
+        yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *extra})

@@ -1,4 +1,4 @@
-"""The optimum of one budget, as soon as its row is trained: where it lies; whether at an edge."""
+"""The optimum of one budget once its row is trained: where it lies, and whether at an edge."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Edge = Literal["low", "high", ""]
 
 
 def row_of(trials: Iterable[Trial], losses: Mapping[str, float]) -> pd.DataFrame:
-    """N and loss of the trials that have one, a row a size from the smallest up.
+    """Budget, N and loss of the trials that have a finite loss, one row a size, ascending in N.
 
-    Of several learning rates the best counts.
+    If a size was trained at several learning rates, the least loss counts.
     """
     rows = [
         (trial.compute_budget, trial.num_params, losses[trial.trial_id])
@@ -29,18 +29,19 @@ def row_of(trials: Iterable[Trial], losses: Mapping[str, float]) -> pd.DataFrame
 
 
 def edge_of(row: pd.DataFrame) -> Edge:
-    """At which edge of its row the loss is least; empty where that is inside, or not to be told.
+    """The edge of a row at which the loss is least; empty if inside the row, or undetermined.
 
     Args:
-        row: Of `row_of`.
+        row: As returned by `row_of`.
     """
     if len(row) < LEAST_RUNS:
         return ""
-    optimum = fit_isoflop(row["compute_budget"], row["num_params"], row["loss"]).iloc[0]
+    optimum = _fit(row)
     if optimum["interior"]:
         return ""
     if np.isfinite(optimum["num_params"]):
         return "low" if optimum["num_params"] <= row["num_params"].min() else "high"
+    # The curve has no minimum: look at the runs themselves.
     least = int(row["loss"].argmin())
     if least == 0:
         return "low"
@@ -50,29 +51,28 @@ def edge_of(row: pd.DataFrame) -> Edge:
 def optima_in_words(
     trials: Iterable[Trial], losses: Mapping[str, float], size_param: str
 ) -> list[str]:
-    """What is said of each budget whose trials have all ended, the smallest first.
+    """A sentence on each budget whose trials have all ended, the smallest budget first.
 
     Args:
         trials: The planned trials.
-        losses: Held-out loss of those that ended, by id; NaN where there is none.
+        losses: Held-out losses by trial id, of the trials that have ended; NaN without a loss.
         size_param: Name of the size parameter.
     """
-    rows: dict[float, list[Trial]] = {}
+    by_budget: dict[float, list[Trial]] = {}
     for trial in trials:
-        rows.setdefault(trial.compute_budget, []).append(trial)
+        by_budget.setdefault(trial.compute_budget, []).append(trial)
     return [
-        _said_of(row_of(row, losses), row, size_param)
-        for _, row in sorted(rows.items())
+        _optimum_in_words(row_of(row, losses), row, size_param)
+        for _, row in sorted(by_budget.items())
         if all(trial.trial_id in losses for trial in row)
     ]
 
 
-def _said_of(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str:
-    """The optimum of a finished row in words."""
+def _optimum_in_words(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str:
     budget = trials[0].compute_budget
     if len(row) < LEAST_RUNS:
         return f"C={budget:.3g}: only {len(row)} sizes have a loss, too few for an optimum"
-    optimum = fit_isoflop(row["compute_budget"], row["num_params"], row["loss"]).iloc[0]
+    optimum = _fit(row)
     if optimum["refused"]:
         return f"C={budget:.3g}: no optimum yet: {optimum['refused']}"
     N = float(optimum["num_params"])
@@ -81,3 +81,8 @@ def _said_of(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str
         f"C={budget:.3g}: the loss is least near N = {N:.3g} ({size_param}={nearest.size} is "
         f"nearest), {optimum['loss']:.4f}"
     )
+
+
+def _fit(row: pd.DataFrame) -> pd.Series:
+    """The fitted IsoFLOP curve of one row."""
+    return fit_isoflop(row["compute_budget"], row["num_params"], row["loss"]).iloc[0]

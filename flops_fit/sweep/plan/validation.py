@@ -1,9 +1,8 @@
-"""What was passed, checked before any compute is spent: every fault in one error."""
+"""All arguments of a plan, checked before any compute is spent; all errors in one exception."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,49 +13,53 @@ from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
-from flops_fit.sweep.plan.isoflop_row import FEWEST_SIZES
-from flops_fit.sweep.task.model_cost import FlopsConvention, build_empty, cost_of, params_of
+from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
+from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.validate import raise_problems
+from flops_fit.validate import is_positive, is_whole_number, raise_problems
 
 
 def check_all(
-    task: Task,
-    compute_budgets: Iterable[float] | None,
-    sizes: Sequence[Size] | None,
-    recipe: object,
-    flops: FlopsConvention,
-    seed: object,
-    faults: Sequence[str],
+    task: Task, request: PlanRequest, faults: Sequence[str]
 ) -> tuple[list[float], Source, SizeFinder]:
-    """All faults in one error; else the budgets, ascending, the data, and the sizes to start from.
+    """Check the task and the request.
 
-    Model and data are each opened where their own arguments stand; the loss is tried where both do.
+    An error in one argument does not hide those in others: the data are opened although the model
+    cannot be built, the model is built although the data cannot be read, and the loss is tried if
+    there are both.
+
+    Args:
+        task: Model, data and loss.
+        request: What to plan.
+        faults: Errors found in other arguments, reported together with those found here.
+
+    Returns:
+        The budgets, ascending; the data, opened; the sizes to plan with.
+
+    Raises:
+        ArgumentError: Lists every error found.
     """
     problems = list(faults)
-    budgets = _check_budgets(compute_budgets, problems)
-    wanted = None if sizes is None else _check_sizes(sizes, problems)
-    if not isinstance(recipe, Recipe):
-        problems.append(f"recipe: expected a Recipe, got {type(recipe).__name__}")
-    if not callable(flops) and flops not in ("measured", "6ND"):
-        problems.append(f"flops: expected 'measured', '6ND' or a function, got {flops!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
-    mended = _without_clash(task)
-    source, data_faults = _opened(task)
+    budgets = _check_budgets(request.compute_budgets, problems)
+    sizes = None if request.sizes is None else _check_sizes(request.sizes, problems)
+    problems += _request_faults(request)
+    buildable = _without_clash(task)
+    source, data_faults = _open(task)
     finder = SizeFinder(
-        count=lambda size: params_of(mended, size),
-        measure=lambda size: cost_of(mended, _known(source), size, flops),
-        given=wanted or None,
+        count=lambda size: params_of(buildable, size),
+        measure=lambda size: cost_of(buildable, _known(source), size, request.flops),
+        given=sizes or None,
     )
     model_faults = check_model_arguments(task)
-    if not check_model_arguments(mended):
-        model_faults += _model_faults(finder)
-        tried = _counted_by_us(mended, finder) if model_faults else finder
-        data_faults += _tried(mended, source, tried, recipe)
+    # The finder is lazy: nothing has been built so far.
+    if not check_model_arguments(buildable):
+        model_faults += _growth_faults(finder)
+        trial_finder = _counting_tensors(buildable, finder) if model_faults else finder
+        data_faults += _dry_run_faults(buildable, source, trial_finder, request.recipe)
         if source is not None and not model_faults and not data_faults:
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
@@ -64,16 +67,30 @@ def check_all(
     return budgets, _known(source), finder
 
 
+def _request_faults(request: PlanRequest) -> list[str]:
+    """Errors in the recipe, the FLOPs convention and the seed."""
+    problems = []
+    recipe: object = request.recipe
+    seed: object = request.seed
+    if not isinstance(recipe, Recipe):
+        problems.append(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+    if not callable(request.flops) and request.flops not in ("measured", "6ND"):
+        problems.append(f"flops: expected 'measured', '6ND' or a function, got {request.flops!r}")
+    if not (isinstance(seed, int) and is_whole_number(seed) and seed >= 0):
+        problems.append(f"seed: expected a whole number from 0 up, got {seed!r}")
+    return problems
+
+
 def _without_clash(task: Task) -> Task:
-    """The task, its kwargs without the size parameter: what else is wrong shows then."""
+    """The task with the size parameter removed from its kwargs, so that other errors show."""
     if not isinstance(task.model_kwargs, Mapping) or task.size_param not in task.model_kwargs:
         return task
     others = {key: task.model_kwargs[key] for key in task.model_kwargs if key != task.size_param}
     return replace(task, model_kwargs=others)
 
 
-def _opened(task: Task) -> tuple[Source | None, list[str]]:
-    """The data, and the faults of data and loss that show before a model is at hand."""
+def _open(task: Task) -> tuple[Source | None, list[str]]:
+    """The data, if they can be opened, and errors in data and loss that need no model."""
     faults = check_data_arguments(task)
     if task.dataset is None:
         return None, faults
@@ -81,14 +98,15 @@ def _opened(task: Task) -> tuple[Source | None, list[str]]:
         return task.open(), faults
     except ArgumentError as error:
         faults += error.problems
+    # The held-out data may be the only ones at fault: the training data suffice for a dry run.
     with contextlib.suppress(ArgumentError), warnings.catch_warnings():
         warnings.simplefilter("ignore", FlopsFitWarning)
         return replace(task, eval_dataset=None).open(), faults
     return None, faults
 
 
-def _counted_by_us(task: Task, finder: SizeFinder) -> SizeFinder:
-    """Sizes for trying the rest where `num_params()` is at fault."""
+def _counting_tensors(task: Task, finder: SizeFinder) -> SizeFinder:
+    """A finder that counts parameters itself, for a dry run of a model without `num_params()`."""
     return SizeFinder(
         count=lambda size: sum(p.numel() for p in build_empty(task, size).parameters()),
         measure=finder.measure,
@@ -96,10 +114,13 @@ def _counted_by_us(task: Task, finder: SizeFinder) -> SizeFinder:
     )
 
 
-def _tried(task: Task, source: Source | None, finder: SizeFinder, recipe: object) -> list[str]:
-    """Faults that show once a model is built: of loss, held-out data and the recipe's functions."""
+def _dry_run_faults(
+    task: Task, source: Source | None, finder: SizeFinder, recipe: object
+) -> list[str]:
+    """Errors that show once a model is built: in loss, held-out data and recipe functions."""
     faults: list[str] = []
-    with contextlib.suppress(ArgumentError):  # no size builds, which was said
+    # If no size builds, the finder raises; that error is reported already.
+    with contextlib.suppress(ArgumentError):
         smallest = finder.smallest()
         if isinstance(recipe, Recipe):
             with seeded(0):
@@ -117,18 +138,22 @@ def _known(source: Source | None) -> Source:
 
 
 def _check_sizes(sizes: Any, problems: list[str]) -> list[Size]:
+    """The different sizes as Python scalars; empty if there are errors, added to `problems`."""
     try:
+        # Arrays and tensors have `tolist`; `dict.fromkeys` drops repeated sizes in order.
         given = list(dict.fromkeys(getattr(sizes, "tolist", lambda: sizes)()))
     except TypeError:
         given = []
-    if isinstance(sizes, str) or len(given) < FEWEST_SIZES:
-        problems.append(f"sizes: expected at least {FEWEST_SIZES} different values, got {sizes!r}")
+    if isinstance(sizes, str) or len(given) < MIN_GIVEN_SIZES:
+        problems.append(
+            f"sizes: expected at least {MIN_GIVEN_SIZES} different values, got {sizes!r}"
+        )
         return []
     return [getattr(size, "item", lambda size=size: size)() for size in given]
 
 
-def _model_faults(finder: SizeFinder) -> list[str]:
-    """Faults seen by building models on the meta device."""
+def _growth_faults(finder: SizeFinder) -> list[str]:
+    """Errors in the model's sizes, seen by building models on the meta device."""
     try:
         finder.check_growth()
     except ArgumentError as error:
@@ -137,29 +162,24 @@ def _model_faults(finder: SizeFinder) -> list[str]:
 
 
 def _size_faults(finder: SizeFinder) -> list[str]:
-    """Too few of the sizes given are left, once those at which the model does not run are out."""
+    """An error if the model runs at too few of the given sizes."""
     given = finder.given or ()
     count = sum(finder.cost(size) is not None for size in given)
-    if not given or count >= FEWEST_SIZES:
+    if not given or count >= MIN_GIVEN_SIZES:
         return []
-    reasons = "; ".join(f"{size!r}: {why}" for size, why in finder.refused.items())
+    reasons = "; ".join(f"{size!r}: {reason}" for size, reason in finder.refused.items())
     return [
-        f"sizes: the model works at {count} of the {len(given)} given, {FEWEST_SIZES} are needed "
-        f"({reasons})"
+        f"sizes: the model works at {count} of the {len(given)} given, {MIN_GIVEN_SIZES} are "
+        f"needed ({reasons})"
     ]
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError("True and False are no budgets")
-    return float(value)
-
-
 def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str]) -> list[float]:
+    """The different budgets, ascending; errors are added to `problems`."""
     try:
         if isinstance(compute_budgets, str | bytes):
-            raise TypeError("its letters are no budgets")
-        given = [_number(c) for c in (() if compute_budgets is None else compute_budgets)]
+            raise TypeError("a string is iterable, but its characters are not budgets")
+        given = [_as_float(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(
             f"compute_budgets: expected a list of FLOPs, as [1e16, 1e17, 1e18]; got "
@@ -168,7 +188,13 @@ def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str])
         return []
     if not given:
         problems.append("compute_budgets: missing; pass FLOPs, as in [1e16, 1e17, 1e18]")
-    bad = [c for c in given if not (math.isfinite(c) and c > 0)]
+    bad = [c for c in given if not is_positive(c)]
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
     return sorted(set(given))
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError("float(True) is 1.0, but a bool is not a budget")
+    return float(value)

@@ -1,4 +1,8 @@
-"""flops_fit.sweep.task.task.hashing."""
+"""Hashes of plain values, functions and objects: what trial ids are made of.
+
+The hashes are a stored format. A change here gives every trial a new id, and finished runs would be
+trained again.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,17 @@ import torch
 
 
 def digest(value: Any) -> str:
-    """A hash of plain values: 16 hex digits, the same in every process."""
+    """A hash of a value: 16 hex digits, the same in every process."""
     text = json.dumps(plain(value), sort_keys=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:
-    """JSON values as they are; functions and classes by name; objects by type and fields.
+    """A value as plain JSON values.
 
-    What a function was given beforehand counts too: a partial's arguments, the numbers and words in
-    a closure, and a lambda's code, since its name says nothing.
+    Functions and classes become their names, other objects their type and fields. What a function
+    was given in advance counts too: the arguments of a partial, and the scalars in a closure. A
+    lambda counts by its byte code, since all lambdas share one name.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -31,7 +36,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
+    if isinstance(value, set | frozenset):  # in an order that is the same in every process
         return sorted(map(str, map(plain, value)))
     if isinstance(value, partial):
         return [plain(value.func), plain(value.args), plain(value.keywords)]
@@ -41,6 +46,7 @@ def plain(value: Any) -> Any:
         return qualified_name(value)
     if isinstance(value, np.generic):
         return value.item()
+    # Arrays and tensors count by shape and content, other objects by type and attributes.
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().double().numpy()
     if isinstance(value, np.ndarray):
@@ -50,13 +56,14 @@ def plain(value: Any) -> Any:
 
 
 def qualified_name(value: object) -> str:
-    """`package.module.Name` of a class or function; of its type for any other object."""
+    """`package.module.Name` of a class or function, or of the type of another object."""
     inner = getattr(value, "func", value)  # functools.partial
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def _captured(function: Any) -> list[Any]:
+    """The scalars in a function's closure, and the code of a lambda."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     values = [value for value in cells if isinstance(value, bool | int | float | str)]
     if function.__name__ == "<lambda>":
@@ -66,5 +73,6 @@ def _captured(function: Any) -> list[Any]:
 
 
 def _stable_repr(value: object) -> str:
+    """The repr, or nothing if it holds a memory address, which differs between processes."""
     text = repr(value)
     return text if " at 0x" not in text else ""

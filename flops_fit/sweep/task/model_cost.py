@@ -1,17 +1,14 @@
 """Parameters and FLOPs of a model, counted on the meta device: no memory, no arithmetic.
 
-C is measured, not assumed: 6ND is off by 2 to 49 per cent for small GPTs and by hundreds for conv
-nets. The count is that of forward and backward through model and loss (`FlopCounterMode`), the
-optimiser's few FLOPs a parameter left out, as is the field's custom.
+C is measured, not assumed: 6ND is off by 2 to 49 per cent for small GPTs and by hundreds of per
+cent for convolutional networks. Counted are forward and backward pass of model and loss
+(`FlopCounterMode`). The optimiser's few FLOPs per parameter are left out, as is customary.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -20,19 +17,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, count_examples
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
+from flops_fit.validate import is_count, is_positive
+from flops_fit.warn import warn_user
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What one size costs.
+    """What a model of one size costs.
 
     Attributes:
         size: Value of the size parameter.
@@ -51,7 +50,7 @@ class ModelCost:
 
 @seeded(0)
 def build_empty(task: Task, size: Size) -> nn.Module:
-    """A model without memory; on the CPU where its constructor cannot work on the meta device."""
+    """A model on the meta device; on the CPU if its constructor fails on the meta device."""
     try:
         with torch.device("meta"):
             return task.build(size)
@@ -63,7 +62,7 @@ def params_of(task: Task, size: Size) -> int:
     """N of one size, by the model's own `num_params()`, without measuring FLOPs.
 
     Raises:
-        ArgumentError: The model offers no usable `num_params()`.
+        ArgumentError: The model has no valid `num_params()`.
     """
     return count_params(build_empty(task, size), size)
 
@@ -74,8 +73,8 @@ def cost_of(
     """Parameters and FLOPs of one size.
 
     Raises:
-        ArgumentError: The model offers no usable `num_params()`, or a custom count is not positive.
-        Exception: What the model or the loss raises on a real batch.
+        ArgumentError: The model has no valid `num_params()`, or a custom count is not positive.
+        Exception: Whatever the model or the loss raises on a real batch.
     """
     model = build_empty(task, size)
     num_params = count_params(model, size)
@@ -86,7 +85,7 @@ def cost_of(
         count, convention = 6.0 * num_params, "6ND"
     else:
         measured, convention = _measured(task, source, model, size)
-        count = measured or 6.0 * num_params
+        count = measured or 6.0 * num_params  # nothing could be counted
     return ModelCost(size, num_params, count, shapes, convention)
 
 
@@ -97,8 +96,7 @@ def _custom(
         count: Any = flops(model)
     except Exception as error:
         raise ArgumentError(f"flops: it raised {in_short(error)}") from error
-    number = isinstance(count, Real) and not isinstance(count, bool)
-    if not number or not 0 < count < math.inf:
+    if not is_positive(count):
         raise ArgumentError(
             f"flops: expected FLOPs for one of the {source.unit}, a positive number; got "
             f"{count!r} at size {size!r}"
@@ -108,25 +106,30 @@ def _custom(
 
 @seeded(0)
 def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple[float, str]:
-    """On meta; else on a real batch; else nothing, and 6ND serves. Each step down is warned of.
+    """FLOPs for one unit of D, and where they were counted.
+
+    They are counted on the meta device; if that fails, on a real batch; if that fails too, the
+    count is 0 and the caller uses 6ND. Each fallback is announced by a warning.
 
     Raises:
-        Exception: What the model or the loss raises on a real batch.
+        Exception: Whatever the model or the loss raises on a real batch.
     """
     tokens = count_examples(source.sample) * source.tokens_per_example
     try:
+        # `build_empty` may have fallen back to the CPU, where batches on meta cannot be used.
         if any(not p.is_meta for p in model.parameters()):
-            raise RuntimeError("its constructor makes real tensors")
+            raise RuntimeError("its constructor creates real tensors")
         if count := _count(task, model, _to_meta(source.sample)):
             return count / tokens, "measured"
-        why = "no matrix product or convolution was seen on the meta device"
+        why = "the meta device shows no matrix product or convolution"
     except Exception as error:
         why = f"the model or loss does not run on the meta device ({_short(error)})"
     try:
-        # The fused attention kernel is not counted on the CPU; the plain one is.
+        # `FlopCounterMode` does not count the fused attention kernel of the CPU.
         with sdpa_kernel(SDPBackend.MATH):
             count = _count(task, task.build(size), source.sample)
     except Exception as error:
+        # Only counting fails, or else the error is the user's and is raised here.
         task.loss(task.build(size).train(), source.sample).backward()
         why, count = f"counting fails on a real batch ({_short(error)})", 0.0
     _warn(why, "one real batch" if count else "6ND")
@@ -151,11 +154,11 @@ def _short(error: Exception) -> str:
 
 
 def _warn(why: str, instead: str) -> None:
-    warnings.warn(f"FLOPs: {why}; counting by {instead} instead", FlopsFitWarning, stacklevel=2)
+    warn_user(f"FLOPs: {why}; counting by {instead} instead")
 
 
 _HOW_TO_COUNT = (
-    "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, where the "
+    "add `def num_params(self): return sum(p.numel() for p in self.parameters())`, or, if the "
     "class is not yours, pass a function that builds the model and returns it after "
     "`model.num_params = lambda: sum(p.numel() for p in model.parameters())`"
 )
@@ -165,7 +168,7 @@ def count_params(model: object, size: Size) -> int:
     """N, by the model's own `num_params()`.
 
     Raises:
-        ArgumentError: It is not a module, has no `num_params()`, or its count is none.
+        ArgumentError: It is not a module, or its `num_params()` is missing or invalid.
     """
     name = type(model).__name__
     if not isinstance(model, nn.Module):
@@ -179,8 +182,7 @@ def count_params(model: object, size: Size) -> int:
         count = own_count()
     except Exception as error:
         raise ArgumentError(f"model_cls: num_params() raised {in_short(error)}") from error
-    whole = isinstance(count, Integral) and not isinstance(count, bool)
-    if not whole or count <= 0:
+    if not is_count(count):
         raise ArgumentError(
             f"model_cls: num_params() must return a positive int, got {count!r} at size {size!r}"
         )

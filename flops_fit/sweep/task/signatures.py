@@ -1,4 +1,4 @@
-"""flops_fit.sweep.task.task.signatures."""
+"""Errors in the user's model, loss and metrics that show without calling them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import nn
 from flops_fit.sweep.task.task import Task
 
 _METRIC_NAME = re.compile(r"[\w.-]{1,100}")
-_BY_PLACE = inspect.Parameter.POSITIONAL_ONLY
+_POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
 
 
 def check_model_arguments(task: Task) -> list[str]:
-    """Faults of the model's class and arguments that can be seen without building it."""
+    """Errors in the model's class and arguments, without building it."""
     problems = []
     named = isinstance(task.size_param, str)
     if not named:
@@ -32,7 +32,7 @@ def check_model_arguments(task: Task) -> list[str]:
     elif named and task.size_param in task.model_kwargs:
         problems.append(
             f"model_kwargs: holds {task.size_param!r}, which is the size parameter; leave it out, "
-            "flops-fit sets it"
+            "because flops-fit sets it"
         )
     if named and callable(task.model_cls) and isinstance(task.model_kwargs, Mapping):
         problems += _check_signature(task)
@@ -40,20 +40,22 @@ def check_model_arguments(task: Task) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """A value in few words: a module's own description fills a page."""
+    """A value in one line; the repr of a module fills a page."""
     if isinstance(value, nn.Module):
         return f"an instance of {type(value).__name__}"
     return shorten(repr(value), 100, placeholder=" ...")
 
 
 def check_data_arguments(task: Task) -> list[str]:
-    """Faults of data and loss that can be seen without reading anything."""
-    missing = "dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory"
-    return [missing] * (task.dataset is None) + loss_faults(task) + metric_faults(task)
+    """Errors in data, loss and metrics, without reading or calling anything."""
+    problems = []
+    if task.dataset is None:
+        problems.append("dataset: missing; pass a Dataset, IterableDataset, DataLoader or factory")
+    return problems + loss_faults(task) + metric_faults(task)
 
 
 def metric_faults(task: Task) -> list[str]:
-    """Faults of the metrics that can be seen without calling them."""
+    """Errors in the metrics, without calling them."""
     if not isinstance(task.metrics, Mapping):
         return [f"metrics: expected functions by name, got {type(task.metrics).__name__}"]
     return [
@@ -63,12 +65,12 @@ def metric_faults(task: Task) -> list[str]:
         if not (isinstance(name, str) and _METRIC_NAME.fullmatch(name))
         or not callable(metric)
         or isinstance(metric, type)
-        or name == "loss"
+        or name == "loss"  # is logged under this name already
     ]
 
 
 def loss_faults(task: Task) -> list[str]:
-    """Faults of the loss that can be seen without calling it."""
+    """Errors in the loss, without calling it."""
     if isinstance(task.loss_fn, type):
         name = task.loss_fn.__name__
         return [f"loss_fn: got the class {name}; pass an instance of it, {name}()"]
@@ -87,6 +89,7 @@ def loss_faults(task: Task) -> list[str]:
 
 
 def _check_signature(task: Task) -> list[str]:
+    """Errors in the names of the size parameter and the model's other arguments."""
     signature = _signature(task.model_cls)
     if signature is None:
         return []
@@ -96,12 +99,12 @@ def _check_signature(task: Task) -> list[str]:
     if task.size_param not in accepted and not catch_all:
         problems.append(
             f"model_size_param: {task.model_name} takes no {task.size_param!r}; it takes "
-            f"{', '.join(accepted) or 'nothing'}. Where the class is not yours, pass a function of "
+            f"{', '.join(accepted) or 'nothing'}. If the class is not yours, pass a function of "
             f"{task.size_param!r} that builds the model"
         )
-    elif task.size_param in accepted and accepted[task.size_param].kind is _BY_PLACE:
+    elif task.size_param in accepted and accepted[task.size_param].kind is _POSITIONAL_ONLY:
         problems.append(
-            f"model_size_param: {task.model_name} takes {task.size_param!r} by place only; "
+            f"model_size_param: {task.model_name} takes {task.size_param!r} by position only; "
             "flops-fit passes it by name, so drop the '/' from its signature"
         )
     unknown = [key for key in task.model_kwargs if key not in accepted and not catch_all]
@@ -118,7 +121,7 @@ def _check_signature(task: Task) -> list[str]:
         and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         and p.name not in given
     ]
-    if missing and not problems:
+    if missing and not problems:  # a misspelt name would be reported twice
         problems.append(f"model_kwargs: {task.model_name} also needs {', '.join(missing)}")
     return problems
 

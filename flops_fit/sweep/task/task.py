@@ -1,4 +1,4 @@
-"""The user's model, data and loss: what they must offer, checked before compute is spent."""
+"""`Task`: the user's model, data and loss, with the ways they are called."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from flops_fit.sweep.task.hashing import plain, qualified_name
 
 @dataclass(frozen=True)
 class Task:
-    """What the user wants trained, taken untouched.
+    """The user's objects, unchanged.
 
     Attributes:
         model_cls: Called as `model_cls(**{size_param: size}, **model_kwargs)`, returns a module.
         size_param: Name of the argument that sets the model's size.
         model_kwargs: The other arguments.
-        dataset: Training data, or a factory of it.
+        dataset: Training data, or a function that returns it.
         loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches.
         eval_dataset: Held-out data; None sets a share of `dataset` aside.
-        metrics: By name, what else is measured on held-out data; called as `loss_fn` is.
+        metrics: Other measures of the held-out data, by name; called as `loss_fn` is.
     """
 
     model_cls: Callable[..., nn.Module]
@@ -43,20 +43,23 @@ class Task:
         return qualified_name(self.model_cls)
 
     def build(self, size: Size) -> nn.Module:
-        """A model of this size, on torch's current default device."""
+        """A new model of this size, on torch's current default device."""
         return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
 
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """The loss of a model on a batch, as a tensor that carries a gradient."""
+        """The loss of a model on a batch, with its gradient graph."""
         assert self.loss_fn is not None
-        return self.loss_fn(outputs_of(model, batch), _judged_by(batch))
+        return self.loss_fn(outputs_of(model, batch), _truth_of(batch))
 
     def held_out(self, model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-        """Loss (as "loss") and metrics of a model on a batch, from one pass: scalar tensors."""
+        """Loss (as "loss") and metrics on a batch, from one forward pass, as scalar tensors."""
         assert self.loss_fn is not None
-        outputs, truth = outputs_of(model, batch), _judged_by(batch)
-        judges = {"loss": self.loss_fn, **self.metrics}
-        return {name: torch.as_tensor(judge(outputs, truth)) for name, judge in judges.items()}
+        outputs = outputs_of(model, batch)
+        truth = _truth_of(batch)
+        measures = {"loss": self.loss_fn, **self.metrics}
+        return {
+            name: torch.as_tensor(measure(outputs, truth)) for name, measure in measures.items()
+        }
 
     def open(self) -> Source:
         """The data, opened and split."""
@@ -64,17 +67,17 @@ class Task:
 
 
 def outputs_of(model: nn.Module, batch: Any) -> Any:
-    """What a model makes of a batch."""
+    """A model's outputs for a batch: a mapping is passed as keywords, of a pair the inputs."""
     return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
 
 
-def _judged_by(batch: Any) -> Any:
-    """What loss and metrics get beside the outputs."""
+def _truth_of(batch: Any) -> Any:
+    """What loss and metrics compare the outputs with: of a mapping the whole batch."""
     return batch if isinstance(batch, Mapping) else targets_of(batch)
 
 
 def task_identity(task: Task, source: Source) -> dict[str, Any]:
-    """What of the task determines a trial's result, as plain JSON values."""
+    """The parts of the task that determine a trial's result, as plain JSON values."""
     return {
         "model": plain(task.model_cls),
         "size_param": task.size_param,

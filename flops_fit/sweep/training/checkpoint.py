@@ -1,12 +1,12 @@
-"""A trial in flight, kept on disk: written beside and renamed, verified by hash, never unpickled.
+"""Checkpoints of a running trial: written beside and renamed, verified by hash, never unpickled.
 
-    <folder>/000000001234/      one state, by its step
+    <folder>/000000001234/      one checkpoint, named for its step
         tensors.safetensors     every tensor
         state.json              everything else, and where each tensor belongs
         manifest.json           SHA-256 of the other two, written last
 
-A state is a tree of dicts, lists, tuples, tensors and plain values. The one before is kept until
-the next has been read back and found whole.
+A state is a tree of dicts, lists, tuples, tensors and plain values. The previous checkpoint is
+removed only after the new one has been read back and verified.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from flops_fit.runtime.atomic_write import sync_folder
+
 SCHEMA = 2
-_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_TENSORS = "tensors.safetensors"
+_STATE = "state.json"
+_MANIFEST = "manifest.json"
 _LOG = logging.getLogger("flops_fit")
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was written."""
+    """A checkpoint cannot be used: it is incomplete, altered, or of another trial."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Keeper:
     """The checkpoints of one trial.
 
     Attributes:
-        folder: Where they lie; nothing else does.
+        folder: Their folder, which holds nothing else.
         every_s: Least seconds between two of them.
     """
 
@@ -46,63 +50,68 @@ class Keeper:
     every_s: float
 
     def exists(self) -> bool:
-        """Whether there is something to go on from."""
-        return bool(self._steps())
+        """Whether there is a checkpoint to resume from."""
+        return bool(self._checkpoints())
 
     def save(self, step: int, state: Mapping[str, Any]) -> bool:
-        """Keep a state; on a fault the one before stays, a warning is logged, False returned."""
-        beside = self.folder / f".{step}.{os.getpid()}.tmp"
+        """Save a state and remove the previous one.
+
+        Returns:
+            Whether it was saved. If not, a warning is logged and the previous checkpoint stays.
+        """
+        unfinished = self.folder / f".{step}.{os.getpid()}.tmp"
         try:
-            _write(beside, step, state)
-            _read(beside)
-            kept = self._replace(beside, step)
-        except Exception as error:  # whatever it is, training goes on
-            shutil.rmtree(beside, ignore_errors=True)
+            _write(unfinished, step, state)
+            _read(unfinished)
+            saved = self._rename(unfinished, step)
+        except Exception as error:  # training continues, whatever went wrong
+            shutil.rmtree(unfinished, ignore_errors=True)
             _LOG.warning(
-                "the trial's state at step %d could not be kept in %s (%s); training goes on",
+                "the checkpoint of step %d could not be saved in %s (%s); training continues",
                 step, self.folder, error,
             )  # fmt: skip
             return False
-        for other in self.folder.iterdir():  # older ones, and what a kill left half written
-            if other != kept:
+        for other in self.folder.iterdir():  # older ones, and unfinished ones of killed processes
+            if other != saved:
                 shutil.rmtree(other, ignore_errors=True)
         return True
 
-    def _replace(self, beside: Path, step: int) -> Path:
-        """Give a state that was written beside its name; an earlier one of its step makes way."""
-        kept = self.folder / f"{step:012d}"
-        if kept.exists():
-            kept.rename(self.folder / f".{step}.{os.getpid()}.old")
-        beside.rename(kept)
-        _sync(self.folder)
-        return kept
+    def _rename(self, unfinished: Path, step: int) -> Path:
+        """Give a written checkpoint its name; an earlier one of the same step is moved away."""
+        saved = self.folder / f"{step:012d}"
+        if saved.exists():
+            saved.rename(self.folder / f".{step}.{os.getpid()}.old")
+        unfinished.rename(saved)
+        sync_folder(self.folder)
+        return saved
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
-        """The latest state that is whole, with its step; damaged ones are said and passed over."""
-        for kept in reversed(self._steps()):
+        """The latest intact checkpoint as (step, state), or None; a warning names damaged ones."""
+        for saved in reversed(self._checkpoints()):
             try:
-                return _read(kept)
+                return _read(saved)
             except DamagedError as error:
                 _LOG.warning(
-                    "checkpoint %s is damaged (%s); going back to the one before it, else the "
-                    "trial starts over",
-                    kept,
+                    "checkpoint %s is damaged (%s); the trial resumes from the previous one if "
+                    "there is one, else it starts over",
+                    saved,
                     error,
                 )
         return None
 
     def clear(self) -> None:
-        """Remove them all: the trial is done."""
+        """Remove all checkpoints, once the trial is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _steps(self) -> list[Path]:
-        """What is there, oldest first; half-written ones go by another name."""
+    def _checkpoints(self) -> list[Path]:
+        """The finished checkpoints, oldest first; names of unfinished ones are not numbers."""
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
 
 
 def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, readable by the user only, and make it last through a power failure."""
     tensors: dict[str, torch.Tensor] = {}
     skeleton = {"schema": SCHEMA, "step": step, "state": _pack(dict(state), tensors)}
     files = {_TENSORS: save(tensors), _STATE: json.dumps(skeleton).encode()}
@@ -115,7 +124,7 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _private(path: str, flags: int) -> int:
@@ -123,6 +132,11 @@ def _private(path: str, flags: int) -> int:
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Any]]:
+    """A checkpoint as (step, state).
+
+    Raises:
+        DamagedError: A file is missing or altered, or the schema is another.
+    """
     try:
         hashes = json.loads((folder / _MANIFEST).read_bytes())
         files = {name: (folder / name).read_bytes() for name in (_TENSORS, _STATE)}
@@ -137,17 +151,8 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     return skeleton["step"], _unpack(skeleton["state"], load(files[_TENSORS]))
 
 
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """A tree as JSON; tensors go to `tensors`, each by its number."""
+    """A tree as JSON; tensors are moved to `tensors` and replaced by their keys."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
@@ -159,10 +164,11 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_pack(item, tensors) for item in value]}
-    raise TypeError(f"a {type(value).__name__} cannot be kept without pickle")
+    raise TypeError(f"a {type(value).__name__} cannot be saved without pickle")
 
 
 def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The tree that `_pack` was given."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

@@ -1,12 +1,16 @@
-"""flops_fit.sweep.training.loop."""
+"""The training loop of one trial: steps, micro-batches, checkpoints, running out of memory.
+
+In a data-parallel launch every rank runs this loop in step with the others. Before anything that
+could leave them apart (a weight update, a checkpoint, a stop, an error) they agree on it with one
+small all-reduce on the host, `_agree`.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,54 +27,33 @@ from flops_fit.sweep.data.batch_order import parts_of
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
-from flops_fit.sweep.training.optimizer import build_optimizer, multiplier
+from flops_fit.sweep.training.curve import Point, Report
+from flops_fit.sweep.training.optimizer import multiplier
+from flops_fit.sweep.training.prepared_model import PreparedModel
 from flops_fit.sweep.training.recipe import Recipe
 
 _LOG = logging.getLogger("flops_fit")
 
 
-@dataclass(frozen=True)
-class Point:
-    """A point on a training curve.
-
-    Attributes:
-        num_tokens: Units of D seen so far.
-        flops: FLOPs spent so far.
-        train_loss: Mean training loss since the last point.
-        learning_rate: Of the last step.
-        tokens_per_second: Since the trial began.
-    """
-
-    num_tokens: int
-    flops: float
-    train_loss: float
-    learning_rate: float
-    tokens_per_second: float
-
-
-Report = Callable[[Point], None]
-
-
 def trial_seed(trial: Trial) -> int:
     """The seed of a trial's own randomness; trials of one sweep draw independent noise.
 
-    Trials that differ in a multiplier of the learning rate share theirs, so that the rates are
-    compared, not the seeds.
+    Trials that differ only in the multiplier of the learning rate share a seed, so that comparing
+    them compares the rates and not the seeds.
     """
     return int(trial.at_own_rate or trial.trial_id, 16) % 2**63
 
 
-class _Training:
-    """One trial in flight.
+class TrainingLoop:
+    """One trial in training: build it, `begin()`, then `run()`.
 
     Attributes:
-        step: Steps done.
-        seconds: Time spent on them, over all attempts; the held-out loss takes none of it.
-        most: Examples that a part of a step (a micro-batch) may hold; halved when memory runs out.
-        alone: Whether this process trains it by itself.
-        asked: The signal that asked any rank to stop; 0 for none.
-        due: Whether its state is to be kept.
-        updating: Whether the parameters are changing: a fault then leaves no step to try again.
+        prepared: Model and optimiser.
+        step: Optimiser steps done.
+        seconds: Time spent on them, over all attempts, without the held-out evaluation.
+        micro_batch: Most examples of one forward pass; halved when memory runs out.
+        updating: Whether the optimiser is changing the parameters. After an error in the middle of
+            an update the step cannot be tried again.
     """
 
     def __init__(
@@ -80,106 +63,132 @@ class _Training:
         source: Source,
         trial: Trial,
         recipe: Recipe,
-        keeper: Keeper | None,
-        stop: StopRequest | None,
+        keeper: Keeper | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
-        self.accelerator, self.task, self.source = accelerator, task, source
-        self.trial, self.recipe = trial, recipe
+        self.accelerator = accelerator
+        self.task = task
+        self.source = source
+        self.trial = trial
+        self.recipe = recipe
         self.keeper = keeper
         self.stop = StopRequest() if stop is None else stop
-        model = task.build(trial.size)
-        optimizer = build_optimizer(recipe, model, trial.learning_rate)
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
-        if recipe.compile:
-            model.compile()
-        # As for evaluation: DistributedDataParallel would hang where one rank runs out of memory.
-        self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        prepared = accelerator.prepare_optimizer(optimizer)
-        # Accelerate's wrappers cost tiny models a few per cent; only a gradient scaler needs them.
-        if accelerator.scaler is None:
-            self.optimizer, self.backward = prepared.optimizer, torch.Tensor.backward
-            self.clip = torch.nn.utils.clip_grad_norm_
-        else:
-            self.optimizer, self.backward = prepared, accelerator.backward
-            self.clip = accelerator.clip_grad_norm_
-        self.parameters = list(self.model.parameters())
-        self.every = max(1, trial.steps // recipe.log_points)
-        self.most = -(-trial.batch_size // (distributed.count() * recipe.accumulate))
-        self.alone, self.asked, self.due = distributed.count() == 1, 0, False
-        self.joint: Exception | None = None
-        self.last: Point | None = None
-        self.step, self.logged, self.seconds, self.mean = 0, 0, 0.0, math.nan
-        self._kept = time.monotonic()
+        self.prepared = PreparedModel(accelerator, task, trial, recipe)
+        self.step = 0
+        self.seconds = 0.0
+        self.micro_batch = -(-trial.batch_size // (distributed.count() * recipe.accumulate))
         self.updating = False
-        self.total = torch.zeros((), device=accelerator.device)
-        self.first_bad = torch.zeros((), device=accelerator.device)
+        # The training curve: sum and mean of the losses since the last point.
+        self._log_every = max(1, trial.steps // recipe.log_points)
+        self._logged_step = 0
+        self._loss_sum = torch.zeros((), device=accelerator.device)
+        self._mean_loss = math.nan
+        self._last_point: Point | None = None
+        # First step whose loss was not finite, 0 for none; on the device, read with each point.
+        self._bad_step = torch.zeros((), device=accelerator.device)
+        # What the ranks agreed on: a signal to stop (0 for none), a checkpoint, a common error.
+        self._one_rank = distributed.count() == 1
+        self._stop_signal = 0
+        self._checkpoint_due = False
+        self._joint_error: Exception | None = None
+        self._saved_at = time.monotonic()
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model in training."""
+        return self.prepared.model
 
     def begin(self) -> None:
-        """Take up what was kept, or start afresh; all ranks from the same weights."""
-        if distributed.rank():  # dropout differs from share to share
-            start_from((trial_seed(self.trial) + distributed.rank()) % 2**63)
-        kept = distributed.from_main(lambda: self.keeper.load() if self.keeper else None)
+        """Restore the last checkpoint, or start from rank 0's initial weights.
+
+        Raises:
+            DamagedError: The checkpoint does not fit the trial.
+            LostRankError: A rank is gone, or silent beyond the timeout.
+        """
+        rank = distributed.rank()
+        if rank:  # each rank draws its own dropout masks
+            start_from((trial_seed(self.trial) + rank) % 2**63)
+        checkpoint = distributed.from_main(lambda: self.keeper.load() if self.keeper else None)
         with distributed.together():
-            if kept:
+            if checkpoint:
                 try:
-                    self._take_up(*kept)
+                    self._restore(*checkpoint)
                 except Exception as error:
-                    raise DamagedError(f"its checkpoint does not fit it: {error}") from error
-        if not kept:
+                    raise DamagedError(f"the checkpoint does not fit the trial: {error}") from error
+        if not checkpoint:
             distributed.copy_from_main([*self.model.parameters(), *self.model.buffers()])
 
     def run(self, report: Report) -> Point:
-        """The remaining steps; returns the last point of the curve."""
-        self.model.train()
-        self._kept = time.monotonic()
-        while (error := self._attempt(report)) is not None:
-            if self.updating or self.most == 1 or not _out_of_memory(error):
-                raise error
-            self.joint = None
-            del error  # its frames hold what the step had allocated
-            self._halve()
-        return self.last or self._point()
+        """Train the remaining steps.
 
-    def _attempt(self, report: Report) -> Exception | None:
-        """Do the remaining steps; returns what kept this rank, or any, from doing them."""
+        Args:
+            report: Called with each new point of the training curve.
+
+        Returns:
+            The last point.
+        """
+        self.model.train()
+        self._saved_at = time.monotonic()
+        while (error := self._train(report)) is not None:
+            if self.updating or self.micro_batch == 1 or not _out_of_memory(error):
+                raise error
+            self._joint_error = None
+            del error  # its traceback holds the tensors that the step had allocated
+            self._halve_micro_batch()
+        return self._last_point or self._point()
+
+    def _train(self, report: Report) -> Exception | None:
+        """Train until the last step or an error; returns the error of this rank, or of any other.
+
+        Raises:
+            LostRankError: A rank is gone, or silent beyond the timeout.
+        """
         started = time.perf_counter() - self.seconds
         try:
             for batches in self._batches() if self.step < self.trial.steps else ():
-                self._advance(batches)
+                self._train_step(batches)
                 self.seconds = time.perf_counter() - started
-                if self.step % self.every == 0 or self.step == self.trial.steps:
-                    self.last = self._point()
-                    report(self.last)
+                if self.step % self._log_every == 0 or self.step == self.trial.steps:
+                    self._last_point = self._point()
+                    report(self._last_point)
                 self.between_steps()
         except LostRankError:
             raise
         except Exception as error:
-            return error if error is self.joint else self._verdict(error)
-        return self._verdict()  # another rank's last update may have failed
+            # The joint error was agreed on already: the others raise it too.
+            return error if error is self._joint_error else self._agree(error)
+        return self._agree()  # another rank may have failed in its last update
 
-    def _verdict(self, error: Exception | None = None) -> Exception | None:
-        """What all ranks raise if any has failed; also settles what follows this step."""
-        failed, self.asked, due, last, first = distributed.most(
+    def _agree(self, error: Exception | None = None) -> Exception | None:
+        """Tell the other ranks whether this one failed, and agree on what follows this step.
+
+        Returns:
+            None if no rank failed; else the error that every rank raises.
+        """
+        failed, self._stop_signal, due, last_step, minus_first_step = distributed.most(
             error is not None, self.stop.signal, self._is_due(), self.step, -self.step
         )
-        self.due = bool(due)
+        self._checkpoint_due = bool(due)
         if not failed:
             return None
-        short = error is not None and not self.updating and _out_of_memory(error)
-        joint = distributed.joint_error(error, short)
-        if last != -first and _out_of_memory(joint):
-            joint = RankError(f"memory ran out in an update that others have done ({joint})")
-        self.joint = joint
+        retry = error is not None and not self.updating and _out_of_memory(error)
+        joint = distributed.joint_error(error, retry)
+        if last_step != -minus_first_step and _out_of_memory(joint):
+            # Some ranks have made this update and others have not: a smaller micro-batch would
+            # let them train different weights.
+            joint = RankError(f"memory ran out during an update that other ranks finished: {joint}")
+        self._joint_error = joint
         return joint
 
     def _batches(self) -> Iterator[list[Any]]:
+        """The remaining steps, each as the micro-batches of this rank."""
         parts = parts_of(
             self.trial.batch_size,
             rank=distributed.rank(),
             ranks=distributed.count(),
-            most=self.most,
+            most=self.micro_batch,
         )
-        self.weights = [(part.stop - part.start) / self.trial.batch_size for part in parts]
+        self._weights = [(part.stop - part.start) / self.trial.batch_size for part in parts]
         return self.source.training_steps(
             self.trial.batch_size,
             self.trial.steps,
@@ -189,132 +198,145 @@ class _Training:
             device=self.accelerator.device,
         )
 
-    def _advance(self, batches: list[Any]) -> None:
-        """One optimiser step over all parts of a batch."""
-        rate = multiplier(self.recipe, self.step, self.trial.steps)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * rate
-        loss = self._gradients(batches)
-        if not self.alone:
-            loss = self._over_ranks(loss)
+    def _train_step(self, batches: list[Any]) -> None:
+        """One optimiser step over all micro-batches."""
+        self.prepared.set_learning_rate(multiplier(self.recipe, self.step, self.trial.steps))
+        loss = self._backward_pass(batches)
+        if not self._one_rank:
+            loss = self._sum_over_ranks(loss)
         self._require_finite(loss)
         if self.recipe.clip is not None:
-            self.clip(self.parameters, self.recipe.clip)
+            self.prepared.clip(self.prepared.parameters, self.recipe.clip)
         self.updating = True
-        self.optimizer.step()
+        self.prepared.optimizer.step()
         self.updating = False
-        self.optimizer.zero_grad()
-        self.total += loss
+        self.prepared.optimizer.zero_grad()
+        self._loss_sum += loss
         self.step += 1
 
-    def _gradients(self, batches: list[Any]) -> torch.Tensor:
-        """Loss of a step, as far as it is this rank's, its gradients left on the parameters."""
-        device, whole = self.accelerator.device, self.weights == [1.0]
+    def _backward_pass(self, batches: list[Any]) -> torch.Tensor:
+        """This rank's share of a step's mean loss; its gradients are left on the parameters."""
+        device = self.accelerator.device
+        whole = self._weights == [1.0]  # then no product: the loss keeps its bits
         losses = []
-        for batch, weight in zip(batches, self.weights, strict=True):
+        for batch, weight in zip(batches, self._weights, strict=True):
             loss = self.task.loss(self.model, send_to_device(batch, device, non_blocking=True))
             loss = loss if whole else loss * weight
-            self.backward(loss)
+            self.prepared.backward(loss)
             losses.append(loss.detach())
         return losses[0] if whole else sum(losses, torch.zeros((), device=device))
 
-    def _over_ranks(self, loss: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a step, and its gradients, once all ranks have done their share."""
-        send = distributed.gradient_sum(loss, self.parameters)
-        if joint := self._verdict():
+    def _sum_over_ranks(self, loss: torch.Tensor) -> torch.Tensor:
+        """Sum loss and gradients over the ranks, once all have finished their backward pass."""
+        send = distributed.gradient_sum(loss, self.prepared.parameters)
+        if joint := self._agree():
             raise joint
         return send()
 
     def _require_finite(self, loss: torch.Tensor) -> None:
-        """On the CPU at once; elsewhere the step is noted and looked at with the next point."""
+        """Raise if the loss is not finite: at once on a CPU, elsewhere with the next point.
+
+        Reading the loss would make the host wait for an accelerator at every step.
+        """
         if loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
                 raise _diverged(loss.item(), self.step + 1)
             return
-        first = (self.first_bad == 0) & ~torch.isfinite(loss)
-        self.first_bad = torch.where(first, self.step + 1, self.first_bad)
+        first = (self._bad_step == 0) & ~torch.isfinite(loss)
+        self._bad_step = torch.where(first, self.step + 1, self._bad_step)
 
     def _point(self) -> Point:
-        if self.step > self.logged:
-            self.mean = self.total.item() / (self.step - self.logged)
-        if not math.isfinite(self.mean):
-            raise _diverged(self.mean, int(self.first_bad.item()) or self.step)
-        self.logged = self.step
-        self.total.zero_()
+        """The training curve's point at this step.
+
+        Raises:
+            DivergedError: The loss was not finite in a step since the last point.
+        """
+        if self.step > self._logged_step:
+            self._mean_loss = self._loss_sum.item() / (self.step - self._logged_step)
+        if not math.isfinite(self._mean_loss):
+            raise _diverged(self._mean_loss, int(self._bad_step.item()) or self.step)
+        self._logged_step = self.step
+        self._loss_sum.zero_()
         share = self.step / self.trial.steps
         tokens = round(self.trial.num_tokens * share)
-        rate = multiplier(self.recipe, self.step - 1, self.trial.steps) * self.peaks[0]
-        return Point(tokens, self.trial.flops * share, self.mean, rate, tokens / self.seconds)
+        last_share = multiplier(self.recipe, self.step - 1, self.trial.steps)
+        return Point(
+            num_tokens=tokens,
+            flops=self.trial.flops * share,
+            train_loss=self._mean_loss,
+            learning_rate=last_share * self.prepared.peak_rates[0],
+            tokens_per_second=tokens / self.seconds,
+        )
 
-    def _halve(self) -> None:
-        self.optimizer.zero_grad()
-        self.most = -(-self.most // 2)
+    def _halve_micro_batch(self) -> None:
+        self.prepared.optimizer.zero_grad()
+        self.micro_batch = -(-self.micro_batch // 2)
         clear_device_cache(garbage_collection=True)
         _LOG.warning(
-            "out of memory at step %d of size %r: a step's %d examples now pass %d at a time",
-            self.step, self.trial.size, self.trial.batch_size, self.most,
+            "out of memory at step %d of size %r: the %d examples of a step are now processed %d "
+            "at a time",
+            self.step, self.trial.size, self.trial.batch_size, self.micro_batch,
         )  # fmt: skip
 
     def between_steps(self) -> None:
-        """Keep the state where that is due; leave where asked to."""
-        if self.alone:
-            self.asked, self.due = self.stop.signal, self._is_due()
-        if self.asked or self.due:
-            self._keep(distributed.gather(rng_state()))
+        """Save a checkpoint if one is due or a stop was requested, then stop if it was.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: A signal asked to stop.
+        """
+        if self._one_rank:  # of several ranks, `_agree` has set both
+            self._stop_signal, self._checkpoint_due = self.stop.signal, self._is_due()
+        if self._stop_signal or self._checkpoint_due:
+            self._save(distributed.gather(rng_state()))
 
     def between_held_out_batches(self) -> None:
-        """The same after the last step, where rank 0 works alone."""
-        self.asked, self.due = self.stop.signal, self._is_due()
-        if self.asked or self.due:
-            self._keep([rng_state()])
+        """The same between two batches of the held-out evaluation, which rank 0 makes alone."""
+        self._stop_signal, self._checkpoint_due = self.stop.signal, self._is_due()
+        if self._stop_signal or self._checkpoint_due:
+            self._save([rng_state()])
 
     def _is_due(self) -> bool:
-        return self.keeper is not None and time.monotonic() - self._kept >= self.keeper.every_s
+        return self.keeper is not None and time.monotonic() - self._saved_at >= self.keeper.every_s
 
-    def _keep(self, generators: list[dict[str, Any]]) -> None:
+    def _save(self, generators: list[dict[str, Any]]) -> None:
+        """Save a checkpoint; then raise if a signal asked to stop.
+
+        Args:
+            generators: The random state of every rank.
+        """
         try:
             if self.keeper:
                 self.keeper.save(self.step, self._state(generators))
-                self._kept = time.monotonic()
+                self._saved_at = time.monotonic()
         finally:
-            if self.asked:
-                self.stop.signal = self.asked
+            if self._stop_signal:
+                self.stop.signal = self._stop_signal
                 raise self.stop.exception()
 
     def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
-        scaler = self.accelerator.scaler
+        """What a checkpoint holds. Its keys are a stored format."""
         return {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
-            "buffers": self._other_buffers(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
+            **self.prepared.state(),
             "rng": generators,
-            "total": self.total,
-            "logged": self.logged,
-            "mean": self.mean,
+            "total": self._loss_sum,
+            "logged": self._logged_step,
+            "mean": self._mean_loss,
             "seconds": self.seconds,
-            "most": self.most,
+            "most": self.micro_batch,
         }
 
-    def _other_buffers(self) -> dict[str, torch.Tensor]:
-        """Buffers that the model's state leaves out: training may have changed them."""
-        model = self.accelerator.unwrap_model(self.model)
-        held = model.state_dict().keys()
-        return {name: buffer for name, buffer in model.named_buffers() if name not in held}
-
-    def _take_up(self, step: int, state: dict[str, Any]) -> None:
-        """Go on from a kept state."""
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        for name, buffer in self._other_buffers().items():
-            buffer.copy_(state["buffers"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.total = state["total"].to(self.accelerator.device)
-        self.step, self.logged, self.mean = step, state["logged"], state["mean"]
-        self.seconds, self.most = state["seconds"], state["most"]
-        if distributed.rank() < len(state["rng"]):  # fewer ranks may have kept it
-            set_rng_state(state["rng"][distributed.rank()])
+    def _restore(self, step: int, state: dict[str, Any]) -> None:
+        """Take over the state of a checkpoint, made by `_state`."""
+        self.prepared.restore(state)
+        self.step = step
+        self.seconds = state["seconds"]
+        self.micro_batch = state["most"]
+        self._loss_sum = state["total"].to(self.accelerator.device)
+        self._logged_step = state["logged"]
+        self._mean_loss = state["mean"]
+        rank = distributed.rank()
+        if rank < len(state["rng"]):  # the checkpoint may come from fewer ranks
+            set_rng_state(state["rng"][rank])
 
 
 def _diverged(loss: float, step: int) -> DivergedError:

@@ -1,4 +1,4 @@
-"""flops_fit.sweep.training.optimizer."""
+"""The optimiser of a recipe, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from flops_fit.sweep.training.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser; AdamW is fused where the device has it and spares vectors decay."""
+    """The recipe's optimiser for a model, at a peak learning rate.
+
+    AdamW is fused if the device supports it, and applies no weight decay to vectors (biases and
+    normalisation weights).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if callable(recipe.optimizer):
         return recipe.optimizer(parameters, peak)
@@ -27,23 +31,23 @@ def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torc
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:
     """Learning rate at `step` (0 to steps - 1) as a share of its peak.
 
-    Warm-up and decay are shares of the trial's own steps, so that each schedule ends at its own
-    horizon (Hoffmann et al. 2022, appendix B).
+    Warm-up and decay are shares of the trial's own steps, so that every schedule ends with its
+    trial (Hoffmann et al. 2022, appendix B).
     """
     if callable(recipe.schedule):
         return recipe.schedule(min(1.0, (step + 1) / steps))
-    rise = max(1, round(recipe.warmup * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return _decay(recipe.schedule, (step - rise) / max(1, steps - rise))
+    warmup_steps = max(1, round(recipe.warmup * steps))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return _decay(recipe.schedule, (step - warmup_steps) / max(1, steps - warmup_steps))
 
 
 def _decay(schedule: str, share: float) -> float:
-    """After the warm-up; `share` runs from 0 to just under 1."""
+    """Share of the peak rate after the warm-up; `share` of the decay runs from 0 to below 1."""
     if schedule == "linear":
         return 1 - share
     if schedule == "cosine":
-        return 0.55 + 0.45 * math.cos(math.pi * share)
+        return 0.55 + 0.45 * math.cos(math.pi * share)  # from 1 down to a tenth
     if schedule == "wsd":
         return 1.0 if share < 0.8 else 1 - math.sqrt((share - 0.8) / 0.2)
     return 1.0

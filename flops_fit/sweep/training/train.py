@@ -1,13 +1,11 @@
-"""One `Trial` -> its held-out loss, under Accelerate: exactly the planned steps, nothing else.
+"""`train`: one `Trial` -> its held-out loss, under Accelerate, in exactly the planned steps.
 
-The loop waits for the device only where it logs. Data order, initialisation and dropout depend on
-the trial alone, not on what ran before it in the process. Its state is kept from time to time and
-when a signal asks it to stop; taken up again, a trial on the CPU ends with the same bits.
+The loop waits for the device only when it logs. Data order, initialisation and dropout depend on
+the trial alone, not on what ran before it in the process. The trial's state is saved at intervals
+and when a signal asks to stop; on a CPU a resumed trial ends with the same bits.
 
-Where several ranks train it together, each takes its share of every batch, and loss and gradients
-are summed over them after the backward pass. Before they are, the ranks agree by a word on the host
-that all have come so far, and on what follows the step, so that all halve, keep, stop or fail
-alike.
+If several ranks train it together, each takes its share of every batch, and loss and gradients are
+summed over them after the backward pass.
 """
 
 from __future__ import annotations
@@ -30,22 +28,22 @@ from flops_fit.runtime.signals import StopRequest
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import Keeper
-from flops_fit.sweep.training.evaluation import _held_out
-from flops_fit.sweep.training.loop import Report, _Training, trial_seed
+from flops_fit.sweep.training.evaluation import evaluate
+from flops_fit.sweep.training.loop import Report, TrainingLoop, trial_seed
 from flops_fit.sweep.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished trial brings home.
+    """The result of a finished trial.
 
     Attributes:
         loss: Mean held-out loss.
-        train_loss: Mean training loss over the last stretch.
+        train_loss: Mean training loss since the last but one point of the curve.
         flops: FLOPs actually spent in training.
         wall_time_s: Seconds of training, without the held-out evaluation.
-        tokens_per_second: Units of D trained on a second.
-        epochs: Passes over the training data; NaN where its length is not known.
+        tokens_per_second: Units of D trained on per second.
+        epochs: Passes over the training data; NaN if its length is unknown.
         device: Type of the device trained on.
         metrics: Means of the task's metrics over the held-out examples.
     """
@@ -77,15 +75,15 @@ def train(
         trial: What to train.
         recipe: How to train it.
         report: Called with each `Point`, about `recipe.log_points` times.
-        keeper: Where its state is kept, and taken up from if there is one; None to keep none.
-            Of several ranks only rank 0 has one.
-        stop: Looked at between two steps.
+        keeper: The trial's checkpoints: the last one is resumed, new ones are saved. None saves
+            none. Of several ranks only rank 0 passes one.
+        stop: Checked between two steps.
 
     Raises:
-        DivergedError: If the loss stops being finite.
-        RankError: If another rank failed.
-        LostRankError: If another rank is gone, or silent beyond the timeout.
-        KeyboardInterrupt, SystemExit: When asked to stop, once the state is kept.
+        DivergedError: The loss stopped being finite.
+        RankError: Another rank failed.
+        LostRankError: Another rank is gone, or silent beyond the timeout.
+        KeyboardInterrupt, SystemExit: A signal asked to stop; the state is saved first.
     """
     with distributed.together():
         accelerator = _accelerator(recipe)
@@ -96,16 +94,16 @@ def train(
         _memory_returned(accelerator),
     ):
         with distributed.together():
-            training = _Training(accelerator, task, source, trial, recipe, keeper, stop)
-        training.begin()
-        last = training.run(report)
-        held_out = distributed.from_main(lambda: _held_out(training))
+            loop = TrainingLoop(accelerator, task, source, trial, recipe, keeper, stop)
+        loop.begin()
+        last = loop.run(report)
+        held_out = distributed.from_main(lambda: evaluate(loop))
     return Outcome(
         loss=held_out.pop("loss"),
         train_loss=last.train_loss,
         flops=last.flops,
-        wall_time_s=training.seconds,
-        tokens_per_second=last.num_tokens / training.seconds,
+        wall_time_s=loop.seconds,
+        tokens_per_second=last.num_tokens / loop.seconds,
         epochs=last.num_tokens / (source.num_tokens or math.nan),
         device=accelerator.device.type,
         metrics=held_out,
@@ -113,10 +111,11 @@ def train(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    AcceleratorState._reset_state()  # another sweep in this process may have had another precision
+    # Accelerate keeps its first settings; another sweep in this process may differ in precision.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=recipe.precision)
     if recipe.precision == "fp16" and not accelerator.native_amp:
-        # On the CPU, Accelerate leaves fp16 off without a word; torch has it.
+        # On a CPU, Accelerate ignores fp16 without a warning, though torch supports it.
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     return accelerator
@@ -127,4 +126,4 @@ def _memory_returned(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     finally:
-        accelerator.free_memory()  # collects garbage too
+        accelerator.free_memory()  # also runs the garbage collector

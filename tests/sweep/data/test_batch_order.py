@@ -24,7 +24,7 @@ def test_order_is_full_batches_by_seed_alone():
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
 
 
-def test_order_goes_on_where_it_was_left():
+def test_a_resumed_order_continues():
     assert order(start=3) == order()[3:]
 
 

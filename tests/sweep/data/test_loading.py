@@ -100,13 +100,13 @@ def test_a_long_stream_that_ends_is_read_again_with_a_warning(stream):
     assert len(seen) == 1
 
 
-def test_stream_that_never_reads_alike_is_split_with_a_warning():
+def test_a_stream_that_differs_at_each_reading_is_split_with_a_warning():
     class Noise(IterableDataset):
         def __iter__(self):
             for _ in range(100):
                 yield torch.randn(4), 0
 
-    with pytest.warns(FlopsFitWarning, match="other examples each time.*pass eval_dataset"):
+    with pytest.warns(FlopsFitWarning, match="different examples each time.*pass eval_dataset"):
         open_source(Noise())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -199,16 +199,16 @@ def test_factories_are_called(numbered, stream):
         (Pairs(lambda i: 1 / 0), "reading two examples raised ZeroDivisionError"),
         (Pairs(lambda i: (torch.zeros(1 + i), 0)), "reading two examples raised RuntimeError"),
         (Pairs(lambda i: (torch.zeros(4), 0), count=1), "1 example cannot be split"),
-        (DataLoader([(0, 0)] * 9, sampler=[0, 1]), "a sampler of its own"),
-        (DataLoader([(0, 0)] * 9, batch_size=None), "a sampler of its own"),
+        (DataLoader([(0, 0)] * 9, sampler=[0, 1]), "a custom sampler"),
+        (DataLoader([(0, 0)] * 9, batch_size=None), "a custom sampler"),
     ],
 )
-def test_faults_of_data_are_said(data, message):
+def test_faults_of_data_are_reported(data, message):
     with pytest.raises(ArgumentError, match=f"(?s)^dataset: .*{message}"):
         open_source(data)
 
 
-def test_faults_of_streams_are_said(stream):
+def test_faults_of_streams_are_reported(stream):
     with pytest.raises(ArgumentError, match="dataset: it is empty"):
         open_source(stream(0))
     with pytest.raises(ArgumentError, match="1 example cannot be split"):
@@ -219,7 +219,7 @@ def test_faults_of_both_data_sets_come_together(numbered):
     with pytest.raises(ArgumentError) as caught:
         open_source([], 3)
     assert [text.split(":")[0] for text in caught.value.problems] == ["eval_dataset", "dataset"]
-    with pytest.raises(ArgumentError, match="must have one structure"):
+    with pytest.raises(ArgumentError, match="must have the same structure"):
         open_source(numbered(10), Pairs(lambda i: {"x": torch.zeros(4), "labels": 0}))
 
 
@@ -246,7 +246,7 @@ def test_examples_of_any_mapping_are_counted():
     assert count_examples((torch.zeros(6, 2), torch.zeros(6))) == 6
 
 
-def test_fingerprint_knows_data_again_and_tells_others_apart(classes):
+def test_equal_data_have_equal_fingerprints_and_others_do_not(classes):
     x, y = classes.tensors
     prints = [
         open_source(data).fingerprint

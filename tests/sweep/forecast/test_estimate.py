@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from flops_fit import Recipe
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.sweep.forecast import calibration, estimate
-from flops_fit.sweep.forecast.calibration import Calibration, Place, tensor_bytes
+from flops_fit.sweep.forecast.calibration import Calibration, tensor_bytes
 from flops_fit.sweep.forecast.estimate import (
     BOOKKEEPING_S,
-    flops_per_token,
     interpolated,
     makespan,
     places_of,
@@ -25,21 +25,31 @@ START_S, WORKER_S, HELD_OUT_S = 0.5, 3.0, 0.25
 
 def step_s(trial, speed_grows=0.2):
     """A machine with a fixed cost a step, whose speed grows with the size."""
-    work = flops_per_token(trial) * trial.batch_size
+    work = trial.flops_per_token * trial.batch_size
     return 1e-3 + work ** (1 - speed_grows) / 1e6
 
 
 def machine(slow=1.0):
-    """In place of `calibrate`: tells what `step_s` says, in each round `slow` times more."""
+    """Replaces `calibrate`: returns the times of `step_s`, `slow` times more in each round."""
 
     def measured(task, source, trials, recipe, processes):
-        places = []
-        for trial in trials:
-            rounds = [step_s(trial) * slow**turn for turn in range(calibration.ROUNDS)]
-            times = tuple(t for t in rounds for _ in range(calibration.STRETCHES))
-            memory = 16.0 * trial.num_params, 100.0 * trial.batch_size
-            places.append(Place(trial, times, START_S, HELD_OUT_S, *memory))
-        return Calibration(tuple(places), "a machine", WORKER_S * (processes > 1), "estimated")
+        table = pd.DataFrame(
+            {
+                "flops_per_token": trial.flops_per_token,
+                "batch_size": trial.batch_size,
+                "num_params": trial.num_params,
+                "round": turn,
+                "seconds_per_step": step_s(trial) * slow**turn,
+                "start_s": START_S,
+                "held_out_s": math.nan if turn else HELD_OUT_S,
+                "state_bytes": 16.0 * trial.num_params,
+                "work_bytes": 100.0 * trial.batch_size,
+            }
+            for trial in trials
+            for turn in range(calibration.ROUNDS)
+        )
+        worker_start_s = WORKER_S if processes > 1 else 0.0
+        return Calibration(table, "a machine", worker_start_s, "estimated")
 
     return measured
 
@@ -55,13 +65,13 @@ def truth(trials):
 
 def test_times_between_the_places_are_near_the_truth(planned, known):
     plan = planned(recipe=replace(Recipe(max_epochs=1e12), batch_size=8))
-    told = plan.estimate()
-    each = told.table["seconds"].to_numpy()
+    estimated = plan.estimate()
+    each = estimated.table["seconds"].to_numpy()
     np.testing.assert_allclose(each, truth(plan.trials), rtol=0.15)
-    assert told.seconds == pytest.approx(sum(each))
-    assert told.device_seconds == pytest.approx(sum(each))
-    low, high = told.seconds_interval
-    assert low < told.seconds < high < 1.3 * told.seconds
+    assert estimated.seconds == pytest.approx(sum(each))
+    assert estimated.device_seconds == pytest.approx(sum(each))
+    low, high = estimated.seconds_interval
+    assert low < estimated.seconds < high < 1.3 * estimated.seconds
 
 
 def test_many_devices_share_the_trials(planned, known):
@@ -74,21 +84,21 @@ def test_many_devices_share_the_trials(planned, known):
     assert math.isnan(one.cost)
 
 
-def test_a_machine_whose_speed_changes_is_doubted(planned, monkeypatch):
+def test_a_machine_whose_speed_changes_widens_the_interval(planned, monkeypatch):
     monkeypatch.setattr(estimate, "calibrate", machine(slow=1.3))
-    told = planned().estimate()
-    assert told.seconds_interval[1] > 1.5 * told.seconds
+    estimated = planned().estimate()
+    assert estimated.seconds_interval[1] > 1.5 * estimated.seconds
 
 
 def test_memory_grows_with_size_and_batch(planned, known):
     plan = planned()
-    told = plan.estimate()
+    estimated = plan.estimate()
     expected = [16 * t.num_params + 100 * t.batch_size for t in plan.trials]
-    np.testing.assert_allclose(told.table["memory_bytes"], expected)
-    assert told.memory_bytes == max(expected)
+    np.testing.assert_allclose(estimated.table["memory_bytes"], expected)
+    assert estimated.memory_bytes == max(expected)
 
 
-def test_what_is_done_takes_no_time(planned, known):
+def test_finished_trials_take_no_time(planned, known):
     plan = planned()
     done = frozenset(trial.trial_id for trial in plan.trials[:7])
     rest = replace(plan, done=done).estimate()
@@ -100,30 +110,31 @@ def test_what_is_done_takes_no_time(planned, known):
     assert "nothing is left to do" in repr(nothing)
 
 
-def test_a_speed_that_is_named_is_taken(planned):
+def test_a_given_speed_is_used(planned):
     plan = planned()
-    told = plan.estimate(calibrate=False, flops_per_second=1e9, price_per_hour=36)
-    assert told.seconds == pytest.approx(plan.total_flops / 1e9)
-    assert told.cost == pytest.approx(plan.total_flops / 1e9 / 100)
-    assert "assumed: 1e+09 FLOP/s" in repr(told)
-    assert "memory" not in repr(told)
+    estimated = plan.estimate(calibrate=False, flops_per_second=1e9, price_per_hour=36)
+    assert estimated.seconds == pytest.approx(plan.total_flops / 1e9)
+    assert estimated.cost == pytest.approx(plan.total_flops / 1e9 / 100)
+    assert "assumed: 1e+09 FLOP/s" in repr(estimated)
+    assert "memory" not in repr(estimated)
 
 
-def test_it_reads_well(planned, known):
-    told = planned().estimate(devices=2, price_per_hour=2)
-    first, second, memory, money = repr(told).splitlines()
+def test_the_estimate_as_text(planned, known):
+    estimated = planned().estimate(devices=2, price_per_hour=2)
+    first, second, memory, money = repr(estimated).splitlines()
     assert first.startswith("Estimate: ")
     assert "for 14 of 14 trials on 2 devices (a machine)" in first
-    assert "the longest trial" in second
-    assert "estimated from its tensors" in memory
-    assert money.endswith("at 2 an hour and device")
-    assert "<table" in told._repr_html_()
+    assert "longest trial" in second
+    assert "memory" in memory
+    assert "estimated" in memory
+    assert money.endswith("at 2 per device and hour")
+    assert "<table" in estimated._repr_html_()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibrate": False}, "calibrate: without it, say how fast the device is"),
+        ({"calibrate": False}, "calibrate: if it is False, pass flops_per_second="),
         ({"price_per_hour": -1}, "price_per_hour: expected a positive number, got -1"),
         ({"flops_per_second": "fast"}, "flops_per_second: expected a positive number"),
         ({"devices": 0}, "devices: expected a positive whole number or 'auto', got 0"),
@@ -135,7 +146,7 @@ def test_bad_arguments_are_refused(planned, options, message):
 
 
 def test_a_plan_without_its_task_cannot_be_measured(planned):
-    with pytest.raises(ArgumentError, match="this plan came from elsewhere"):
+    with pytest.raises(ArgumentError, match="this plan holds no model and data"):
         replace(planned(), origin=None).estimate()
 
 
@@ -154,23 +165,23 @@ def test_places_are_the_ends_and_the_middle_at_both_batches(planned):
 
 
 @pytest.mark.parametrize(
-    ("way", "value"),
+    ("log", "value"),
     [
-        ("linear", lambda t: 3 + 2 * flops_per_token(t) + 5 * t.batch_size),
-        ("log", lambda t: 7 * flops_per_token(t) ** 0.6 * t.batch_size**0.9),
+        (False, lambda t: 3 + 2 * t.flops_per_token + 5 * t.batch_size),
+        (True, lambda t: 7 * t.flops_per_token**0.6 * t.batch_size**0.9),
     ],
 )
-def test_either_way_is_exact_where_it_is_true(planned, way, value):
+def test_either_interpolation_is_exact_for_its_own_function(planned, log, value):
     trials = [replace(t, batch_size=8 + (t.size_index % 3)) for t in planned().trials]
-    places = [Place(trial, (), 0, 0, 0, 0) for trial in places_of(trials)]
-    got = interpolated(places, trials, lambda place: value(place.trial), way)
+    by_place = {(t.flops_per_token, t.batch_size): value(t) for t in places_of(trials)}
+    got = interpolated(pd.Series(by_place), trials, log=log)
     np.testing.assert_allclose(got, [value(trial) for trial in trials])
 
 
 @pytest.mark.parametrize(
     ("devices", "ends_at"), [(1, 10), (2, 6), (3, 4), (9, 4)]
 )  # two: 4 2 | 3 1, in turn, not at best
-def test_trials_are_taken_up_in_turn(devices, ends_at):
+def test_each_trial_starts_on_the_first_free_device(devices, ends_at):
     assert makespan([4, 3, 1, 2], devices) == ends_at
 
 
@@ -179,9 +190,9 @@ def test_real_steps_are_timed_and_nothing_else_changes(planned, tmp_path, monkey
     monkeypatch.setattr(calibration, "STRETCH_S", 1e-3)
     monkeypatch.setattr(calibration, "HELD_OUT_S", 1e-2)
     before = torch.get_rng_state()
-    told = planned(compute_budgets=[1e9]).estimate()
-    assert np.isfinite(told.table[["seconds", "memory_bytes"]]).all(axis=None)
-    assert (told.table["seconds"] > BOOKKEEPING_S).all()
+    estimated = planned(compute_budgets=[1e9]).estimate()
+    assert np.isfinite(estimated.table[["seconds", "memory_bytes"]]).all(axis=None)
+    assert (estimated.table["seconds"] > BOOKKEEPING_S).all()
     assert torch.equal(torch.get_rng_state(), before)
     assert not list(tmp_path.iterdir())
 
@@ -191,7 +202,8 @@ def test_slow_steps_are_timed_once(planned, monkeypatch):
     plan = planned(compute_budgets=[1e9])
     rows = plan.origin.rows
     measured = calibration.calibrate(plan.origin.task, rows.source, plan.trials[:1], plan.recipe)
-    assert [len(place.seconds_per_step) for place in measured.places] == [calibration.STRETCHES]
+    assert len(measured.table) == 1
+    assert np.isfinite(measured.table["held_out_s"]).all()
 
 
 def test_tensors_are_counted(planned):
@@ -206,21 +218,23 @@ def test_tensors_are_counted(planned):
 def test_processes_that_will_share_the_machine_measure_together(planned, monkeypatch):
     def run_here(payload, count, listener):
         for _ in range(count):
-            function, orders = cloudpickle.loads(payload)
-            function(orders, listener)
+            function, call = cloudpickle.loads(payload)
+            function(call, listener)
 
     monkeypatch.setattr(calibration, "run_in_processes", run_here)
     plan = planned(compute_budgets=[1e9])
     measured = calibration.calibrate(
         plan.origin.task, plan.origin.rows.source, plan.trials[:1], plan.recipe, processes=2
     )
-    assert len(measured.places) == 2
-    assert {place.trial for place in measured.places} == {plan.trials[0]}
-    assert measured.start_s > 0
+    assert len(measured.table) == 2 * calibration.ROUNDS
+    assert set(measured.table["num_params"]) == {plan.trials[0].num_params}
+    assert measured.device == "CPU, 1 thread"
+    assert 0 < measured.start_s < 60
+    np.testing.assert_array_equal(measured.table["held_out_s"].isna(), [False, True, True] * 2)
 
 
 def test_processes_that_all_die_are_reported(planned, monkeypatch):
     monkeypatch.setattr(calibration, "run_in_processes", lambda *_: None)
     plan = planned(compute_budgets=[1e9])
-    with pytest.raises(SweepError, match="no process that measures came to an end"):
+    with pytest.raises(SweepError, match="all processes that measured training speed died"):
         calibration.calibrate(plan.origin.task, plan.origin.rows.source, [], plan.recipe, 2)

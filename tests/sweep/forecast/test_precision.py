@@ -1,4 +1,4 @@
-"""What might be added to a plan, and what is said of its precision."""
+"""What could be added to a plan, and its expected precision."""
 
 from dataclasses import replace
 
@@ -35,29 +35,29 @@ def test_only_what_can_be_trained_is_proposed(planned):
         assert (each.D / 64 >= 0.9 * FEW_STEPS).all()
 
 
-def test_sizes_that_were_given_are_all_there_are(planned):
+def test_no_size_is_added_to_given_sizes(planned):
     assert {each.kind for each in additions(planned(sizes=[4, 8, 16, 32]))} == {"budget"}
 
 
-def test_it_says_what_the_simulation_shows(planned, monkeypatch):
+def test_the_precision_as_text_and_table(planned, monkeypatch):
     monkeypatch.setattr(simulation, "DRAWS", 100)
     monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 2)
     plan = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
-    told = plan.precision(noise=0.002)
-    head, law, *rest = repr(told).splitlines()
-    assert "2 sweeps simulated with noise 0.002" in head
-    assert law.startswith("  law assumed: 1.82 + ")
+    precision = plan.precision(noise=0.002)
+    head, law, *rest = repr(precision).splitlines()
+    assert "2 simulated sweeps with noise 0.002" in head
+    assert law.startswith("  assumed law: 1.82 + ")
     assert [line.split(" FLOPs")[0].strip() for line in rest[:3]] == [
         f"at {10**k * BUDGETS[-1]:.3g}" for k in range(3)
     ]
-    assert rest[3].startswith("  budget to add that gains most for its FLOPs: ")
-    assert rest[4].startswith("  size to add that gains most for its FLOPs: width=")
-    assert told._repr_html_().count("<tr") == 4
-    assert told.table["covered"].between(0, 1).all()
+    assert rest[3].startswith("  best budget to add: ")
+    assert rest[4].startswith("  best size to add: width=")
+    assert precision._repr_html_().count("<tr") == 4
+    assert precision.table["covered"].between(0, 1).all()
 
 
-def test_a_plan_from_elsewhere_foretells_without_proposals(planned, monkeypatch):
+def test_a_plan_without_its_task_has_no_additions(planned, monkeypatch):
     monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 1)
-    told = replace(planned(), origin=None).precision()
-    assert told.additions.empty
-    assert "to add" not in repr(told)
+    precision = replace(planned(), origin=None).precision()
+    assert precision.additions.empty
+    assert "to add" not in repr(precision)

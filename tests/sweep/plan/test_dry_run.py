@@ -55,7 +55,7 @@ def test_metrics_that_make_no_number_are_named(mlp, classes, metrics, message):
         (torch.full((20, 3), torch.nan), "eval_dataset: the loss of one batch is nan"),
     ],
 )
-def test_held_out_data_that_the_loss_cannot_take_are_said_first(mlp, classes, targets, message):
+def test_held_out_data_that_the_loss_cannot_take_are_reported_first(mlp, classes, targets, message):
     task = Task(
         mlp, "width", {}, classes, F.cross_entropy, TensorDataset(torch.zeros(20, 4), targets)
     )

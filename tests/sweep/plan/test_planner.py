@@ -22,6 +22,7 @@ from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.records import TRIAL_COLUMNS
 from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 
 
@@ -158,7 +159,7 @@ def test_sizes_refused_when_they_run_are_passed_over_in_one_line(planned):
     assert "shape" in first.reason
     last = repr(plan).splitlines()[-1]
     others = len(plan.skipped) - 1
-    assert last.startswith(f"no model at width=1 and {others} more; the nearest others are taken")
+    assert last.startswith(f"no model at width=1 and {others} more; the nearest other")
 
 
 def test_explicit_sizes_refused_are_named(planned):
@@ -171,13 +172,14 @@ SCRIPT = """
 import torch
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.task.task import Task
 text = torch.arange(400 * 16).view(400, 16) % 256
 data = torch.utils.data.TensorDataset(text, text)
 options = {"context": 16, "head_dim": 8, "n_layer": 1}
 task = Task(GPT, "d_model", options, data, next_token_loss)
-plan = make_plan(task, [1e9], sizes=[8, 16, 24], recipe=Recipe(max_epochs=1e9)).plan
+plan = make_plan(task, PlanRequest([1e9], [8, 16, 24], Recipe(max_epochs=1e9))).plan
 ids = [plan.setting, *[trial.trial_id for trial in plan.trials]]
 print(*ids)
 """
@@ -218,7 +220,7 @@ def ids(plan):
         {"eval_dataset": TensorDataset(torch.zeros(99, 4), torch.zeros(99).long())},
     ],
 )
-def test_whatever_determines_the_result_changes_every_trial_id(planned, changes):
+def test_arguments_that_determine_the_result_change_every_trial_id(planned, changes):
     fixed = {"sizes": [4, 8, 16]}
     before, after = planned(**fixed), planned(**fixed, **changes)
     assert not ids(before) & ids(after)
@@ -237,7 +239,7 @@ def test_whatever_determines_the_result_changes_every_trial_id(planned, changes)
         {"compute_budgets": pd.Series(BUDGETS)},
     ],
 )
-def test_whatever_does_not_changes_none(planned, changes):
+def test_other_arguments_change_no_trial_id(planned, changes):
     before = planned(sizes=[4, 8, 16])
     after = planned(**{"sizes": [4, 8, 16], **changes})
     assert ids(before) <= ids(after)
@@ -373,7 +375,7 @@ def test_nothing_passed_at_all(mlp):
             r"compute_budgets: expected a list of FLOPs, .* got \[True\]",
         ),
         ({"flops": lambda m: 1 / 0}, "flops: it raised ZeroDivisionError: division by zero"),
-        ({"model_cls": lambda width, /: None}, "takes 'width' by place only; .* drop the '/'"),
+        ({"model_cls": lambda width, /: None}, "takes 'width' by position only; .* drop the '/'"),
         ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
         ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
         ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
@@ -397,7 +399,7 @@ def test_one_fault_one_line(planned, changes, message):
         planned(**changes)
 
 
-def test_broken_loss_is_said_without_warnings_about_flops(planned):
+def test_a_broken_loss_is_reported_without_warnings_about_flops(planned):
     with pytest.raises(ArgumentError, match="loss_fn: expected a scalar"):
         planned(loss_fn=lambda out, y: out)
 
@@ -451,5 +453,7 @@ def test_a_batch_in_tokens_is_rounded_to_examples(planned):
 
 
 def test_finder_builds_sizes_beyond_the_plan(mlp, classes, cross_entropy):
-    planned = make_plan(Task(mlp, "width", {}, classes, cross_entropy), BUDGETS, recipe=UNLIMITED)
+    planned = make_plan(
+        Task(mlp, "width", {}, classes, cross_entropy), PlanRequest(BUDGETS, recipe=UNLIMITED)
+    )
     assert planned.finder.nearest(8 * 1000 + 3) == 1000

@@ -112,7 +112,7 @@ def test_counts_that_do_not_grow_are_an_error(count):
 def test_no_size_at_all():
     with pytest.raises(ArgumentError, match=r"no size from 1 to 512 builds .* 512 is refused"):
         finder(lambda size: None).smallest()
-    with pytest.raises(ArgumentError, match=r"refused every one of the sizes .'s': .*s is refused"):
+    with pytest.raises(ArgumentError, match=r"it raised at all of the sizes .'s': .*s is refused"):
         finder(lambda size: None, given=["s"]).check_growth()
 
 

@@ -121,14 +121,14 @@ def test_a_loaders_collate_counts(code):
 
 
 def test_code_without_source_is_known_by_its_byte_code():
-    def made(body):
+    def code_of_loss(body):
         scope = {}
         exec(f"def loss(out, y):\n    return {body}", scope)
         return code_of(Task(torch.nn.Linear, "out_features", {}, [], scope["loss"]))
 
-    assert made("out - y") == made("out - y")
-    assert made("out - y") != made("out + y")
-    assert made("out * 2") != made("out * 3")
+    assert code_of_loss("out - y") == code_of_loss("out - y")
+    assert code_of_loss("out - y") != code_of_loss("out + y")
+    assert code_of_loss("out * 2") != code_of_loss("out * 3")
 
 
 def test_callables_of_every_kind_have_a_hash():

@@ -19,7 +19,7 @@ from flops_fit.sweep.task.task import Task
 
 
 class Counted(nn.Linear):
-    """A module whose count is whatever it was told."""
+    """A module whose parameter count is given."""
 
     def __init__(self, count):
         super().__init__(4, 3)

@@ -1,4 +1,4 @@
-"""A kept state comes back as it was, or not at all."""
+"""A saved state is read back unchanged, or not at all."""
 
 import logging
 import math
@@ -71,7 +71,7 @@ def test_what_a_kill_left_half_written_goes_with_the_next(keeper):
     assert [path.name for path in keeper.folder.iterdir()] == ["000000000007"]
 
 
-def test_the_same_step_can_be_kept_again(keeper):
+def test_the_same_step_can_be_saved_again(keeper):
     keeper.save(5, {"x": 1})
     assert keeper.save(5, {"x": 2})
     assert keeper.load() == (5, {"x": 2})
@@ -80,7 +80,7 @@ def test_the_same_step_can_be_kept_again(keeper):
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "empty"])
-def test_damage_is_said_and_the_one_before_is_used(keeper, caplog, name, damage):
+def test_damage_is_reported_and_the_previous_checkpoint_is_used(keeper, caplog, name, damage):
     keeper.save(5, STATE)
     before = keeper.folder / "000000000005"
     kept_aside = before.rename(keeper.folder.parent / "aside")
@@ -119,10 +119,10 @@ def test_with_every_one_damaged_the_trial_starts_over(keeper):
     assert keeper.load() is None
 
 
-def test_what_would_need_pickle_is_not_kept(keeper, caplog):
+def test_what_would_need_pickle_is_not_saved(keeper, caplog):
     keeper.save(1, {"x": 1})
     assert not keeper.save(2, {"x": object()})
-    assert "a object cannot be kept without pickle" in caplog.text
+    assert "a object cannot be saved without pickle" in caplog.text
     assert keeper.load() == (1, {"x": 1})
     assert [path.name for path in keeper.folder.iterdir()] == ["000000000001"]
 
@@ -144,7 +144,7 @@ assert [path.name for path in keeper.folder.iterdir()] == ["000000000001"]
 
 def test_what_cannot_be_written_costs_no_training(keeper, caplog):
     assert not keeper.save(1, {"adjacency": torch.eye(2).to_sparse()})
-    assert "could not be kept" in caplog.text
+    assert "could not be saved" in caplog.text
     assert not keeper.exists()
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path):
         [sys.executable, "-c", FILL, str(tmp_path / "trial")], capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    assert "could not be kept" in ran.stderr
+    assert "could not be saved" in ran.stderr
 
 
 def test_nobody_but_its_owner_may_read_a_checkpoint(tmp_path):

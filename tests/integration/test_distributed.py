@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from launched import CASES, become
+from processes import ended_processes
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "launched.py"
 SOUND = ["map", "ragged", "few", "stream", "parts", "noisy", "loader", "last"]
@@ -24,11 +24,11 @@ def torchrun(processes: int, *command: object) -> list[str]:
 def told(request, tmp_path_factory) -> list[dict]:
     """What each of two or four processes says of each case."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        torchrun(request.param, SCRIPT, folder),
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    with ended_processes() as start:
+        command = torchrun(request.param, SCRIPT, folder)
+        done = start(*command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        output = done.finish()
+    assert done.returncode == 0, output
     files = [folder / f"{rank}.json" for rank in range(request.param)]
     return [json.loads(file.read_text()) for file in files]
 
@@ -39,7 +39,6 @@ def alone() -> dict:
     return {name: become(name) for name in CASES}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", SOUND)
 def test_losses_equal_those_of_one_process_at_every_step(told, alone, case):
     for one in told:
@@ -49,7 +48,6 @@ def test_losses_equal_those_of_one_process_at_every_step(told, alone, case):
         assert one[case] == told[0][case]  # to the last bit
 
 
-@pytest.mark.slow
 def test_batch_normalisation_follows_the_shares_and_all_ranks_agree(told, alone):
     for one in told:
         assert one["normed"] == told[0]["normed"]
@@ -57,21 +55,18 @@ def test_batch_normalisation_follows_the_shares_and_all_ranks_agree(told, alone)
         assert one["normed"]["loss"] != alone["normed"]["loss"]
 
 
-@pytest.mark.slow
 def test_where_one_rank_runs_out_of_memory_all_halve_and_the_loss_stays(told, alone):
     for one in told:
         assert one["hungry"]["curve"] == pytest.approx(alone["hungry"]["curve"], rel=1e-6)
         assert one["hungry"]["loss"] == pytest.approx(alone["hungry"]["loss"], rel=1e-6)
 
 
-@pytest.mark.slow
 def test_a_loss_that_diverges_on_one_rank_stops_all_at_its_step(told):
     for one in told:
         assert one["diverging"]["error"] == "DivergedError: the training loss is nan at step 7"
         assert len(one["diverging"]["curve"]) == 6
 
 
-@pytest.mark.slow
 def test_an_error_on_one_rank_is_told_to_all(told):
     *others, last = told
     assert last["failing"]["error"] == "ValueError: a bad example"
@@ -79,7 +74,6 @@ def test_an_error_on_one_rank_is_told_to_all(told):
     assert {one["failing"]["error"] for one in others} == {expected}
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_and_the_trial_goes_on_with_the_same_bits(told):
     for one in told:
         assert one["interrupted"] == told[0]["interrupted"]
@@ -87,7 +81,6 @@ def test_a_signal_to_one_rank_stops_all_and_the_trial_goes_on_with_the_same_bits
         assert one["interrupted"]["again"] == one["interrupted"]["whole"]
 
 
-@pytest.mark.slow
 def test_gradients_are_summed_where_any_rank_has_one(told):
     k = len(told)
     total = k * (k + 1) / 2

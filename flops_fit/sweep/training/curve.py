@@ -1,0 +1,28 @@
+"""A trial's training curve, reported point by point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point on a training curve.
+
+    Attributes:
+        num_tokens: Units of D seen so far.
+        flops: FLOPs spent so far.
+        train_loss: Mean training loss since the last point.
+        learning_rate: Of the last step.
+        tokens_per_second: Mean since the trial began.
+    """
+
+    num_tokens: int
+    flops: float
+    train_loss: float
+    learning_rate: float
+    tokens_per_second: float
+
+
+Report = Callable[[Point], None]

@@ -1,0 +1,31 @@
+import importlib
+
+import pytest
+
+import flops_fit
+
+NAMES = {
+    "flops_fit.laws.checks": "Check",
+    "flops_fit.laws.parametric": "ParametricLaw",
+    "flops_fit.laws.power": "PowerLaws",
+    "flops_fit.prediction": "Prediction",
+    "flops_fit.records": "Trial",
+    "flops_fit.result": "Result",
+    "flops_fit.sweep.estimate": "Estimate",
+    "flops_fit.sweep.grid": "SweepPlan",
+    "flops_fit.sweep.precision": "Precision",
+    "flops_fit.sweep.recipe": "Recipe",
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_documented_deep_names_stay_importable(module):
+    name = NAMES[module]
+    found = getattr(importlib.import_module(module), name)
+    assert found.__name__ == name
+    assert found is getattr(flops_fit, name, found)
+
+
+def test_a_name_that_never_was_is_an_import_error():
+    with pytest.raises(ImportError, match="nothing"):
+        from flops_fit.sweep.grid import nothing  # noqa: F401
