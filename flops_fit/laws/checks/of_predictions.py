@@ -91,8 +91,8 @@ def check_worn_out_data(law: RepetitionLaw, num_tokens: float, unique_tokens: fl
     if worth >= WORN_OUT:
         return []
     message = (
-        f"{unique_tokens:.3g} unique tokens are seen {passes:.3g} times: one more is worth "
-        f"{100 * worth:.2g} % of a new one."
+        f"{unique_tokens:.3g} unique tokens or examples are seen {passes:.3g} times: one more is "
+        f"worth {100 * worth:.2g} % of a new one."
     )
     advice = "More compute hardly lowers the loss: find more data, or spend less."
     return [Check("data-worn-out", "warn", message, advice)]

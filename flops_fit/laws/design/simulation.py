@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.analyse import analyse
 from flops_fit.laws.predict.intervals import predict_intervals, require_reach
 from flops_fit.laws.runs.table import read_runs
+from flops_fit.validate import is_number, is_whole_number
 
 # Default standard deviation of ln L from run to run.
 NOISE = 0.005
@@ -225,13 +227,14 @@ def _gain(design: _Design, added: Addition, before: float, factor: float) -> dic
     }
 
 
-def _require_sound(law: object, noise: object, num_sweeps: object) -> None:
+def _require_sound(law: Any, noise: Any, num_sweeps: Any) -> None:
+    """Raise ArgumentError with every argument that is not valid."""
     faults = []
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 < noise < 0.5:
+    if not is_number(noise) or not 0 < noise < 0.5:
         faults.append(f"noise: expected a share of the loss, between 0 and 0.5, got {noise!r}")
     if law is not None and not isinstance(law, ParametricLaw):
         faults.append(f"law: expected a ParametricLaw, such as Result.law, got {law!r}")
-    if isinstance(num_sweeps, bool) or not isinstance(num_sweeps, int) or num_sweeps < 1:
+    if not is_whole_number(num_sweeps) or num_sweeps < 1:
         faults.append(f"num_sweeps: expected a positive whole number, got {num_sweeps!r}")
     if faults:
         raise ArgumentError(faults)

@@ -11,7 +11,6 @@ minimum, or one that lies at the edge or is too flat to see.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,13 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from flops_fit.laws.check import counted
+from flops_fit.laws.fitting.isoflop_curve import (
+    LEAST_RUNS,
+    IsoflopCurve,
+    fit_curve,
+    num_sizes,
+    vertex,
+)
 from flops_fit.laws.fitting.power import fit_power, fit_power_with_floor
 from flops_fit.laws.model.arrays import NAN, Array
 from flops_fit.laws.model.cost import FlopsPerToken
@@ -28,12 +34,6 @@ from flops_fit.laws.model.power_law import PowerLaws, refused
 from flops_fit.laws.options import Curve
 from flops_fit.laws.runs.budgets import TOLERANCE, group_budgets
 
-# A cubic needs this many sizes; with fewer the curve is a parabola.
-CUBIC_FROM = 7
-# Fewest sizes for a curve: one more than a parabola has coefficients.
-LEAST_RUNS = 4
-# Half-width in ln N of the runs used: 0.75 decades, with a margin for rounding.
-WINDOW = 0.75 * np.log(10) * 1.001
 # A curve must be convex by this many standard errors.
 CURVATURE_SIGMAS = 3.0
 # Depth of a row in units of the noise: how far its ends lie above its minimum.
@@ -56,51 +56,6 @@ OPTIMA_COLUMNS = (
     "loss_se",
     "refused",
 )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """The curve of one budget: loss = c0 + c1 z + c2 z^2 + c3 z^3, z = (ln N - centre) / scale.
-
-    Attributes:
-        budget: FLOPs.
-        x: ln N of the runs used, shape (n,).
-        loss: Their losses, shape (n,).
-        centre: Mean of x.
-        scale: Largest distance of x from the centre.
-        degree: 2 or 3.
-        coefs: Coefficients, lowest first, shape (degree + 1,); NaN with too few sizes.
-        inverse: (V'V)^-1 of the design V, shape (degree + 1, degree + 1).
-    """
-
-    budget: float
-    x: Array
-    loss: Array
-    centre: float
-    scale: float
-    degree: int
-    coefs: Array
-    inverse: Array
-
-    @property
-    def residuals(self) -> Array:
-        """Loss less curve, shape (n,)."""
-        return self.loss - np.polynomial.polynomial.polyval(self.z, self.coefs)
-
-    @property
-    def z(self) -> Array:
-        """Scaled ln N, shape (n,); within -1 and 1."""
-        return (self.x - self.centre) / self.scale
-
-    @property
-    def padded(self) -> Array:
-        """Four coefficients; the last is zero for a parabola."""
-        return np.concatenate([self.coefs, np.zeros(3 - self.degree)])
-
-    @property
-    def dof(self) -> int:
-        """Degrees of freedom of the residuals."""
-        return len(self.x) - self.degree - 1
 
 
 def fit_isoflop(
@@ -129,7 +84,7 @@ def fit_isoflop(
     C, N, loss = (np.asarray(column, float) for column in (C, N, loss))
     labels = group_budgets(C, tolerance)
     groups = [labels == g for g in range(int(labels.max(initial=-1)) + 1)]
-    rows = [_fit_row(C[group], N[group], loss[group], curve) for group in groups]
+    rows = [fit_curve(C[group], N[group], loss[group], curve) for group in groups]
     levels = _levels(rows)
     sigma, dof = _pooled_noise(rows, levels)
     found = [
@@ -180,58 +135,13 @@ def refuse_approach(optima: pd.DataFrame) -> str:
     return ""
 
 
-def _fit_row(C: Array, N: Array, loss: Array, kind: Curve) -> _Row:
-    """The curve of one budget, through the runs around its minimum.
-
-    The window is moved to the minimum of the curve up to two times.
-    """
-    x = np.log(N)
-    middle = float(x[loss.argmin()])
-    row = _curve_through(C, x, loss, kind)
-    for _ in range(2):
-        near = np.abs(x - middle) <= WINDOW
-        if np.ptp(x) <= 2 * WINDOW or _num_sizes(x[near]) < LEAST_RUNS + 1:
-            return row
-        row = _curve_through(C[near], x[near], loss[near], kind)
-        z = _vertex(row.padded)
-        if z is None or not row.z.min() < z < row.z.max():
-            return row
-        middle = row.centre + row.scale * z
-    return row
-
-
-def _curve_through(C: Array, x: Array, loss: Array, kind: Curve) -> _Row:
-    """The least-squares curve through all of the given runs."""
-    sizes = _num_sizes(x)
-    degree = 3 if kind == "cubic" and sizes >= CUBIC_FROM else 2
-    centre = float(x.mean())
-    scale = float(np.abs(x - centre).max()) or 1.0
-    if sizes < LEAST_RUNS:
-        coefs = np.full(degree + 1, NAN)
-        inverse = np.full((degree + 1, degree + 1), NAN)
-        return _Row(_middle(C), x, loss, centre, scale, degree, coefs, inverse)
-    V = np.vander((x - centre) / scale, degree + 1, increasing=True)
-    inverse = np.asarray(np.linalg.pinv(V.T @ V), float)
-    coefs = np.asarray(np.linalg.lstsq(V, loss, rcond=None)[0], float)
-    return _Row(_middle(C), x, loss, centre, scale, degree, coefs, inverse)
-
-
-def _num_sizes(x: Array) -> int:
-    return len(np.unique(np.round(x, 9)))
-
-
-def _middle(C: Array) -> float:
-    """The budget if all runs agree on it, else their geometric mean."""
-    return float(C[0]) if (C == C[0]).all() else float(np.exp(np.log(C).mean()))
-
-
-def _levels(rows: list[_Row]) -> list[float]:
+def _levels(rows: list[IsoflopCurve]) -> list[float]:
     """The unit of noise in each row: its mean loss if all losses are positive, else 1."""
     relative = all((row.loss > 0).all() for row in rows)
     return [float(row.loss.mean()) if relative else 1.0 for row in rows]
 
 
-def _pooled_noise(rows: list[_Row], levels: list[float]) -> tuple[float, int]:
+def _pooled_noise(rows: list[IsoflopCurve], levels: list[float]) -> tuple[float, int]:
     """The residual standard deviation over all rows, in units of `levels`, and its freedom.
 
     It is a median over rows, each divided by the median of chi squared, so that one row which its
@@ -250,14 +160,14 @@ def _pooled_noise(rows: list[_Row], levels: list[float]) -> tuple[float, int]:
     return float(np.sqrt(np.median(variances))), sum(row.dof for row, _ in fitted)
 
 
-def _optimum(row: _Row, noise: float, dof: int, cost: FlopsPerToken) -> dict[str, Any]:
+def _optimum(row: IsoflopCurve, noise: float, dof: int, cost: FlopsPerToken) -> dict[str, Any]:
     """A row of the table of optima."""
     c = row.padded
     base = _base(row, c, noise)
     if not np.isfinite(c).all():
-        sizes = counted(_num_sizes(row.x), "size")
+        sizes = counted(num_sizes(row.x), "size")
         return {**base, "refused": f"{sizes}, a curve needs {LEAST_RUNS}"}
-    z = _vertex(c)
+    z = vertex(c)
     reason = _refuse_curvature(row, c, noise)
     if reason or z is None:
         return {**base, "refused": reason or "the curve has no minimum"}
@@ -265,7 +175,7 @@ def _optimum(row: _Row, noise: float, dof: int, cost: FlopsPerToken) -> dict[str
     return {**base, "refused": _refuse_minimum(base)}
 
 
-def _base(row: _Row, c: Array, noise: float) -> dict[str, Any]:
+def _base(row: IsoflopCurve, c: Array, noise: float) -> dict[str, Any]:
     """A row of the table of optima with the curve, and without a minimum."""
     base: dict[str, Any] = dict.fromkeys(OPTIMA_COLUMNS, NAN)
     base.update(
@@ -282,15 +192,7 @@ def _base(row: _Row, c: Array, noise: float) -> dict[str, Any]:
     return base
 
 
-def _vertex(c: Array) -> float | None:
-    """The z at which the slope is zero and the curve convex; None if there is none."""
-    if abs(c[3]) < 1e-9 * abs(c[2]) or c[3] == 0:
-        return float(-c[1] / (2 * c[2])) if c[2] > 0 else None
-    inner = c[2] ** 2 - 3 * c[1] * c[3]
-    return float((-c[2] + np.sqrt(inner)) / (3 * c[3])) if inner > 0 else None
-
-
-def _refuse_curvature(row: _Row, c: Array, noise: float) -> str:
+def _refuse_curvature(row: IsoflopCurve, c: Array, noise: float) -> str:
     """The reason why the curve is not convex enough in the middle of the row; else empty."""
     if c[2] <= 0:
         return "the curve is not convex"
@@ -301,7 +203,7 @@ def _refuse_curvature(row: _Row, c: Array, noise: float) -> str:
 
 
 def _at_minimum(
-    row: _Row, c: Array, z: float, noise: float, dof: int, cost: FlopsPerToken
+    row: IsoflopCurve, c: Array, z: float, noise: float, dof: int, cost: FlopsPerToken
 ) -> dict[str, Any]:
     """N, D and loss of the minimum, with 95 % intervals by the delta method."""
     power = np.arange(row.degree + 1)

@@ -137,12 +137,6 @@ def objective(problem: Problem, theta: Array) -> Array:
     return np.asarray(rho.sum(axis=-1))
 
 
-def gradient(problem: Problem, theta: Array) -> Array:
-    """Gradient of the objective by e, a, b, alpha, beta, shape (S, 5)."""
-    psi, _, _ = _weights(problem, residuals(problem, theta))
-    return np.einsum("sn,snj->sj", psi, jacobian(problem, theta))
-
-
 def solve(problem: Problem, theta: Array, *, tol: float = 1e-9, max_iter: int = 200) -> Solution:
     """Minimise the objective from every start at once.
 

@@ -30,7 +30,6 @@ def fit_repetition(
     points: Points,
     start: ParametricLaw,
     *,
-    r_data: float | None = None,
     r_params: float | None = None,
     delta: float | None = None,
 ) -> RepetitionLaw:
@@ -39,19 +38,18 @@ def fit_repetition(
     Args:
         points: The runs with their unique tokens; losses must be positive.
         start: The law at which the search starts.
-        r_data: R_D*; None to fit it.
         r_params: R_N*; None to fit it. With infinity excess parameters count in full.
         delta: Huber's threshold; None for least squares.
 
     Raises:
-        FitError: R_D* is to be fitted and no run sees its data twice, or the fit does not converge.
+        FitError: No run sees its data twice, or the fit does not converge.
 
     References:
         Muennighoff et al. 2023, section 3.1 and appendix A.
     """
-    search = Search.of(points, start, r_data, r_params)
-    if r_data is None and not (search.y - search.u > np.log(LEAST_EPOCHS)).any():
-        raise FitError("no run sees its data twice: R_D* cannot be fitted; give r_data")
+    search = Search.of(points, start, r_params)
+    if not (search.y - search.u > np.log(LEAST_EPOCHS)).any():
+        raise FitError("no run sees its data twice: R_D* cannot be fitted")
 
     def misfit(point: Array) -> Array:
         return search.misfit(point[None])[0]
@@ -104,7 +102,6 @@ class Search:
         cls,
         points: Points,
         law: ParametricLaw,
-        r_data: float | None = None,
         r_params: float | None = None,
     ) -> Search:
         """A search that starts at a law.
@@ -112,14 +109,14 @@ class Search:
         Args:
             points: The runs with their unique tokens.
             law: The law to start at.
-            r_data: R_D*, which is then held; None to fit it, starting at the published value.
-            r_params: R_N*, in the same way.
+            r_params: R_N*, which is then held; None to fit it, starting at the published value, as
+                R_D* does.
         """
         columns = (points.N, points.D, points.loss, points.unique_tokens)
         x, y, t, u = (np.log(column) for column in columns)
-        free = np.array([True] * 5 + [r_data is None, r_params is None])
+        free = np.array([True] * 6 + [r_params is None])
         all_free = cls(x, y, t, u, np.zeros(7), np.full(7, True), law.cost)
-        start = all_free.point(RepetitionLaw(law, r_data or R_DATA, r_params or R_PARAMS))
+        start = all_free.point(RepetitionLaw(law, R_DATA, r_params or R_PARAMS))
         return replace(all_free, start=start, free=free)
 
     @property

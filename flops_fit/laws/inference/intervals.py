@@ -58,7 +58,6 @@ class Spread:
         self,
         quantity: Quantity,
         *,
-        level: float = LEVEL,
         method: Method | None = None,
         step: float = STEP,
     ) -> tuple[Array, Array]:
@@ -66,7 +65,6 @@ class Spread:
 
         Args:
             quantity: Takes law vectors like `centre`, shape (S, p), and returns shape (S, k).
-            level: Coverage.
             method: One method; by default the widest of all, for each quantity separately.
             step: Step of the finite differences, in standard errors. With 1 they average over a
                 kink of the quantity.
@@ -75,13 +73,13 @@ class Spread:
             Low and high ends, shape (k,) each.
         """
         if method == "delta":
-            return self._delta(quantity, level, step)
+            return self._delta(quantity, step)
         if method is not None:
-            return self._bootstrap(method, quantity, level)
-        ends = {name: self._bootstrap(name, quantity, level) for name in self.draws}
+            return self._bootstrap(method, quantity)
+        ends = {name: self._bootstrap(name, quantity) for name in self.draws}
         # A Huber fit has no delta method: its covariance is that of the "pairs" draws.
         if "pairs" not in self.draws:
-            ends["delta"] = self._delta(quantity, level, step)
+            ends["delta"] = self._delta(quantity, step)
         return _widest(list(ends.values()), [HANDICAP.get(name, 1.0) for name in ends])
 
     def standard_error(self, quantity: Quantity) -> Array:
@@ -93,8 +91,8 @@ class Spread:
         """
         errors = self._standard_error(quantity)
         if "wild" in self.draws:
-            low, high = self._bootstrap("wild", quantity, LEVEL)
-            wild = (high - low) / 2 / _t_quantile(LEVEL, self.dof)
+            low, high = self._bootstrap("wild", quantity)
+            wild = (high - low) / 2 / _t_quantile(self.dof)
             errors = np.where(wild > 2 * errors, wild, errors)
         if "cluster" in self.draws:
             errors = np.maximum(errors, quantity(self.draws["cluster"]).std(axis=0))
@@ -105,21 +103,21 @@ class Spread:
         G = _differences(quantity, self.centre, self.covariance, step)
         return np.sqrt(np.maximum((G @ G.T).diagonal(), 0.0))
 
-    def _bootstrap(self, method: str, quantity: Quantity, level: float) -> tuple[Array, Array]:
+    def _bootstrap(self, method: str, quantity: Quantity) -> tuple[Array, Array]:
         """Percentiles of the draws; for clusters, Student's t times their standard deviation.
 
         The clusters are too few for percentiles.
         """
         values = quantity(self.draws[method])
         if method != "cluster":
-            return _percentiles(values, level)
+            return _percentiles(values)
         middle = quantity(self.centre[None])[0]
-        quantile = _t_quantile(level, self.num_clusters - 1)
+        quantile = _t_quantile(self.num_clusters - 1)
         return middle - quantile * values.std(axis=0), middle + quantile * values.std(axis=0)
 
-    def _delta(self, quantity: Quantity, level: float, step: float) -> tuple[Array, Array]:
+    def _delta(self, quantity: Quantity, step: float) -> tuple[Array, Array]:
         middle = quantity(self.centre[None])[0]
-        half = _t_quantile(level, self.dof) * self._standard_error(quantity, step)
+        half = _t_quantile(self.dof) * self._standard_error(quantity, step)
         return middle - half, middle + half
 
 
@@ -138,9 +136,9 @@ def log_parameters(laws: Array) -> Array:
     return np.hstack([laws[:, :5], a])
 
 
-def _t_quantile(level: float, dof: int) -> float:
-    """Half-width of a two-sided interval in standard errors, by Student's t."""
-    return float(stats.t.ppf(0.5 + level / 2, max(dof, 1)))
+def _t_quantile(dof: int) -> float:
+    """Half-width of an interval in standard errors, by Student's t."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, max(dof, 1)))
 
 
 def _differences(quantity: Quantity, centre: Array, covariance: Array, step: float) -> Array:
@@ -163,8 +161,8 @@ def _safe_step(centre: Array, steps: Array, step: float) -> float:
     return float(min(step, 0.1 / max(reach.max(), 1e-300)))
 
 
-def _percentiles(values: Array, level: float) -> tuple[Array, Array]:
-    tail = 100 * (1 - level) / 2
+def _percentiles(values: Array) -> tuple[Array, Array]:
+    tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(values, [tail, 100 - tail], axis=0)
     return low, high
 

@@ -53,13 +53,13 @@ def screen_mad(excess: Array, num_free: int) -> np.ndarray:
     return np.asarray(excess - middle > MADS * MAD_TO_STD * np.median(sizes) + FLOOR)
 
 
-def screen_iqr(excess: Array, width: float = 1.5) -> np.ndarray:
+def screen_iqr(excess: Array) -> np.ndarray:
     """Whether the excess lies above Tukey's fence, shape (n,).
 
-    The fence is the third quartile plus `width` interquartile ranges.
+    The fence is the third quartile plus one and a half interquartile ranges.
     """
     low, high = np.percentile(excess, [25, 75])
-    return np.asarray(excess > high + width * (high - low) + FLOOR)
+    return np.asarray(excess > high + 1.5 * (high - low) + FLOOR)
 
 
 def excess(fit: ParametricFit, points: Points) -> Array:

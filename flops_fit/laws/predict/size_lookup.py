@@ -12,6 +12,7 @@ from numpy.polynomial import Polynomial
 
 from flops_fit.laws.findings import Findings
 from flops_fit.records import Size
+from flops_fit.validate import is_positive
 
 # By degree, how close to all pairs a polynomial must pass, as a share of N. N is linear in a depth,
 # which counts whole layers; a straight line must fit exactly, because a short piece of any curve is
@@ -58,7 +59,7 @@ def size_for(runs: pd.DataFrame, num_params: float) -> Size | None:
         return None
     sizes, x = known["size"].tolist(), np.log(known["num_params"].to_numpy(float))
     target = np.log(num_params)
-    if not all(_is_number(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
+    if not all(is_positive(size) for size in sizes) or len(set(sizes)) < 2 or len(set(x)) < 2:
         return _native(sizes[int(np.abs(x - target).argmin())])
     root = _root(np.array(sizes, float), np.exp(x), num_params) if target > x[-1] else None
     value = root or float(np.exp(_extend(target, x, np.log(np.array(sizes, float)))))
@@ -71,7 +72,7 @@ def step_of(sizes: Sequence[Any]) -> int:
 
     Attention heads, for example, must divide a width.
     """
-    whole = [int(size) for size in sizes if _is_number(size) and float(size).is_integer()]
+    whole = [int(size) for size in sizes if is_positive(size) and float(size).is_integer()]
     return math.gcd(*whole) if len(whole) == len(sizes) else 0
 
 
@@ -90,13 +91,6 @@ def _root(sizes: np.ndarray, num_params: np.ndarray, target: float) -> float | N
             real = roots.real[np.isreal(roots) & (roots.real > 0)]
             return float(real.max()) if len(real) and through.convert().coef[-1] > 0 else None
     return None
-
-
-def _is_number(size: object) -> bool:
-    """Whether a size is a positive, finite number."""
-    if isinstance(size, bool) or not isinstance(size, int | float | np.number):
-        return False
-    return bool(np.isfinite(size) and size > 0)
 
 
 def _native(size: Any) -> Size:

@@ -14,30 +14,28 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.errors import TableError
+from flops_fit.laws.check import counted
 from flops_fit.records import RUN_COLUMNS
 
 Runs = pd.DataFrame | str | PathLike[str] | Iterable[Mapping[str, Any]]
 
 # Accepted names of each column, lower case without punctuation, in order of preference.
-ALIASES: dict[str, tuple[str, ...]] = {
+ALIASES: dict[str, list[str]] = {
     "num_params": (
-        *("numparams", "params", "n", "parameters", "nparams", "modelsize", "paramcount"),
-        *("numparameters", "nparameters", "modelparams", "totalparams"),
-    ),
+        "numparams params n parameters nparams modelsize paramcount numparameters nparameters "
+        "modelparams totalparams"
+    ).split(),
     "num_tokens": (
-        *("numtokens", "tokens", "d", "ntokens", "traintokens", "trainingtokens", "data"),
-        *("tokensseen", "totaltokens", "datasetsize", "numexamples", "examples"),
-    ),
+        "numtokens tokens d ntokens traintokens trainingtokens data tokensseen totaltokens "
+        "datasetsize numexamples examples"
+    ).split(),
     "loss": (
-        *("loss", "valloss", "evalloss", "testloss", "heldoutloss", "finalloss", "l"),
-        *("validationloss", "finalvalloss", "finalevalloss", "nll"),
-    ),
-    "flops": (
-        *("flops", "flop", "trainingflop", "trainingflops", "trainflops", "c", "compute"),
-        "totalflops",
-    ),
-    "compute_budget": ("computebudget", "budget", "isoflop"),
-    "unique_tokens": ("uniquetokens", "uniqued", "u"),
+        "loss valloss evalloss testloss heldoutloss finalloss l validationloss finalvalloss "
+        "finalevalloss nll"
+    ).split(),
+    "flops": "flops flop trainingflop trainingflops trainflops c compute totalflops".split(),
+    "compute_budget": "computebudget budget isoflop".split(),
+    "unique_tokens": "uniquetokens uniqued u".split(),
 }
 # Names that an error message suggests.
 SUGGESTED_NAMES = {
@@ -93,7 +91,7 @@ def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
     faults = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
     faults += _duplicates(frame.drop(index=list(by_row)))
     if faults:
-        heading = f"{len(faults)} faults in the table of runs ({counting}):"
+        heading = f"{counted(len(faults), 'fault')} in the table of runs ({counting}):"
         raise TableError(_shortened(faults), heading)
     notes = _fill_flops(frame)
     _exclude_infinite_losses(frame)
@@ -126,7 +124,9 @@ def read_curves(curves: Any) -> pd.DataFrame:
         faults += [f"row {i}: {name} is not a number: {frame.loc[i, name]!r}" for i in bad]
         frame[name] = numbers
     if faults:
-        raise TableError(_shortened(faults), f"{len(faults)} faults in the training curves:")
+        raise TableError(
+            _shortened(faults), f"{counted(len(faults), 'fault')} in the training curves:"
+        )
     return frame.assign(trial_id=frame["trial_id"].astype(str))
 
 
@@ -141,11 +141,11 @@ def _shortened(faults: list[str]) -> list[str]:
 
 def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
     """The table as given, and a text that states how its rows are counted."""
-    counted = "rows count from 0"
+    counting = "rows count from 0"
     if isinstance(runs, pd.DataFrame):
-        return runs.reset_index(drop=True).copy(), counted
+        return runs.reset_index(drop=True).copy(), counting
     if isinstance(runs, str | PathLike):
-        return _read_csv(runs), f"{counted}: row 0 is line 2 of {runs}"
+        return _read_csv(runs), f"{counting}: row 0 is line 2 of {runs}"
     try:
         rows = list(runs)
     except TypeError as error:
@@ -155,7 +155,7 @@ def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
         i, row = wrong[0]
         got = f"a {type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
         raise TableError(f"expected {EXPECTED} (one dict per run, with N, D and loss), got {got}")
-    return pd.DataFrame([dict(row) for row in rows]), counted
+    return pd.DataFrame([dict(row) for row in rows]), counting
 
 
 def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
