@@ -206,7 +206,7 @@ def is_iterable(dataset: Any) -> bool:
 
 
 def targets_of(batch: Any) -> Any:
-    """What the loss compares with: the second of a pair, or the labels of a mapping, or None."""
+    """The targets of a batch: the second of a pair, or a mapping's labels; None if it has none."""
     if not isinstance(batch, Mapping):
         return batch[1]
     return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))

@@ -46,7 +46,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured, by one process or by several at once.
+    """Measured times and memory, of one process or of several at once.
 
     Attributes:
         table: One row per visit to a place. `flops_per_token` and `batch_size` identify the place;

@@ -31,7 +31,7 @@ STUDENT_2 = 4.30  # two-sided 95 % quantile of Student's t, two degrees of freed
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """What the trials still to be done will take.
+    """Time, memory and price of the trials still to be done.
 
     Attributes:
         table: The plan's `to_frame()` with `seconds` and `memory_bytes` of each trial; NaN

@@ -31,7 +31,7 @@ FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model of one size costs.
+    """Parameters and FLOPs of a model of one size.
 
     Attributes:
         size: Value of the size parameter.

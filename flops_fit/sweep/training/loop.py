@@ -290,7 +290,7 @@ class TrainingLoop:
             self._save(distributed.gather(rng_state()))
 
     def between_held_out_batches(self) -> None:
-        """The same between two batches of the held-out evaluation, which rank 0 makes alone."""
+        """As `between_steps`, for the held-out evaluation, which rank 0 makes alone."""
         self._stop_signal, self._checkpoint_due = self.stop.signal, self._is_due()
         if self._stop_signal or self._checkpoint_due:
             self._save([rng_state()])
@@ -314,7 +314,7 @@ class TrainingLoop:
                 raise self.stop.exception()
 
     def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a checkpoint holds. Its keys are a stored format."""
+        """The content of a checkpoint. Its keys are a stored format."""
         return {
             **self.prepared.state(),
             "rng": generators,
