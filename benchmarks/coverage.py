@@ -1,9 +1,10 @@
-"""Do 95 % intervals hold the truth 95 times in 100? Simulated sweeps, whole default pipeline.
+"""Do 95 % intervals contain the true value in 95 % of simulated sweeps?
 
-Four laws x three noises x three designs; each sweep is screened, refitted, back-tested and given
-its intervals just as `flops_fit.fit` does. Prints, a row a cell: root mean square error and median
-bias of a, of ln N_opt and of L_opt at 100 times the largest budget, the share of intervals that
-hold the truth, and how often alpha = beta was chosen. About 10 sweeps a second on one core:
+Four laws x three noise levels x three designs. Each sweep goes through the whole default pipeline
+of `flops_fit.fit`: outliers, refit, back-test, intervals. Prints one row per combination: the root
+mean square error and the median bias of a, of ln N_opt and of L_opt at 100 times the largest
+budget, the share of intervals that contain the true value, and how often alpha = beta was chosen.
+About 10 sweeps per second on one core:
 
     python benchmarks/coverage.py [sweeps] [out.csv] [law, design or noise ...]
 """
@@ -39,7 +40,7 @@ BEYOND = 100.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """What one simulated sweep said: quantities (a, ln N, L), their intervals, the form chosen."""
+    """Results of one simulated sweep: a, ln N and L, their intervals, and the form chosen."""
 
     value: Array
     low: Array
@@ -57,14 +58,14 @@ def quantities(laws: Array, C: Array, law: ParametricLaw) -> Array:
 def one_sweep(
     law: ParametricLaw, budgets: Array, sizes: int, noise: float, seed: int
 ) -> Sweep | None:
-    """None where no law is given: it is then no interval that misses."""
+    """Simulate and fit one sweep; None if no law is fitted, which is not a missed interval."""
     runs = simulate_isoflop(law, budgets, num_sizes=sizes, noise=noise, seed=seed)
     found = headline(read_runs(runs)[0], Options(num_draws=400, seed=seed))
     if found.form is None:
         return None
     C = np.array([budgets[-1] * BEYOND])
     low, high = found.interval(lambda laws: quantities(laws, C, law))
-    value = quantities(found.fits[found.form].law.row, C, law)[0]
+    value = quantities(found.fits[found.form].law.vector[None], C, law)[0]
     return Sweep(value, low, high, found.form == "tied", int(found.out.sum()))
 
 
@@ -72,7 +73,7 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
     law, first = LAWS[name]
     rows, sizes, decades = DESIGNS[design]
     budgets = first * np.logspace(0, decades, rows)
-    truth = quantities(law.row, budgets[-1:] * BEYOND, law)[0]
+    truth = quantities(law.vector[None], budgets[-1:] * BEYOND, law)[0]
     first_seed = zlib.crc32(f"{name} {(rows, sizes)} {noise}".encode())
     seeds = range(first_seed, first_seed + sweeps)
     tried = [one_sweep(law, budgets, sizes, noise, seed) for seed in seeds]

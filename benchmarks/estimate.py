@@ -1,8 +1,8 @@
-"""Does the demo take as long as `SweepPlan.estimate` says it will?
+"""Does the demo take as long as `SweepPlan.estimate` predicts?
 
-Estimates the demo's plan, runs it in a store of its own, estimates again, and compares with the
-seconds of training on all runs (an estimate also holds starts and held-out losses). All depend on
-what else the machine does meanwhile, so its load is printed too:
+Estimates the demo's plan, runs it in a new store, estimates again, and compares with the training
+time of all runs (an estimate also includes start-up and evaluation). The times depend on what else
+the machine does, so its load is printed too:
 
     python benchmarks/estimate.py [workers]
 """

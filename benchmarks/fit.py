@@ -1,9 +1,9 @@
-"""How fast the laws are fitted, beside a grid of scipy starts at the same optimum, in one run.
+"""How fast are laws fitted, compared with a grid of SciPy starts at the same optimum?
 
     python benchmarks/fit.py [runs.csv]
 
-The table is Epoch AI's 240 points of Chinchilla's figure 4 (columns N, D, loss), or, where no file
-is given, as many runs drawn from its law. Prints seconds and ratios; run on one core
+The table has Epoch AI's 240 points of Chinchilla's figure 4 (columns N, D, loss). Without a file,
+as many runs are drawn from Chinchilla's law. Prints seconds and ratios. Run it on one core
 (OMP_NUM_THREADS=1).
 """
 
@@ -23,6 +23,7 @@ from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.points import Points
 from flops_fit.result import fit
 
 LAW = ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
@@ -38,7 +39,7 @@ def draw(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def timed(work: Callable[[], object], repeat: int = 1) -> tuple[float, object]:
-    """Best of several, in seconds, and what it gave."""
+    """The best time of several calls, in seconds, and the value returned."""
     best, out = np.inf, None
     for _ in range(repeat):
         start = time.perf_counter()
@@ -48,7 +49,7 @@ def timed(work: Callable[[], object], repeat: int = 1) -> tuple[float, object]:
 
 
 def papers_grid(N: Array, D: Array, loss: Array, every: int) -> tuple[float, float]:
-    """Hoffmann's 4,500 starts by scipy BFGS: seconds for all, from every k-th, and the best."""
+    """Hoffmann's 4,500 starts with SciPy's BFGS: time for all (from every k-th), and the best."""
     x, y, t = np.log(N), np.log(D), np.log(loss)
 
     def objective(p: Array) -> float:
@@ -65,15 +66,16 @@ def papers_grid(N: Array, D: Array, loss: Array, every: int) -> tuple[float, flo
 def main(path: str = "") -> None:
     table = pd.read_csv(path) if path else draw(240)
     N, D, loss = (table[c].to_numpy(float) for c in ("N", "D", "loss"))
-    found = fit_parametric(N, D, loss, delta=1e-3)
-    seconds, _ = timed(lambda: fit_parametric(N, D, loss, delta=1e-3), 5)
+    points = Points(N, D, loss)
+    found = fit_parametric(points, delta=1e-3)
+    seconds, _ = timed(lambda: fit_parametric(points, delta=1e-3), 5)
     print(f"{len(N)} runs, {found.num_starts} starts, Huber 1e-3: {1e3 * seconds:.0f} ms")
     print(f"  objective {found.objective:.6e}, starts that agree {found.agreement:.0%}")
     slow, value = papers_grid(N, D, loss, 4500 // SAMPLED)
     print(f"4,500 scipy BFGS starts (from {SAMPLED}): {slow:.0f} s, best {value:.6e}")
     print(f"  ratio {slow / seconds:.0f}")
-    least = fit_parametric(N, D, loss)
-    seconds, _ = timed(lambda: measure_spread(least, N, D, loss, num_draws=1000), 3)
+    least = fit_parametric(points)
+    seconds, _ = timed(lambda: measure_spread(least, points, num_draws=1000), 3)
     print(f"1,000 wild-bootstrap refits: {seconds:.2f} s")
     seconds, _ = timed(lambda: fit(table))
     print(f"flops_fit.fit of {len(N)} runs, everything: {seconds:.2f} s")

@@ -1,9 +1,9 @@
-"""Are intervals as wide as `SweepPlan.precision` says they will be?
+"""Are intervals as wide as `SweepPlan.precision` predicts?
 
-Foretells a design, then simulates sweeps of its own and gives each to `flops_fit.fit` with its
-defaults. Prints, at the largest budget and at 10 and 100 times it: the factor foretold, the median
-factor of the fits, and the share of their intervals that hold the truth. A third of a second a
-sweep:
+Predicts the precision of a design, then simulates other sweeps and fits each with the defaults of
+`flops_fit.fit`. Prints, at the largest budget and at 10 and 100 times it: the predicted factor, the
+median factor of the fits, and the share of their intervals that contain the true value. A third of
+a second per sweep:
 
     python benchmarks/foresight.py [sweeps] [noise]
 """

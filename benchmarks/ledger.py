@@ -1,8 +1,8 @@
-"""What a sweep costs beside its training: planning, claiming, recording, resuming; two workers.
+"""What does a sweep cost besides training: planning, claiming, recording and resuming?
 
-Overhead is the time of a whole sweep whose trials train for no time at all, less that of one which
-has nothing left to do, a trial. Resuming is `find_optimal` over runs that have all finished, its
-fits and plots included, and of that the time until nothing is found missing.
+Overhead is the time per trial of a sweep whose trials do not train, minus the time of a sweep that
+has nothing left to do. Resuming is `find_optimal` with all runs finished, including fits and plots,
+and the part of it until no trial is found missing.
 
     OMP_NUM_THREADS=1 python benchmarks/ledger.py overhead     # sqlite, then an MLflow server
     OMP_NUM_THREADS=1 python benchmarks/ledger.py growth       # 100 to 10,000 finished runs
@@ -51,6 +51,7 @@ from flops_fit.sweep.training.loop import Point, Report
 from flops_fit.sweep.training.train import Outcome
 from flops_fit.sweep_setup import open_job
 from flops_fit.tracking import recording
+from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.ledger import TRIAL_ID
 
 DEMO = Path(__file__).parents[1] / "examples" / "gpt_stdlib.py"
@@ -58,7 +59,7 @@ BUDGETS = [1e10, 3e10, 1e11, 3e11]
 
 
 class Net(nn.Module):
-    """A two-layer perceptron, sized by its width."""
+    """A two-layer perceptron; its size is its width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ def no_training(
     keeper: Keeper | None = None,
     stop: StopRequest | None = None,
 ) -> Outcome:
-    """A hundred points of a curve and a loss by a law, at once."""
+    """In place of training: a hundred points of a curve, and a loss from a law."""
     loss = 1 + 66 / trial.num_params**0.35 + 100 / trial.num_tokens**0.3
     for part in range(1, 101):
         tokens = part * trial.num_tokens // 100
@@ -108,7 +109,7 @@ def widths(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """An MLflow server on a sqlite file."""
+    """An MLflow server with a SQLite file."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -138,7 +139,7 @@ def seconds(call: Any, *args: Any, **options: Any) -> float:
 
 
 def overhead() -> None:
-    """Seconds a trial on sqlite and on a server."""
+    """Seconds per trial with SQLite and with a server."""
     worker.train = no_training
     sizes = widths(25)
     for kind in ("sqlite", "server"):
@@ -146,7 +147,7 @@ def overhead() -> None:
             uri = f"sqlite:///{name}/mlflow.db"
             uri = stack.enter_context(served(Path(name))) if kind == "server" else uri
             where = {"tracking_uri": uri, "storage": f"sqlite:///{name}/optuna.db"}
-            tracking.open_ledger("ledger", uri)  # the schema is made before
+            tracking.open_ledger("ledger", uri)  # creates the schema, outside the measurement
             whole = seconds(sweep, sizes, **where)
             again = seconds(sweep, sizes, **where)
         count = len(BUDGETS) * len(sizes)
@@ -154,16 +155,16 @@ def overhead() -> None:
 
 
 def growth() -> None:
-    """Seconds to resume over more and more finished runs, and to run a trial beside them."""
+    """Seconds to resume with a growing number of finished runs, and to run one more trial."""
     worker.train = no_training
     for count in (100, 1_000, 10_000):
         with tempfile.TemporaryDirectory() as name:
             uri = f"sqlite:///{name}/mlflow.db"
             sizes = widths(count // len(BUDGETS))
             planned = prepare(
-                TASK, PlanRequest(BUDGETS, sizes, RECIPE), name="ledger", tracking_uri=uri
+                TASK, PlanRequest(BUDGETS, sizes, RECIPE), StoreAddress("ledger", uri)
             )
-            job = open_job(TASK, planned, "ledger", uri)
+            job = open_job(TASK, planned, StoreAddress("ledger", uri))
             fill(job, Path(name) / "mlflow.db")
             resume = seconds(run_sweep, job)
             whole = seconds(sweep, sizes, tracking_uri=uri)
@@ -177,7 +178,7 @@ def growth() -> None:
 
 
 def fill(job: Job, database: Path) -> None:
-    """A finished run of every trial, copied from one within the database."""
+    """Add a finished run for every trial, copied from one run within the database."""
     params, first = {**job.params, "code": job.code}, job.trials[0]
     run_id = recording.start_run(job.ledger, first, job.setting, params, "benchmark")
     recording.complete_run(job.ledger, run_id, measured(first), first.num_tokens)
@@ -198,7 +199,7 @@ def measured(trial: Trial) -> dict[str, float]:
 
 
 def copied(row: dict[str, Any], trial: Trial, number: int) -> list[Any]:
-    """A row of the copied run, as a trial's own."""
+    """A row of the copied run, changed to belong to a trial."""
     values = {**asdict(trial), **measured(trial), TRIAL_ID: trial.trial_id}
     key = row.get("key")
     value = values.get(key, row.get("value")) if key else None
@@ -207,7 +208,7 @@ def copied(row: dict[str, Any], trial: Trial, number: int) -> list[Any]:
 
 
 def workers() -> None:
-    """Tokens a second of two workers against one, on the trials of the demo, start-up aside."""
+    """Tokens per second of two workers and of one, on the demo's trials, without start-up."""
     budgets = runpy.run_path(str(DEMO))["BUDGETS"]
     rates = []
     for count in (1, 2):

@@ -1,19 +1,20 @@
-"""Our training loop beside two bare PyTorch loops, HF Trainer and Lightning: tokens per second.
+"""Tokens per second of our training loop, two plain PyTorch loops, HF Trainer and Lightning.
 
-All train the same GPT on the same text, batch, AdamW, clipping and schedule, in float32, in turn,
-in one process; the ratios to the bare loop are taken round by round, so that they hold when the
-machine's speed drifts. Nobody evaluates, saves or draws a progress bar, and whoever logs does so at
-the same steps. Ours reads through its own sampler and writes its curve to MLflow as in a sweep; the
-others use a shuffling `DataLoader` on the same dataset and keep what they log in memory.
+All train the same GPT on the same text with the same batch, AdamW, clipping and schedule, in
+float32, in turn, in one process. Ratios to the bare loop are taken within each round, so that they
+hold if the speed of the machine drifts. No loop evaluates, saves or draws a progress bar, and those
+that log do so at the same steps. Our loop reads with its own sampler and writes its curve to
+MLflow, as in a sweep; the others use a shuffling `DataLoader` on the same dataset and log to
+memory.
 
-`bare` does the work of the others as its user would write it: clip, schedule, look whether the loss
-is finite, log. `barest` does none of it.
+`bare` does the same work as a user would write it: clip, schedule, test whether the loss is finite,
+log. `barest` does none of this.
 
     pip install -e '.[bench]'
     OMP_NUM_THREADS=1 python benchmarks/train_loop.py [rounds] [row ...] [cpu]
 
-With `cpu` the clock is the training thread's own CPU time: for a machine that others use too. What
-other threads do, and all waiting, then costs nothing.
+With `cpu` the clock is the CPU time of the training thread, for a machine that others use too. It
+does not include other threads or waiting.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.optimizer import build_optimizer, multiplier
 from flops_fit.sweep.training.train import train
-from flops_fit.tracking.outbox import Delivery
+from flops_fit.tracking.outbox import Outbox
 
 BATCH = 16
 LOG_EVERY = 5
@@ -62,7 +63,7 @@ DATA = stdlib_text("train")
 
 @dataclass(frozen=True)
 class Case:
-    """What every loop trains: a width, for so many steps."""
+    """What every loop trains: a width, for a number of steps."""
 
     width: int
     head_dim: int
@@ -100,7 +101,7 @@ def barest(case: Case) -> float:
 
 
 def bare(case: Case) -> float:
-    """The same work as the others, by hand."""
+    """The same work as the other loops, in plain PyTorch."""
     model = case.model()
     optimizer = case.optimizer(model)
     schedule = case.schedule(optimizer)
@@ -127,7 +128,7 @@ def bare(case: Case) -> float:
 
 @dataclass(frozen=True)
 class Ours:
-    """A trial as a sweep trains it."""
+    """A trial, as a sweep trains it."""
 
     task: Task
     source: Source
@@ -141,8 +142,8 @@ class Ours:
         )  # fmt: skip
         task = replace(self.task, model_kwargs={"head_dim": case.head_dim})
         recipe = replace(RECIPE, log_points=case.steps // LOG_EVERY)
-        with Delivery(self.ledger, self.spool) as delivery:
-            attempt = delivery.begin(trial, "benchmark", {}, "benchmark")
+        with Outbox(self.ledger, self.spool) as outbox:
+            attempt = outbox.begin(trial, "benchmark", {}, "benchmark")
 
             def report(point: Point) -> None:
                 attempt.add(
@@ -156,13 +157,13 @@ class Ours:
 
 
 def keyed(examples: list[Any]) -> dict[str, torch.Tensor]:
-    """A batch as HF Trainer likes it."""
+    """A batch in the format of HF Trainer."""
     inputs, targets = default_collate(examples)
     return {"inputs": inputs, "targets": targets}
 
 
 class Clock(transformers.TrainerCallback, lightning_callbacks.Callback):
-    """Seconds between a peer's own first and last word on training."""
+    """Seconds between the callbacks at the start and the end of training."""
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         self.started = time.perf_counter()
@@ -236,7 +237,7 @@ def lightning_trainer(case: Case) -> float:
 
 
 def measure(loops: dict[str, Callable[[Case], float]], case: Case, rounds: int) -> dict[str, list]:
-    """Tokens per second of each loop in each round; another one begins each time."""
+    """Tokens per second of each loop in each round; the order rotates."""
     found: dict[str, list] = {name: [] for name in loops}
     names = list(loops)
     for turn in range(rounds + 1):  # the first warms up
@@ -257,7 +258,7 @@ def show(label: str, found: dict[str, list]) -> None:
 
 
 def main(rounds: int, rows: list[str]) -> None:
-    """Print a line for each size and loop."""
+    """Print one line per size and loop."""
     torch.set_num_threads(1)
     clock = "CPU" if "cpu" in rows else "wall"
     if clock == "CPU":

@@ -1,7 +1,7 @@
-"""Runs that are there already: `fit()` on a CSV file, without torch, MLflow or a sweep.
+"""Fit existing runs: `fit()` on a CSV file, without torch, MLflow or a sweep.
 
-What is new: nothing trains. `runs.csv` beside this script holds the 28 runs of `gpt_stdlib.py`; a
-file of your own needs columns N, D and loss, and C in FLOPs if that is not 6 N D.
+New in this example: nothing trains. `runs.csv`, next to this script, has the 28 runs of
+`gpt_stdlib.py`. A file of your own needs columns N, D and loss, and C in FLOPs unless C = 6 N D.
 """
 
 import argparse
@@ -16,10 +16,10 @@ RUNS = Path(__file__).with_name("runs.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Fit the runs of a file, print what they say, and ask for ten times their largest budget."""
+    """Fit the runs of a file, print the result, and predict ten times the largest budget."""
     parser = argparse.ArgumentParser(description="Fit the runs of a CSV file")
     parser.add_argument(
-        "runs", nargs="?", default=RUNS, help="by default the one beside this script"
+        "runs", nargs="?", default=RUNS, help="default: the one next to this script"
     )
     args = parser.parse_args(argv)
     try:

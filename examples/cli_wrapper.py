@@ -1,12 +1,12 @@
-"""`find_optimal` behind a command line of one's own.
+"""`find_optimal` behind your own command line.
 
     python examples/cli_wrapper.py plan --layers 3 --budgets 2e10 4e10 8e10
     python examples/cli_wrapper.py run --layers 3 --budgets 2e10 4e10 8e10
     python examples/cli_wrapper.py predict 1e12 --layers 3
 
-What is new: one set of arguments serves `plan_sweep` and `find_optimal`, `analyze` answers from
-what has finished, and what the user got wrong is one readable line. Each depth is a sweep of its
-own by name.
+New in this example: `plan_sweep` and `find_optimal` take the same arguments, `analyze` uses only
+the finished runs, and user errors become one readable line. Each depth is a separate sweep, by
+name.
 """
 
 import argparse
@@ -21,15 +21,15 @@ from flops_fit.examples.text import stdlib_text
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, read."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="How wide a GPT on Python's own source?")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, line in (("plan", "show what would train"), ("run", "train what is missing")):
         options = commands.add_parser(command, help=line)
         options.add_argument("--budgets", type=float, nargs="+", required=True, help="FLOPs")
-        options.add_argument("--sizes", type=int, nargs="+", help="widths; by default planned")
-        options.add_argument("--batch", type=int, help="examples a step; by default by rule")
-    commands.add_parser("predict", help="answer from finished runs").add_argument(
+        options.add_argument("--sizes", type=int, nargs="+", help="widths; default: planned")
+        options.add_argument("--batch", type=int, help="examples per step; default: by a rule in C")
+    commands.add_parser("predict", help="predict from finished runs").add_argument(
         "budget", type=float, help="FLOPs"
     )
     for options in commands.choices.values():
@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """What `plan_sweep` and `find_optimal` both take."""
+    """The arguments that `plan_sweep` and `find_optimal` share."""
     return {
         "model_cls": GPT,
         "model_size_param": "d_model",
@@ -53,7 +53,7 @@ def arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command and return the exit code."""
     args = parse(argv)
     name = f"gpt-{args.layers}-layers"
     try:

@@ -1,11 +1,11 @@
-"""Workers on a cluster: Dask here, on this machine; two lines change for Slurm and for Ray.
+"""Workers on a cluster: Dask on this machine; two lines change for Slurm or Ray.
 
-What is new: `executor=`, anything with `submit()`. Workers are all alike: each claims a trial,
-trains it and records it, until none waits. Each makes the data for itself, by the function that it
-is sent. Needs `pip install 'flops-fit[dask]'`.
+New in this example: `executor=`, which takes anything with `submit()`. All workers are alike: each
+claims a trial, trains it and records it, until none is waiting. Each worker builds the data itself,
+with the function that it receives. Needs `pip install 'flops-fit[dask]'`.
 
-On several machines all must reach one store: pass `tracking_uri="http://mlflow:5000"` and
-`storage="postgresql://user:password@host/optuna"` too.
+Workers on several machines must share one store: also pass `tracking_uri="http://mlflow:5000"` and
+`storage="postgresql://user:password@host/optuna"`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Start a cluster of this machine's own, and run the sweep on it."""
+    """Start a cluster on this machine, and run the sweep on it."""
     parser = sweep_options("A sweep through Dask", BUDGETS, eval_examples=512)
     parser.set_defaults(workers=2)
     args = parser.parse_args(argv)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
 
 
 def sweep(executor: Executor, args: argparse.Namespace) -> flops_fit.Result:
-    """The sweep of `gpt_stdlib.py`, its workers started by an executor."""
+    """The sweep of `gpt_stdlib.py`, with workers started by an executor."""
     return flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",

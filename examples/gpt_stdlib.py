@@ -1,7 +1,7 @@
-"""The five lines, on real text that every machine has: the source of Python's standard library.
+"""The five lines, on text that every machine has: the source code of Python's standard library.
 
-Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the table. Run it again
-and nothing is trained twice.
+Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the table. Running it
+again trains nothing twice.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print the result."""
     args = sweep_options("GPTs on Python's own source", BUDGETS, eval_examples=512).parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,

@@ -1,12 +1,12 @@
 """The same GPT on data of the Hugging Face Hub: TinyStories, tokenised once and memory-mapped.
 
-What is new: the data set is a function that opens it, so that each worker maps the packed file
-rather than being sent a copy. The budgets suit two CPU cores; on a GPU ask for more:
+New in this example: the dataset is a function that opens it, so that each worker maps the packed
+file instead of receiving a copy. The budgets suit two CPU cores; on a GPU, use larger ones:
 
     python examples/gpt_tinystories.py --tokenizer gpt2 --budgets 1e15 3e15 1e16 3e16 1e17
 
-Needs `pip install 'flops-fit[hub]'`. Without a network pass `--data DIR`, a folder with the files
-of `roneneldan/TinyStories` (parquet or text, "train" or "validation" in the name).
+Needs `pip install 'flops-fit[hub]'`. Without a network, pass `--data DIR`, a folder with the files
+of `roneneldan/TinyStories` (parquet or text, with "train" or "validation" in their names).
 """
 
 import sys
@@ -24,16 +24,16 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print the result."""
     parser = sweep_options("GPT on TinyStories", BUDGETS, eval_examples=512)
-    parser.add_argument("--data", metavar="DIR", help="local files; by default the hub's")
+    parser.add_argument("--data", metavar="DIR", help="folder of local files; default: the hub")
     parser.add_argument("--tokenizer", default="bytes", help="bytes, a tokenizer.json, or gpt2")
-    parser.add_argument("--context", type=int, default=128, help="tokens in a window")
-    parser.add_argument("--cache", default="data", help="folder of the packed tokens")
+    parser.add_argument("--context", type=int, default=128, help="tokens per window")
+    parser.add_argument("--cache", default="data", help="folder for the packed tokens")
     args = parser.parse_args(argv)
     data = (args.data, args.tokenizer, args.context, args.cache)
     try:
-        tinystories("train", *data)  # tokenises, the first time
+        tinystories("train", *data)  # tokenises the text on the first call
         vocab_size = tokenizer(args.tokenizer).vocab_size
     except HubError as error:
         sys.exit(str(error))

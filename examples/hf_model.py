@@ -1,7 +1,8 @@
-"""A model of another library: a causal LM of `transformers`, from its configuration.
+"""A model of another library: a causal LM of `transformers`, built from a configuration.
 
-What is new: the model is made by a function of the size, batches are mappings, which the model gets
-as keywords, and the loss is the model's own. Needs `pip install 'flops-fit[hub]'`.
+New in this example: a function of the size builds the model, batches are mappings that are passed
+to the model as keyword arguments, and the model computes the loss. Needs
+`pip install 'flops-fit[hub]'`.
 """
 
 from collections.abc import Sequence
@@ -20,28 +21,28 @@ CONTEXT = 128
 
 
 def gpt2(width: int, layers: int = 2) -> GPT2LMHeadModel:
-    """A GPT-2 on bytes, of a width that its heads divide."""
+    """A byte-level GPT-2 whose width is a multiple of its number of heads."""
     config = GPT2Config(
         vocab_size=256,
         n_positions=CONTEXT,
         n_embd=width,
         n_layer=layers,
         n_head=max(1, width // 16),
-        resid_pdrop=0.0,  # what is read once needs no dropout
+        resid_pdrop=0.0,  # no dropout, because no data are repeated
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        initializer_range=0.5 * width**-0.5,  # the fixed .02 starts narrow models near zero
+        initializer_range=0.5 * width**-0.5,  # the default 0.02 starts narrow models near zero
         bos_token_id=0,
         eos_token_id=0,
     )
     model = GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # which it would take anyway, with a warning
-    model.num_params = model.num_parameters  # flops-fit asks for N by this name
+    model.loss_type = "ForCausalLM"  # its default, which without this line comes with a warning
+    model.num_params = model.num_parameters  # flops-fit calls this method for N
     return model
 
 
 class Mappings(Dataset[dict[str, torch.Tensor]]):
-    """Windows of text as `transformers` wants them; it shifts the labels itself."""
+    """Windows of text as `transformers` expects them; the model shifts the labels."""
 
     def __init__(self, split: str) -> None:
         self.windows = stdlib_text(split, CONTEXT)
@@ -55,12 +56,12 @@ class Mappings(Dataset[dict[str, torch.Tensor]]):
 
 
 def own_loss(outputs: object, batch: object) -> torch.Tensor:
-    """The loss that the model computes where it is given labels."""
+    """The loss that the model computes from the labels."""
     return outputs.loss  # type: ignore[attr-defined]
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print the result."""
     parser = sweep_options(
         "GPT-2 of transformers on Python's own source", BUDGETS, eval_examples=512
     )

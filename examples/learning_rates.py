@@ -1,8 +1,8 @@
-"""The learning rate as a third axis: each size at half, once and twice the recipe's own.
+"""The learning rate as a third axis: each size at half, one and two times the recipe's rate.
 
-What is new: `Recipe(lr_multipliers=...)`. The sweep is that of `gpt_stdlib.py` by name and setting,
-so where that has run only the other rates are trained. The fits take the best of each size; where
-one end of the sweep prefers another rate than the other, a single rate would have bent the answer.
+New in this example: `Recipe(lr_multipliers=...)`. Name and setting are those of `gpt_stdlib.py`, so
+if that sweep has run, only the other rates are trained. The fits use the best rate of each size. If
+the ends of the sweep prefer different rates, a single rate would have biased the exponents.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep, print what it found and which rate was best where."""
+    """Run the sweep, print the result and the best rate of each size."""
     parser = sweep_options("GPTs at three learning rates each", BUDGETS, eval_examples=512)
     args = parser.parse_args(argv)
     result = flops_fit.find_optimal(

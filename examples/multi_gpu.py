@@ -2,10 +2,10 @@
 
     torchrun --nproc-per-node 8 examples/multi_gpu.py
 
-What is new: only the launch. The call is that of `gpt_stdlib.py`, with larger models and budgets;
-rank 0 claims, records and prints, and each rank takes its share of every batch. The losses are
-those of one process but for rounding. Where trials fit one GPU each, `--workers auto` without
-torchrun trains them side by side, which is faster.
+New in this example: only the launch. The call is that of `gpt_stdlib.py`, with larger budgets. Rank
+0 claims, records and prints, and each rank trains on its share of every batch. Losses equal those
+of one process up to rounding. If each trial fits on one GPU, `--workers auto` without torchrun
+trains one trial per GPU at the same time, which is faster.
 """
 
 import os
@@ -21,10 +21,10 @@ BUDGETS = [1e13, 3e13, 1e14, 3e14]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep; rank 0 prints what it found."""
+    """Run the sweep; rank 0 prints the result."""
     parser = sweep_options("Trials trained data-parallel", BUDGETS, eval_examples=512)
     parser.add_argument("--precision", default="no", help="no, bf16 or fp16")
-    parser.set_defaults(workers=1)  # with torchrun there is no other
+    parser.set_defaults(workers=1)  # the only value that torchrun allows
     args = parser.parse_args(argv)
     result = flops_fit.find_optimal(
         model_cls=GPT,

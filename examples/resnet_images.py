@@ -1,8 +1,9 @@
-"""A convolutional net: its FLOPs are counted, since 6 N D would be off by hundreds.
+"""A convolutional network, whose measured FLOPs are hundreds of times 6 N D.
 
-What is new: the measured FLOPs of each size beside 6 N. A weight of a convolution works at every
-pixel, so C = 6 N D, right for a language model to some per cent, is no guide here; flops-fit counts
-forward and backward on the meta device and plans and fits with that.
+New in this example: it prints the measured FLOPs of each size next to 6 N. Every weight of a
+convolution is used at every pixel, so C = 6 N D, which is accurate to a few per cent for a language
+model, is far off here. flops-fit counts the FLOPs of the forward and backward pass on the meta
+device, and uses them for the plan and the fit.
 """
 
 import sys
@@ -21,7 +22,7 @@ BUDGETS = [1.5e10, 3e10, 6e10, 1.2e11]  # FLOPs
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print the result."""
     parser = sweep_options("ResNet on drawn shapes or on CIFAR-10", BUDGETS, eval_examples=4096)
     parser.add_argument("--data", default="synthetic", help="'synthetic', 'hub' or a folder")
     parser.set_defaults(batch=16)
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
 
 
 def measured(result: flops_fit.Result) -> str:
-    """FLOPs an image of each size, and how many times 6 N that is."""
+    """FLOPs per image of each size, and their ratio to 6 N."""
     sizes = result.runs.drop_duplicates("size").sort_values("num_params")[["size", "num_params"]]
     spent = result.runs.drop_duplicates("size").set_index("size")
     sizes["flops_per_image"] = (spent["flops"] / spent["num_tokens"]).loc[sizes["size"]].to_numpy()

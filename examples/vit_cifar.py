@@ -1,9 +1,9 @@
-"""Images in place of text: a vision transformer on CIFAR-10, or on drawn shapes that need no data.
+"""Images instead of text: a vision transformer on CIFAR-10, or on drawn shapes.
 
-What is new: D counts examples, since an image has one label, and the accuracy is measured and
-logged beside the loss. `--data synthetic` draws labelled shapes without end and runs anywhere;
-without it CIFAR-10 comes from the hub (`pip install 'flops-fit[hub]'`), or from `--data DIR`, a
-folder with the parquet files of `uoft-cs/cifar10`.
+New in this example: D counts examples, because an image has a single label, and the accuracy is
+logged next to the loss. `--data synthetic` draws labelled shapes and needs no data. Otherwise
+CIFAR-10 is read from the hub (`pip install 'flops-fit[hub]'`), or with `--data DIR` from a folder
+with the parquet files of `uoft-cs/cifar10`.
 """
 
 import os
@@ -28,7 +28,7 @@ BUDGETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print the result."""
     parser = sweep_options("ViT on CIFAR-10 or on drawn shapes", [], eval_examples=4096)
     parser.add_argument("--data", default="hub", help="'synthetic', 'hub' or a folder")
     args = parser.parse_args(argv)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
 
 
 def most_accurate(result: flops_fit.Result) -> str:
-    """The best held-out accuracy of each budget, which MLflow holds."""
+    """The run with the best held-out accuracy at each budget; MLflow has the accuracies."""
     default = f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", default))
     runs = result.runs[result.runs["state"] == "complete"]

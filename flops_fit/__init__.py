@@ -1,8 +1,9 @@
-"""How big a model, on how much data, and what loss will it reach? Answered by experiment.
+"""Find how big a model to train, on how much data, for a compute budget, by experiment.
 
-`find_optimal` plans an IsoFLOP sweep, trains it, and fits scaling laws to the finished runs; its
-parts (`plan_sweep`, `analyze`, `fit`) stand alone. Names load on first use, so that importing this
-package stays quick and free of torch, MLflow, Optuna, SciPy and Matplotlib.
+`find_optimal` plans an IsoFLOP sweep, trains it, and fits scaling laws to the finished runs. Its
+parts can be called alone: `plan_sweep`, `analyze` and `fit`. Public names are imported on first
+use, so that importing this package is fast and does not load torch, MLflow, Optuna, SciPy or
+Matplotlib.
 """
 
 from __future__ import annotations

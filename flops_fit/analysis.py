@@ -1,45 +1,51 @@
-"""Finished MLflow runs -> laws -> `Result`; report, table, plots and laws logged as artifacts."""
+"""From finished MLflow runs to a `Result`; report, table, plots and laws become artifacts."""
 
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from flops_fit import tracking
-from flops_fit.errors import FitError, FlopsFitWarning, NoRunsError
+from flops_fit.errors import FitError, NoRunsError
 from flops_fit.records import Size
 from flops_fit.report import html_page
 from flops_fit.result import Result, fit
 from flops_fit.runtime import distributed
-from flops_fit.store.retry import patiently
+from flops_fit.store.retry import wait_for_store
 from flops_fit.tracking.ledger import Ledger
+from flops_fit.warn import warn_user
 
-_HEADLINE = ("E", "A", "B", "alpha", "beta", "a")
+_HEADLINE = ("E", "A", "B", "alpha", "beta", "a")  # rows of `Result.intervals` that are logged
 REPORT = "report.html"
+_MOST_REASONS = 3
 
 
 def analyze_ledger(
     ledger: Ledger, *, build_size: Callable[[float], Size | None] | None = None
 ) -> Result:
-    """Fit the runs of a sweep's latest setting and log what comes of it on the parent run.
+    """Fit the runs of a sweep's latest setting, and log the result on its parent run.
 
-    A server that goes away meanwhile is waited for, as it is when a sweep's last trial ends.
+    A server that goes away meanwhile is waited for, up to `FLOPS_FIT_TIMEOUT` seconds.
+
+    Args:
+        ledger: The sweep.
+        build_size: Gives the size value for N parameters; by default found by interpolation.
 
     Raises:
         StoreError: The store cannot be used, or is away for longer.
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
-    patience = 0.0 if ledger.home else distributed.timeout().total_seconds()
-    result = patiently(lambda: fit_ledger(ledger, build_size=build_size, curves=True), patience)
+    timeout_s = 0.0 if ledger.home else distributed.timeout().total_seconds()
+    fit_runs = partial(fit_ledger, ledger, build_size=build_size, curves=True)
+    result = wait_for_store(fit_runs, timeout_s)
     with tempfile.TemporaryDirectory() as folder:
         write_files(result, Path(folder))
-        said = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
-        patiently(said, patience)
+        log = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
+        wait_for_store(log, timeout_s)
     return result
 
 
@@ -52,9 +58,9 @@ def fit_ledger(
     """Fit the runs of a sweep's latest setting; nothing is written.
 
     Args:
-        ledger: Whose runs.
-        build_size: Gives the size value for N parameters; default: interpolation.
-        curves: Fetch the training curves too, which the report draws.
+        ledger: The sweep.
+        build_size: Gives the size value for N parameters; by default found by interpolation.
+        curves: Whether to fetch the training curves too, which the report draws.
 
     Raises:
         NoRunsError: If no run has finished.
@@ -63,13 +69,14 @@ def fit_ledger(
     meta = tracking.read_meta(ledger)
     runs = tracking.fetch_runs(ledger, meta.get("setting"))
     if not any(run.state == "complete" for run in runs):
-        all_diverged = bool(runs) and all(run.state == "diverged" for run in runs)
-        advice = (
-            "lower Recipe(learning_rate=...) or look at the loss; the same call runs none again"
-            if all_diverged
-            else "call find_optimal(...) again to go on"
-        )
-        reasons = "; ".join(sorted({run.excluded for run in runs})[:3]) or "none was started"
+        advice = "call find_optimal(...) again to go on"
+        if runs and all(run.state == "diverged" for run in runs):
+            advice = (
+                "lower Recipe(learning_rate=...) or check the loss function; "
+                "the same call runs none of them again"
+            )
+        reasons = "; ".join(sorted({run.excluded for run in runs})[:_MOST_REASONS])
+        reasons = reasons or "none was started"
         raise NoRunsError(
             f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished "
             f"({reasons}); {advice}"
@@ -79,13 +86,19 @@ def fit_ledger(
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
     if not curves:
         return result
-    # Training losses, in mid-schedule: to be drawn, not to be fitted or to tell who diverged.
+    # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
     points = tracking.fetch_curves(ledger, runs)
     return replace(result, findings=replace(result.findings, curves=points))
 
 
 def write_files(result: Result, folder: Path) -> None:
-    """Report (HTML), table (CSV, Markdown, LaTeX), plots (SVG, PNG), laws (JSON + CSV) as files."""
+    """Write a result's report, table, plots and laws.
+
+    Args:
+        result: The result.
+        folder: Where to; holds afterwards `report.html`, `chinchilla_table` (CSV, Markdown and
+            LaTeX), `summary.txt`, `plots/` (SVG, PNG) and `laws/` (JSON and CSV).
+    """
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
@@ -98,26 +111,22 @@ def write_files(result: Result, folder: Path) -> None:
     result.save(folder / "laws")
     try:
         _write_report(result, folder)
-    except Exception as error:  # what was trained for days is not lost to a picture
-        said = f"{type(error).__name__}: {error}"
-        warnings.warn(
-            f"the report could not be drawn ({said}); tables and laws are logged",
-            FlopsFitWarning,
-            stacklevel=2,
-        )
+    except Exception as error:  # a fault of a plot must not lose days of training
+        reason = f"{type(error).__name__}: {error}"
+        warn_user(f"the report could not be drawn ({reason}); tables and laws are logged")
 
 
 def _write_report(result: Result, folder: Path) -> None:
-    plots = html_page.draw(result)
+    plots = html_page.draw(result.findings)
     (folder / "plots").mkdir()
     for name, drawing in plots.drawn.items():
         (folder / "plots" / f"{name}.{drawing.kind}").write_bytes(drawing.content)
-    (folder / REPORT).write_text(html_page.page(result, plots), encoding="utf-8")
+    (folder / REPORT).write_text(html_page.page(result.findings, plots), encoding="utf-8")
 
 
 def _headline(result: Result) -> dict[str, float]:
-    """Numbers of the law as metrics of the parent run, to sort and compare sweeps by."""
+    """The law's parameters as metrics of the parent run, to sort and compare sweeps by."""
     if result.law is None:
         return {}
-    values = result.intervals["value"]  # NaN where parameters are not told apart: not logged
+    values = result.intervals["value"]  # NaN, and not logged, where the data do not tell it
     return {f"law_{name}": float(values[name]) for name in _HEADLINE}

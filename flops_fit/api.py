@@ -1,4 +1,4 @@
-"""The calls: plan, run, analyse, fit."""
+"""The public calls: `find_optimal`, `plan_sweep`, `analyze` and `fit`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.sweep_setup import open_job
+from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
 
@@ -56,29 +57,30 @@ def find_optimal(
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
     extend: bool = True,
 ) -> Result:
-    """How big a model, on how much data, and what loss will it reach? Answered by experiment.
+    """Find by experiment the best model size and amount of data for a compute budget.
 
-    Plans an IsoFLOP sweep, trains what has not been trained yet, fits scaling laws to the runs and
-    logs them. Calling again goes on where the last call stopped: what has finished is never run
-    again, and budgets added later reuse the rest.
+    Plans an IsoFLOP sweep (Hoffmann et al. 2022, approach 2), trains the trials that have not been
+    trained yet, fits scaling laws to the runs and logs everything to MLflow. Calling again
+    continues where the last call stopped: finished trials are never run again, and budgets added
+    later reuse the rest.
 
-    Under `torchrun` or `accelerate launch` all processes call this alike and train each trial
-    together, data-parallel; rank 0 alone claims and records, and every rank returns its result.
+    Under `torchrun` or `accelerate launch` all processes make this call, and train each trial
+    together, data-parallel. Rank 0 alone claims and records trials; every rank returns its result.
 
     Args:
         model_cls: Class or function that returns an `nn.Module` when called with the size and
-            `model_kwargs`; its instances offer `num_params() -> int`.
-        model_size_param: Name of the argument that sets the size, as "d_model".
+            `model_kwargs`; its instances have a method `num_params() -> int`.
+        model_size_param: Name of the argument that sets the size, such as "d_model".
         model_kwargs: The other arguments of `model_cls`.
         dataset: Map-style or iterable dataset, `DataLoader` (its batch size, collate and workers
             are kept), or a function without arguments that returns one. Batches are
-            `(inputs, targets)` or a mapping, which the model gets as keywords.
+            `(inputs, targets)` or a mapping, which the model receives as keywords.
         loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches;
             returns the mean loss as a scalar tensor.
-        compute_budgets: Budgets C in FLOPs, at least four over two decades where possible.
+        compute_budgets: Budgets C in FLOPs; at least four over two decades if possible.
         eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
-        metrics: What else to measure on held-out data, by name: functions called as `loss_fn` is
-            that return a mean over the batch. Logged as `eval_<name>`; they change no result.
+        metrics: Other measures on held-out data, by name: functions that are called as `loss_fn`
+            is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
         recipe: How each trial trains.
@@ -86,16 +88,18 @@ def find_optimal(
         name: Name of the sweep, which is its MLflow experiment; by default the model class's.
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
         storage: Optuna storage URL; by default `optuna.db` beside the MLflow store.
-        workers: Worker processes; "auto" is one per GPU, else one per core. 1 under a launch.
-        executor: Anything with `submit()`, to run the workers elsewhere; none under a launch.
+        workers: Number of worker processes; "auto" is one per GPU, else one per core. Must be 1
+            under a launch of several processes.
+        executor: Anything with `submit()`, to run the workers elsewhere; None under a launch.
         seed: Seed of the sweep; each trial derives its own.
-        retry_failed: Try trials again that have failed three times.
-        on_code_change: Where the source of model, loss or data is no longer what finished trials
+        retry_failed: Whether to run trials again that have failed three times.
+        on_code_change: What to do if the source of model, loss or data is not what finished trials
             were trained with: "warn" and use them, "error", or "rerun" them.
-        extend: Where the loss is least at an edge of a budget's row, add up to two sizes there.
+        extend: Whether to add up to two sizes to a budget whose loss is lowest at its smallest or
+            largest size.
 
     Returns:
-        The runs, the laws, and what they predict.
+        The runs, the laws, and their predictions.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments, before any training.
@@ -104,7 +108,7 @@ def find_optimal(
         LostRankError: If a process of a launch dies, or is silent beyond `FLOPS_FIT_TIMEOUT`
             seconds (600 by default).
         NoRunsError: If no trial finished.
-        FitError: If the runs do not carry a fit; they are kept.
+        FitError: If the runs are too few or too irregular for a fit; they are kept.
     """
     task = Task(
         model_cls,
@@ -118,17 +122,17 @@ def find_optimal(
     request = PlanRequest(
         compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
     )
+    address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
         task,
         request,
-        name=name,
-        tracking_uri=tracking_uri,
+        address,
         workers=workers,
         executor=executor,
         on_code_change=on_code_change,
     )
     return run_and_analyze(
-        open_job(task, planned, name, tracking_uri, storage),
+        open_job(task, planned, address),
         planned,
         workers=workers,
         executor=executor,
@@ -149,11 +153,11 @@ def run_and_analyze(
     extend: bool = True,
     announcement: str | None = None,
 ) -> Result:
-    """`find_optimal` from its plan on: run what is missing, then fit and log.
+    """The rest of `find_optimal` after its plan: run missing trials, then fit and log.
 
     Args:
-        job: What to run, of `open_job`.
-        planned: Its plan, of `prepare`.
+        job: What to run, from `open_job`.
+        planned: Its plan, from `prepare`.
         workers: As of `find_optimal`.
         executor: As of `find_optimal`.
         retry_failed: As of `find_optimal`.
@@ -164,7 +168,7 @@ def run_and_analyze(
     Raises:
         SweepError: If the store cannot be used, or workers die again and again.
         NoRunsError: If no trial finished.
-        FitError: If the runs do not carry a fit; they are kept.
+        FitError: If the runs are too few or too irregular for a fit; they are kept.
     """
     run_sweep(
         job,
@@ -176,8 +180,9 @@ def run_and_analyze(
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
-    build = planned.finder.nearest if planned.finder.given is None else None
-    return _analyzed(lambda: job.ledger, build)
+    # With sizes given by the user, sizes between them may not exist.
+    build_size = planned.finder.nearest if planned.finder.given is None else None
+    return _analyzed(lambda: job.ledger, build_size)
 
 
 def plan_sweep(
@@ -196,11 +201,11 @@ def plan_sweep(
     tracking_uri: str | PathLike[str] | None = None,
     seed: int = 0,
 ) -> SweepPlan:
-    """The grid that `find_optimal` would train, and its FLOPs; nothing is trained.
+    """Plan the grid that `find_optimal` would train; nothing is trained.
 
-    The arguments are those of `find_optimal`. Where `name` or `tracking_uri` is given, the plan
-    shows which trials are done already. What the sweep will cost, how precise its answer will be,
-    and a picture: `.estimate()`, `.precision()`, `.plot()`.
+    The arguments are those of `find_optimal`. If `name` or `tracking_uri` is given, the plan shows
+    which trials are done already. Its methods `estimate()`, `precision()` and `plot()` forecast the
+    cost of the sweep and the precision of its answer, and draw the grid.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -217,7 +222,7 @@ def plan_sweep(
     request = PlanRequest(
         compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
     )
-    return plan_only(task, request, name=name, tracking_uri=tracking_uri)
+    return plan_only(task, request, StoreAddress(name, tracking_uri))
 
 
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:
@@ -230,7 +235,7 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     Raises:
         SweepError: If there is no such sweep.
         NoRunsError: If none of its runs has finished.
-        FitError: If the runs do not carry a fit.
+        FitError: If the runs are too few or too irregular for a fit.
     """
     distributed.let_main_speak()
     raise_problems(distributed.launch_faults())
@@ -238,16 +243,24 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     return _analyzed(lambda: tracking.find_ledger(name, tracking_uri), None)
 
 
-def _analyzed(find: Callable[[], Ledger], build: Callable[[float], Size | None] | None) -> Result:
-    """What rank 0 makes of the runs, on every rank."""
+def _analyzed(
+    find_ledger: Callable[[], Ledger], build_size: Callable[[float], Size | None] | None
+) -> Result:
+    """Analyse on rank 0, and return the result on every rank."""
 
-    def made() -> Result:
-        return replace(analyze_ledger(find(), build_size=build), build_size=None)
+    def analyze_here() -> Result:
+        result = analyze_ledger(find_ledger(), build_size=build_size)
+        return _with_build_size(result, None)  # it holds the user's model, which is not sent
 
-    return replace(distributed.from_main(made), build_size=build)
+    return _with_build_size(distributed.from_main(analyze_here), build_size)
+
+
+def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
+    return replace(result, findings=replace(result.findings, build_size=build_size))
 
 
 def _announcement(plan: Grid) -> str:
+    """What is printed before anything trains."""
     text = plan_text.as_text(plan)
     if distributed.count() == 1:
         return text

@@ -64,6 +64,12 @@ class TableError(_Faults):
     """A table of runs cannot be read. `problems` names the rows."""
 
 
+def split_problem(problem: str) -> tuple[str, str]:
+    """Split "argument: message" into its two parts; the argument is "" where none is named."""
+    argument, colon, message = problem.partition(": ")
+    return (argument, message) if colon and argument.isidentifier() else ("", problem)
+
+
 class FitError(FlopsFitError):
     """The data do not determine a fit. `checks` holds the reasons, as data."""
 

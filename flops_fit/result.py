@@ -1,135 +1,136 @@
-"""`Result`: what a sweep says. `fit`: the same from any table of runs."""
+"""`Result`: the laws and predictions of a sweep. `fit`: the same from any table of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
-from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.options import Curve, Method, Options
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.predict import size_lookup
-from flops_fit.laws.predict.bands import WITHIN, Terms, band, require_reach
+from flops_fit.laws.predict import tables
+from flops_fit.laws.predict.intervals import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
+from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.laws.runs.table import Runs, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
 
-__all__ = ["Prediction", "Result", "fit"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
-DECADES_BEYOND = 3
+__all__ = ["Prediction", "Result", "fit"]
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a sweep, or any table of runs, says about compute-optimal training.
+    """The compute-optimal scaling laws of a sweep, or of any table of runs.
 
     Attributes:
-        findings: All that was fitted.
-        meta: Name, data unit, FLOPs convention and the like: plain strings.
-        build_size: Gives the size value for N by building models; not saved.
+        findings: The runs, fits, intervals and checks.
     """
 
     findings: Findings
-    meta: Mapping[str, str] = field(default_factory=dict)
-    build_size: Callable[[float], Size | None] | None = None
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """Metadata as text: name, data unit, FLOPs convention and others."""
+        return self.findings.meta
+
+    @property
+    def build_size(self) -> Callable[[float], Size | None] | None:
+        """A function from N to the size value, found by building models; not saved."""
+        return self.findings.build_size
 
     @property
     def runs(self) -> pd.DataFrame:
-        """A row a run; `excluded` says why a run took no part in the fits."""
+        """One row per run; `excluded` is the reason why a run takes no part in the fits, or ""."""
         return self.findings.runs
 
     @property
     def optima(self) -> pd.DataFrame:
-        """A row a budget: the minimum of its IsoFLOP curve, and the curve."""
+        """One row per budget: the minimum of its IsoFLOP curve, and the curve."""
         return self.findings.optima
 
     @property
     def law(self) -> ParametricLaw | None:
-        """The headline law; None where no parametric fit stands (`checks` says why)."""
+        """The headline law; None if no parametric fit succeeded (`checks` has the reason)."""
         return self.findings.law
 
     @property
     def power_laws(self) -> PowerLaws:
-        """N_opt, D_opt and L_opt against C, through the optima."""
+        """Power laws N_opt(C), D_opt(C) and L_opt(C), fitted to the optima."""
         return self.findings.power_laws
 
     @property
     def fits(self) -> dict[str, ParametricFit]:
-        """Every parametric fit made, by name."""
+        """All parametric fits by name; "headline" is the one of `law`."""
         return self.findings.fits
 
     @property
     def intervals(self) -> pd.DataFrame:
-        """A row a parameter: value, low and high at 95 %, standard error."""
+        """One row per parameter: value, low and high at 95 %, standard error."""
         return self.findings.intervals
 
     @property
     def checks(self) -> list[Check]:
-        """What is doubtful, how badly, and what to do."""
+        """Problems found in runs and fits: severity, message and advice."""
         return self.findings.checks
 
     @property
     def backtest(self) -> pd.DataFrame:
-        """Errors on held-out largest budgets, five parameters and tied."""
+        """Errors on the held-out largest budgets, for five parameters and for alpha = beta."""
         return self.findings.backtest
 
     @property
     def envelope(self) -> pd.DataFrame:
-        """The lower envelope of the training curves; empty where none were given."""
+        """The lower envelope of the training curves; empty if none were given."""
         return self.findings.envelope
 
     @property
     def envelope_laws(self) -> PowerLaws | None:
-        """N_opt, D_opt and L_opt against C, through the envelope."""
+        """Power laws N_opt(C), D_opt(C) and L_opt(C), fitted to the envelope."""
         return self.findings.envelope_laws
 
     @property
     def curves(self) -> pd.DataFrame:
-        """Points of training curves (`trial_id num_tokens loss`); empty where there are none."""
+        """Points of training curves (`trial_id num_tokens loss`); empty if there are none."""
         return self.findings.curves
 
     @property
     def largest_budget(self) -> float:
-        """The largest budget that took part, FLOPs."""
+        """The largest budget among the runs in the fits, FLOPs."""
         return self.findings.largest_budget
 
     def chinchilla_table(self, compute_budgets: ArrayLike | None = None) -> pd.DataFrame:
-        """What to train for each budget.
+        """The compute-optimal model for each budget.
 
         Args:
-            compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, and on in
-                decades to a thousand times the largest, unless a check refuses to go beyond.
+            compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, then every
+                power of ten up to a thousand times the largest, unless a check refuses to
+                extrapolate.
 
         Returns:
-            A row a budget; intervals at 95 %.
+            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, the size
+            value to build, and C over the largest budget.
 
         Raises:
             ArgumentError: A budget is not a positive number.
-            FitError: No law stands on these runs, or none that reaches so far.
+            FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        C = self._budgets(compute_budgets)
-        require_reach(self.findings, C)
-        table = band(self.findings, C)
-        table["size"] = pd.Series([self.size_for(N) for N in table["num_params"]], dtype=object)
-        table["extrapolation"] = C / self.largest_budget
-        return table[list(TABLE_COLUMNS)]
+        return tables.chinchilla_table(self.findings, compute_budgets)
 
     def predict(
         self,
@@ -139,119 +140,106 @@ class Result:
         inference_tokens: float | None = None,
         unique_tokens: float | None = None,
     ) -> Prediction:
-        """The model to train for one budget.
+        """The model to train for one budget, with 95 % intervals.
 
         Args:
             compute_budget: C in FLOPs.
-            tokens_per_param: Train at this ratio instead of the best one.
-            inference_tokens: Tokens the model will serve; C then pays for both (2 N a token served
-                where training costs 6 N).
-            unique_tokens: Tokens there are; beyond, data is repeated and worth less.
+            tokens_per_param: Train at this ratio D / N instead of the optimal one.
+            inference_tokens: Tokens that the model will serve. C then pays for training and
+                serving: a served token costs a third of a training token.
+            unique_tokens: Tokens available. Training on more repeats data, which are then worth
+                less.
 
         Raises:
-            ArgumentError: The budget or an option is not a positive number, or cannot be met.
-            FitError: No law stands on these runs, or none that reaches so far.
+            ArgumentError: An argument is not a positive number, or the constraint cannot be met.
+            FitError: No law was fitted, or a prediction so far beyond the runs is refused.
 
         References:
             Sardana & Frankle 2024, section 2 (inference); Muennighoff et al. 2023, section 3
             (repeated data).
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
-        unit = self.meta.get("data_unit", "tokens")
-        return predict_budget(self.findings, compute_budget, terms, self.size_for, unit)
+        return predict_budget(self.findings, compute_budget, terms)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
-        """The frontier with its 95 % intervals, for drawing: a row a budget.
+        """The compute-optimal frontier with its 95 % intervals, for plotting.
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,).
 
         Returns:
-            A row a budget; NaN beyond the largest where a check refuses to go there.
+            One row per budget; NaN beyond the largest budget if a check refuses to extrapolate.
 
         Raises:
-            FitError: No law stands on these runs.
+            ArgumentError: A budget is not a positive number.
+            FitError: No law was fitted.
         """
-        C = self._budgets(compute_budgets)
-        frame = band(self.findings, C)
-        if self.findings.not_beyond:
-            frame.loc[C > WITHIN * self.largest_budget, frame.columns[1:]] = np.nan
-        return frame
+        return tables.frontier_to_draw(self.findings, compute_budgets)
 
     def size_for(self, num_params: float) -> Size | None:
-        """The value of the size parameter that gives a model of N parameters."""
-        built = self.build_size(num_params) if self.build_size else None
-        return built if built is not None else size_lookup.size_for(self.runs, num_params)
+        """The value of the size parameter that gives a model of about N parameters."""
+        return size_to_build(self.findings, num_params)
 
-    def plot(self, kind: str | None = None) -> Any:
-        """A Matplotlib figure.
+    def plot(self, kind: str | None = None) -> Figure:
+        """Plot the result as a Matplotlib figure.
 
         Args:
-            kind: "isoflops" and "scaling" (None for both), "contours", "residuals", "curves" or
-                "backtest".
+            kind: "isoflops", "scaling", "contours", "residuals", "curves" or "backtest"; None for
+                IsoFLOP curves and scaling laws together.
 
         Raises:
-            ArgumentError: The kind is none of these.
+            ArgumentError: The kind is unknown.
         """
         from flops_fit.report.plots import panels
 
-        return panels.plot_result(self, kind)
+        return panels.plot_findings(self.findings, kind)
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write one self-contained HTML page: verdict, slider, table, plots, checks, methods.
 
         Args:
-            path: Where to; its folder must exist.
+            path: The file to write; its folder must exist.
 
         Returns:
             The path.
         """
         from flops_fit.report import html_page
 
-        return html_page.write_report(self, path)
+        return html_page.write_report(self.findings, path)
 
     def to_latex(self, compute_budgets: ArrayLike | None = None) -> str:
-        """The table of `chinchilla_table` as LaTeX, which needs the package `booktabs`.
+        """The table of `chinchilla_table` as LaTeX; the document needs the package `booktabs`.
 
         Args:
             compute_budgets: As for `chinchilla_table`.
 
         Raises:
             ArgumentError: A budget is not a positive number.
-            FitError: No law stands on these runs, or none that reaches so far.
+            FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        from flops_fit.report import tables
+        from flops_fit.report.tables import to_latex
 
-        return tables.to_latex(self, compute_budgets)
+        return to_latex(self.findings, compute_budgets)
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write JSON and CSV files into a directory, made if need be."""
+        """Write the result as JSON and CSV files into a directory, which is created if needed."""
         archive.save(directory, self.findings, self.meta)
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> Result:
-        """Read what `save` wrote; predictions are the same to the bit."""
-        findings, meta = archive.load(directory)
-        return cls(findings, meta)
+        """Read what `save` wrote; predictions are the same to the last bit.
 
-    def _budgets(self, compute_budgets: ArrayLike | None) -> Array:
-        if compute_budgets is None:
-            own = self.optima["compute_budget"].to_numpy(float)
-            decades = 0 if self.findings.not_beyond else DECADES_BEYOND
-            return np.concatenate([own, own.max() * 10.0 ** np.arange(1, decades + 1)])
-        try:
-            C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"expected budgets in FLOPs, got {compute_budgets!r}") from error
-        if not C.size or not (np.isfinite(C) & (C > 0)).all():
-            raise ArgumentError(f"expected positive, finite FLOPs, got {compute_budgets!r}")
-        return C
+        Raises:
+            TableError: A file is missing or unreadable, or has an unknown schema version.
+        """
+        findings, meta = archive.load(directory)
+        return cls(replace(findings, meta=meta))
 
     def __repr__(self) -> str:
-        return "\n".join(summary.summary(self))
+        return "\n".join(summary.summary(self.findings))
 
     def _repr_html_(self) -> str:
-        return summary.summary_html(self)
+        return summary.summary_html(self.findings)
 
 
 def fit(
@@ -272,33 +260,34 @@ def fit(
     meta: Mapping[str, str] | None = None,
     build_size: Callable[[float], Size | None] | None = None,
 ) -> Result:
-    """Scaling laws from any table of runs.
+    """Fit scaling laws to any table of runs.
 
     Args:
-        runs: A DataFrame, the path of a CSV file or a list of dicts, a row a run, with N, D and
-            loss and, if measured, C in FLOPs (else 6 N D). Usual names are recognised (`params`,
-            `tokens`, `flops`, ...).
-        delta: Fit by plain Huber with this threshold on ln L, as the papers do (1e-3), without
-            screen and refit.
+        runs: A DataFrame, the path of a CSV file or a list of dicts, one row per run, with N, D and
+            loss and, if measured, C in FLOPs (else 6 N D). Common column names are recognised
+            (`params`, `tokens`, `flops`, ...).
+        delta: Fit with the Huber loss of ln L and this threshold, without screening outliers, as
+            published fits do with 1e-3. Default: screen outliers, then refit.
         method: "screened" (the default), "huber", "log" or "linear": see `Options`.
-        form: "five" parameters, "tied" with alpha = beta, or "auto": by back-test.
-        curve: IsoFLOP curve: "parabola", or "cubic" for budgets of seven runs or more.
-        outliers: "residuals", "iqr" (Tukey's fence), or "keep".
-        shared_errors: Whether runs of one size share an error: "size", "none", or "auto", by test.
-        tolerance: Budgets this close (relative) are one.
-        num_draws: Bootstrap refits behind the intervals.
-        seed: Seed of the bootstrap.
-        curves: Points of training curves (a DataFrame or dicts), for the envelope and for runs that
-            diverged: `trial_id` as in `runs`, `num_tokens` by then, `loss`, and `ended` where known
-            (the schedule had ended there).
-        unfinished_curves: Use curves in mid-schedule too; a check then says so.
-        name: What to call the result.
-        meta: More plain strings to keep with it (data unit, FLOPs convention, ...).
-        build_size: Gives the size value for N parameters; default: interpolation.
+        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
+        curve: The IsoFLOP curve: "parabola", or "cubic" for budgets with seven runs or more.
+        outliers: "residuals", "iqr" (Tukey's fences), or "keep".
+        shared_errors: Whether runs of one size share an error: "size", "none", or "auto" to test.
+        tolerance: Budgets whose relative difference is smaller are treated as one.
+        num_draws: Number of bootstrap refits for the intervals.
+        seed: Random seed of the bootstrap.
+        curves: Points of training curves (a DataFrame or dicts), for the envelope and to find runs
+            that diverged: `trial_id` as in `runs`, `num_tokens` so far, `loss`, and optionally
+            `ended` (whether the schedule ended there).
+        unfinished_curves: Use points in the middle of a schedule for the envelope too; a check then
+            reports it.
+        name: Name of the result.
+        meta: Further metadata as text (data unit, FLOPs convention, ...).
+        build_size: Gives the size value for N parameters. Default: interpolate recorded sizes.
 
     Raises:
-        ArgumentError: An option cannot work.
-        TableError: The table cannot be read; every fault is listed.
+        ArgumentError: An option is invalid.
+        TableError: The table cannot be read; every problem is listed.
         FitError: No run has finished.
     """
     options = Options(
@@ -313,17 +302,18 @@ def fit(
         seed=seed,
         unfinished_curves=unfinished_curves,
     )
-    kept = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
-    return Result(_find(runs, options, curves), kept, build_size)
+    metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
+    findings = _analysed(runs, options, curves)
+    return Result(replace(findings, meta=metadata, build_size=build_size))
 
 
-def _find(
+def _analysed(
     runs: Runs, options: Options, curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None
 ) -> Findings:
     options.require_sound()
-    table, notes = read_runs(runs)
+    table, assumptions = read_runs(runs)
     points = None if curves is None else read_curves(curves)
     with np.errstate(all="ignore"):
         findings = analyse(table, options, curves=points)
-    said = [Check("assumed", "note", note) for note in notes]
-    return replace(findings, checks=[*findings.checks, *said])
+    notes = [Check("assumed", "note", assumption) for assumption in assumptions]
+    return replace(findings, checks=[*findings.checks, *notes])

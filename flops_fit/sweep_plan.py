@@ -1,4 +1,4 @@
-"""`SweepPlan`: the planned grid, and what can be asked of it before anything trains."""
+"""`SweepPlan`: the planned grid, with forecasts of its cost and precision before it trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flops_fit.sweep.plan.grid import Grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NOISE = 0.005
+NOISE = 0.005  # standard deviation of ln L from run to run that `precision` assumes
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +23,7 @@ class SweepPlan(Grid):
 
     @classmethod
     def of(cls, grid: Grid) -> SweepPlan:
-        """The plan of a grid."""
+        """A plan with the fields of a grid."""
         return cls(**{field.name: getattr(grid, field.name) for field in fields(grid)})
 
     def estimate(
@@ -34,23 +34,23 @@ class SweepPlan(Grid):
         price_per_hour: float | None = None,
         devices: int | str = 1,
     ) -> Estimate:
-        """Time, memory and money that what is not done yet will take.
+        """Estimate time, memory and price of the trials that are not done yet.
 
-        Trains some ten steps (of small models as many as fill a few tenths of a second) at the
-        smallest, the middle and the largest size on the device at hand, by as many processes at
-        once as will share this machine. Nothing is recorded.
+        Trains about ten steps (of small models as many as fill a few tenths of a second) at the
+        smallest, the middle and the largest size on this machine, in as many processes at once as
+        will share it. Nothing is recorded.
 
         Args:
-            calibrate: Measure; without it, `flops_per_second` must say how fast the device is.
-            flops_per_second: Speed of one device, FLOP/s, in place of a measurement: for a machine
-                that is not at hand. Memory is then not estimated.
-            price_per_hour: Of one device, in any currency.
-            devices: Trials at work at a time, as `workers=` of `find_optimal`: a number, or "auto"
-                for one per GPU or core.
+            calibrate: Whether to measure; otherwise `flops_per_second` must be given.
+            flops_per_second: Speed of one device, in FLOP/s, instead of a measurement, for a
+                machine that is not at hand. Memory is then not estimated.
+            price_per_hour: Price of one device, in any currency.
+            devices: Number of trials that run side by side, as `workers=` of `find_optimal`: a
+                number, or "auto" for one per GPU or core.
 
         Raises:
             ArgumentError: Listing every argument that cannot work.
-            SweepError: No process that measures came to an end.
+            SweepError: None of the measuring processes finished.
             Exception: What the model or the loss raises.
         """
         return estimate_plan(
@@ -64,25 +64,26 @@ class SweepPlan(Grid):
     def precision(
         self, *, noise: float = NOISE, law: ParametricLaw | None = None, seed: int = 0
     ) -> Precision:
-        """How wide the 95 % interval of N_opt will be, and which addition would narrow it most.
+        """Forecast the width of the 95 % interval of N_opt, and which addition narrows it most.
 
-        At the largest budget and at 10 and 100 times it, by simulation: losses are drawn from an
-        assumed law at the planned N and D (all data new) and go through the whole analysis.
+        The forecast is for the largest budget and for 10 and 100 times it, by simulation: losses
+        are drawn from an assumed law at the planned N and D (without repeated data) and analysed
+        as real runs are.
 
         Args:
-            noise: Standard deviation of ln L from run to run; .003 to .01 is common.
-            law: The law to assume, as `Result.law` of a pilot sweep; by default Chinchilla's, moved
-                to where the plan expects its optimum (D = 20 N).
+            noise: Standard deviation of ln L from run to run; 0.003 to 0.01 is common.
+            law: The law to assume, such as `Result.law` of a pilot sweep; by default Chinchilla's,
+                shifted so that its optimum is where the plan expects it (D = 20 N).
             seed: Seed of the simulation.
 
         Raises:
-            ArgumentError: An argument cannot work, or the grid cannot tell five parameters apart.
-            FitError: In none of the simulated sweeps does a law stand.
+            ArgumentError: An argument cannot work, or the grid cannot identify five parameters.
+            FitError: No simulated sweep yields a law.
         """
         return expected_intervals_of_plan(self, noise=noise, law=law, seed=seed)
 
     def plot(self, ax: Axes | None = None) -> Any:
-        """The grid in the (N, D) plane, with a line for each budget.
+        """Plot the grid in the (N, D) plane, with a line for each budget.
 
         Args:
             ax: Axes to draw on; a new figure if None.

@@ -1,26 +1,22 @@
-"""flops_fit.sweep_setup."""
+"""From a plan to a `Job`: open or find the sweep's ledger, and describe the plan in it."""
 
 from __future__ import annotations
 
 import platform
 import sys
-import time
-import warnings
-from collections.abc import Callable, Mapping
-from os import PathLike
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch.utils.data import Subset
 
 from flops_fit import store, tracking
-from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
-from flops_fit.prepare import _grid, _meta, _name
+from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.prepare import default_name, grid_digest, plan_meta
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
+from flops_fit.runtime.polling import poll
 from flops_fit.sweep.data.source import Strided
-from flops_fit.sweep.execution import status
-from flops_fit.sweep.execution import trial_queue as dispatch
+from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
@@ -28,130 +24,137 @@ from flops_fit.sweep.task.hashing import qualified_name
 from flops_fit.sweep.task.source_code import code_of
 from flops_fit.sweep.task.task import Task
 from flops_fit.tracking import mlflow_project
+from flops_fit.tracking.address import StoreAddress, local_folder
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.version import __version__
+from flops_fit.warn import warn_user
 
 
-def open_job(
-    task: Task,
-    planned: Planned,
-    name: str | None = None,
-    tracking_uri: str | PathLike[str] | None = None,
-    storage: str | None = None,
-) -> Job:
-    """What workers need to run a plan; its ledger is made where it is missing.
+def open_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
+    """What workers need to run a plan; the sweep's ledger is created where it is missing.
+
+    Args:
+        task: The user's model, data and loss.
+        planned: Its plan.
+        address: Where the sweep's records are kept.
 
     Raises:
         SweepError: If the store cannot be used.
     """
-    ledger = distributed.from_main(lambda: _open_ledger(planned, name, tracking_uri))
-    return _job(task, planned, ledger, storage)
+    ledger = distributed.from_main(lambda: _open_ledger(planned, address))
+    return _job(task, planned, ledger, address)
 
 
-def join_job(
-    task: Task,
-    planned: Planned,
-    name: str | None = None,
-    tracking_uri: str | PathLike[str] | None = None,
-    storage: str | None = None,
-) -> Job:
+def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
     """The job of a sweep that another process drives; nothing is written.
 
-    A driver that was started in the same moment is waited for.
+    Waits a few seconds for a driver that was started at the same moment.
+
+    Args:
+        task: The user's model, data and loss, as the driver has them.
+        planned: Its plan.
+        address: Where the sweep's records are kept.
 
     Raises:
-        ArgumentError: The sweep's latest plan is another than this one.
+        ArgumentError: The latest plan of the sweep differs from this one.
         SweepError: There is no such sweep, or no study of it in the storage.
     """
 
-    def find() -> Job:
-        job = _job(task, planned, _joined_ledger(planned, name, tracking_uri), storage)
-        if not dispatch.study_exists(job.study_name, job.storage):
+    def find() -> Ledger:
+        job = _job(task, planned, _joined_ledger(planned, address), address)
+        if not trial_queue.study_exists(job.study_name, job.storage):
             raise SweepError(
                 f"{store.without_credentials(job.storage)} holds no study of the sweep "
-                f"{job.ledger.name!r}: pass storage= as the sweep's driver has it"
+                f"{job.ledger.name!r}: pass storage= with the same value as the sweep's driver"
             )
-        return job
+        return job.ledger
 
-    ledger = distributed.from_main(lambda: _once_begun(find).ledger)
-    return _job(task, planned, ledger, storage)
+    def wait_until_begun() -> Ledger:
+        # No message to other ranks meanwhile: they wait for what `from_main` sends, briefly.
+        message = f"Waiting {status.BEGIN_S:g} s for the sweep to begin"
+        return poll(
+            find,
+            is_temporary=lambda error: (
+                isinstance(error, ArgumentError | SweepError) and not isinstance(error, StoreError)
+            ),
+            timeout_s=status.BEGIN_S,
+            pause_s=status.PAUSE_S,
+            report=lambda error: print(message, file=sys.stderr),
+        )
 
-
-def _once_begun(find: Callable[[], Job]) -> Job:
-    deadline = time.monotonic() + status.BEGIN_S
-    told = False
-    while True:
-        try:
-            return find()
-        except StoreError:
-            raise
-        except (ArgumentError, SweepError):
-            if time.monotonic() > deadline:
-                raise
-        if not told:
-            print(f"Waiting {status.BEGIN_S:g} s for the sweep to begin", file=sys.stderr)
-        told = True
-        time.sleep(status.PAUSE_S)
+    ledger = distributed.from_main(wait_until_begun)
+    return _job(task, planned, ledger, address)
 
 
-def _job(task: Task, planned: Planned, ledger: Ledger, storage: str | None) -> Job:
+def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) -> Job:
+    plan = planned.plan
     return Job(
         task=task,
-        trials=planned.plan.trials,
-        recipe=planned.plan.recipe,
+        trials=plan.trials,
+        recipe=plan.recipe,
         ledger=ledger,
-        storage=dispatch.storage_url(ledger.home, storage),
-        setting=planned.plan.setting,
+        storage=address.storage_url(ledger),
+        setting=plan.setting,
         params=_run_params(planned),
-        checkpoints=(ledger.home or Path("mlruns").absolute()) / "checkpoints",
+        checkpoints=local_folder(ledger) / "checkpoints",
         code=code_of(task),
-        note=_description(planned.plan),
+        note=_description(plan),
+        size_param=plan.size_param,
+        data_unit=plan.data_unit,
     )
 
 
-def _open_ledger(
-    planned: Planned, name: str | None, tracking_uri: str | PathLike[str] | None
-) -> Ledger:
-    ledger = tracking.open_ledger(_name(name, planned.plan, tracking_uri), tracking_uri)
-    _say_what_changed(ledger, _meta(planned))
-    meta = {**_meta(planned), "plan": _grid(planned.plan), "versions": _versions()}
-    tracking.write_meta(ledger, meta, _description(planned.plan))
-    tracking.log_dataset(ledger, *_data_in_words(planned))
+def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
+    """Open the ledger, and write this plan on its parent run."""
+    ledger = address.open_ledger(default_name(planned.plan))
+    meta = plan_meta(planned)
+    _warn_of_change(ledger, meta)
+    written = {**meta, "plan": grid_digest(planned.plan), "versions": _versions()}
+    tracking.write_meta(ledger, written, _description(planned.plan))
+    tracking.log_dataset(ledger, *_data_description(planned))
     mlflow_project.nest_under_project_run(ledger)
     return ledger
 
 
-def _data_in_words(planned: Planned) -> tuple[str, str, dict[str, int | None]]:
-    """Name, fingerprint and size of the training data."""
+def _data_description(planned: Planned) -> tuple[str, str, dict[str, int | None]]:
+    """Class, fingerprint and size of the training data."""
     source = planned.source
+    # The held-out split wraps the user's dataset.
     data = source.train.dataset if isinstance(source.train, Subset | Strided) else source.train
     size = {"num_examples": source.num_examples, f"num_{source.unit}": source.num_tokens}
     return qualified_name(type(data)), source.fingerprint, size
 
 
-def _joined_ledger(
-    planned: Planned, name: str | None, tracking_uri: str | PathLike[str] | None
-) -> Ledger:
-    ledger = tracking.find_ledger(_name(name, planned.plan, tracking_uri), tracking_uri)
-    theirs, ours = tracking.read_meta(ledger), _meta(planned)
-    if theirs.get("setting") == ours["setting"] and theirs.get("plan") == _grid(planned.plan):
+def _joined_ledger(planned: Planned, address: StoreAddress) -> Ledger:
+    """The ledger of a sweep whose latest plan is this one.
+
+    Raises:
+        ArgumentError: The plans differ; lists in what.
+    """
+    ledger = address.find_ledger(default_name(planned.plan))
+    theirs = tracking.read_meta(ledger)
+    ours = plan_meta(planned)
+    same_setting = theirs.get("setting") == ours["setting"]
+    if same_setting and theirs.get("plan") == grid_digest(planned.plan):
         return ledger
-    differ = [
-        f"{key}: {_without(theirs[key], ours[key])} there, {_without(ours[key], theirs[key])} here"
+    differences = [
+        f"{key}: {_without_shared(theirs[key], ours[key])} there, "
+        f"{_without_shared(ours[key], theirs[key])} here"
         for key in ours
         if key != "setting" and theirs.get(key, ours[key]) != ours[key]
     ]
-    what = "budgets, sizes, seed or learning rates"
-    if theirs.get("setting") != ours["setting"]:
-        what = "what model, data or loss were given"
+    if not differences and same_setting:
+        differences = ["budgets, sizes, seed or learning rates differ"]
+    elif not differences:
+        differences = ["the arguments of the model, the data or the loss differ"]
     raise ArgumentError(
-        differ or [f"{what} differ"],
+        differences,
         f"the sweep {ledger.name!r} runs another plan; give a worker what its driver was given:",
     )
 
 
-def _without(text: str, other: str) -> str:
-    """Of a list of fields those that the other has not."""
+def _without_shared(text: str, other: str) -> str:
+    """The fields of a comma-separated list that another list lacks."""
     return ", ".join(part for part in text.split(", ") if part not in other.split(", "))
 
 
@@ -162,24 +165,23 @@ def _versions() -> str:
     )
 
 
-def _say_what_changed(ledger: tracking.Ledger, meta: Mapping[str, str]) -> None:
-    """Runs of another setting are not fitted together with new ones: nobody should wonder."""
+def _warn_of_change(ledger: tracking.Ledger, meta: Mapping[str, str]) -> None:
+    """Warn if earlier runs are of another setting: they are not fitted together with new ones."""
     before = tracking.read_meta(ledger)
     if before.get("setting", meta["setting"]) == meta["setting"]:
         return
     changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
-    warnings.warn(
-        f"sweep {ledger.name!r}: since its last call something changed "
-        f"({', '.join(changed) or 'what the model, data or loss were given'}), so its earlier runs "
-        "stay in the store but take no part; pass another name= to keep the two apart",
-        FlopsFitWarning,
-        stacklevel=7,  # the call of find_optimal
+    what = ", ".join(changed) or "the arguments of the model, the data or the loss"
+    warn_user(
+        f"sweep {ledger.name!r}: since its last call something changed ({what}), so its earlier "
+        "runs stay in the store but take no part; pass another name= to keep the two apart"
     )
 
 
 def _run_params(planned: Planned) -> dict[str, str]:
+    """What is written on every run beside its trial's fields."""
     return {
-        **_meta(planned),
+        **plan_meta(planned),
         "tokens_per_example": str(planned.plan.tokens_per_example),
         "flops_fit_version": __version__,
         "torch_version": torch.__version__,
@@ -189,4 +191,5 @@ def _run_params(planned: Planned) -> dict[str, str]:
 
 
 def _description(plan: Grid) -> str:
+    """The plan as Markdown."""
     return f"```\n{plan_text.as_text(plan)}\n```"

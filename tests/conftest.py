@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from planned import BUDGETS, UNLIMITED
 from processes import Process, ended_processes
+from sqlalchemy import Engine, event
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
@@ -78,6 +80,13 @@ class Stream(IterableDataset):
             yield torch.full((4,), float(index)), index % 3
 
 
+@event.listens_for(Engine, "connect")
+def _without_syncing(connection: object, record: object) -> None:
+    """Let SQLite leave its files to the system: tests kill processes, but cut no power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
 torch.set_num_threads(1)  # several test processes share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # may come ignored
 
@@ -98,7 +107,7 @@ def start() -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report takes seconds of every sweep; test_analysis and tests/report see to it."""
+    """The report takes seconds of every sweep; test_analysis and tests/report cover it."""
     if {"sweep", "examples", "chaos", "integration"} & set(request.node.path.parts):
         monkeypatch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
 

@@ -34,5 +34,9 @@ def test_a_report_that_cannot_be_drawn_costs_nothing_else(result, tmp_path, monk
 
 def test_without_a_law_the_files_say_so(tmp_path):
     write_files(fit(runs().iloc[:7]), tmp_path)
-    assert (tmp_path / "chinchilla_table.md").read_text().startswith("No table: no law stands")
-    assert "Nothing can be said" in (tmp_path / "report.html").read_text()
+    assert (
+        (tmp_path / "chinchilla_table.md")
+        .read_text()
+        .startswith("No table: no law could be fitted")
+    )
+    assert "No prediction" in (tmp_path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The README's code runs as it stands, on a small model and small budgets."""
+"""The code of README and docs runs as it stands, on a small model and small budgets."""
 
 import re
 import shlex
@@ -20,13 +20,14 @@ from flops_fit.sweep.forecast import precision
 from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-(SWEEP_FILE,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+(SWEEP_FILE,) = re.findall(r"```yaml\n(.*?)```", COMMAND_LINE, re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True)
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    for block in re.findall(r"```sh\n(.*?)```", README + COMMAND_LINE, re.DOTALL)
     for line in block.splitlines()
 ]
 
@@ -87,8 +88,8 @@ def test_before_you_spend(monkeypatch, capsys):
     block = BLOCKS[1].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10], recipe=recipe")
     block = block.replace("devices=8", "devices=8, flops_per_second=1e9")
     exec(block, {**given(), "recipe": flops_fit.Recipe(max_epochs=1e9)})
-    told = capsys.readouterr().out
-    starts = [told.index(word) for word in ("Estimate: ", "Precision: ", "Figure(")]
+    printed = capsys.readouterr().out
+    starts = [printed.index(word) for word in ("Estimate: ", "Precision: ", "Figure(")]
     assert starts == sorted(starts)
 
 
@@ -106,14 +107,14 @@ def test_the_command_lines_are_understood(elsewhere, words):
     given = {key: value for key, value in given.items() if key not in ("yes", "as_json")}
     if file := given.pop("config", None):
         settings = read(file, options.given(given))
-        assert settings.model == "my_project.models:GPT"
-        assert settings.budgets == [1e15, 1e16, 1e17]
+        assert settings.model_cls == "my_project.models:GPT"
+        assert settings.compute_budgets == [1e15, 1e16, 1e17]
         assert settings.request().recipe.schedule == "cosine"
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[:2] == ["mlflow", "run"]])
 def test_the_entry_points_take_what_is_given(words):
-    points = yaml.safe_load((README.parent / "MLproject").read_text(encoding="utf-8"))
+    points = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     point = words[words.index("-e") + 1] if "-e" in words else "main"
     given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-P"]
     assert given

@@ -1,4 +1,4 @@
-"""Results as JSON that any parser reads: plain values, and null for what is not a number."""
+"""Results as strict JSON: plain values, with null for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LAW = ("E", "A", "B", "alpha", "beta", "a")
 
 
 def dumps(value: Any) -> str:
-    """Any of our values as a JSON text."""
+    """A value as JSON text."""
     return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def of_plan(plan: SweepPlan) -> dict[str, Any]:
-    """A plan: what is trained, budget by budget."""
+    """A plan: its trials, budget by budget, and the points it skips."""
     return {
         "model": plan.model_name,
         "size_param": plan.size_param,
@@ -36,12 +36,12 @@ def of_plan(plan: SweepPlan) -> dict[str, Any]:
 
 
 def of_prediction(prediction: Prediction, result: Result) -> dict[str, Any]:
-    """A prediction, with what it counts in."""
+    """A prediction, with the unit of D."""
     return {**asdict(prediction), "data_unit": result.meta.get("data_unit")}
 
 
 def of_result(result: Result, table: pd.DataFrame | None) -> dict[str, Any]:
-    """What a sweep says: its laws with intervals, optima, table, doubts and runs."""
+    """The results of a sweep: law, intervals, optima, table, checks and runs."""
     law = result.law
     return {
         **result.meta,

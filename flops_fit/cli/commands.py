@@ -1,4 +1,4 @@
-"""The commands: their options, their help, and what they call."""
+"""The commands: their options, their help, and the functions that they call."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PORT = click.IntRange(1, 65535)
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """How big a model, on how much data, and what loss will it reach?
+    """Find how big a model to train, on how much data, for a compute budget.
 
-    Answered by experiment: plan a sweep of small models, train it, fit scaling laws to it, and
-    predict. `flops-fit demo` shows it in three minutes.
+    flops-fit plans a sweep of small models, trains it, fits scaling laws to the losses, and
+    predicts larger budgets. `flops-fit demo` shows this in about three minutes.
     """
 
 
@@ -28,10 +28,10 @@ def main() -> None:
 @options.tracking_uri
 @options.workers
 def demo(tracking_uri: str | None, workers: str | None) -> int:
-    """Train small GPTs on Python's own source.
+    """Run a small sweep: GPTs on Python's own source code.
 
-    Shows the table that comes of it, after about three minutes on two cores. Stop it when you
-    like, and run it again to go on.
+    Prints the resulting table after about three minutes on two cores. The sweep can be stopped at
+    any time; run the command again to continue it.
 
     \b
     Example:
@@ -46,15 +46,16 @@ def demo(tracking_uri: str | None, workers: str | None) -> int:
 @options.of_driver
 @options.json
 def plan(config: Path | None, as_json: bool, **values: Any) -> None:
-    """Show what `run` would train; train nothing.
+    """Show what `run` would train, without training.
 
-    Takes the options of `run`. With a --name it shows what that sweep has done already.
+    Takes the same options as `run`. With --name or --tracking-uri, trials that are already done are
+    marked.
 
     \b
     Example:
-      flops-fit plan --model my.models:GPT --size-param d_model --model-arg n_layer=4 \\
-        --data my.data:train_set --loss torch.nn.functional:cross_entropy \\
-        --budgets 1e15,1e16,1e17
+      flops-fit plan --model-cls my.models:GPT --model-size-param d_model \\
+        --model-kwargs n_layer=4 --dataset my.data:train_set \\
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17
     """
     from flops_fit.cli import sweeps
     from flops_fit.cli.settings import read
@@ -64,28 +65,30 @@ def plan(config: Path | None, as_json: bool, **values: Any) -> None:
 
 @main.command()
 @options.of_driver
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before a large sweep.")
+@click.option("--yes", "-y", is_flag=True, help="Start a large sweep without asking.")
 def run(config: Path | None, yes: bool, **values: Any) -> int:
-    """Plan, train what is missing, and fit.
+    """Plan a sweep, train what is missing, and fit.
 
-    Run again, it goes on where it stopped. It asks before it trains more than 1e14 FLOPs (1e17
-    where there is a GPU): about an hour. Exits with 1 where trials failed.
+    Running the same command again continues the sweep. Before training more than 1e14 FLOPs (1e17
+    if there is a GPU), which takes about an hour, the command asks for confirmation. The exit code
+    is 1 if trials failed.
 
     \b
     Examples:
       flops-fit run --config sweep.yaml
-      flops-fit run --model my.models:GPT --size-param d_model --model-arg n_layer=4 \\
-        --data my.data:train_set --loss torch.nn.functional:cross_entropy \\
-        --budgets 1e15,1e16,1e17 --name gpt --workers auto
+      flops-fit run --model-cls my.models:GPT --model-size-param d_model \\
+        --model-kwargs n_layer=4 --dataset my.data:train_set \\
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17 \\
+        --name gpt --workers auto
 
     \b
     sweep.yaml:
-      model: my.models:GPT
-      size_param: d_model
-      model_args: {n_layer: 4}
-      data: my.data:train_set
-      loss: torch.nn.functional:cross_entropy
-      budgets: [1e15, 1e16, 1e17]
+      model_cls: my.models:GPT
+      model_size_param: d_model
+      model_kwargs: {n_layer: 4}
+      dataset: my.data:train_set
+      loss_fn: torch.nn.functional:cross_entropy
+      compute_budgets: [1e15, 1e16, 1e17]
       recipe: {warmup: 0.05}
     """
     from flops_fit.cli import sweeps
@@ -100,11 +103,12 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
 @main.command()
 @options.of_task
 def worker(config: Path | None, **values: Any) -> None:
-    """Help a sweep that `run` drives elsewhere.
+    """Train trials of a sweep that `run` drives elsewhere.
 
-    Trains what waits, and leaves when nothing does. Takes the options of that `run`; from another
-    host, with the same --tracking-uri (a server) and --storage (a database). Model and data are
-    imported here, never read from a store. What fails is tried again, and analysed, by `run`.
+    Trains trials until none is waiting, then exits. Takes the same options as that `run`; on
+    another host also its --tracking-uri (a server) and --storage (a database). Model and data are
+    imported on this host, never read from a store. Failed trials are tried again, and the results
+    are analysed, by `run`.
 
     \b
     Example:
@@ -122,9 +126,9 @@ def worker(config: Path | None, **values: Any) -> None:
 @options.tracking_uri
 @options.json
 def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Fit a sweep's finished runs again.
+    """Fit the finished runs of a sweep again.
 
-    Table, plots and laws are logged beside them, on the sweep's run.
+    The report, table, plots and laws are logged on the parent run of the sweep in MLflow.
 
     \b
     Example:
@@ -139,16 +143,24 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 @click.argument("compute_budget", type=float)
 @options.name
 @options.tracking_uri
-@click.option("--tokens-per-param", type=float, help="Train at this ratio, not at the best one.")
-@click.option("--inference-tokens", type=float, help="Tokens to be served; the budget pays both.")
-@click.option("--unique-tokens", type=float, help="Tokens there are; beyond, they are repeated.")
+@click.option(
+    "--tokens-per-param", type=float, help="Train at this ratio D / N instead of the optimal one."
+)
+@click.option(
+    "--inference-tokens",
+    type=float,
+    help="Tokens that the model will serve; the budget then pays for training and serving.",
+)
+@click.option(
+    "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
+)
 @options.json
 def predict(
     compute_budget: float, name: str, tracking_uri: str | None, as_json: bool, **terms: float | None
 ) -> None:
-    """Say what to train for a budget in FLOPs.
+    """Predict the model to train for a budget in FLOPs.
 
-    Answers from the finished runs of a sweep alone, and writes nothing.
+    Uses only the finished runs of a sweep, and writes nothing.
 
     \b
     Example:
@@ -166,12 +178,12 @@ def predict(
     "--output",
     "-o",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Where to write it; by default NAME.html here.",
+    help="File to write. Default: NAME.html in the current folder.",
 )
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
-    """Write what a sweep says as an HTML page.
+    """Write the results of a sweep as one HTML page.
 
-    One file, which needs no network.
+    The page is a single file that works without a network.
 
     \b
     Example:
@@ -183,11 +195,11 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
 
 
 @main.command()
-@click.option("--name", help="Sweep to link to; by default all.")
+@click.option("--name", help="Sweep to link to. Default: all sweeps.")
 @options.tracking_uri
-@click.option("--port", type=_PORT, default=5000, show_default=True)
+@click.option("--port", type=_PORT, default=5000, show_default=True, help="Port to listen on.")
 def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
-    """Serve MLflow's pages, with links to sweeps.
+    """Serve the MLflow UI, and print links to the sweeps.
 
     \b
     Example:
@@ -204,16 +216,18 @@ def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default="flops_fit_server",
     show_default=True,
-    help="Where databases, artifacts and passwords are kept.",
+    help="Folder for databases, artifacts and passwords.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=_PORT, default=5000, show_default=True, help="MLflow's.")
-@click.option("--postgres-port", type=_PORT, default=5432, show_default=True)
+@click.option("--port", type=_PORT, default=5000, show_default=True, help="Port of MLflow.")
+@click.option(
+    "--postgres-port", type=_PORT, default=5432, show_default=True, help="Port of PostgreSQL."
+)
 def server(folder: Path, host: str, port: int, postgres_port: int) -> None:
     """Serve PostgreSQL and MLflow, for sweeps on several machines.
 
-    Needs `pip install 'flops-fit[server]'`, and no Docker. PostgreSQL asks for a password; MLflow
-    does not: with a --host that others reach, they can read and change what it holds.
+    Needs `pip install 'flops-fit[server]'`; Docker is not needed. PostgreSQL asks for a password.
+    MLflow does not: whoever can reach --host can read and change what it stores.
 
     \b
     Example:

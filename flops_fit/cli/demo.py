@@ -1,4 +1,4 @@
-"""What `flops-fit demo` runs: the sweep of examples/gpt_stdlib.py, which it shares runs with."""
+"""The sweep of `flops-fit demo`: that of examples/gpt_stdlib.py, with which it shares its runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUDGETS = [9e9, 2e10, 4.2e10, 9e10]  # FLOPs
 
 
 def run_demo(tracking_uri: str | None, workers: int | str) -> int:
-    """Run the sweep and show what it found; returns the exit code."""
+    """Run the sweep, print the result, and return the exit code."""
     result = flops_fit.find_optimal(
         model_cls=GPT,
         model_size_param="d_model",

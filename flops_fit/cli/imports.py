@@ -1,4 +1,4 @@
-"""`package.module:attribute` to the object it names; modules of the current folder count."""
+"""Import paths: `package.module:attribute` to the object; the current folder is searched too."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 class NotFoundError(Exception):
-    """Nothing is there under this name; says what was expected."""
+    """An import path is malformed, or names nothing; the message says what was expected."""
 
 
 def load(path: object) -> Any:
     """The object that `package.module:attribute` names.
 
     Raises:
-        NotFoundError: The text is no such path, or module or attribute are not there, or the module
-            itself raises when imported.
+        NotFoundError: The path is malformed, the module or attribute does not exist, or importing
+            the module raises.
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise NotFoundError(f"expected package.module:Name, got {path!r}{_meant(path)}")
+        raise NotFoundError(f"expected package.module:Name, got {path!r}{_suggestion(path)}")
     module_name, _, names = path.partition(":")
     found: Any = _module(module_name)
     for name in names.split("."):
@@ -46,9 +46,10 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
+            # The module itself is missing, not a module that it imports.
             raise NotFoundError(
-                f"there is no module {error.name!r} in {here} or among what is installed"
-                f"{_meant(f'{name}:') or _nearest(error.name)}"
+                f"there is no module {error.name!r} in {here} or among the installed packages"
+                f"{_suggestion(f'{name}:') or _nearest(error.name)}"
             ) from error
         raise NotFoundError(f"{name} needs {error.name}, which is not installed") from error
     except Exception as error:
@@ -59,15 +60,15 @@ def _module(name: str) -> ModuleType:
 
 
 def _nearest(name: str) -> str:
-    """The module of the same package that is named most alike."""
+    """A hint at the module of the same package with the most similar name."""
     package, dot, last = name.rpartition(".")
     path = getattr(sys.modules.get(package), "__path__", None) if dot else None
     near = difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(path)], 1)
     return f"; did you mean {package}{dot}{near[0]}?" if near else ""
 
 
-def _meant(path: object) -> str:
-    """What was probably meant, for the usual slips: a file's path, or a dot for the colon."""
+def _suggestion(path: object) -> str:
+    """A hint for the usual mistakes: a file path, or a dot in place of the colon."""
     if not isinstance(path, str):
         return ""
     module, colon, name = path.partition(":")

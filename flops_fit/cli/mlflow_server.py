@@ -1,4 +1,4 @@
-"""MLflow as a process of ours: up when it answers, and gone when we are."""
+"""MLflow as a child process: ready when it answers, ended when the caller ends."""
 
 from __future__ import annotations
 
@@ -26,32 +26,33 @@ _STOP_S = 10.0
 def served(
     uri: str, host: str, port: int, *options: str, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Within, MLflow serves a store, and answers.
+    """Serve a store with MLflow; the block runs once MLflow answers.
 
     Args:
-        uri: The store. It may hold a password, so it is handed on where `ps` does not show it.
+        uri: The store. It may hold a password, so it is passed in the environment: `ps` shows
+            command lines.
         host: Address to listen on.
         port: Port to listen on.
-        options: More options of `mlflow server`.
-        env: More of its environment.
+        options: Further options of `mlflow server`.
+        env: Further environment variables.
 
     Raises:
         ArgumentError: The port is taken.
-        SweepError: MLflow does not come up.
+        SweepError: MLflow does not start.
     """
     require_free(host, port, "--port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi",  # MLflow's own, a line a process
+        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi",  # of MLflow itself, once per process
         **os.environ,
         STORE: uri,
         **(env or {}),
     }
     process = subprocess.Popen([*command, *options], env=environment, start_new_session=True)
     try:
-        _wait_until_up(process, f"http://{_reached(host)}:{port}")
+        _wait_until_up(process, f"http://{_client_host(host)}:{port}")
         yield process
     finally:
         process.terminate()
@@ -59,28 +60,29 @@ def served(
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
-        with contextlib.suppress(ProcessLookupError):  # its own, where it was killed before them
+        # Its workers, in case MLflow was killed before it could stop them.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def ended(process: subprocess.Popen[bytes]) -> SweepError:
-    """Wait for the end of a server that was to stay."""
-    return SweepError(f"MLflow ended with exit code {process.wait()}; see its words above")
+    """Wait for the server to end; the error that reports it."""
+    return SweepError(f"MLflow ended with exit code {process.wait()}; see its output above")
 
 
 def require_free(host: str, port: int, option: str) -> None:
-    """Refuse a port that something listens on.
+    """Raise if another process listens on a port.
 
     Raises:
-        ArgumentError: Names the option to pass.
+        ArgumentError: The port is taken; names the option to pass.
     """
     with socket.socket() as probe:
-        if probe.connect_ex((_reached(host), port)) == 0:
-            raise ArgumentError(f"port {port} is taken{_by(port)}; pass another {option}")
+        if probe.connect_ex((_client_host(host), port)) == 0:
+            raise ArgumentError(f"port {port} is taken{_owner(port)}; pass another {option}")
 
 
-def _by(port: int) -> str:
-    """Who listens there, as far as this user may know."""
+def _owner(port: int) -> str:
+    """The process that listens on a port, as far as this user may see."""
     with contextlib.suppress(psutil.Error):
         for found in psutil.net_connections("tcp"):
             if (
@@ -93,7 +95,8 @@ def _by(port: int) -> str:
     return ""
 
 
-def _reached(host: str) -> str:
+def _client_host(host: str) -> str:
+    """The address at which a local client reaches a server that listens on `host`."""
     return "127.0.0.1" if host == "0.0.0.0" else host
 
 

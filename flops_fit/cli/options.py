@@ -1,4 +1,8 @@
-"""The options that commands share, and what was given of them as plain values."""
+"""The options that several commands share, and their values as plain data.
+
+Options have the names of the arguments of `flops_fit.find_optimal`: `--model-cls`, `--dataset`, ...
+Shorter, older spellings (`--model`, `--data`, ...) are accepted as aliases.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +16,31 @@ from typing import Any, TypeVar
 import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_LISTS = ("budgets", "sizes")
+_LISTS = ("compute_budgets", "sizes")
 _ADDRESSES = ("tracking_uri", "storage")
-_DRIVER_ALONE = ("workers", "retry_failed", "on_code_change", "extend")
-_PAIRS = {
-    "model_arg": "model_args",
-    "data_arg": "data_args",
-    "eval_data_arg": "eval_data_args",
-    "metric": "metrics",
-    "recipe": "recipe",
-}
+# Options that a worker does not take over from the command that started the sweep.
+_DRIVER_ONLY = ("workers", "retry_failed", "on_code_change", "extend")
+_MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
+# Names of arguments whose values must not appear in logs.
 _SECRET = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|private)_?key)$", re.I
 )
-# An empty one counts as not given: entry points of `mlflow run` cannot leave a parameter out.
-_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_data")
+# `mlflow run` cannot leave out a parameter of an entry point, so an empty text means "not given".
+_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset")
 
 
 class Pair(click.ParamType[Any]):
-    """`name=value`; the value reads as in YAML."""
+    """An option value of the form `name=value`; the value is read as YAML."""
 
     name = "name=value"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The name and the value."""
+        """Split the text into the name and the parsed value."""
         from flops_fit.cli import safe_yaml
 
         key, sign, text = str(value).partition("=")
         if not sign or not key.strip():
-            self.fail(f"expected name=value, as n_layer=4, got {value!r}", param, ctx)
+            self.fail(f"expected name=value, for example n_layer=4; got {value!r}", param, ctx)
         return key.strip(), safe_yaml.scalar(text)
 
 
@@ -48,100 +48,162 @@ name = click.option("--name", required=True, help="Name of the sweep.")
 tracking_uri = click.option(
     "--tracking-uri",
     metavar="URI",
-    help="MLflow store; by default MLFLOW_TRACKING_URI, else mlruns/mlflow.db.",
+    help="MLflow store. Default: MLFLOW_TRACKING_URI, else mlruns/mlflow.db.",
 )
-json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+json = click.option("--json", "as_json", is_flag=True, help="Print only JSON, for scripts.")
 storage = click.option(
-    "--storage", metavar="URL", help="Optuna storage; by default optuna.db beside the MLflow store."
+    "--storage",
+    metavar="URL",
+    help="Optuna storage. Default: optuna.db next to the MLflow store.",
 )
 workers = click.option(
     "--workers",
     metavar="COUNT",
     default=None,
-    help='Worker processes; "auto" is one per GPU, else one per core.',
+    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. '
+    "Default: 1 (demo: auto).",
 )
-_PATH = "PACKAGE.MODULE:NAME"
+_PATH = "MODULE:NAME"
 _TASK = [
     click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="YAML file with these options as keys (model, size_param, model_args, ...); options "
-        "given here go before its own.",
-    ),
-    click.option("--model", metavar=_PATH, help="Model class, or a function that builds one."),
-    click.option("--size-param", metavar="NAME", help="Its argument that sets the size."),
-    click.option(
-        "--model-arg", type=Pair(), multiple=True, help="Another argument of it; repeatable."
-    ),
-    click.option("--data", metavar=_PATH, help="Function that returns the data (or the data)."),
-    click.option("--data-arg", type=Pair(), multiple=True, help="An argument of it; repeatable."),
-    click.option(
-        "--eval-data", metavar=_PATH, help="The same for held-out data; by default a twentieth."
+        help="YAML file whose keys are these options (model_cls, model_size_param, ...). Options "
+        "on the command line override the file.",
     ),
     click.option(
-        "--eval-data-arg", type=Pair(), multiple=True, help="An argument of it; repeatable."
+        "--model-cls",
+        "--model",
+        "model_cls",
+        metavar=_PATH,
+        help="Model class, or a function that builds the model.",
     ),
-    click.option("--loss", metavar=_PATH, help="Loss function of (outputs, targets)."),
     click.option(
-        "--metric",
+        "--model-size-param",
+        "--size-param",
+        "model_size_param",
+        metavar="NAME",
+        help="Argument of the model class that sets the size.",
+    ),
+    click.option(
+        "--model-kwargs",
+        "--model-arg",
+        "model_kwargs",
         type=Pair(),
         multiple=True,
-        help="What else to measure on held-out data, as accuracy=my.module:accuracy; repeatable.",
+        help="Another argument of the model class. Repeatable.",
     ),
-    click.option("--budgets", metavar="C,C,...", help="Budgets in FLOPs, as 1e15,1e16,1e17."),
-    click.option("--sizes", metavar="S,S,...", help="Sizes to train; by default they are planned."),
+    click.option(
+        "--dataset",
+        "--data",
+        "dataset",
+        metavar=_PATH,
+        help="Training data, or a function that returns it.",
+    ),
+    click.option(
+        "--dataset-kwargs",
+        "--data-arg",
+        "dataset_kwargs",
+        type=Pair(),
+        multiple=True,
+        help="An argument of that function. Repeatable.",
+    ),
+    click.option(
+        "--eval-dataset",
+        "--eval-data",
+        "eval_dataset",
+        metavar=_PATH,
+        help="Held-out data, or a function that returns it. Default: a twentieth of --dataset.",
+    ),
+    click.option(
+        "--eval-dataset-kwargs",
+        "--eval-data-arg",
+        "eval_dataset_kwargs",
+        type=Pair(),
+        multiple=True,
+        help="An argument of that function. Repeatable.",
+    ),
+    click.option(
+        "--loss-fn", "--loss", "loss_fn", metavar=_PATH, help="Loss function (outputs, targets)."
+    ),
+    click.option(
+        "--metrics",
+        "--metric",
+        "metrics",
+        type=Pair(),
+        multiple=True,
+        help="Another measurement on the held-out data, for example accuracy=my.module:accuracy. "
+        "Repeatable.",
+    ),
+    click.option(
+        "--compute-budgets",
+        "--budgets",
+        "compute_budgets",
+        metavar="C,C,...",
+        help="Compute budgets in FLOPs, for example 1e15,1e16,1e17.",
+    ),
+    click.option(
+        "--sizes",
+        metavar="S,S,...",
+        help="Values of the size parameter to train at every budget. Default: chosen for you.",
+    ),
     click.option(
         "--recipe",
         type=Pair(),
         multiple=True,
-        help="A field of the recipe, as warmup=0.05 or learning_rate=my.module:rule; repeatable.",
+        help="A field of flops_fit.Recipe, for example warmup=0.05 or "
+        "learning_rate=my.module:rule. Repeatable.",
     ),
     click.option(
-        "--flops", metavar="HOW", help=f"measured (the default), 6ND, or a function, {_PATH}."
+        "--flops",
+        metavar="HOW",
+        help=f"How to count FLOPs: measured (the default), 6ND, or a function, {_PATH}.",
     ),
-    click.option("--seed", type=int, help="Seed of the sweep; 0 by default."),
-    click.option("--name", help="Name of the sweep; by default the model's."),
+    click.option("--seed", type=int, help="Random seed of the sweep. Default: 0."),
+    click.option("--name", help="Name of the sweep. Default: the name of the model class."),
     tracking_uri,
     storage,
     workers,
 ]
 _DRIVER = [
     click.option(
-        "--retry-failed", is_flag=True, default=None, help="Try again what failed three times."
+        "--retry-failed",
+        is_flag=True,
+        default=None,
+        help="Train trials again that have failed three times.",
     ),
     click.option(
         "--on-code-change",
         type=click.Choice(["warn", "error", "rerun"]),
-        help="What to do where the source of model, loss or data has changed since.",
+        help="What to do if the source of the model, loss or data has changed since the finished "
+        "trials were trained. Default: warn.",
     ),
     click.option(
         "--extend/--no-extend",
         default=None,
-        help="Add sizes to a budget's row where the loss is least at its edge (the default).",
+        help="Add up to two sizes to a budget whose lowest loss is at its smallest or largest "
+        "size. Default: --extend.",
     ),
 ]
 
 
 def of_task(function: _F) -> _F:
-    """Options that say what is trained, and where it is kept."""
+    """Add the options that define what is trained, and where runs are stored."""
     return _with(_TASK, function)
 
 
 def of_driver(function: _F) -> _F:
-    """Those, and options of the process that drives a sweep."""
+    """Add the options of `of_task`, and those of the process that drives a sweep."""
     return _with([*_TASK, *_DRIVER], function)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command line gave, under the keys of `Settings`."""
+    """The options that were given, as keys and values of `Settings`."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if value is None or value == () or (value == "" and key in _MAY_BE_EMPTY):
             continue
-        if key in _PAIRS:
-            found[_PAIRS[key]] = dict(value)
-        else:
-            found[key] = _value(key, value)
+        found[key] = dict(value) if key in _MAPPINGS else _value(key, value)
     return found
 
 
@@ -157,20 +219,20 @@ def _value(key: str, value: Any) -> Any:
 def worker_command(values: Mapping[str, Any], name: str) -> str:
     """The command line by which a worker joins the sweep that these options start.
 
-    It goes to logs, and so without the passwords of stores, and with `***` for the values of
-    arguments that are named like secrets.
+    It is written to logs, so the passwords of stores are left out, and the values of arguments
+    with names like `password` or `api_key` are replaced by `***`.
     """
     from flops_fit.store.uri import without_credentials
 
     words = ["flops-fit", "worker"]
     for key, value in {**values, "name": name}.items():
-        if key in _DRIVER_ALONE:
+        if key in _DRIVER_ONLY:
             continue
         option = f"--{key.replace('_', '-')}"
-        if key in _PAIRS:
-            for inner, typed in value:
-                text = typed if isinstance(typed, str) else dumps(typed)
-                words += [option, f"{inner}={'***' if _SECRET.search(inner) else text}"]
+        if key in _MAPPINGS:
+            for argument, parsed in value:
+                text = parsed if isinstance(parsed, str) else dumps(parsed)
+                words += [option, f"{argument}={'***' if _SECRET.search(argument) else text}"]
         elif value not in (None, "", ()):
             shown = without_credentials(value) if key in _ADDRESSES else str(value)
             words += [option, shown]
@@ -178,6 +240,7 @@ def worker_command(values: Mapping[str, Any], name: str) -> str:
 
 
 def _with(options: Sequence[Callable[[Any], Any]], function: _F) -> _F:
+    # Click lists options in the reverse order in which the decorators are applied.
     for option in reversed(options):
         function = option(function)
     return function

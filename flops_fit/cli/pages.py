@@ -1,4 +1,4 @@
-"""What `ui` does: MLflow's pages, served from the right store, with links that show runs."""
+"""`flops-fit ui`: the MLflow UI on the right store, with links to the sweeps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MOST_LINKS = 10
 
 
 def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
-    """Serve a store's pages until stopped; of a server's, print the links alone.
+    """Serve the MLflow UI until stopped; if the store is a server, only print links to it.
 
     Raises:
         ArgumentError: The port is taken.
-        SweepError: There is no such store or sweep, MLflow does not come up, or it ends.
+        SweepError: The store or the sweep does not exist, or MLflow does not start, or it ends.
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once MLflow has ended.
     """
     ledgers = [find_ledger(name, tracking_uri)] if name else list_ledgers(tracking_uri)
@@ -28,12 +28,15 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
         print(links(ledgers, without_credentials(uri)))
         return
     with orderly_termination(), served(uri, "127.0.0.1", port) as process:
-        print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nCtrl-C stops it", flush=True)
+        print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nPress Ctrl-C to stop", flush=True)
         raise ended(process)
 
 
 def links(ledgers: list[Ledger], address: str) -> str:
-    """A line a sweep: its name and its page. MLflow would open the experiment in another view."""
+    """One line per sweep: its name and the address of its page.
+
+    The address selects the view that lists runs; MLflow would open the experiment in another one.
+    """
     lines = [f"{ledger.name}: {address.rstrip('/')}/{ledger.page}" for ledger in ledgers]
     more = len(lines) - _MOST_LINKS
     return "\n".join(lines[:_MOST_LINKS] + ([f"and {more} more"] if more > 0 else []))

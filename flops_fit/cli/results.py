@@ -1,4 +1,4 @@
-"""What `analyze`, `predict` and `report` do: they read runs, and import no model."""
+"""`flops-fit analyze`, `predict` and `report`: they read runs, and do not import the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flops_fit.tracking.experiments import find_ledger
 
 
 def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Fit, log, and show."""
+    """Fit a sweep, log the results, and print them."""
     result = analyze_ledger(find_ledger(name, tracking_uri))
     if as_json:
         print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result))))
@@ -32,7 +32,7 @@ def predict(
     terms: Mapping[str, float | None],
     as_json: bool,
 ) -> None:
-    """Fit, write nothing, and predict."""
+    """Fit a sweep and print a prediction; nothing is written to the store."""
     result = fit_ledger(find_ledger(name, tracking_uri))
     prediction = result.predict(compute_budget, **terms)
     if as_json:
@@ -42,21 +42,21 @@ def predict(
 
 
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
-    """Fit, and write the page.
+    """Fit a sweep and write its report.
 
     Raises:
-        ArgumentError: There is no such folder.
+        ArgumentError: The folder of `output` does not exist.
     """
     path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
     if not path.parent.is_dir():
-        raise ArgumentError(f"--output: there is no folder {path.parent}")
+        raise ArgumentError(f"output: the folder {path.parent} does not exist")
     result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
     result.report(path)
     print(path)
 
 
 def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
-    """1 where trials of these budgets failed."""
+    """1 if a trial of these budgets failed, else 0."""
     failed = result.runs[result.runs["state"] == "failed"]
     return int(failed["compute_budget"].isin(compute_budgets).any())
 

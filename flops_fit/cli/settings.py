@@ -1,4 +1,4 @@
-"""What a sweep is asked for on the command line and in a file, before anything is imported."""
+"""`Settings`: a sweep as given by the command line and a YAML file, before anything is imported."""
 
 from __future__ import annotations
 
@@ -16,52 +16,69 @@ from flops_fit.errors import ArgumentError
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.validate import raise_problems
 
-_NEEDED = ("model", "size_param", "data", "loss", "budgets")
-_NAMES = ("model", "size_param", "data", "eval_data", "loss", "name", "tracking_uri", "storage")
-_MAPPINGS = ("model_args", "data_args", "eval_data_args", "metrics", "recipe")
-_LISTS = ("budgets", "sizes")
-_FUNCTIONS = ("learning_rate", "optimizer", "schedule")  # of the recipe, which may be imported
+_REQUIRED = ("model_cls", "model_size_param", "dataset", "loss_fn", "compute_budgets")
+_TEXTS = (
+    "model_cls", "model_size_param", "dataset", "eval_dataset", "loss_fn", "name", "tracking_uri",
+    "storage",
+)  # fmt: skip
+_MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
+_LISTS = ("compute_budgets", "sizes")
+_FUNCTIONS = ("learning_rate", "optimizer", "schedule")  # fields of the recipe: may be import paths
+# Keys of earlier versions.
+_ALIASES = {
+    "model": "model_cls",
+    "size_param": "model_size_param",
+    "model_args": "model_kwargs",
+    "data": "dataset",
+    "data_args": "dataset_kwargs",
+    "eval_data": "eval_dataset",
+    "eval_data_args": "eval_dataset_kwargs",
+    "loss": "loss_fn",
+    "budgets": "compute_budgets",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A sweep as the keys of a file: import paths, numbers and words.
+    """The arguments of `flops_fit.find_optimal` as import paths, numbers and text.
 
     Attributes:
-        model: Import path of the model class.
-        size_param: Name of its size argument.
-        model_args: Its other arguments.
-        data: Import path of a function that returns the data, or of the data.
-        data_args: What that function is given.
-        eval_data: The same for held-out data; None sets a share of the data aside.
-        eval_data_args: What that function is given.
-        loss: Import path of the loss function.
-        metrics: Import paths of what else is measured on held-out data, by name.
-        budgets: Budgets in FLOPs.
+        model_cls: Import path of the model class.
+        model_size_param: Name of its size argument.
+        model_kwargs: Its other arguments.
+        dataset: Import path of the data, or of a function that returns it.
+        dataset_kwargs: Arguments of that function.
+        eval_dataset: Import path of the held-out data, or of a function that returns it; None sets
+            aside a share of the data.
+        eval_dataset_kwargs: Arguments of that function.
+        loss_fn: Import path of the loss function.
+        metrics: Import paths of further measurements on the held-out data, by name.
+        compute_budgets: Budgets in FLOPs.
         sizes: Values of the size argument; None to plan them.
         recipe: Fields of `flops_fit.Recipe`; functions by import path.
         flops: "measured", "6ND", or the import path of a function.
         name: Name of the sweep.
         tracking_uri: MLflow store.
         storage: Optuna storage.
-        workers: How many, or "auto".
-        seed: Seed of the sweep.
-        retry_failed: Try failed trials again.
+        workers: Number of worker processes, or "auto".
+        seed: Random seed of the sweep.
+        retry_failed: Whether to train failed trials again.
         on_code_change: "warn", "error" or "rerun".
-        extend: Whether rows with the least loss at an edge get more sizes.
+        extend: Whether to add sizes to budgets whose lowest loss is at an end of their sizes.
     """
 
-    model: str | None = None
-    size_param: str | None = None
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    data: str | None = None
-    data_args: Mapping[str, Any] = field(default_factory=dict)
-    eval_data: str | None = None
-    eval_data_args: Mapping[str, Any] = field(default_factory=dict)
-    loss: str | None = None
+    model_cls: str | None = None
+    model_size_param: str | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
+    dataset_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    eval_dataset: str | None = None
+    eval_dataset_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    loss_fn: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    budgets: Sequence[float] | None = None
+    compute_budgets: Sequence[float] | None = None
     sizes: Sequence[Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     flops: str = "measured"
@@ -78,7 +95,7 @@ class Settings:
         """Model, data and loss, and what to plan for them.
 
         Raises:
-            ArgumentError: Listing all that is missing, not to be found, or cannot be followed.
+            ArgumentError: Lists everything that is missing, not found or invalid.
         """
         problems: list[str] = []
         made: list[Any] = []
@@ -87,8 +104,7 @@ class Settings:
                 made.append(part())
             except ArgumentError as error:
                 problems += error.problems
-        if problems:
-            raise ArgumentError(problems)
+        raise_problems(problems)
         task, request = made
         return task, request
 
@@ -96,33 +112,39 @@ class Settings:
         """Model, data and loss, imported.
 
         Raises:
-            ArgumentError: Listing all that is missing or not to be found.
+            ArgumentError: Lists everything that is missing or not found.
         """
-        missing = [key for key in _NEEDED if not getattr(self, key)]
-        shown = f"missing: {', '.join(missing)} (options, as --model, or keys of --config)"
-        problems = [shown] * bool(missing)
-
-        def found(key: str) -> Any:
-            path = getattr(self, key)
-            return None if not path else _import(key, path, problems)
-
-        model, loss = found("model"), found("loss")
-        data = _given("data", self.data, self.data_args, problems)
-        held_out = _given("eval_data", self.eval_data, self.eval_data_args, problems)
+        problems: list[str] = []
+        missing = [key for key in _REQUIRED if not getattr(self, key)]
+        if missing:
+            options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
+            problems.append(f"missing: {options} (or the same keys in the file of --config)")
+        model = _import("model_cls", self.model_cls, problems)
+        loss = _import("loss_fn", self.loss_fn, problems)
+        dataset = _data("dataset", self.dataset, self.dataset_kwargs, problems)
+        eval_dataset = _data("eval_dataset", self.eval_dataset, self.eval_dataset_kwargs, problems)
         metrics = {
-            key: _import(f"metrics {key}", path, problems) for key, path in self.metrics.items()
+            name: _import(f"metrics.{name}", path, problems) for name, path in self.metrics.items()
         }
-        if problems:
-            raise ArgumentError(problems)
-        assert self.size_param is not None
-        loss = loss() if isinstance(loss, type) else loss  # torch.nn:CrossEntropyLoss
-        return Task(model, self.size_param, self.model_args, data, loss, held_out, metrics)
+        raise_problems(problems)
+        assert self.model_size_param is not None
+        # A loss class such as torch.nn:CrossEntropyLoss is used with its default arguments.
+        loss_fn = loss() if isinstance(loss, type) else loss
+        return Task(
+            model,
+            self.model_size_param,
+            self.model_kwargs,
+            dataset,
+            loss_fn,
+            eval_dataset,
+            metrics,
+        )
 
     def request(self) -> PlanRequest:
         """What to plan.
 
         Raises:
-            ArgumentError: The recipe cannot be followed, or what it names is not to be found.
+            ArgumentError: The recipe is invalid, or something it names is not found.
         """
         problems: list[str] = []
         flops: Any = self.flops
@@ -130,20 +152,19 @@ class Settings:
             flops = _import("flops", flops, problems)
         recipe = {key: _recipe_value(key, value, problems) for key, value in self.recipe.items()}
         problems += _unknown(recipe, [f.name for f in fields(Recipe)], "recipe: unknown field")
-        if problems:
-            raise ArgumentError(problems)
-        return PlanRequest(self.budgets, self.sizes, Recipe(**recipe), flops, self.seed)
+        raise_problems(problems)
+        return PlanRequest(self.compute_budgets, self.sizes, Recipe(**recipe), flops, self.seed)
 
 
 def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
-    """A file's settings, and over them those of the command line.
+    """The settings of a file, overridden by those of the command line.
 
     Args:
         file: A YAML file; None for the command line alone.
         given: What the command line gave; mappings are merged key by key.
 
     Raises:
-        ArgumentError: Listing what is wrong with the file: unreadable, unknown keys, wrong kinds.
+        ArgumentError: Lists what is wrong with the file: unreadable, unknown keys, wrong types.
     """
     values = {} if file is None else _read_file(file)
     for key, value in given.items():
@@ -153,49 +174,68 @@ def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        values = safe_yaml.load(file.read_text(encoding="utf-8"))
+        document = safe_yaml.load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ArgumentError(f"{file}: cannot be read: {_where(error)}") from error
-    if not isinstance(values, dict):
-        raise ArgumentError(f"{file}: expected a mapping of keys as 'model:', got {values!r:.80}")
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    problems = _unknown(values, [f.name for f in fields(Settings)], f"{file}: unknown key")
-    kept = {key: _listed(key, value) for key, value in values.items() if value is not None}
-    problems += [fault for key, value in kept.items() for fault in _wrong_kind(key, value)]
-    if problems:
-        raise ArgumentError(problems)
-    return kept
+        raise ArgumentError(f"{file}: cannot be read: {_position(error)}") from error
+    if not isinstance(document, dict):
+        raise ArgumentError(
+            f"{file}: expected a mapping with keys such as 'model_cls:', got {document!r:.80}"
+        )
+    problems: list[str] = []
+    values = _canonical(document, file, problems)
+    problems += _unknown(values, [f.name for f in fields(Settings)], f"{file}: unknown key")
+    values = {key: _as_list(key, value) for key, value in values.items() if value is not None}
+    for key, value in values.items():
+        problems += _wrong_type(key, value)
+    raise_problems(problems)
+    return values
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _canonical(document: Mapping[Any, Any], file: Path, problems: list[str]) -> dict[str, Any]:
+    """The keys in their current spelling: `-` becomes `_`, and aliases are replaced."""
+    values: dict[str, Any] = {}
+    for written, value in document.items():
+        key = str(written).replace("-", "_")
+        key = _ALIASES.get(key, key)
+        if key in values:
+            problems.append(f"{file}: {key} is given twice, the second time as {written!r}")
+        values[key] = value
+    return values
+
+
+def _position(error: yaml.YAMLError) -> str:
+    """What YAML reports, with the line number."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     return f"{problem}, in line {mark.line + 1}" if mark else str(error).splitlines()[0]
 
 
-def _listed(key: str, value: Any) -> Any:
+def _as_list(key: str, value: Any) -> Any:
     return [value] if key in _LISTS and not isinstance(value, list) else value
 
 
-def _wrong_kind(key: str, value: Any) -> Iterable[str]:
-    if key in _NAMES and not isinstance(value, str):
+def _wrong_type(key: str, value: Any) -> Iterable[str]:
+    if key in _TEXTS and not isinstance(value, str):
         yield f"{key}: expected text, got {value!r}"
     if key in _MAPPINGS and not (
-        isinstance(value, dict) and all(isinstance(k, str) for k in value)
+        isinstance(value, dict) and all(isinstance(name, str) for name in value)
     ):
-        yield f"{key}: expected names and values, as 'n_layer: 4', got {value!r}"
+        yield f"{key}: expected a mapping such as {{n_layer: 4}}, got {value!r}"
 
 
 def _unknown(keys: Iterable[str], known: Sequence[str], what: str) -> list[str]:
     def hint(key: str) -> str:
         near = difflib.get_close_matches(key, known, 1)
-        return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
 
     return [f"{what} {key!r}; {hint(key)}" for key in keys if key not in known]
 
 
-def _import(key: str, path: str, problems: list[str]) -> Any:
+def _import(key: str, path: str | None, problems: list[str]) -> Any:
+    """The object at an import path; None, and an entry in `problems`, if it is not found."""
+    if not path:
+        return None
     try:
         return imports.load(path)
     except imports.NotFoundError as error:
@@ -203,16 +243,19 @@ def _import(key: str, path: str, problems: list[str]) -> Any:
         return None
 
 
-def _given(key: str, path: str | None, arguments: Mapping[str, Any], problems: list[str]) -> Any:
-    found = _import(key, path, problems) if path else None
+def _data(key: str, path: str | None, arguments: Mapping[str, Any], problems: list[str]) -> Any:
+    """A dataset, or its function bound to the arguments."""
+    found = _import(key, path, problems)
     if arguments and not path:
-        problems.append(f"{key}_args: given without {key}")
+        problems.append(f"{key}_kwargs: given without {key}")
     elif arguments and found is not None and not callable(found):
-        problems.append(f"{key}_args: {key} names an object that takes no arguments, {found!r:.80}")
+        problems.append(
+            f"{key}_kwargs: {key} is not a function, so it takes no arguments: {found!r:.80}"
+        )
     return partial(found, **arguments) if arguments and callable(found) else found
 
 
 def _recipe_value(key: str, value: Any, problems: list[str]) -> Any:
     if key in _FUNCTIONS and isinstance(value, str) and ":" in value:
-        return _import(f"recipe {key}", value, problems)
+        return _import(f"recipe.{key}", value, problems)
     return tuple(value) if isinstance(value, list) else value

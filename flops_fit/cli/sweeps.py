@@ -1,11 +1,10 @@
-"""What `plan`, `run` and `worker` do."""
+"""`flops-fit plan`, `run` and `worker`."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import click
 import torch
@@ -23,32 +22,34 @@ from flops_fit.sweep.execution.driver import join_sweep
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep_setup import join_job, open_job
+from flops_fit.tracking.address import StoreAddress
 
-# About an hour: of a CPU core at 3e10 FLOPs a second, of a GPU at 3e13.
-ASK_ABOVE_ON_CPU, ASK_ABOVE_ON_GPU = 1e14, 1e17
+# FLOPs of about an hour: on a CPU core at 3e10 FLOPs per second, on a GPU at 3e13.
+ASK_ABOVE_ON_CPU = 1e14
+ASK_ABOVE_ON_GPU = 1e17
 
 
 def plan(settings: Settings, as_json: bool) -> None:
-    """Print what would be trained."""
+    """Print the plan."""
     with user_prints_on_stderr():
         task, request = settings.imported()
-        made = plan_only(task, request, name=settings.name, tracking_uri=settings.tracking_uri)
-    print(shown_as_json.dumps(shown_as_json.of_plan(made)) if as_json else made)
+        planned = plan_only(task, request, _address(settings))
+    print(shown_as_json.dumps(shown_as_json.of_plan(planned)) if as_json else planned)
 
 
-def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
-    """Train what is missing and show what it says; returns the exit code.
+def run(settings: Settings, yes: bool, worker_command: Callable[[str], str]) -> int:
+    """Train what is missing, print the result, and return the exit code.
 
     Args:
         settings: What to train.
-        yes: Do not ask.
-        joined_by: From the sweep's name to the command by which a worker joins.
+        yes: Do not ask for confirmation.
+        worker_command: Gives the command line of a worker for the sweep's name.
     """
     task, planned = _prepared(settings)
-    store = settings.name, settings.tracking_uri
+    address = _address(settings)
     if not yes:
-        _ask(planned, flops_to_come(planned, *store))
-    job = open_job(task, planned, *store, settings.storage)
+        _confirm(planned, flops_to_come(planned, address))
+    job = open_job(task, planned, address)
     result = run_and_analyze(
         job,
         planned,
@@ -57,24 +58,24 @@ def run(settings: Settings, yes: bool, joined_by: Callable[[str], str]) -> int:
         on_code_change=settings.on_code_change,
         extend=settings.extend,
         announcement=f"{plan_text.as_text(planned.plan)}\n"
-        f"To help from another terminal: {joined_by(job.ledger.name)}",
+        f"To add a worker from another terminal: {worker_command(job.ledger.name)}",
     )
-    if distributed.rank():
+    if distributed.rank() != 0:  # rank 0 prints the result
         return 0
     show(result)
     return exit_code(result, planned.plan.compute_budgets)
 
 
 def help_out(settings: Settings) -> None:
-    """Train what waits of a sweep that runs elsewhere."""
+    """Train waiting trials of a sweep that another process drives."""
     task, planned = _prepared(settings)
-    job = join_job(task, planned, settings.name, settings.tracking_uri, settings.storage)
+    job = join_job(task, planned, _address(settings))
     join_sweep(job, workers=settings.workers, source=planned.source)
 
 
 @contextlib.contextmanager
 def user_prints_on_stderr() -> Iterator[None]:
-    """Within, what model and data print does not mix with what a script reads."""
+    """Send what the user's model and data print to stderr: stdout is for our output alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
@@ -82,38 +83,39 @@ def user_prints_on_stderr() -> Iterator[None]:
 def _prepared(settings: Settings) -> tuple[Task, Planned]:
     with user_prints_on_stderr():
         task, request = settings.imported()
-        planned = prepare(task, request, **_store_arguments(settings))
+        planned = prepare(
+            task,
+            request,
+            _address(settings),
+            workers=settings.workers,
+            on_code_change=settings.on_code_change,
+        )
     return task, planned
 
 
-def _store_arguments(settings: Settings) -> dict[str, Any]:
-    return {
-        "name": settings.name,
-        "tracking_uri": settings.tracking_uri,
-        "workers": settings.workers,
-        "on_code_change": settings.on_code_change,
-    }
+def _address(settings: Settings) -> StoreAddress:
+    return StoreAddress(settings.name, settings.tracking_uri, settings.storage)
 
 
 def can_ask() -> bool:
-    """Whether somebody is there to answer, and one process alone to listen."""
+    """Whether there is a terminal to ask at, and this is the only process of the launch."""
     return sys.stdin.isatty() and distributed.launched()[1] == 1
 
 
-def _ask(planned: Planned, flops: float) -> None:
-    """Ask before a large sweep.
+def _confirm(planned: Planned, flops: float) -> None:
+    """Ask for confirmation before a large sweep.
 
     Raises:
-        ArgumentError: Nobody can be asked.
+        ArgumentError: There is no terminal to ask at.
         click.exceptions.Exit: The answer was no.
     """
     limit = ASK_ABOVE_ON_GPU if torch.cuda.is_available() else ASK_ABOVE_ON_CPU
     if flops <= limit:
         return
-    text = f"{flops:.3g} FLOPs are to be trained, more than {limit:.0e}"
+    text = f"This sweep would train {flops:.3g} FLOPs, more than {limit:.0e}"
     if not can_ask():
-        raise ArgumentError(f"{text}, and there is no terminal to ask at: pass --yes")
+        raise ArgumentError(f"{text}, and there is no terminal to ask at; pass --yes to start it")
     click.echo(plan_text.as_text(planned.plan), err=True)
-    if not click.confirm(f"{text}. Go on?", err=True):
+    if not click.confirm(f"{text}. Continue?", err=True):
         click.echo("Nothing was trained", err=True)
         raise click.exceptions.Exit(1)

@@ -10,21 +10,22 @@ from flops_fit.errors import FlopsFitError
 
 
 class HubError(FlopsFitError):
-    """A data set cannot be had; the message says what to do."""
+    """A data set cannot be read; the message says what to do."""
 
 
 def load(name: str, split: str, columns: Sequence[str], folder: str | Path | None = None) -> Any:
-    """A split of a data set, as a `datasets.Dataset`.
+    """Load a split of a data set as a `datasets.Dataset`.
 
     Args:
-        name: On the hub, as "uoft-cs/cifar10".
-        split: As the hub's data set names it.
-        columns: What it must have.
-        folder: Where its parquet or text files lie; their names hold the split's. None for the hub.
+        name: Name on the hub, for example "uoft-cs/cifar10".
+        split: Name of the split on the hub.
+        columns: Columns that it must have.
+        folder: Folder of parquet or text files that have the split in their names; None for the
+            hub.
 
     Raises:
-        HubError: `datasets` is not installed, the hub cannot be reached, there are no such files,
-            or they hold other columns.
+        HubError: `datasets` is not installed, the hub cannot be reached, or the files are missing
+            or have other columns.
     """
     try:
         import datasets
@@ -44,7 +45,7 @@ def load(name: str, split: str, columns: Sequence[str], folder: str | Path | Non
 
 
 def column(rows: Any, name: str) -> Iterator[Any]:
-    """The values of a column as they are stored, a thousand at a time: images stay bytes."""
+    """Iterate over a column without decoding, in batches of a thousand: images stay bytes."""
     for batch in rows.with_format("arrow").select_columns([name]).iter(1000):
         yield from batch[name].to_pylist()
 
@@ -56,7 +57,7 @@ def _from_hub(datasets: Any, name: str, split: str) -> Any:
     try:
         if not known:
             huggingface_hub.HfApi().dataset_info(name, timeout=10)
-    except Exception:  # not reached: what was downloaded before may do, without retries
+    except Exception:  # not reachable: use an earlier download, without retries
         datasets.config.HF_HUB_OFFLINE = True
     try:
         return datasets.load_dataset(name, split=split)

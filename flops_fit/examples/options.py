@@ -10,22 +10,22 @@ from typing import Any
 def sweep_options(
     description: str, budgets: Sequence[float], eval_examples: int
 ) -> argparse.ArgumentParser:
-    """A parser of `--budgets`, `--sizes`, `--workers`, `--batch` and `--eval-examples`.
+    """A parser with `--budgets`, `--sizes`, `--workers`, `--batch` and `--eval-examples`.
 
     Args:
         description: What the script does.
-        budgets: Budgets in FLOPs where none are given.
-        eval_examples: Held-out examples where no number is given.
+        budgets: Default budgets in FLOPs.
+        eval_examples: Default number of held-out examples.
     """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
     many: Any = {"nargs": "+", "action": _Listed}
     add("--budgets", type=_listed(float), **many, default=list(budgets), metavar="C", help="FLOPs")
-    add("--sizes", type=_listed(int), **many, metavar="SIZE", help="by default planned")
-    default = "by default %(default)s"  # which a script may set otherwise
-    workers = f'"auto" is one per GPU, or per core; {default}'
+    add("--sizes", type=_listed(int), **many, metavar="SIZE", help="default: planned")
+    default = "default: %(default)s"  # filled in by argparse; a script may change it
+    workers = f'"auto" means one per GPU, or per CPU core; {default}'
     add("--workers", type=_count, default="auto", metavar="COUNT", help=workers)
-    batch = f'examples a step, "auto" is by rule; {default}'
+    batch = f'examples per step, "auto" follows a rule in C; {default}'
     add("--batch", type=_count, default="auto", metavar="COUNT", help=batch)
     held_out = f"held-out examples; {default}"
     add("--eval-examples", type=int, default=eval_examples, metavar="COUNT", help=held_out)
@@ -33,12 +33,12 @@ def sweep_options(
 
 
 class _Listed(argparse.Action):
-    """Numbers with spaces or commas between them; an empty text counts as not given."""
+    """Numbers separated by spaces or commas; an empty text means "not given"."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Keep them as one list."""
-        given = [number for part in values for number in part]
-        setattr(namespace, self.dest, given or self.default)
+        """Store them as one list."""
+        numbers = [number for part in values for number in part]
+        setattr(namespace, self.dest, numbers or self.default)
 
 
 def _listed(number: Callable[[str], float]) -> Callable[[str], list[float]]:

@@ -1,4 +1,4 @@
-"""What an example, and a command, prints at its end."""
+"""Print a result; used by the examples and the commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flops_fit.result import Result
 
 
 def show(result: Result) -> None:
-    """Print what a sweep found, the table to build from, and where to look."""
+    """Print the summary, the table of what to train, and where the report and the runs are."""
     print(result, end="\n\n")
     try:
         table = result.chinchilla_table()
@@ -17,4 +17,4 @@ def show(result: Result) -> None:
     if report := result.meta.get("report"):
         print(f"\nReport:\n  {report}")
     if where := result.meta.get("where_to_look"):
-        print(f"Look at the runs:\n  {where}")
+        print(f"Runs:\n  {where}")

@@ -1,1 +1,1 @@
-"""The science: laws and fits on any table of runs. NumPy, SciPy and pandas only."""
+"""Scaling laws and how they are fitted to any table of runs. Uses NumPy, SciPy and pandas only."""

@@ -1,11 +1,14 @@
-"""Diagnostics as data: what is doubtful about a fit, how badly, and what to do.
+"""`Check`: a diagnostic as data, with what is doubtful, how badly, and what to do about it.
 
-`warn`: the numbers stand, with this doubt. `refuse`: a fit or a claim was withheld; the runs and
-the other fits still come back. `note`: said for the record. The thresholds are those of simulation
-and of the papers: see docs/log.md.
+Severities:
 
-A refusal in `NOT_BEYOND` withholds every prediction beyond the largest budget; a check in
-`NOT_TOLD_APART` withholds E, A and B. What the others withhold, their messages say.
+* "note": for the record.
+* "warn": the numbers are reported, with this doubt.
+* "refuse": a fit or a claim is withheld. The runs and the other fits are still returned.
+
+A refusal in `NOT_BEYOND` withholds every prediction beyond the largest budget. A check in
+`NOT_SEPARABLE` withholds E, A and B. The other checks state in their messages what they withhold.
+The thresholds come from simulation and from the cited papers (docs/log.md).
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ from typing import Literal
 Severity = Literal["note", "warn", "refuse"]
 
 NOT_BEYOND = frozenset({"wide-exponent", "runs-excluded"})
-NOT_TOLD_APART = frozenset({"E-at-zero", "ill-conditioned"})
+NOT_SEPARABLE = frozenset({"E-at-zero", "ill-conditioned"})
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """One diagnostic.
 
     Attributes:
-        code: Stable name, for programs.
+        code: A stable name, for programs.
         severity: "note", "warn" or "refuse".
         message: What was found, with its figures.
-        advice: What to do about it.
+        advice: What to do about it; may be empty.
     """
 
     code: str
@@ -41,19 +44,31 @@ class Check:
 
 
 def not_beyond(checks: Iterable[Check]) -> list[Check]:
-    """The refusals that withhold predictions beyond the largest budget."""
+    """The refusals that withhold every prediction beyond the largest budget."""
     return [check for check in checks if check.severity == "refuse" and check.code in NOT_BEYOND]
 
 
 def graded(
     code: str, value: float, warn: float, refuse: float, message: str, advice: str
 ) -> list[Check]:
-    """A check of a value against two limits: nothing below the first."""
+    """A check of a value against two limits.
+
+    Args:
+        code: Code of the check.
+        value: The value found; NaN gives no check.
+        warn: Above this limit the check warns.
+        refuse: Above this limit the check refuses.
+        message: What was found.
+        advice: What to do about it.
+
+    Returns:
+        One check, or none where the value is not above `warn`.
+    """
     if not value > warn:
         return []
     return [Check(code, "refuse" if value > refuse else "warn", message, advice)]
 
 
 def counted(n: int, noun: str) -> str:
-    """A number and what it counts: "1 run", "7 runs"."""
+    """A number and the noun it counts: "1 run", "7 runs"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,9 +1,9 @@
-"""How to fit: the few dials of `flops_fit.fit`, checked all at once."""
+"""`Options`: the options of `flops_fit.fit`, validated together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -11,15 +11,21 @@ from flops_fit.errors import ArgumentError
 from flops_fit.validate import is_number
 
 Method = Literal["screened", "huber", "log", "linear"]
+FormOption = Literal["auto", "five", "tied"]
+Curve = Literal["parabola", "cubic"]
+Outliers = Literal["residuals", "iqr", "keep"]
+SharedErrors = Literal["auto", "size", "none"]
 
+# Huber's threshold in Hoffmann et al. (2022, appendix D.3) and Besiroglu et al. (2024).
 PAPERS_DELTA = 1e-3
+# Fewest bootstrap draws from which a 95 % interval can be read.
 LEAST_DRAWS = 100
-CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("screened", "huber", "log", "linear"),
-    "form": ("auto", "five", "tied"),
-    "curve": ("parabola", "cubic"),
-    "outliers": ("residuals", "iqr", "keep"),
-    "shared_errors": ("auto", "size", "none"),
+CHOICES: dict[str, Any] = {
+    "method": Method,
+    "form": FormOption,
+    "curve": Curve,
+    "outliers": Outliers,
+    "shared_errors": SharedErrors,
 }
 
 
@@ -28,36 +34,37 @@ class Options:
     """How to fit.
 
     Attributes:
-        method: "screened": Huber, screen, least squares of ln L. "huber": plain Huber. "log" and
-            "linear": least squares of ln L, or of L, of all finished runs.
+        method: "screened": Huber fit, screen for outliers, least squares of ln L. "huber": plain
+            Huber fit. "log" and "linear": least squares of ln L, or of L, on all finished runs.
         delta: Huber's threshold on residuals of ln L.
-        form: "five" parameters, "tied" with alpha = beta, or "auto": by back-test.
+        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
         curve: IsoFLOP curve: "parabola", or "cubic" for budgets of seven runs or more.
         outliers: "residuals": the screen of `method`; "iqr": Tukey's fence instead; "keep": none.
-        shared_errors: "auto": by test; "size": runs of one size share an error; "none".
-        tolerance: Budgets this close (relative) are one.
-        num_draws: Bootstrap refits.
+        shared_errors: "size": runs of one size share an error; "none": they do not; "auto": decided
+            by a test.
+        tolerance: Budgets that differ by less than this share are one budget.
+        num_draws: Number of bootstrap refits.
         seed: Seed of the bootstrap.
-        unfinished_curves: Use training curves in mid-schedule for the envelope.
+        unfinished_curves: Use points of training curves in mid-schedule for the envelope.
     """
 
     method: Method = "screened"
     delta: float = PAPERS_DELTA
-    form: Literal["auto", "five", "tied"] = "auto"
+    form: FormOption = "auto"
     curve: Curve = "parabola"
-    outliers: Literal["residuals", "iqr", "keep"] = "residuals"
-    shared_errors: Literal["auto", "size", "none"] = "auto"
+    outliers: Outliers = "residuals"
+    shared_errors: SharedErrors = "auto"
     tolerance: float = 0.1
     num_draws: int = 600
     seed: int = 0
     unfinished_curves: bool = False
 
     def require_sound(self) -> None:
-        """Raise ArgumentError with every option that cannot work."""
+        """Raise ArgumentError with every option that is not valid."""
         faults = [
-            f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
-            for name, known in CHOICES.items()
-            if getattr(self, name) not in known
+            f"{name}: expected one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}"
+            for name, choices in CHOICES.items()
+            if getattr(self, name) not in get_args(choices)
         ]
         for name, low in (("delta", 0.0), ("tolerance", 0.0), ("num_draws", LEAST_DRAWS - 1)):
             value = getattr(self, name)
@@ -65,6 +72,3 @@ class Options:
                 faults.append(f"{name}: expected a finite number above {low:g}, got {value!r}")
         if faults:
             raise ArgumentError(faults)
-
-
-Curve = Literal["parabola", "cubic"]

@@ -1,1 +1,1 @@
-"""The face: plots and the page."""
+"""Results and plans for people: text, tables, plots and the HTML report."""

@@ -1,8 +1,9 @@
-"""One self-contained page that says what a result says: no network, and one script only.
+"""The report: one self-contained HTML page with a verdict, a slider, a table, plots and checks.
 
-Names come from users and may be hostile: the template escapes them, the data of the script are JSON
-without a single `<`, the script writes text only, plots are images (which cannot run anything), and
-the page's own policy (CSP) allows that script and that style by their hashes and nothing else.
+The page needs no network and runs one script, `report.js`. Names in it come from users and may be
+hostile, so the template escapes them, the script's data are JSON without a `<`, the script writes
+only text, plots are images (which cannot run code), and the content security policy allows that
+script and that style sheet by their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import counted
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.prediction import predict_budget
+from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import number_text, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
 
 if TYPE_CHECKING:
@@ -33,25 +39,35 @@ if TYPE_CHECKING:
 
 FILES = "page_files"
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
-GRAVITY = ("refuse", "warn", "note")
+SEVERITIES = ("refuse", "warn", "note")  # the order in which checks are listed
 OBJECTIVES = {
     "log": "least squares of ln L",
     "linear": "least squares of L",
     "huber": "Huber loss, all finished runs",
     "tied": "alpha = beta",
 }
-LARGEST_SVG = 110_000  # bytes: eight of them, as text, keep the page under 1.5 MB
+# Facts about the sweep that are listed if the metadata have them.
+FACTS = {
+    "model": "model",
+    "size_param": "size parameter",
+    "data_unit": "D counts",
+    "flops_convention": "FLOPs",
+    "recipe": "recipe",
+    "data_fingerprint": "data fingerprint",
+    "setting": "setting (hash of model, data, loss and recipe)",
+}
+LARGEST_SVG = 110_000  # bytes; eight plots of this size keep the page under 1.5 MB in base64
 DOTS_PER_INCH = 160
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A plot as a file: SVG, or PNG where very many points would make a large SVG.
+    """A plot as an image file: SVG, or PNG if its many points would make a large SVG.
 
     Attributes:
-        title: What it shows.
+        title: What the plot shows.
         kind: "svg" or "png".
-        content: The file's bytes.
+        content: The bytes of the file.
     """
 
     title: str
@@ -59,8 +75,8 @@ class Drawing:
     content: bytes
 
     @property
-    def address(self) -> str:
-        """The image as an address that holds it whole: nothing in an image can run."""
+    def data_uri(self) -> str:
+        """The image as a `data:` address, for an `<img>` element: images cannot run scripts."""
         mime = "image/svg+xml" if self.kind == "svg" else "image/png"
         return f"data:{mime};base64,{base64.b64encode(self.content).decode()}"
 
@@ -70,72 +86,73 @@ class Plots:
     """The plots of a result.
 
     Attributes:
-        drawn: By name.
-        missing: Why others have nothing to show, by title.
+        drawn: The plots by name.
+        missing: Why other plots cannot be drawn, by title.
     """
 
     drawn: Mapping[str, Drawing]
     missing: Mapping[str, str]
 
 
-def write_report(result: Any, path: str | os.PathLike[str]) -> Path:
-    """Write the page of a result; it is written beside its place and renamed into it.
+def write_report(findings: Findings, path: str | os.PathLike[str]) -> Path:
+    """Write the page; a reader never sees half a file, because it is renamed into place.
 
     Args:
-        result: A `Result`.
-        path: Where to, by custom `report.html`.
+        findings: The fitted laws.
+        path: The file to write, for example `report.html`.
     """
-    place = Path(path)
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
-    beside.write_text(page(result), encoding="utf-8")
-    os.replace(beside, place)
-    return place
+    target = Path(path)
+    atomic_write(target, page(findings))
+    return target
 
 
-def page(result: Any, plots: Plots | None = None) -> str:
+def page(findings: Findings, plots: Plots | None = None) -> str:
     """The page as text.
 
     Args:
-        result: A `Result`.
-        plots: Its plots, as `draw` gives them; drawn here if None.
+        findings: The fitted laws.
+        plots: Its plots, from `draw`; drawn here if None.
     """
     if plots is None:
-        plots = draw(result)
+        plots = draw(findings)
     style, script = _file("report.css"), _file("report.js")
+    meta = findings.meta
     return str(
         _template().render(
             style=_trusted(style),
             style_hash=_hash(style),
             script=_trusted(script),
             script_hash=_hash(script),
-            data={"grid": _grid(result), "words": _words(result)},
+            data={"grid": _grid(findings), "labels": _labels(findings)},
             plots=plots,
-            result=result,
-            meta=result.meta,
-            name=result.meta.get("name") or _unnamed(result),
-            unit=result.meta.get("data_unit", "tokens"),
-            verdict=summary.verdict(result),
-            lines=summary.findings(result),
-            doubts=_counts(result),
-            table=_table(result),
-            checks=sorted(result.checks, key=lambda check: GRAVITY.index(check.severity)),
-            excluded=_excluded(result),
-            fits=_fits(result),
-            versions=_versions(result.meta),
-            why_not=_why_not(result),
-            no_envelope=_no_envelope(result),
+            num_runs=len(findings.runs),
+            measured_cost=findings.law is not None and findings.law.curve is not None,
+            meta=meta,
+            name=meta.get("name") or _default_name(findings),
+            unit=meta.get("data_unit", "tokens"),
+            verdict=summary.verdict(findings),
+            law=summary.law_and_predictions(findings),
+            serious=_serious(findings),
+            table=_table(findings),
+            checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
+            excluded=_excluded(findings),
+            fits=_fits(findings),
+            facts={label: meta[key] for key, label in FACTS.items() if meta.get(key)},
+            versions=_versions(meta),
+            refusal=_refusal(findings),
+            no_envelope=_no_envelope(findings),
         )
     )
 
 
-def draw(result: Any) -> Plots:
-    """Every plot of a result, or why it has nothing to show."""
+def draw(findings: Findings) -> Plots:
+    """Draw every plot of a result; for those that cannot be drawn, say why."""
     drawn, missing = {}, {}
-    for name, (title, shown) in figures(result).items():
-        if isinstance(shown, str):
-            missing[title] = shown
+    for name, (title, figure) in figures(findings).items():
+        if isinstance(figure, str):
+            missing[title] = figure
         else:
-            drawn[name] = _drawing(title, shown)
+            drawn[name] = _drawing(title, figure)
     return Plots(drawn, missing)
 
 
@@ -143,6 +160,7 @@ def _drawing(title: str, figure: Figure) -> Drawing:
     import matplotlib
 
     content = io.BytesIO()
+    # A fixed salt and no date: the same result gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "flops-fit"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
     if len(content.getvalue()) <= LARGEST_SVG:
@@ -152,109 +170,110 @@ def _drawing(title: str, figure: Figure) -> Drawing:
     return Drawing(title, "png", content.getvalue())
 
 
-def _unnamed(result: Any) -> str:
-    """What to call a result that was given no name."""
-    runs, budgets = len(result.runs), len(result.optima)
+def _default_name(findings: Findings) -> str:
+    """The heading for a result without a name."""
+    runs, budgets = len(findings.runs), len(findings.optima)
     return f"{counted(runs, 'run')} at {counted(budgets, 'budget')}"
 
 
-def _no_envelope(result: Any) -> str:
-    """Why the envelope of training curves, an approach of its own, is not fitted."""
-    if result.envelope_laws is not None:
+def _no_envelope(findings: Findings) -> str:
+    """Why no law is fitted to the envelope of training curves; empty if one is."""
+    if findings.envelope_laws is not None:
         return ""
-    if result.curves.empty:
-        return "no training curves were given."
-    if any(check.code == "no-envelope" for check in result.checks):
-        return "see the checks."
+    if findings.curves.empty:
+        return "not fitted, because no training curves were given."
+    if any(check.code == "no-envelope" for check in findings.checks):
+        return "not fitted; see the checks."
     return (
-        "the training curves are drawn, but not fitted: within its schedule a run has a higher "
-        "loss than a shorter run whose schedule ends there, which bends the envelope."
+        "not fitted; the training curves are only drawn. In the middle of its schedule a run has a "
+        "higher loss than a shorter run whose schedule ends there, which bends the envelope."
     )
 
 
-def _grid(result: Any) -> dict[str, Any] | None:
+def _grid(findings: Findings) -> dict[str, Any] | None:
     try:
-        return slider_data.grids(result)
+        return slider_data.slider_grids(findings)
     except FitError:
         return None
 
 
-def _why_not(result: Any) -> str:
-    """Why nothing is said beyond the largest budget, or nothing at all; empty where it is."""
+def _refusal(findings: Findings) -> str:
+    """Why predictions beyond the largest budget, or all predictions, are refused; else empty."""
+    C = summary.BEYOND * findings.largest_budget
     try:
-        result.predict(summary.BEYOND * result.largest_budget)
-    except summary.NOT_TOLD as error:
+        predict_budget(findings, C, UNCONSTRAINED)
+    except summary.NO_PREDICTION as error:
         return str(error)
     return ""
 
 
-def _words(result: Any) -> dict[str, str]:
-    """What the script needs to call things by."""
+def _labels(findings: Findings) -> dict[str, str]:
+    """Names that the script shows."""
     return {
-        "unit": result.meta.get("data_unit", "tokens"),
-        "size": result.meta.get("size_param", "size"),
-        "no_loss": summary.no_loss(result),
+        "unit": findings.meta.get("data_unit", "tokens"),
+        "size": findings.meta.get("size_param", "size"),
+        "no_loss": summary.no_loss(findings),
     }
 
 
-def _counts(result: Any) -> str:
-    """How many checks warn and refuse; empty where none does."""
-    severities = [check.severity for check in result.checks]
-    warnings, refusals = severities.count("warn"), severities.count("refuse")
-    said = [counted(n, noun) for n, noun in ((warnings, "warning"), (refusals, "refusal")) if n]
-    return " and ".join(said)
+def _serious(findings: Findings) -> str:
+    """The number of checks that warn and refuse, in words; empty if there are none."""
+    severities = [check.severity for check in findings.checks]
+    counts = {"warning": severities.count("warn"), "refusal": severities.count("refuse")}
+    return " and ".join(counted(n, noun) for noun, n in counts.items() if n)
 
 
-def _table(result: Any) -> pd.DataFrame | None:
+def _table(findings: Findings) -> pd.DataFrame | None:
     try:
-        return tables.shown(result.chinchilla_table(), result.meta)
+        return tables.as_cells(chinchilla_table(findings), findings.meta)
     except FitError:
         return None
 
 
-def _excluded(result: Any) -> list[dict[str, str]]:
-    out = result.runs[result.runs["excluded"] != ""]
+def _excluded(findings: Findings) -> list[dict[str, str]]:
+    runs = findings.runs[findings.runs["excluded"] != ""]
     return [
         {
             "budget": number_text.flops(row["compute_budget"]),
             "size": "" if row["size"] is None else str(row["size"]),
             "params": number_text.count(row["num_params"]),
             "loss": number_text.loss(row["loss"]),
-            "why": row["excluded"],
+            "reason": row["excluded"],
             "trial": row["trial_id"],
         }
-        for row in out.to_dict("records")
+        for row in runs.to_dict("records")
     ]
 
 
-def _fits(result: Any) -> list[dict[str, str]]:
+def _fits(findings: Findings) -> list[dict[str, str]]:
     """The exponent of N_opt by every approach and objective."""
     rows = []
-    if result.law is not None:
-        a = result.intervals.loc["a"]
+    if findings.law is not None:
+        a = findings.intervals.loc[["a"]].to_dict("records")[0]
         rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
-    for name, spoken in OBJECTIVES.items():
-        if name in result.fits:
-            rows.append((f"parametric, {spoken}", result.fits[name].law.a, np.nan, np.nan))
-    witnesses = {"IsoFLOP optima": result.power_laws, "envelope": result.envelope_laws}
-    for name, laws in witnesses.items():
+    for name, objective in OBJECTIVES.items():
+        if name in findings.fits:
+            # Only the headline has an interval.
+            rows.append((f"parametric, {objective}", findings.fits[name].law.a, np.nan, np.nan))
+    approaches = {"IsoFLOP optima": findings.power_laws, "envelope": findings.envelope_laws}
+    for name, laws in approaches.items():
         if laws is not None and not laws.n_opt.refused:
             rows.append((f"power law, {name}", laws.n_opt.exponent, *laws.n_opt.exponent_interval))
+    form = number_text.exponent
     return [
-        {"name": name, "a": f"{a:.3f}", "between": number_text.between(low, high, "{:.3f}".format)}
+        {"name": name, "a": form(a), "interval": number_text.between(low, high, form)}
         for name, a, low, high in rows
     ]
 
 
 def _versions(meta: Mapping[str, str]) -> str:
-    libraries = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    own, python = f"flops-fit {__version__}", f"Python {platform.python_version()}"
-    fitted = f"fitted with {', '.join([own, *libraries, python])}"
+    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    fitted = f"fitted with flops-fit {__version__}, {libraries}, Python {platform.python_version()}"
     return f"{meta['versions']}; {fitted}" if meta.get("versions") else fitted
 
 
 def _hash(text: str) -> str:
-    """What the page's policy knows a script or a style by."""
+    """The hash by which the content security policy allows a script or a style sheet."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -264,7 +283,7 @@ def _file(name: str) -> str:
 
 
 def _trusted(text: str) -> Any:
-    """A file of our own, put in as it is."""
+    """Text that the template must not escape: only files of this package."""
     from markupsafe import Markup
 
     return Markup(text)

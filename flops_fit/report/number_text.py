@@ -1,46 +1,76 @@
-"""Numbers as people read them."""
+"""Numbers as text: counts, losses, FLOPs, intervals, durations, memory.
+
+Every text, table and page of this package writes numbers with these functions, and `report.js` has
+the same rules for `count`, `flops` and `loss`. Values that are not finite become "?".
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+NumberFormat = Callable[[float], str]
+
+COUNT_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+BYTE_SUFFIXES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
+ROUNDS_UP = 0.9995  # from here on, three digits of a value show the next power of ten
 
 
 def count(value: float) -> str:
-    """Parameters or tokens, three digits: 31.2k, 1.24B; beyond a quadrillion as 3.1e+16."""
+    """Parameters or tokens to three digits: 31.2k, 1.24B; above a quadrillion 3.1e+16."""
     if not math.isfinite(value):
         return "?"
-    for size, suffix in SUFFIXES:
-        if value >= 0.9995 * size:
-            return f"{_three(value / size)}{suffix}" if value < 999.5e12 else f"{value:.3g}"
-    return _three(value)
+    for unit, suffix in COUNT_SUFFIXES:
+        if value >= ROUNDS_UP * unit:
+            return f"{_three_digits(value / unit)}{suffix}" if value < 999.5e12 else f"{value:.3g}"
+    return _three_digits(value)
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
+    """Three digits with their trailing zeros: 1.00, 12.3, 123."""
     return f"{value:#.3g}".rstrip(".")
 
 
 def loss(value: float) -> str:
-    """A loss, four digits."""
+    """A loss to four digits."""
     return f"{value:#.4g}" if math.isfinite(value) else "?"
 
 
-def flops(value: float) -> str:
-    """A budget, three digits."""
+def flops(value: float, digits: int = 3) -> str:
+    """A compute budget in FLOPs: 1.5e+18."""
+    return f"{value:.{digits}g}"
+
+
+def ratio(value: float) -> str:
+    """A ratio or a rate to three digits: tokens per parameter, a learning rate, a price."""
     return f"{value:.3g}"
 
 
-def between(low: float, high: float, form: object) -> str:
-    """An interval; empty where there is none."""
-    assert callable(form)
+def exponent(value: float) -> str:
+    """An exponent of a law to three decimals."""
+    return f"{value:.3f}"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction in per cent: 0.0123 as "1.2 %"."""
+    return f"{100 * fraction:.{digits}g} %"
+
+
+def between(low: float, high: float, form: NumberFormat) -> str:
+    """An interval, "1.00k to 2.00k"; empty if it has no finite end."""
     if not (math.isfinite(low) or math.isfinite(high)):
         return ""
     return f"{form(low)} to {form(high)}"
 
 
+def with_interval(value: float, interval: tuple[float, float], form: NumberFormat) -> str:
+    """A value and its interval: "1.50k (1.00k to 2.00k)"."""
+    text = between(*interval, form)
+    return f"{form(value)} ({text})" if text else form(value)
+
+
 def plus_minus(value: float, error: float) -> str:
-    """A value and its standard error, to two digits of the error."""
+    """A value and its standard error, rounded to two digits of the error."""
     if not (math.isfinite(error) and error > 0):
         return f"{value:.4g}"
     places = 1 - math.floor(math.log10(error))
@@ -50,29 +80,30 @@ def plus_minus(value: float, error: float) -> str:
 
 
 def times(factor: float) -> str:
-    """How many times the largest budget."""
+    """A factor, such as C over the largest budget: 0.1, 4.2, 1,000."""
     return f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
 
 
 def duration(seconds: float) -> str:
-    """A time: 42 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
+    """A duration in its two largest units: 42 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 10:
         return f"{seconds:.2g} s"
-    for unit, small, size in (("d", "h", 86400), ("h", "min", 3600), ("min", "s", 60)):
-        parts = {"h": 24, "min": 60, "s": 60}[small]
+    # Seconds in the unit, its name, the next smaller unit, and how many of those it holds.
+    units = ((86400, "d", "h", 24), (3600, "h", "min", 60), (60, "min", "s", 60))
+    for size, unit, smaller, parts in units:
         if seconds >= size:
             whole, rest = divmod(round(seconds / size * parts), parts)
-            return f"{whole} {unit} {rest} {small}" if rest else f"{whole} {unit}"
+            return f"{whole} {unit} {rest} {smaller}" if rest else f"{whole} {unit}"
     return f"{seconds:.0f} s"
 
 
-def size_of(num_bytes: float) -> str:
-    """Memory: 3.2 MB, 41 GB (powers of 1,000)."""
+def memory(num_bytes: float) -> str:
+    """Memory in powers of 1,000: 3.2 MB, 41 GB."""
     if not math.isfinite(num_bytes):
         return "?"
-    for size, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= 0.9995 * size:
-            return f"{num_bytes / size:.3g} {suffix}"
+    for unit, suffix in BYTE_SUFFIXES:
+        if num_bytes >= ROUNDS_UP * unit:
+            return f"{num_bytes / unit:.3g}{suffix}"
     return f"{num_bytes:.0f} B"

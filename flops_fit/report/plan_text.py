@@ -1,90 +1,102 @@
-"""A plan, its estimate and its precision in lines, and the same for notebooks."""
+"""A plan, its time estimate and its expected precision as text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
-from flops_fit.report.number_text import between, count, duration, flops, size_of, times
+from flops_fit.records import Trial
+from flops_fit.report.number_text import (
+    NumberFormat,
+    between,
+    count,
+    duration,
+    flops,
+    memory,
+    ratio,
+    times,
+    with_interval,
+)
+from flops_fit.report.plan_view import EstimateView, PlanView, PrecisionView
 
-MOST_ROWS = 40  # trials that are shown a line each; more are summed up, a line a budget
+MOST_ROWS = 40  # a plan of more trials is shown with one row per budget
 MOST_SKIPPED = 5
-HEAD = ("C", "N", "D", "D/N", "steps", "batch", "lr", "epochs", "FLOPs")
+MOST_BUDGETS_NAMED = 3
 
 
-def of_plan(plan: Any) -> list[str]:
-    """The lines that `repr` shows."""
-    return [_headline(plan), *_grid(plan), *_said(plan)]
+def of_plan(plan: PlanView) -> list[str]:
+    """The lines of `repr(plan)`: totals, the grid, and what to know about it."""
+    return [_headline(plan), *_grid(plan), *_remarks(plan)]
 
 
-def as_text(plan: Any) -> str:
-    """A plan in lines, as one text."""
+def as_text(plan: PlanView) -> str:
+    """The lines of a plan as one text."""
     return "\n".join(of_plan(plan))
 
 
-def plan_html(plan: Any) -> str:
-    """The same, the grid as a table."""
+def plan_html(plan: PlanView) -> str:
+    """The plan as HTML, with a table of one row per trial."""
     table = pd.DataFrame([_row(plan, trial) for trial in plan.trials], columns=_columns(plan))
-    return _html([_headline(plan), *_said(plan)], table)
+    return _html([_headline(plan), *_remarks(plan)], table)
 
 
-def of_estimate(estimate: Any) -> list[str]:
-    """The lines that `repr` shows."""
-    table, many = estimate.table, estimate.devices > 1
-    left = table[table["seconds"].notna()]
+def of_estimate(estimate: EstimateView) -> list[str]:
+    """The lines of `repr(estimate)`."""
+    table = estimate.table
+    to_do = table[table["seconds"].notna()]
+    devices = f"{estimate.devices} {'device' if estimate.devices == 1 else 'devices'}"
     lines = [
-        f"Estimate: {duration(estimate.seconds)}"
-        + _interval(estimate.seconds_interval, duration)
-        + f" for {len(left)} of {len(table)} trials on {estimate.devices} device{'s' * many}"
-        f" ({estimate.device})"
+        f"Estimate: {with_interval(estimate.seconds, estimate.seconds_interval, duration)} for "
+        f"{len(to_do)} of {len(table)} trials on {devices} ({estimate.device})"
     ]
-    if len(left):
-        longest = left.loc[left["seconds"].idxmax()]
+    if len(to_do):
+        longest = to_do.iloc[int(to_do["seconds"].to_numpy().argmax())]
         lines.append(
-            f"  {duration(estimate.device_seconds)} of training in all; the longest trial "
+            f"  total training time {duration(estimate.device_seconds)}; longest trial "
             f"{duration(longest['seconds'])} (size {longest['size']} at "
             f"{flops(longest['compute_budget'])} FLOPs)"
         )
     if math.isfinite(estimate.memory_bytes):
-        how = "measured" if estimate.memory_kind == "measured" else "estimated from its tensors"
-        lines.append(f"  memory: {size_of(estimate.memory_bytes)} at most, {how}")
+        how = "measured" if estimate.memory_kind == "measured" else "estimated from tensor sizes"
+        lines.append(f"  peak memory of a trial: {memory(estimate.memory_bytes)}, {how}")
     if math.isfinite(estimate.cost):
         lines.append(
-            f"  money: {estimate.cost:.3g}"
-            + _interval(estimate.cost_interval, "{:.3g}".format)
-            + f", at {estimate.price_per_hour:g} an hour and device"
+            f"  cost: {with_interval(estimate.cost, estimate.cost_interval, ratio)}, at "
+            f"{estimate.price_per_hour:g} per device and hour"
         )
     return lines
 
 
-def of_precision(precision: Any) -> list[str]:
-    """The lines that `repr` shows."""
+def of_precision(precision: PrecisionView) -> list[str]:
+    """The lines of `repr(precision)`."""
     law = precision.law
     lines = [
-        f"Precision: 95 % interval of N_opt, {precision.num_sweeps} sweeps simulated with noise "
-        f"{precision.noise:g} of the loss",
-        f"  law assumed: {law.E:.3g} + {law.A:.3g} / N^{law.alpha:.3g} + "
-        f"{law.B:.3g} / D^{law.beta:.3g}",
+        f"Precision: expected 95 % interval of N_opt, from {precision.num_sweeps} simulated sweeps "
+        f"with noise {precision.noise:g} in ln L",
+        f"  assumed law: {ratio(law.E)} + {ratio(law.A)} / N^{ratio(law.alpha)} + "
+        f"{ratio(law.B)} / D^{ratio(law.beta)}",
     ]
-    for row in precision.table.itertuples():
-        lines.append(
-            f"  at {flops(row.compute_budget)} FLOPs ({times(row.extrapolation)}x): "
-            f"N {count(row.num_params)} within a factor {row.factor:.3g} "
-            f"({count(row.num_params_low)} to {count(row.num_params_high)})"
-            + ("" if row.predicted > 0.995 else f", told in {row.predicted:.0%} of the sweeps")
+    for row in precision.table.to_dict("records"):
+        line = (
+            f"  at {flops(row['compute_budget'])} FLOPs ({times(row['extrapolation'])}x): "
+            f"N {count(row['num_params'])} within a factor {ratio(row['factor'])} "
+            f"({between(row['num_params_low'], row['num_params_high'], count)})"
         )
+        if row["predicted"] <= 0.995:  # else 100 %, rounded
+            line += f", predicted in {row['predicted']:.0%} of the sweeps"
+        lines.append(line)
     return lines + _additions(precision)
 
 
-def estimate_html(estimate: Any) -> str:
-    """The same, with a row a trial."""
-    forms = {
+def estimate_html(estimate: EstimateView) -> str:
+    """The estimate as HTML, with a table of one row per trial."""
+    formats: dict[str, tuple[str, NumberFormat]] = {
         "compute_budget": ("C", flops),
         "size": ("size", str),
         "num_params": ("N", count),
@@ -92,210 +104,221 @@ def estimate_html(estimate: Any) -> str:
         "steps": ("steps", str),
         "batch_size": ("batch", str),
         "seconds": ("time", duration),
-        "memory_bytes": ("memory", size_of),
+        "memory_bytes": ("memory", memory),
     }
-    table = _shown(estimate.table, forms)
+    table = _formatted(estimate.table, formats)
     table.loc[estimate.table["seconds"].isna(), ["time", "memory"]] = ["done", ""]
     return _html(of_estimate(estimate), table)
 
 
-def precision_html(precision: Any) -> str:
-    """The same, with a row a budget."""
-    forms = {
+def precision_html(precision: PrecisionView) -> str:
+    """The expected precision as HTML, with a table of one row per budget."""
+    formats: dict[str, tuple[str, NumberFormat]] = {
         "compute_budget": ("C", flops),
         "num_params": ("N_opt", count),
         "num_params_low": ("low", count),
         "num_params_high": ("high", count),
-        "factor": ("within a factor", "{:.3g}".format),
-        "covered": ("intervals that hold the truth", "{:.0%}".format),
+        "factor": ("within a factor", ratio),
+        "covered": ("intervals that contain the true value", "{:.0%}".format),
         "predicted": ("sweeps that predict it", "{:.0%}".format),
     }
-    return _html(of_precision(precision), _shown(precision.table, forms))
+    return _html(of_precision(precision), _formatted(precision.table, formats))
 
 
-def _shown(table: pd.DataFrame, forms: dict[str, tuple[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame({head: table[name].map(form) for name, (head, form) in forms.items()})
+def _formatted(
+    table: pd.DataFrame, formats: Mapping[str, tuple[str, NumberFormat]]
+) -> pd.DataFrame:
+    return pd.DataFrame({head: table[name].map(form) for name, (head, form) in formats.items()})
 
 
 def _html(lines: Sequence[str], table: pd.DataFrame) -> str:
-    """Lines and a table; whatever they hold stays text."""
+    """Lines and a table; names in them are escaped."""
     head = "<br>".join(escape(line) for line in lines)
     return f"<div><p>{head}</p>{table.to_html(index=False, escape=True)}</div>"
 
 
-def _additions(precision: Any) -> list[str]:
+def _additions(precision: PrecisionView) -> list[str]:
     """The budget and the size that narrow the interval most for their FLOPs."""
     lines = []
     for kind in ("budget", "size"):
-        best = precision.additions[precision.additions["kind"] == kind]
-        if best.empty:
+        candidates = precision.additions[precision.additions["kind"] == kind]
+        if candidates.empty:
             continue
-        row = best.iloc[0]
-        sizes = [str(size) for size in row["sizes"]]
-        budget = f"{flops(row['compute_budget'])} FLOPs"
-        what = f"{precision.size_param}={sizes[0]} at {budget}"
+        best = candidates.iloc[0]
+        budget = f"{flops(best['compute_budget'])} FLOPs"
         if kind == "budget":
-            what = f"{budget}, {len(sizes)} trials"
+            what = f"{budget}, {len(best['sizes'])} trials"
+        else:
+            what = f"{precision.size_param}={best['sizes'][0]} at {budget}"
         lines.append(
-            f"  {kind} to add that gains most for its FLOPs: {what}; for {row['share']:.1%} more "
-            f"FLOPs {row['narrower']:.0%} narrower at 10x"
+            f"  best {kind} to add: {what}; {best['share']:.1%} more FLOPs make the interval at "
+            f"10x {best['narrower']:.0%} narrower"
         )
     return lines
 
 
-def _headline(plan: Any) -> str:
+def _headline(plan: PlanView) -> str:
     text = (
         f"SweepPlan: {len(plan.trials)} trials of {plan.model_name}, "
-        f"{plan.total_flops:.3g} FLOPs ({plan.flops_convention})"
+        f"{flops(plan.total_flops)} FLOPs ({plan.flops_convention})"
     )
     if plan.done is None:
         return text
     left = sum(trial.flops for trial in plan.to_do)
     done = len(plan.trials) - len(plan.to_do)
-    return f"{text}; {done} done, {left:.3g} FLOPs left"
+    return f"{text}; {done} done, {flops(left)} FLOPs left"
 
 
-def _columns(plan: Any) -> list[str]:
-    budget, *others = HEAD
-    unit = {"D": f"D, {plan.data_unit}"}
-    named = [budget, plan.size_param, *(unit.get(name, name) for name in others)]
-    return named + ["done"] * (plan.done is not None)
+def _columns(plan: PlanView) -> list[str]:
+    columns = [
+        "C", plan.size_param, "N", f"D, {plan.data_unit}", "D/N", "steps", "batch", "lr", "epochs",
+        "FLOPs",
+    ]  # fmt: skip
+    return columns if plan.done is None else [*columns, "done"]
 
 
-def _row(plan: Any, trial: Any) -> list[str]:
-    epochs = trial.num_tokens / plan.available if plan.available else math.nan
+def _row(plan: PlanView, trial: Trial) -> list[str]:
+    """The cells of a trial, in the order of `_columns`."""
     row = [
         flops(trial.compute_budget),
         str(trial.size),
         count(trial.num_params),
         count(trial.num_tokens),
-        f"{trial.num_tokens / trial.num_params:.3g}",
+        ratio(trial.num_tokens / trial.num_params),
         str(trial.steps),
         str(trial.batch_size),
-        f"{trial.learning_rate:.3g}",
-        f"{epochs:.2g}" if math.isfinite(epochs) else "?",
-        f"{trial.flops:.3g}",
+        ratio(trial.learning_rate),
+        f"{trial.num_tokens / plan.available:.2g}" if plan.available else "?",
+        flops(trial.flops),
     ]
     if plan.done is not None:
         row.append("yes" if trial.trial_id in plan.done else "")
     return row
 
 
-def _grid(plan: Any) -> list[str]:
+def _grid(plan: PlanView) -> list[str]:
     if len(plan.trials) > MOST_ROWS:
-        return _by_budget(plan)
-    return _aligned([_columns(plan), *(_row(plan, trial) for trial in plan.trials)])
+        return [*_by_budget(plan), "one row per trial: .to_frame()"]
+    return _aligned(_columns(plan), [_row(plan, trial) for trial in plan.trials])
 
 
-def _by_budget(plan: Any) -> list[str]:
+def _by_budget(plan: PlanView) -> list[str]:
+    """One line per budget, with the ranges of its trials."""
     head = ["C", "trials", f"{plan.size_param} (N)", f"D, {plan.data_unit}", "steps", "batch", "lr"]
     rows = []
     for budget in plan.compute_budgets:
-        row = [trial for trial in plan.trials if trial.compute_budget == budget]
-        first, last = row[0], row[-1]
-        sizes = (f"{t.size} ({count(t.num_params)})" for t in (first, last))
+        trials = [trial for trial in plan.trials if trial.compute_budget == budget]
+        first, last = trials[0], trials[-1]  # the smallest and the largest size
         rows.append(
             [
                 flops(budget),
-                str(len(row)),
-                " to ".join(sizes),
+                str(len(trials)),
+                " to ".join(f"{t.size} ({count(t.num_params)})" for t in (first, last)),
                 f"{count(first.num_tokens)} to {count(last.num_tokens)}",
                 f"{first.steps} to {last.steps}",
-                _range(trial.batch_size for trial in row),
-                _range(trial.learning_rate for trial in row if trial.lr_multiplier == 1),
+                _range(trial.batch_size for trial in trials),
+                _range(trial.learning_rate for trial in trials if trial.lr_multiplier == 1),
             ]
         )
-    return [*_aligned([head, *rows]), "a row a trial: .to_frame()"]
+    return _aligned(head, rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    text = tabulate(rows, head, tablefmt="plain", stralign="right", disable_numparse=True)
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def _remarks(plan: PlanView) -> list[str]:
+    return [*_rates(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
+
+
+def _repetition(plan: PlanView) -> list[str]:
+    if plan.available is None:
+        return ["the length of the stream is unknown: if it ends, it is read again, with a warning"]
+    repeated = sum(t.num_tokens > MOST_EPOCHS * plan.available for t in plan.trials)
+    if not repeated:
+        return []
     return [
-        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        f"{repeated} of the trials train for more than {MOST_EPOCHS:g} epochs; such runs are "
+        "excluded from the fit unless a law of repeated data can be fitted"
     ]
 
 
-def _said(plan: Any) -> list[str]:
-    lines = _said_of_rates(plan)
-    if plan.available is None:
-        lines.append("the stream's length is not known: where it ends it is read again, and said")
-    else:
-        often = sum(t.num_tokens > MOST_EPOCHS * plan.available for t in plan.trials)
-        if often:
-            lines.append(
-                f"{often} of the trials see their data over {MOST_EPOCHS:g} times: the fit leaves "
-                "such runs out, unless they tell what repetition costs"
-            )
-    return lines + _said_of_short_rows(plan) + _said_of_skipped(plan)
-
-
-def _said_of_short_rows(plan: Any) -> list[str]:
+def _short_rows(plan: PlanView) -> list[str]:
+    """Budgets with too few sizes for an IsoFLOP curve."""
     sizes: dict[float, set[str]] = {}
     for trial in plan.trials:
         sizes.setdefault(trial.compute_budget, set()).add(str(trial.size))
-    short = [budget for budget, own in sizes.items() if len(own) < LEAST_RUNS]
+    short = [budget for budget, values in sizes.items() if len(values) < LEAST_RUNS]
     if not short:
         return []
-    named = ", ".join(map(flops, short[:3])) + (", ..." if len(short) > 3 else "")
+    named = ", ".join(map(flops, short[:MOST_BUDGETS_NAMED]))
+    if len(short) > MOST_BUDGETS_NAMED:
+        named += ", ..."
     return [
         f"{len(short)} of {len(sizes)} budgets ({named}) have fewer than {LEAST_RUNS} sizes: no "
-        "optimum is read off their curves, a law of all runs alone may tell; give more sizes="
+        "optimum can be read from their IsoFLOP curves, only from a law of all runs; pass more "
+        "sizes="
     ]
 
 
-def _said_of_rates(plan: Any) -> list[str]:
-    """What of learning rate and batch a rule decided, and what other rates are tried."""
-    lines, tuned = [], [t for t in plan.trials if t.lr_multiplier != 1]
-    by_rule = ["learning rate"] * (plan.recipe.learning_rate == "auto")
-    by_rule += ["batch"] * _batch_is_by_rule(plan)
+def _rates(plan: PlanView) -> list[str]:
+    """What a rule decided of learning rate and batch, and which other rates are tried."""
+    lines = []
+    by_rule = []
+    if plan.recipe.learning_rate == "auto":
+        by_rule.append("learning rate")
+    if _batch_is_by_rule(plan):
+        by_rule.append("batch size")
     if by_rule:
-        lines.append(f"{' and '.join(by_rule)} by DeepSeek LLM's rule in C (2024, section 3.1)")
+        lines.append(
+            f"{' and '.join(by_rule)} from the compute budget by the rule of DeepSeek LLM (2024, "
+            "section 3.1)"
+        )
+    tuned = [trial for trial in plan.trials if trial.lr_multiplier != 1]
     if tuned:
-        tried = ", ".join(f"x{m:g}" for m in sorted({t.lr_multiplier for t in tuned}))
-        lines.append(f"{len(tuned)} of the trials try other learning rates: {tried}")
+        multipliers = sorted({trial.lr_multiplier for trial in tuned})
+        listed = ", ".join(f"x{multiplier:g}" for multiplier in multipliers)
+        lines.append(f"{len(tuned)} of the trials use other learning rates: {listed}")
     return lines
 
 
-def _batch_is_by_rule(plan: Any) -> bool:
+def _batch_is_by_rule(plan: PlanView) -> bool:
+    """Whether the batch follows the rule, and not the batch size of the user's loader."""
     recipe, unit = plan.recipe, plan.data_unit
-    if (recipe.batch_size, recipe.batch_tokens, unit) != ("auto", None, "tokens"):
+    if recipe.batch_size != "auto" or recipe.batch_tokens is not None or unit != "tokens":
         return False
-    rule = [
-        recipe.examples_per_step(t.compute_budget, unit, plan.tokens_per_example)
-        for t in plan.trials
-    ]
-    return rule == [t.batch_size for t in plan.trials]  # else the user's loader's
+    return all(
+        trial.batch_size
+        == recipe.examples_per_step(trial.compute_budget, unit, plan.tokens_per_example)
+        for trial in plan.trials
+    )
 
 
-def _said_of_skipped(plan: Any) -> list[str]:
-    """A line on values of the size parameter that build no model; one each on other points."""
-    refused = [skip for skip in plan.skipped if math.isnan(skip.compute_budget)]
+def _skipped(plan: PlanView) -> list[str]:
+    """One line per skipped point, and one for all sizes at which the model cannot be built."""
+    # Sizes that build no model are skipped at every budget: their budget is NaN.
+    unbuildable = [skip for skip in plan.skipped if math.isnan(skip.compute_budget)]
     lines = [
-        f"passed over: {plan.size_param}={skip.size}: {skip.reason}"
+        f"skipped: {plan.size_param}={skip.size}: {skip.reason}"
         for skip in plan.skipped
-        if skip not in refused
+        if not math.isnan(skip.compute_budget)
     ]
     if len(lines) > MOST_SKIPPED:
-        lines[MOST_SKIPPED - 1 :] = [
-            f"passed over: {len(lines) - MOST_SKIPPED + 1} more, see .skipped"
-        ]
-    if refused:
-        first = refused[0]
-        others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        more = len(lines) - MOST_SKIPPED + 1
+        lines = [*lines[: MOST_SKIPPED - 1], f"skipped: {more} more, see .skipped"]
+    if unbuildable:
+        first = unbuildable[0]
+        others = f" and {len(unbuildable) - 1} more" if len(unbuildable) > 1 else ""
         lines.append(
-            f"no model at {plan.size_param}={first.size}{others}; the nearest others are taken "
+            f"no model at {plan.size_param}={first.size}{others}; the nearest other sizes are used "
             f"({first.reason})"
         )
     return lines
 
 
 def _range(values: Iterable[float]) -> str:
+    """The smallest and the largest value, or the only one."""
     ordered = sorted(set(values))
-    texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in ordered]
+    texts = [ratio(value) if isinstance(value, float) else str(value) for value in ordered]
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
-
-
-def _interval(ends: tuple[float, float], form: Any) -> str:
-    said = between(*ends, form)
-    return f" ({said})" if said else ""

@@ -1,34 +1,43 @@
-"""What the report's slider reads: predictions on grids of budgets, ratios and caps of data.
+"""The data of the report's slider: predictions on grids of budgets, ratios D / N and data limits.
 
-The page computes nothing of its own: it interpolates here what the laws gave (`laws.band`), by four
-points a side in logarithms, the ends of intervals linearly (they jump where another method becomes
-the wider). Budgets lie 20 a decade around the largest, every tenth of it and every tenfold of it
-among them, so that there the page says what `Result.predict` says; ratios and caps lie on coarser
-grids. Where `predict` refuses there is no grid.
+The page computes no law. `report.js` interpolates in these grids: values by Lagrange polynomials
+through four points in logarithms, and the ends of intervals linearly, because they have kinks where
+one method's interval becomes wider than another's.
+
+Budgets are spaced 20 per decade and include the largest budget times every power of ten, so
+the page shows exactly what `Result.predict` returns at each stop of the slider. Ratios and data
+limits have coarser grids. Where a prediction is refused there is no grid.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import WORN_OUT
-from flops_fit.laws.predict.bands import FREELY, WITHIN, Terms, band, repetition_law, require_reach
-from flops_fit.laws.predict.size_lookup import step_of
+from flops_fit.laws.predict.intervals import (
+    UNCONSTRAINED,
+    WITHIN,
+    Terms,
+    predict_intervals,
+    repetition_law,
+    require_reach,
+)
+from flops_fit.laws.predict.prediction import predict_budget
+from flops_fit.laws.predict.size_lookup import size_to_build, step_of
 from flops_fit.records import Size
 
-if TYPE_CHECKING:
-    from flops_fit.laws.findings import Findings
-    from flops_fit.laws.model.arrays import Array
-
-A_DECADE = 20
-COARSE = 5  # every fifth budget carries the grids of ratios and caps
-BEYOND = 1000.0
-RATIOS_A_DECADE = 4
-SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # decades under the free D
+STOPS_PER_DECADE = 20
+COARSE = 5  # the grids of ratios and data limits have every fifth budget
+BEYOND = 1000.0  # the grid ends at this multiple of the largest budget
+RATIOS_PER_DECADE = 4
+# Data limits, in decades below the D that is optimal without a limit.
+SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 COLUMNS = {
     "n": "num_params", "n_low": "num_params_low", "n_high": "num_params_high",
     "d": "num_tokens", "d_low": "num_tokens_low", "d_high": "num_tokens_high",
@@ -36,28 +45,26 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def grids(result: Any) -> dict[str, Any]:
-    """All that the slider needs, as JSON can hold it.
+def slider_grids(findings: Findings) -> dict[str, Any]:
+    """The grids as JSON values.
 
     Raises:
-        FitError: No law stands on these runs, so that there is nothing to slide along.
+        FitError: No law was fitted to these runs.
     """
-    findings: Findings = result.findings
     C = _budgets(findings)
-    budgets = {"c": _logs(C), "free": _columns(findings, C, FREELY)}
-    told: dict[str, Any] = {
+    return {
         "largest": findings.largest_budget,
         "beyond": _reach(findings) > WITHIN,
-        **budgets,
+        "c": _logs(C),
+        "free": _columns(findings, C, UNCONSTRAINED),
         **_constrained(findings, np.union1d(C[::COARSE], C[-1:])),
-        **_sizes(result),
-        **_doubts(result),
+        **_sizes(findings),
+        **_note_on_repetition(findings),
     }
-    return told
 
 
 def _reach(findings: Findings) -> float:
-    """How far beyond the largest budget something may be said, as a factor."""
+    """The largest factor beyond the largest budget at which predictions are not refused."""
     try:
         require_reach(findings, np.array([BEYOND * findings.largest_budget]))
     except FitError:
@@ -66,20 +73,20 @@ def _reach(findings: Findings) -> float:
 
 
 def _budgets(findings: Findings) -> Array:
-    """20 a decade, from half the smallest budget to as far as something may be said."""
-    standing = findings.runs.loc[findings.runs["excluded"] == "", "compute_budget"].astype(float)
+    """The stops, from half the smallest budget to the reach, in FLOPs."""
+    smallest = float(findings.fitted_runs["compute_budget"].astype(float).min())
     largest = findings.largest_budget
-    down = A_DECADE * math.log10(2 * largest / float(standing.min()))
+    down = STOPS_PER_DECADE * math.log10(2 * largest / smallest)
     steps = COARSE * math.ceil(down / COARSE)
     up = math.log10(_reach(findings))
-    exponents = np.arange(-steps, A_DECADE * up + 1e-9) / A_DECADE
+    exponents = np.arange(-steps, STOPS_PER_DECADE * up + 1e-9) / STOPS_PER_DECADE
     return largest * 10.0 ** np.union1d(exponents, up)
 
 
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
-    """N and D in logarithms, loss as it is."""
+    """Predictions at these budgets: ln N, ln D and L, with their intervals."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        table = band(findings, C, terms)
+        table = predict_intervals(findings, C, terms)
         return {
             short: _rounded(values if short.startswith("l") else np.log(values))
             for short, name in COLUMNS.items()
@@ -88,69 +95,78 @@ def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float
 
 
 def _constrained(findings: Findings, C: Array) -> dict[str, Any]:
-    """The same at ratios D / N and under caps of data, a row a ratio or cap."""
+    """Predictions at given ratios D / N and under data limits, a row for each."""
     if findings.law is None:
         return {}
-    good = findings.runs[findings.runs["excluded"] == ""]
-    trained = np.log10((good["num_tokens"] / good["num_params"]).to_numpy(float))
+    fitted = findings.fitted_runs
+    trained = np.log10((fitted["num_tokens"] / fitted["num_params"]).to_numpy(float))
+    # The ratios of the runs, and one decade on either side.
     low, high = math.floor(trained.min()) - 1, math.ceil(trained.max()) + 1
-    ratios = 10.0 ** np.linspace(low, high, RATIOS_A_DECADE * (high - low) + 1)
-    free = band(findings, C)["num_tokens"].to_numpy(float)
-    caps = [Terms(unique_tokens=free / 10.0**shortage) for shortage in SHORTAGES]
+    ratios = 10.0 ** np.linspace(low, high, RATIOS_PER_DECADE * (high - low) + 1)
+    free = predict_intervals(findings, C)["num_tokens"].to_numpy(float)
+    limits = [Terms(unique_tokens=free / 10.0**shortage) for shortage in SHORTAGES]
     at_ratios = [_columns(findings, C, Terms(tokens_per_param=float(r))) for r in ratios]
     return {
         "coarse": _logs(C),
         "ratios": {"at": _logs(ratios), "rows": at_ratios},
         "caps": {
             "at": _rounded(np.array(SHORTAGES) * math.log(10)),
-            "rows": [_columns(findings, C, cap) for cap in caps],
+            "rows": [_columns(findings, C, limit) for limit in limits],
             "fading": 1 / repetition_law(findings).r_data,
             "worn_out": WORN_OUT,
         },
         "trained": [float(10 ** trained.min()), float(10 ** trained.max())],
-        "priced": _priced(findings),
+        "priced": _measured_sizes(findings),
     }
 
 
-def _priced(findings: Findings) -> list[float] | None:
-    """Between which N the FLOPs per token were measured; None where they are proportional to N."""
+def _measured_sizes(findings: Findings) -> list[float] | None:
+    """The range of N at which FLOPs per token were measured; None if they are proportional to N."""
     curve = findings.cost.curve
     if curve is None:
         return None
     return [math.exp(curve.log_params[0]), math.exp(curve.log_params[-1])]
 
 
-def _sizes(result: Any) -> dict[str, Any]:
-    """Ln N and size: those trained, and above them those that `Result.size_for` gives."""
-    known = result.runs.loc[result.runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
+def _sizes(findings: Findings) -> dict[str, Any]:
+    """Pairs of ln N and size: those trained, and above them those that `size_to_build` returns."""
+    runs = findings.runs
+    known = runs.loc[runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
     known = known[known["num_params"] > 0].sort_values("num_params")
-    pairs = [(float(N), _native(s)) for s, N in known.itertuples(index=False)]
-    if pairs:
-        ends = result.findings.law
-        reach = _reach(result.findings) * result.largest_budget
-        top = float(ends.n_opt(reach)) if ends is not None else pairs[-1][0]
-        beyond = np.geomspace(pairs[-1][0], max(top, pairs[-1][0]), 9)[1:]
-        pairs += [(float(N), result.size_for(float(N))) for N in beyond if N > pairs[-1][0]]
+    pairs: list[tuple[float, Size | None]] = [
+        (float(N), _native(size)) for size, N in known.itertuples(index=False)
+    ]
     if not pairs:
         return {}
+    largest = pairs[-1][0]
+    top = largest
+    if findings.law is not None:
+        top = max(top, float(findings.law.n_opt(_reach(findings) * findings.largest_budget)))
+    beyond = np.geomspace(largest, top, 9)[1:]
+    pairs += [(float(N), size_to_build(findings, float(N))) for N in beyond if N > largest]
     sizes = [size for _, size in pairs]
     logs = _logs(np.array([N for N, _ in pairs]))
     return {"sizes": {"n": logs, "is": sizes, "step": step_of(sizes)}}
 
 
 def _native(size: Any) -> Size:
+    """A plain Python value, which JSON can hold."""
     native: Size = size.item() if isinstance(size, np.generic) else size
     return native
 
 
-def _doubts(result: Any) -> dict[str, str]:
-    """What is said of every prediction under a cap of data, where anything is."""
+def _note_on_repetition(findings: Findings) -> dict[str, str]:
+    """The note on every prediction under a data limit, if there is one.
+
+    It says that the constants of repeated data are published ones, not fitted to these runs.
+    """
+    C = findings.largest_budget
     try:
-        told = result.predict(result.largest_budget)
-        capped = result.predict(result.largest_budget, unique_tokens=told.num_tokens / 10)
+        free = predict_budget(findings, C, UNCONSTRAINED)
+        limited = predict_budget(findings, C, Terms(unique_tokens=free.num_tokens / 10))
     except (FitError, ArgumentError):
         return {}
-    notes = [check.message for check in capped.checks if check.code == "repetition-assumed"]
+    notes = [check.message for check in limited.checks if check.code == "repetition-assumed"]
     return {"capped_note": notes[0]} if notes else {}
 
 
@@ -159,5 +175,5 @@ def _logs(values: Array) -> list[float | None]:
 
 
 def _rounded(values: Array, digits: int = 9) -> list[float | None]:
-    """Numbers as short as they may be; None for what is not one."""
+    """Numbers with few digits, to keep the page small; None for NaN and infinity."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.tolist()]

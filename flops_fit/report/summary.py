@@ -1,142 +1,169 @@
-"""A result in a few lines: the law, what to train, the back-test, the doubts."""
+"""A result in fewer than fifteen lines: the law, what to train, the back-test, the checks."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.report.number_text import between, count, flops, loss, plus_minus
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.prediction import Prediction, predict_budget
+from flops_fit.laws.predict.tables import chinchilla_table
+from flops_fit.report import tables
+from flops_fit.report.number_text import (
+    count,
+    exponent,
+    flops,
+    loss,
+    percent,
+    plus_minus,
+    with_interval,
+)
 
-MOST_DOUBTS = 5
-BEYOND = 10.0
-NOT_TOLD = (FitError, ArgumentError)  # the latter where N or D would be under one
+MOST_CHECKS = 5
+BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
+# What a prediction raises: no law, or one with N or D below 1 at this budget.
+NO_PREDICTION = (FitError, ArgumentError)
 
 
-def summary(result: Any) -> list[str]:
-    """The lines that `repr` shows: fewer than fifteen."""
-    runs = result.runs
+def summary(findings: Findings) -> list[str]:
+    """The lines of `repr(result)`."""
+    runs = findings.runs
     excluded = int((runs["excluded"] != "").sum())
-    name = f" {result.meta['name']!r}" if result.meta.get("name") else ""
+    name = f" {findings.meta['name']!r}" if findings.meta.get("name") else ""
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
-        *findings(result),
-        *_doubts(result),
+        *law_and_predictions(findings),
+        *_checks(findings),
     ]
 
 
-def findings(result: Any) -> list[str]:
-    """The law, the model to train at the largest budget and at ten times it, the back-test."""
-    return [*_law(result), *_headlines(result), *_backtest(result)]
+def law_and_predictions(findings: Findings) -> list[str]:
+    """The law, the models to train at two budgets, and the back-test."""
+    return [*_law(findings), *_predictions(findings), *_backtest(findings)]
 
 
-def summary_html(result: Any) -> str:
-    """The same lines and the table, for notebooks."""
-    from flops_fit.report import tables
-
-    head = "<br>".join(escape(line) for line in summary(result))
+def summary_html(findings: Findings) -> str:
+    """The summary and the table of what to train, as HTML for notebooks."""
+    head = "<br>".join(escape(line) for line in summary(findings))
     try:
-        table = tables.shown(result.chinchilla_table(), result.meta).to_html(index=False)
+        table = tables.as_cells(chinchilla_table(findings), findings.meta).to_html(index=False)
     except FitError:
         table = ""
     return f"<div><p>{head}</p>{table}</div>"
 
 
-def verdict(result: Any) -> str:
+def verdict(findings: Findings) -> str:
     """What to train for the largest budget, in one sentence."""
-    C = result.largest_budget
+    C = findings.largest_budget
     try:
-        told = result.predict(C)
-    except NOT_TOLD as error:
-        return f"These runs carry no scaling law: {error}"
-    size = "" if told.size is None else f" ({result.meta.get('size_param', 'size')} {told.size})"
-    new = ", all new" if result.findings.repetition is not None else ""
-    why = no_loss(result)
+        prediction = predict_budget(findings, C, UNCONSTRAINED)
+    except NO_PREDICTION as error:
+        return f"No scaling law could be fitted to these runs: {error}"
+    size_param = findings.meta.get("size_param", "size")
+    size = "" if prediction.size is None else f" ({size_param} {prediction.size})"
+    all_new = ", all new" if findings.repetition is not None else ""
+    missing = no_loss(findings)
+    ending = f"; {missing}." if missing else f", and expect a loss of {_loss(prediction)}."
     return (
         f"For {flops(C)} FLOPs, the largest budget of this sweep, train "
-        f"{_with(told.num_params, told.num_params_interval, count)} parameters{size} on "
-        f"{_with(told.num_tokens, told.num_tokens_interval, count)} {_unit(result)}{new}"
-        + (f"; {why}." if why else f", and expect a loss of {_loss(told)}.")
+        f"{_params(prediction)} parameters{size} on "
+        f"{_tokens(prediction)} {_unit(findings)}{all_new}{ending}"
     )
 
 
-def _law(result: Any) -> list[str]:
-    law = result.law
+def no_loss(findings: Findings) -> str:
+    """Why the power laws predict N and D but no loss; empty if a loss is predicted."""
+    reason = findings.power_laws.l_opt.refused
+    return f"no loss is predicted: {reason}" if findings.law is None and reason else ""
+
+
+def _law(findings: Findings) -> list[str]:
+    law = findings.law
     if law is None:
-        return ["No parametric law: see what was refused."]
-    values = result.intervals[["value", "standard_error"]].to_dict("index")
-    told = not np.isnan(values["E"]["value"])
-    E, A, B = (f"{v:.4g}" for v in (law.E, law.A, law.B)) if told else ("E", "A", "B")
-    names = ["E", "A", "B"] * told + ["alpha", "beta"]
-    said = [f"{n} {plus_minus(*values[n].values())}" for n in names]
-    a = result.intervals.loc["a"]
+        return ["No parametric law: see the checks."]
+    values = findings.intervals[["value", "standard_error"]].to_dict("index")
+    # E, A and B are NaN where the runs determine only the exponents.
+    has_constants = not np.isnan(values["E"]["value"])
+    names = ["E", "A", "B", "alpha", "beta"] if has_constants else ["alpha", "beta"]
+    if has_constants:
+        E, A, B = (f"{value:.4g}" for value in (law.E, law.A, law.B))
+        remark = ""
+    else:
+        E, A, B = "E", "A", "B"
+        remark = " (the runs do not determine E, A and B)"
+    errors = ", ".join(
+        f"{name} {plus_minus(values[name]['value'], values[name]['standard_error'])}"
+        for name in names
+    )
+    a = findings.intervals.loc[["a"]].to_dict("records")[0]
     return [
-        f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
-        + (" (E, A and B are not told apart)" if not told else ""),
-        f"  {', '.join(said)} (standard errors)",
-        f"N_opt ~ C^{law.a:.3f} (95 %: {a['low']:.3f} to {a['high']:.3f}); "
-        f"{result.findings.choice}.",
+        f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}{remark}",
+        f"  {errors} (standard errors)",
+        f"N_opt ~ C^{exponent(law.a)} (95 %: {exponent(a['low'])} to {exponent(a['high'])}); "
+        f"{findings.choice}.",
     ]
 
 
-def _headlines(result: Any) -> list[str]:
+def _predictions(findings: Findings) -> list[str]:
+    """The model to train at the largest budget, and at ten times it."""
     lines = []
-    largest = result.largest_budget
+    largest = findings.largest_budget
     for C in (largest, BEYOND * largest):
         try:
-            told = result.predict(C)
-        except NOT_TOLD:
+            prediction = predict_budget(findings, C, UNCONSTRAINED)
+        except NO_PREDICTION:
             if C == largest:
                 return []
-            lines.append(f"Nothing is predicted beyond {largest:.3g} FLOPs (refused).")
+            lines.append(f"No prediction beyond {flops(largest)} FLOPs: see the checks.")
             break
         lines.append(
-            f"At {flops(C)} FLOPs: "
-            f"N {_with(told.num_params, told.num_params_interval, count)}, "
-            f"D {_with(told.num_tokens, told.num_tokens_interval, count)} {_unit(result)}, "
-            + (no_loss(result) or f"loss {_loss(told)}")
+            f"At {flops(C)} FLOPs: N {_params(prediction)}, "
+            f"D {_tokens(prediction)} {_unit(findings)}, "
+            + (no_loss(findings) or f"loss {_loss(prediction)}")
         )
     return lines
 
 
-def no_loss(result: Any) -> str:
-    """Why N and D are told but no loss; empty where it is told."""
-    refused = result.power_laws.l_opt.refused
-    return f"no loss told: {refused}" if result.law is None and refused else ""
+def _params(prediction: Prediction) -> str:
+    return with_interval(prediction.num_params, prediction.num_params_interval, count)
 
 
-def _loss(told: Any) -> str:
-    return _with(told.loss, told.loss_interval, loss)
+def _tokens(prediction: Prediction) -> str:
+    return with_interval(prediction.num_tokens, prediction.num_tokens_interval, count)
 
 
-def _with(value: float, interval: tuple[float, float], form: Any) -> str:
-    said = between(*interval, form)
-    return f"{form(value)} ({said})" if said else str(form(value))
+def _loss(prediction: Prediction) -> str:
+    return with_interval(prediction.loss, prediction.loss_interval, loss)
 
 
-def _backtest(result: Any) -> list[str]:
-    fit, table = result.fits.get("headline"), result.backtest
-    own = table[table["form"] == fit.form] if fit is not None else table[:0]
-    if own.empty or np.isnan(own["ratio"].iloc[0]):  # no noise to compare with
+def _backtest(findings: Findings) -> list[str]:
+    """How well the law, fitted without the largest budgets, predicts their losses."""
+    headline, table = findings.fits.get("headline"), findings.backtest
+    if headline is None:
         return []
-    row = own.iloc[0]
-    allowed = 100 * row["limit"] * row["in_sample_std"]
-    start, missed = flops(row["held_out_from"]), 100 * row["loss_rmse"]
+    same_form = table[table["form"] == headline.form]
+    # Without noise the ratio of the error to chance is NaN: there is nothing to compare with.
+    if same_form.empty or np.isnan(same_form["ratio"].iloc[0]):
+        return []
+    row = same_form.iloc[0]
     return [
-        f"Back-test: losses from {start} FLOPs up, held out, are missed by {missed:.2g} % (chance "
-        f"allows {allowed:.2g} %)"
+        f"Back-test: fitted without the budgets from {flops(row['held_out_from'])} FLOPs up, the "
+        f"law predicts their losses to {percent(row['loss_rmse'])} (noise explains up to "
+        f"{percent(row['limit'] * row['in_sample_std'])})"
     ]
 
 
-def _doubts(result: Any) -> list[str]:
-    grave = [check for check in result.checks if check.severity != "note"]
-    lines = [f"  {check.severity}: {check.message}" for check in grave[:MOST_DOUBTS]]
-    if len(grave) > MOST_DOUBTS:
-        lines.append(f"  and {len(grave) - MOST_DOUBTS} more: see .checks, or the report")
+def _checks(findings: Findings) -> list[str]:
+    """The first checks that warn or refuse."""
+    serious = [check for check in findings.checks if check.severity != "note"]
+    lines = [f"  {check.severity}: {check.message}" for check in serious[:MOST_CHECKS]]
+    if len(serious) > MOST_CHECKS:
+        lines.append(f"  {len(serious) - MOST_CHECKS} more: see .checks, or the report")
     return lines
 
 
-def _unit(result: Any) -> str:
-    return str(result.meta.get("data_unit", "tokens"))
+def _unit(findings: Findings) -> str:
+    return findings.meta.get("data_unit", "tokens")

@@ -1,34 +1,45 @@
-"""The table of what to train, for people: as text cells, HTML and LaTeX."""
+"""The table of what to train at each budget, for people: as text cells and as LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import number_text
+from flops_fit.report.number_text import NumberFormat
 
-BESIDE = "95 %"
+INTERVAL = "95 %"
+LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+}
 
 
-def shown(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
-    """The table as text, an interval a column.
+def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
+    """The table as text cells, with intervals in columns of their own.
 
     Args:
-        table: What `Result.chinchilla_table` gives.
-        meta: Of the result: `data_unit` and `size_param` name columns.
+        table: What `chinchilla_table` returns.
+        meta: The metadata of the result: `data_unit` and `size_param` name columns.
     """
     unit = meta.get("data_unit", "tokens")
     columns: dict[str, list[str]] = {
         "C, FLOPs": [number_text.flops(C) for C in table["compute_budget"]],
         "N, parameters": [number_text.count(N) for N in table["num_params"]],
-        f"N, {BESIDE}": _intervals(table, "num_params", number_text.count),
+        f"N, {INTERVAL}": _intervals(table, "num_params", number_text.count),
         f"D, {unit}": [number_text.count(D) for D in table["num_tokens"]],
-        f"D, {BESIDE}": _intervals(table, "num_tokens", number_text.count),
-        "D / N": [f"{ratio:.3g}" for ratio in table["tokens_per_param"]],
+        f"D, {INTERVAL}": _intervals(table, "num_tokens", number_text.count),
+        "D / N": [number_text.ratio(ratio) for ratio in table["tokens_per_param"]],
         "loss": [number_text.loss(L) for L in table["loss"]],
-        f"loss, {BESIDE}": _intervals(table, "loss", number_text.loss),
+        f"loss, {INTERVAL}": _intervals(table, "loss", number_text.loss),
     }
     if table["size"].notna().any():
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
@@ -36,19 +47,19 @@ def shown(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def to_latex(result: Any, compute_budgets: Any = None) -> str:
-    """A LaTeX table, for `booktabs`: see `Result.to_latex`."""
-    table = shown(result.chinchilla_table(compute_budgets), result.meta)
-    columns = {name: _escaped(name) for name in table.columns}
-    name = result.meta.get("name", "")
+def to_latex(findings: Findings, compute_budgets: ArrayLike | None = None) -> str:
+    """The table as LaTeX for the package `booktabs`: see `Result.to_latex`."""
+    table = as_cells(chinchilla_table(findings, compute_budgets), findings.meta)
+    headings = {name: _escaped(name) for name in table.columns}
+    name = findings.meta.get("name", "")
     caption = "What to train for each budget" + (f": {_escaped(name)}." if name else ".")
     latex: str = (
-        table.rename(columns=columns)
+        table.rename(columns=headings)
         .style.format(escape="latex")
         .hide(axis="index")
         .to_latex(
             hrules=True,
-            column_format="r" * len(columns),
+            column_format="r" * len(headings),
             caption=f"{caption} Intervals at 95 \\%.",
             position_float="centering",
         )
@@ -57,24 +68,16 @@ def to_latex(result: Any, compute_budgets: Any = None) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "<": "\\textless{}",
-        ">": "\\textgreater{}",
-        "|": "\\textbar{}",
-    }
-    return "".join(special.get(letter, letter) for letter in text)
+    """Text with the characters that are special in LaTeX replaced."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
 
 
-def _intervals(table: pd.DataFrame, name: str, form: Any) -> list[str]:
+def _intervals(table: pd.DataFrame, name: str, form: NumberFormat) -> list[str]:
     ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
     return [number_text.between(low, high, form) for low, high in ends]
 
 
 def _size(size: object) -> str:
-    if size is None or size != size:
+    if size is None or size != size:  # NaN
         return ""
     return f"{size:.4g}" if isinstance(size, float) else str(size)

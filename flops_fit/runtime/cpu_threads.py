@@ -8,7 +8,6 @@ and training is 10 to 100 times slower than on a single thread.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,8 +15,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from flops_fit.errors import FlopsFitWarning
 from flops_fit.runtime.rng import seeded
+from flops_fit.warn import warn_user
 
 # Above this ratio one thread is used; on an idle machine small models reach a ratio of two.
 _MAX_SLOWDOWN = 4.0
@@ -54,12 +53,10 @@ def threads_that_help(measure_step: Callable[[], float] | None = None) -> Iterat
 
 @cache
 def _warn_once(num_threads: int) -> None:
-    warnings.warn(
+    warn_user(
         f"{num_threads} CPU threads train far slower than one here (cores are busy or rationed, "
         "and OpenMP threads wait by spinning), so trials use one thread. To use all, set "
-        "OMP_WAIT_POLICY=passive before Python starts",
-        FlopsFitWarning,
-        stacklevel=2,
+        "OMP_WAIT_POLICY=passive before Python starts"
     )
 
 

@@ -1,4 +1,4 @@
-"""flops_fit.store.client.locks."""
+"""Locks between processes, so that one at a time creates a schema or claims a trial."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from sqlalchemy import NullPool, create_engine, text
 
 from flops_fit.store.uri import sqlite_folder
 
+_LOCK_TIMEOUT_S = 120
+
 
 @contextmanager
 def one_at_a_time(uri: str, lock: str) -> Iterator[None]:
-    """Within, no other process makes a schema there: by a file's lock, or by the database's own.
+    """Hold a store's lock: a file beside SQLite, an advisory lock in PostgreSQL.
 
-    Opened by several at once, a fresh database would crash in the midst of its migration.
+    Several processes that open a fresh database at once would crash in its migration. Other
+    databases, and MLflow servers, are not locked.
+
+    Args:
+        uri: The store.
+        lock: Name of the lock; for SQLite its file's name.
     """
     folder = sqlite_folder(uri)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # another's store: it can be read, and no schema made
+        if not os.access(folder, os.W_OK):  # somebody else's store: read only, nothing to create
             yield
             return
-        with FileLock(folder / lock, timeout=120, mode=0o600):
+        with FileLock(folder / lock, timeout=_LOCK_TIMEOUT_S, mode=0o600):
             yield
     elif uri.startswith("postgresql"):
         engine = create_engine(uri, poolclass=NullPool)
-        with engine.connect() as connection:  # whose end lets the lock go
+        with engine.connect() as connection:  # closing it releases the lock
             connection.execute(text("SELECT pg_advisory_lock(hashtext(:lock))"), {"lock": lock})
             yield
     else:

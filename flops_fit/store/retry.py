@@ -1,4 +1,4 @@
-"""flops_fit.store.client.retry."""
+"""Waiting for a store that is away, and calls to it that must not take long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,17 +13,18 @@ from typing import TypeVar
 import mlflow.environment_variables as settings
 
 from flops_fit.errors import StoreError
+from flops_fit.runtime.polling import poll
 
-_T = TypeVar("_T")
 _LOG = logging.getLogger("flops_fit")
 _PAUSE_S = 1.0
+_T = TypeVar("_T")
 
 
 @contextmanager
-def prompt_faults() -> Iterator[None]:
-    """Within, a server that is away is a fault at once: whoever calls has its own patience.
+def without_mlflow_retries() -> Iterator[None]:
+    """Let MLflow's HTTP client fail at once: the callers in this package retry by themselves.
 
-    Left alone MLflow tries for four minutes. What the user has set in the environment holds.
+    By default MLflow retries for four minutes. Values that the user set in the environment hold.
     """
     wanted = {
         settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
@@ -39,46 +39,44 @@ def prompt_faults() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def patiently(
-    ask: Callable[[], _T], seconds: float, meanwhile: Callable[[], object] = lambda: None
+def wait_for_store(
+    ask: Callable[[], _T], timeout_s: float, before_pause: Callable[[], object] = lambda: None
 ) -> _T:
-    """What a server answers; while it is away it is asked again, for so long, and that is said.
+    """Ask a store; while it is away ask again, and log that once.
 
     Args:
-        ask: Asks it.
-        seconds: How long it may be away.
-        meanwhile: Called before it is asked again.
+        ask: The query.
+        timeout_s: Seconds that the store may be away; 0 asks once.
+        before_pause: Called before each pause between two attempts.
 
     Raises:
-        StoreError: It is away for longer, or refuses.
+        StoreError: It was away for longer, or refuses.
     """
-    deadline, said = time.monotonic() + seconds, False
-    with prompt_faults():
-        while True:
-            try:
-                return ask()
-            except StoreError as error:
-                if error.refused or time.monotonic() >= deadline:
-                    raise
-                if not said:
-                    _LOG.warning("%s. Waiting for it, %.0f s at most", error, seconds)
-                said = True
-                meanwhile()
-                time.sleep(_PAUSE_S)
+    with without_mlflow_retries():
+        return poll(
+            ask,
+            is_temporary=lambda error: isinstance(error, StoreError) and not error.refused,
+            timeout_s=timeout_s,
+            pause_s=_PAUSE_S,
+            report=lambda error: _LOG.warning(
+                "%s. Waiting for it, %.0f s at most", error, timeout_s
+            ),
+            before_pause=before_pause,
+        )
 
 
-T = TypeVar("T")
+def with_timeout(timeout_s: float, ask: Callable[[], _T]) -> _T | None:
+    """What a store answers within `timeout_s` seconds; None if it does not, or is away.
 
+    The query goes on in a thread of its own: libraries offer no way to cancel it.
+    """
+    answers: list[_T] = []
 
-def with_timeout(seconds: float, ask: Callable[[], T]) -> T | None:
-    """What a store answers in so many seconds; None if nothing."""
-    answers: list[T] = []
-
-    def wait() -> None:
+    def run() -> None:
         with contextlib.suppress(StoreError):
             answers.append(ask())
 
-    thread = threading.Thread(target=wait, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(timeout_s)
     return answers[0] if answers else None

@@ -1,4 +1,4 @@
-"""MLflow as the ledger: which trials have been trained, and with what result."""
+"""MLflow as the ledger: which trials have been trained, and with what results."""
 
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
 from flops_fit.tracking.ledger import ENDED, STATE, TRIAL_ID, WORKER, Ledger

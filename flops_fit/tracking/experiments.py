@@ -1,24 +1,28 @@
-"""flops_fit.tracking.queries.experiments."""
+"""A sweep is an MLflow experiment with one parent run: finding, creating and listing them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.store.client import client_of, exclusive
-from flops_fit.store.uri import resolve_uri, sqlite_folder, without_credentials
+from flops_fit.store.uri import is_missing_file, resolve_uri, sqlite_folder, without_credentials
 from flops_fit.tracking.ledger import STATE, SWEEP, Ledger
 
-_NAME_LIMIT = 200
+NAME_LIMIT = 200  # characters
+_MOST_NAMES_SHOWN = 10
 
 
 def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
-    """Open a sweep's ledger, making store, experiment and parent run where they are missing.
+    """Open a sweep's ledger; store, experiment and parent run are created where missing.
+
+    Args:
+        name: Name of the sweep.
+        tracking_uri: MLflow store; None for the default.
 
     Raises:
         ArgumentError: The name cannot be one.
@@ -34,20 +38,25 @@ def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
 
 
 def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
-    """The ledger of a sweep that exists.
+    """The ledger of a sweep that exists; nothing is created.
+
+    Args:
+        name: Name of the sweep.
+        tracking_uri: MLflow store; None for the default.
 
     Raises:
-        SweepError: If there is none of that name; lists those there are.
+        SweepError: There is no sweep of that name; lists the sweeps in the store.
     """
     uri = _existing(tracking_uri)
-    shown = without_credentials(uri)
     with exclusive(uri):
         client = client_of(uri)
         experiment_id = _experiment(client, name)
         parent = _parent(client, experiment_id) if experiment_id else None
     if experiment_id is None or parent is None:
-        known = sorted(found.name for found in _ledgers(client, uri))
-        raise SweepError(f"no sweep named {name!r} in {shown}; it holds: {_few(known)}")
+        names = sorted(ledger.name for ledger in _ledgers(client, uri))
+        raise SweepError(
+            f"no sweep named {name!r} in {without_credentials(uri)}; it holds: {_listed(names)}"
+        )
     return Ledger(name, uri, experiment_id, parent)
 
 
@@ -55,7 +64,7 @@ def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger
     """The ledgers of all sweeps in a store, the latest first.
 
     Raises:
-        SweepError: The store is not there, or cannot be used.
+        SweepError: The store does not exist, or cannot be used.
     """
     uri = _existing(tracking_uri)
     with exclusive(uri):
@@ -63,43 +72,48 @@ def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger
 
 
 def _ledgers(client: MlflowClient, uri: str) -> Iterator[Ledger]:
+    """All sweeps; experiments of other programs, which have no parent run of ours, are skipped."""
     for experiment in client.search_experiments():
         parent = _parent(client, experiment.experiment_id)
         if parent is not None:
             yield Ledger(experiment.name, uri, experiment.experiment_id, parent)
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more if names else "none"
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "none"
+    num_hidden = len(names) - _MOST_NAMES_SHOWN
+    more = f" and {num_hidden} more" if num_hidden > 0 else ""
+    return ", ".join(names[:_MOST_NAMES_SHOWN]) + more
 
 
 def _existing(tracking_uri: str | PathLike[str] | None) -> str:
     uri = resolve_uri(tracking_uri)
-    if sqlite_folder(uri) is not None and not Path(uri.removeprefix("sqlite:///")).exists():
+    if is_missing_file(uri):
         raise SweepError(
-            f"no store at {without_credentials(uri)}; run a sweep first, or say where one is, by "
-            "tracking_uri= or MLFLOW_TRACKING_URI"
+            f"no store at {without_credentials(uri)}; run a sweep first, or pass the address of "
+            "its store as tracking_uri= or in MLFLOW_TRACKING_URI"
         )
     return uri
 
 
 def check_name(name: object) -> None:
-    """Refuse what MLflow would mangle.
+    """Refuse a name that MLflow would change or reject.
 
     Raises:
-        ArgumentError: If the name is empty, too long, or holds control characters.
+        ArgumentError: The name is empty, too long, or holds control characters.
     """
     if not isinstance(name, str) or not name.strip():
         raise ArgumentError(f"name: expected a sweep name, got {name!r}")
-    if len(name) > _NAME_LIMIT or not name.isprintable():
+    if len(name) > NAME_LIMIT or not name.isprintable():
         raise ArgumentError(
-            f"name: expected up to {_NAME_LIMIT} printable characters, got {len(name)}: "
+            f"name: expected up to {NAME_LIMIT} printable characters, got {len(name)}: "
             f"{name[:40]!r}"
         )
 
 
 def _experiment(client: MlflowClient, name: str) -> str | None:
+    """Id of an experiment by its name; None if there is none."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
@@ -116,14 +130,14 @@ def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
-        found = _experiment(client, name)  # another driver was first
-        if found is None:
+        created = _experiment(client, name)  # perhaps another driver was first
+        if created is None:
             raise
-        return found
+        return created
 
 
 def _parent(client: MlflowClient, experiment_id: str) -> str | None:
-    """The sweep's parent run: the earliest, should two drivers have made one each."""
+    """The sweep's parent run: the earliest, in case two drivers have created one each."""
     runs = client.search_runs(
         [experiment_id],
         filter_string="tags.`flops_fit.kind` = 'sweep'",

@@ -1,12 +1,12 @@
-"""What a worker tells of its trials, on disk before it is sent: a store that is away loses nothing.
+"""The journal: what a worker records of its trials, on disk before it is sent to the ledger.
 
     <folder>/<trial_id>.<attempt>.running     one attempt at a trial: JSON lines, one record each
-    <folder>/<trial_id>.<attempt>.complete    the same once it has ended so (failed, ...)
-    <folder>/<trial_id>.<attempt>.refused     what the ledger declined, kept for a look
+    <folder>/<trial_id>.<attempt>.complete    the same after its end (or failed, diverged, planned)
+    <folder>/<trial_id>.<attempt>.refused     what the ledger declined, kept for inspection
 
-A file is removed once the ledger has it all. Its writer holds a lock on it, which goes with the
-process, so a file that can be locked has been left by one that is gone. Only its writer appends; a
-last line that a crash tore is passed over.
+A file is removed once the ledger has all of it. Its writer holds a lock on it, which the operating
+system releases when the process ends: a file that can be locked was left by a process that is gone.
+Only the writer appends. A last line that a crash cut off is ignored.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from typing import Any
 from flops_fit.store.faults import store_errors
 
 _LOG = logging.getLogger("flops_fit")
-_RUNNING, _REFUSED = "running", "refused"
+_RUNNING = "running"
+_REFUSED = "refused"
+_CLOSED = -1  # in place of a file descriptor
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the spool, by its name.
+    """A file of the journal folder, by its name.
 
     Attributes:
-        trial_id: Whose attempt.
-        attempt: Hex name of the attempt.
-        state: "running", or how it ended.
+        trial_id: The trial.
+        attempt: Hex id of the attempt.
+        state: "running", or how the attempt ended.
     """
 
     trial_id: str
@@ -45,78 +47,85 @@ class Entry:
 
 
 class Journal:
-    """One attempt's file; one thread may append while another reads."""
+    """The file of one attempt; one thread may append while another reads."""
 
     def __init__(self, path: Path, handle: int) -> None:
-        self._path, self._handle = path, handle
-        self._read = 0  # bytes whose records were delivered
-        self._next = 0  # bytes that were read
+        self._path = path
+        self._handle = handle
+        self._delivered_bytes = 0
+        self._read_bytes = 0
         self._lock = threading.Lock()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record; it outlives this process, though not the machine.
+        """Add a record; it survives the end of this process, though not a power cut.
 
         Raises:
-            StoreError: It cannot be kept.
+            StoreError: It cannot be written.
         """
-        with self._lock, store_errors(str(self._path), "spool file"):
+        with self._lock, store_errors(str(self._path), "journal file"):
             self._write(record)
 
     def end(self, record: Mapping[str, Any], state: str) -> None:
-        """Add the last record; it outlives the machine.
+        """Add the last record and sync the file to disk; it survives a power cut.
+
+        Args:
+            record: The record.
+            state: How the attempt ended.
 
         Raises:
-            StoreError: It cannot be kept.
+            StoreError: It cannot be written.
         """
-        with self._lock, store_errors(str(self._path), "spool file"):
+        with self._lock, store_errors(str(self._path), "journal file"):
             self._write(record)
             os.fsync(self._handle)
             self._rename(state)
 
     def unread(self) -> list[dict[str, Any]]:
-        """The records that were not delivered so far; none once it is closed."""
+        """The records that were not delivered yet; none once the journal is closed."""
         with self._lock:
-            if self._handle < 0:
+            if self._handle == _CLOSED:
                 return []
-            data = os.pread(self._handle, os.fstat(self._handle).st_size - self._read, self._read)
-        whole = data[: data.rfind(b"\n") + 1]
-        self._next = self._read + len(whole)
-        return list(_parsed(whole, self._path))
+            size = os.fstat(self._handle).st_size
+            data = os.pread(self._handle, size - self._delivered_bytes, self._delivered_bytes)
+        whole_lines = data[: data.rfind(b"\n") + 1]
+        self._read_bytes = self._delivered_bytes + len(whole_lines)
+        return list(_parsed(whole_lines, self._path))
 
-    def delivered(self) -> None:
-        """What was read last need not be read again."""
-        self._read = self._next
+    def mark_delivered(self) -> None:
+        """Skip the records of the last `unread` from now on."""
+        self._delivered_bytes = self._read_bytes
 
     def remove(self) -> None:
-        """The ledger has it all."""
+        """Delete the file: the ledger has all of it."""
         with self._lock:
-            if self._handle >= 0:
+            if self._handle != _CLOSED:
                 self._path.unlink(missing_ok=True)
         self.close()
 
     def set_aside(self) -> None:
-        """The ledger will not have it."""
+        """Rename the file to `.refused`: the ledger declined it."""
         with self._lock:
-            if self._handle >= 0:
+            if self._handle != _CLOSED:
                 self._rename(_REFUSED)
         self.close()
 
     def close(self) -> None:
-        """Leave it to whoever looks for files that were left."""
+        """Release the lock; whoever looks for left journals may deliver the file."""
         with self._lock:
-            if self._handle >= 0:
+            if self._handle != _CLOSED:
                 os.close(self._handle)
-                self._handle = -1
+                self._handle = _CLOSED
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        if self._handle < 0:
+        if self._handle == _CLOSED:
             return
-        data, size = json.dumps(record).encode() + b"\n", os.fstat(self._handle).st_size
+        data = json.dumps(record).encode() + b"\n"
+        size = os.fstat(self._handle).st_size
         try:
             while data:
                 data = data[os.write(self._handle, data) :]
         except OSError:
-            os.ftruncate(self._handle, size)  # no torn line before the next
+            os.ftruncate(self._handle, size)  # else the next record would follow half a line
             raise
 
     def _rename(self, state: str) -> None:
@@ -126,47 +135,49 @@ class Journal:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The file."""
         return self._path
 
 
 def create(folder: Path, trial_id: str, attempt: str) -> Journal:
-    """A new journal, locked; in a folder for temporary files where `folder` cannot hold one.
+    """Create a locked journal; in a new temporary folder where `folder` cannot hold one.
 
     Raises:
-        StoreError: There is no room for it.
+        StoreError: The disk is full.
     """
     name = f"{trial_id}.{attempt}"
-    with store_errors(str(folder), "spool folder"):
+    with store_errors(str(folder), "journal folder"):
         try:
             return _create(folder, name)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             elsewhere = Path(tempfile.mkdtemp(prefix="flops_fit_spool_"))
-            _LOG.warning("%s; what the ledger has not got yet is kept in %s", error, elsewhere)
+            _LOG.warning("%s; records that the ledger lacks are kept in %s", error, elsewhere)
             return _create(elsewhere, name)
 
 
 def _create(folder: Path, name: str) -> Journal:
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    beside, path = folder / f".{name}", folder / f"{name}.{_RUNNING}"
-    handle = os.open(beside, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+    # Created under a hidden name, so that nobody finds the file before it is locked.
+    hidden = folder / f".{name}"
+    path = folder / f"{name}.{_RUNNING}"
+    handle = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        beside.rename(path)  # nobody finds it before it is locked
+        hidden.rename(path)
     except OSError:  # a file system without locks
         os.close(handle)
-        beside.unlink()
+        hidden.unlink()
         raise
     return Journal(path, handle)
 
 
 def entries(folder: Path) -> list[Entry]:
-    """All that is not in the ledger yet, and what is being trained."""
-    found = [path.name.split(".") for path in folder.glob("[!.]*")] if folder.is_dir() else []
-    return [Entry(*parts) for parts in found if len(parts) == 3 and parts[2] != _REFUSED]
+    """The attempts that are being trained or whose records the ledger lacks."""
+    names = [path.name.split(".") for path in folder.glob("[!.]*")] if folder.is_dir() else []
+    return [Entry(*parts) for parts in names if len(parts) == 3 and parts[2] != _REFUSED]
 
 
 def left_over(folder: Path) -> Iterator[Journal]:
@@ -175,7 +186,7 @@ def left_over(folder: Path) -> Iterator[Journal]:
         path = folder / f"{entry.trial_id}.{entry.attempt}.{entry.state}"
         try:
             handle = os.open(path, os.O_RDWR | os.O_APPEND)
-        except FileNotFoundError:  # delivered, or ended, meanwhile
+        except FileNotFoundError:  # delivered or renamed since the folder was listed
             continue
         if _lock(handle) and _is_at(path, handle):
             yield Journal(path, handle)
@@ -184,7 +195,7 @@ def left_over(folder: Path) -> Iterator[Journal]:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether a file is still what lies at a path."""
+    """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
@@ -194,7 +205,7 @@ def _is_at(path: Path, handle: int) -> bool:
 def _lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or no locks on this file system
+    except OSError:  # another process holds it, or the file system has no locks
         return False
     return True
 
@@ -204,4 +215,4 @@ def _parsed(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            _LOG.warning("a line of %s is damaged and passed over: %.60r", path, line)
+            _LOG.warning("a line of %s is damaged and is skipped: %.60r", path, line)

@@ -1,4 +1,4 @@
-"""flops_fit.tracking.queries.ledger."""
+"""`Ledger`: a sweep's place in an MLflow store, and the tags that its runs carry."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from typing import Concatenate, ParamSpec, TypeVar
 from flops_fit.store.faults import store_errors
 from flops_fit.store.uri import sqlite_folder, without_credentials
 
+# Tags of a trial's run. They are a stored format: never rename them.
 TRIAL_ID = "flops_fit.trial_id"
-STATE = "flops_fit.state"
+STATE = "flops_fit.state"  # planned, running, complete, failed or diverged; written last
 SWEEP = "flops_fit.sweep"
 SETTING = "flops_fit.setting"
 WORKER = "flops_fit.worker"
 ATTEMPT = "flops_fit.attempt"
-META = "flops_fit.meta"
 REASON = "flops_fit.reason"
-ENDED = ("complete", "diverged")
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+META = "flops_fit.meta"  # of the parent run: JSON of the latest plan
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+
+ENDED = ("complete", "diverged")  # states in which a trial is not run again
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where a sweep's runs are kept; plain strings, so that it travels to workers.
+    """Where a sweep's runs are kept; plain strings, so that it can be sent to workers.
 
     Attributes:
-        name: The sweep's name, which is the experiment's.
+        name: Name of the sweep and of its MLflow experiment.
         tracking_uri: The MLflow store.
         experiment_id: The sweep's experiment.
-        parent_run_id: The run that the trials are children of.
+        parent_run_id: The run whose children are the trials.
     """
 
     name: str
@@ -44,16 +47,16 @@ class Ledger:
 
     @property
     def home(self) -> Path | None:
-        """The folder of a sqlite store; None for a server."""
+        """The folder of a SQLite store; None for a server."""
         return sqlite_folder(self.tracking_uri)
 
     @property
     def page(self) -> str:
-        """The part of an address, after the server's, that shows this sweep's runs."""
+        """The part of the address of this sweep's runs that follows the server's."""
         return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     def where_to_look(self) -> str:
-        """The address that shows this sweep's runs, and the command that serves it if need be."""
+        """The address that shows this sweep's runs, after the command that serves a SQLite file."""
         uri = without_credentials(self.tracking_uri)
         if uri.startswith("http"):
             return f"{uri.rstrip('/')}/{self.page}"
@@ -63,7 +66,7 @@ class Ledger:
 def raises_store_errors(
     function: Callable[Concatenate[Ledger, _P], _T],
 ) -> Callable[Concatenate[Ledger, _P], _T]:
-    """Faults of the store come out of a function of a ledger as a StoreError."""
+    """Decorate a function of a ledger: errors of its store are raised as `StoreError`."""
 
     @wraps(function)
     def called(ledger: Ledger, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -73,6 +76,6 @@ def raises_store_errors(
     return called
 
 
-def now() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
+def now_ms() -> int:
+    """Milliseconds since 1970, MLflow's unit of time."""
     return int(time.time() * 1000)

@@ -1,15 +1,14 @@
-"""Sweeps that `mlflow run` starts: named for its experiment, and children of the run it opens."""
+"""Sweeps that `mlflow run` starts: named after its experiment, nested under the run it opens."""
 
 from __future__ import annotations
 
 import os
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from flops_fit.errors import SweepError
 from flops_fit.store.client import client_of, exclusive
-from flops_fit.store.uri import resolve_uri, sqlite_folder
+from flops_fit.store.uri import is_missing_file, resolve_uri
 from flops_fit.tracking.ledger import NOTE, PARENT, SWEEP, Ledger
 
 _DEFAULT_EXPERIMENT = "0"
@@ -18,7 +17,8 @@ _DEFAULT_EXPERIMENT = "0"
 def project_experiment(tracking_uri: str | PathLike[str] | None = None) -> str | None:
     """Name of the experiment that `mlflow run` was given, if this process is one of its runs.
 
-    None beside `mlflow run`, and in MLflow's "Default" experiment, which nobody chose.
+    Returns:
+        None outside `mlflow run`, and in MLflow's "Default" experiment, which nobody chose.
     """
     uri = resolve_uri(tracking_uri)
     run = _project_run(uri)
@@ -28,10 +28,10 @@ def project_experiment(tracking_uri: str | PathLike[str] | None = None) -> str |
 
 
 def nest_under_project_run(ledger: Ledger) -> None:
-    """Make the sweep a child of the run that `mlflow run` opened, if this process is one of its.
+    """Make the sweep a child of the run that `mlflow run` opened, if it started this process.
 
-    MLflow nests by a tag alone, across experiments too. Of several `mlflow run` of one sweep the
-    latest has it; each says in its own tag which sweep it ran.
+    MLflow nests by a tag alone, also across experiments. If several `mlflow run` share one sweep,
+    it is the child of the latest; each of their runs names the sweep in a tag.
     """
     run = _project_run(ledger.tracking_uri)
     if run is None or run.info.run_id == ledger.parent_run_id:
@@ -45,10 +45,9 @@ def nest_under_project_run(ledger: Ledger) -> None:
 
 
 def _project_run(uri: str) -> Any:
-    """The run of `MLFLOW_RUN_ID`; None where it is not set, or of another store."""
+    """The run of `MLFLOW_RUN_ID`; None where it is not set, or belongs to another store."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    folder = sqlite_folder(uri)
-    if not run_id or (folder is not None and not Path(uri.removeprefix("sqlite:///")).exists()):
+    if not run_id or is_missing_file(uri):
         return None
     try:
         with exclusive(uri):

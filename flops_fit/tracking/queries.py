@@ -1,4 +1,4 @@
-"""Memory: MLflow is the ledger of what has been trained.
+"""Reading runs from the ledger: which trials are done, running or failed.
 
 A sweep is an MLflow experiment with one parent run; each trial is a child of it. A trial is done
 when a child carries its `flops_fit.trial_id`, is FINISHED, has a finite loss, and the tag
@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -31,24 +32,44 @@ from flops_fit.tracking.ledger import (
     raises_store_errors,
 )
 
+_PAGE_SIZE = 1000  # runs in one call
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that its tags call running; its worker may be dead.
+
+    Attributes:
+        run_id: The run.
+        trial_id: The trial.
+        worker: Who trains it.
+        attempt: Hex id of the attempt at the trial.
+    """
+
+    run_id: str
+    trial_id: str
+    worker: str
+    attempt: str
+
 
 @raises_store_errors
-def open_runs(ledger: Ledger, setting: str) -> dict[str, tuple[str, str, str]]:
-    """Runs of a setting that say they are running: by run id, their trial, worker and attempt."""
-    return {
-        run.info.run_id: (
+def open_runs(ledger: Ledger, setting: str) -> list[OpenRun]:
+    """The runs of a setting that are tagged as running."""
+    return [
+        OpenRun(
+            run.info.run_id,
             run.data.tags[TRIAL_ID],
             run.data.tags.get(WORKER, ""),
             run.data.tags.get(ATTEMPT, ""),
         )
         for run in _search(ledger, f"tags.`{STATE}` = 'running'")
         if run.data.tags.get(SETTING) == setting and TRIAL_ID in run.data.tags
-    }
+    ]
 
 
 @raises_store_errors
 def is_open(ledger: Ledger, run_id: str) -> bool:
-    """Whether a run says at this moment that it is running."""
+    """Whether a run is tagged as running at this moment."""
     return client_of(ledger.tracking_uri).get_run(run_id).data.tags.get(STATE) == "running"
 
 
@@ -56,14 +77,18 @@ def fetch_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
     """One run per trial: the complete one where there is one, else the latest.
 
     Args:
-        ledger: Whose runs.
+        ledger: The sweep.
         setting: Only runs of this setting (model, data, loss, recipe); all if None.
     """
     return latest_runs(fetch_all_runs(ledger, setting))
 
 
 def latest_runs(attempts: Iterable[Run]) -> list[Run]:
-    """Of all runs, the latest first, one per trial; see `fetch_runs`."""
+    """One run per trial: the complete one where there is one, else the latest.
+
+    Args:
+        attempts: All runs, latest first.
+    """
     best: dict[str, Run] = {}
     for run in attempts:
         known = best.get(run.trial_id)
@@ -74,7 +99,12 @@ def latest_runs(attempts: Iterable[Run]) -> list[Run]:
 
 @raises_store_errors
 def fetch_all_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
-    """All runs, latest first: a trial may have failed before it finished."""
+    """All runs of all trials, latest first: a trial may have failed before it finished.
+
+    Args:
+        ledger: The sweep.
+        setting: Only runs of this setting; all if None.
+    """
     return [
         _to_run(run)
         for run in trial_runs(ledger)
@@ -84,7 +114,14 @@ def fetch_all_runs(ledger: Ledger, setting: str | None = None) -> list[Run]:
 
 @raises_store_errors
 def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") -> bool:
-    """Whether a trial has a loss, or has diverged, in any run but one."""
+    """Whether a trial has a loss, or has diverged.
+
+    Args:
+        ledger: The sweep.
+        trial_id: The trial.
+        setting: Only runs of this setting count.
+        but_for: Id of a run that does not count.
+    """
     return any(
         _to_run(run).state in ENDED
         for run in runs_of(ledger, trial_id)
@@ -94,35 +131,40 @@ def has_ended(ledger: Ledger, trial_id: str, setting: str, but_for: str = "") ->
 
 def runs_of(ledger: Ledger, trial_id: str) -> Iterator[Any]:
     """All runs of a trial, latest first."""
+    # The id is parsed and formatted again, so that nothing else can enter the query.
     return _search(ledger, f"tags.`{TRIAL_ID}` = '{int(trial_id, 16):016x}'")
 
 
 @raises_store_errors
 def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) -> pd.DataFrame:
-    """Training curves of runs: `trial_id`, `num_tokens` by then, `loss` (of the batch).
+    """Training curves of runs.
 
     Args:
-        ledger: Whose runs.
+        ledger: The sweep.
         runs: The runs.
-        most_points: Points a curve is thinned to.
+        most_points: A longer curve is thinned to this many points; its last point is kept.
+
+    Returns:
+        Columns `trial_id`, `num_tokens` seen so far, and `loss` of the training batch.
     """
     client = client_of(ledger.tracking_uri)
     rows: list[tuple[str, float, float]] = []
     for run in runs:
         points = client.get_metric_history(run.run_id, "train_loss")
         points.sort(key=lambda point: point.step)
-        every = -(-len(points) // most_points) or 1
-        kept = points[::-1][::every][::-1]  # the last point is among them
-        rows += [(run.trial_id, float(point.step), point.value) for point in kept]
+        stride = math.ceil(len(points) / most_points) or 1
+        thinned = points[::-1][::stride][::-1]  # from the end, so that the last point stays
+        rows += [(run.trial_id, float(point.step), point.value) for point in thinned]
     return pd.DataFrame(rows, columns=["trial_id", "num_tokens", "loss"])
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:
-    """Runs as the table that the laws are fitted to."""
+    """Runs as the table that the laws are fitted to; its columns are the fields of `Run`."""
     return to_frame(runs, RUN_COLUMNS)
 
 
 def _is_complete(run: Any) -> bool:
+    """Whether an MLflow run has finished, by all three marks; see the module's docstring."""
     return (
         run.info.status == "FINISHED"
         and run.data.tags.get(STATE) == "complete"
@@ -131,10 +173,11 @@ def _is_complete(run: Any) -> bool:
 
 
 def _to_run(run: Any) -> Run:
+    """An MLflow run as a record; params that an older version did not write are NaN or default."""
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     state = tags.get(STATE, "planned")
     if state == "complete" and not _is_complete(run):
-        state = "planned"
+        state = "planned"  # killed between its last writes
     return Run(
         trial_id=tags[TRIAL_ID],
         run_id=run.info.run_id,
@@ -157,12 +200,14 @@ def _to_run(run: Any) -> Run:
 
 
 def _reason(state: str, tags: Mapping[str, str]) -> str:
+    """Why a run that is not complete takes no part in the fits."""
     if state not in ("failed", "diverged"):
         return "not finished"
     return f"{state}: {tags[REASON]}" if tags.get(REASON) else state
 
 
 def _size(text: str) -> Size | None:
+    """The value of the size parameter; the text itself where it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -175,15 +220,16 @@ def trial_runs(ledger: Ledger) -> Iterator[Any]:
 
 
 def _search(ledger: Ledger, filter_string: str) -> Iterator[Any]:
+    """All runs that match, latest first, page by page."""
     client = client_of(ledger.tracking_uri)
     token = None
     while True:
-        with _garbage_left():
+        with _gc_paused():
             page = client.search_runs(
                 [ledger.experiment_id],
                 filter_string=filter_string,
                 run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=1000,
+                max_results=_PAGE_SIZE,
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
             )
@@ -194,15 +240,15 @@ def _search(ledger: Ledger, filter_string: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Within, no garbage is looked for: among a page's 30,000 new rows that takes most of its time.
+def _gc_paused() -> Iterator[None]:
+    """Pause garbage collection, which takes most of the time among a page's 30,000 new objects.
 
-    Measured on 2,000 runs in SQLite: .32 ms a run, against .89.
+    Measured on 2,000 runs in SQLite: 0.32 ms a run with it paused, 0.89 ms without.
     """
-    collects = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:
+        if was_enabled:
             gc.enable()

@@ -1,7 +1,8 @@
-"""Writing the run of one trial: opened, told of, closed.
+"""Writing the MLflow run of one trial: start, training curve, end.
 
-Whatever is written twice is there once, so that what may not have arrived can be sent again. A run
-counts as done by the tag `flops_fit.state=complete`, which is written last (see `tracking`).
+Every function here can be called again with the same arguments without doubling anything, so a
+call whose answer was lost can be repeated. A run counts as done by the tag
+`flops_fit.state=complete`, which is written last (see `queries`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,27 @@ from flops_fit.tracking.ledger import (
     TRIAL_ID,
     WORKER,
     Ledger,
-    now,
+    now_ms,
     raises_store_errors,
 )
 from flops_fit.tracking.queries import runs_of
 
-_MOST_METRICS = 1000  # in one call
+_MOST_METRICS = 1000  # MLflow's limit for one call
+_PARAM_LIMIT = 500  # characters
+_REASON_LIMIT = 1000
+_TRACE_LIMIT = 5000
+_STATUS_OF_STATE = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}
+_TRIAL_PARAMS = (
+    "compute_budget",
+    "size",
+    "num_params",
+    "num_tokens",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "lr_multiplier",
+    "seed",
+)
 
 
 @raises_store_errors
@@ -42,16 +58,19 @@ def start_run(
     attempt: str = "",
     start_time: int | None = None,
 ) -> str:
-    """Open the run of a trial; returns its id.
+    """Create the run of a trial.
 
     Args:
-        ledger: Where.
-        trial: Whose run it is.
+        ledger: The sweep.
+        trial: The trial.
         setting: Hash of what all trials share.
-        params: What is written beside the trial's own fields.
+        params: Written beside the trial's own fields; `size_param` names its size in the title.
         worker: Who trains it.
-        attempt: Hex name of this attempt at the trial, to find the run by.
-        start_time: When it began, in milliseconds since 1970; now if None.
+        attempt: Hex id of this attempt at the trial, by which the run can be found again.
+        start_time: Milliseconds since 1970; now if None.
+
+    Returns:
+        The run's id.
     """
     client = client_of(ledger.tracking_uri)
     tags = {
@@ -72,16 +91,25 @@ def start_run(
 def _write_params(
     client: MlflowClient, run_id: str, trial: Trial, params: Mapping[str, object]
 ) -> None:
-    values = {**params, **_trial_params(trial)}
-    texts = [Param(key, _clean(value, 500)) for key, value in values.items() if key != "size_param"]
-    client.log_batch(run_id, params=texts)
+    of_trial = {name: getattr(trial, name) for name in _TRIAL_PARAMS}
+    values = {**params, **of_trial, "size": json.dumps(trial.size)}
+    values.pop("size_param", None)  # stands in the run's title
+    written = [Param(name, _storable(value, _PARAM_LIMIT)) for name, value in values.items()]
+    client.log_batch(run_id, params=written)
 
 
 @raises_store_errors
 def find_attempt(
     ledger: Ledger, trial: Trial, params: Mapping[str, object], attempt: str
 ) -> str | None:
-    """The run of an attempt, if one was opened; what a broken connection left out is written."""
+    """The run of an attempt, if one was created; missing params are written.
+
+    Args:
+        ledger: The sweep.
+        trial: The trial.
+        params: As of `start_run`, which may have failed between the run and its params.
+        attempt: Hex id of the attempt.
+    """
     for run in runs_of(ledger, trial.trial_id):
         if run.data.tags.get(ATTEMPT) == attempt:
             if "compute_budget" not in run.data.params:
@@ -95,8 +123,12 @@ def find_attempt(
 def reopen_run(
     ledger: Ledger, trial_id: str, setting: str, worker: str, attempt: str = ""
 ) -> str | None:
-    """Open the interrupted run of a trial again, so that its curve goes on; None if none."""
-    runs = (r for r in runs_of(ledger, trial_id) if r.data.tags.get(SETTING) == setting)
+    """Reopen the interrupted run of a trial, so that its training curve continues.
+
+    Returns:
+        Its id; None if the trial's latest run of this setting was not interrupted.
+    """
+    runs = (run for run in runs_of(ledger, trial_id) if run.data.tags.get(SETTING) == setting)
     latest = next(runs, None)
     if latest is None or latest.data.tags.get(STATE) != "planned":
         return None
@@ -111,15 +143,21 @@ def reopen_run(
 def log_points(
     ledger: Ledger, run_id: str, points: Iterable[tuple[int, int, Mapping[str, float]]]
 ) -> None:
-    """Write points of a training curve: milliseconds since 1970, tokens seen, values by name.
+    """Write points of a training curve; those that are there already are not doubled.
 
-    Points that are there already stay single.
+    Args:
+        ledger: The sweep.
+        run_id: The run.
+        points: Milliseconds since 1970, tokens seen, and values by name.
     """
-    values = [Metric(key, value, at, step) for at, step, point in points
-              for key, value in point.items()]  # fmt: skip
-    for start in range(0, len(values), _MOST_METRICS):
-        part = values[start : start + _MOST_METRICS]
-        client_of(ledger.tracking_uri).log_batch(run_id, metrics=part)
+    metrics = [
+        Metric(name, value, logged_at, step)
+        for logged_at, step, values in points
+        for name, value in values.items()
+    ]
+    for start in range(0, len(metrics), _MOST_METRICS):
+        batch = metrics[start : start + _MOST_METRICS]
+        client_of(ledger.tracking_uri).log_batch(run_id, metrics=batch)
 
 
 @raises_store_errors
@@ -130,12 +168,24 @@ def complete_run(
     step: int,
     end_time: int | None = None,
 ) -> None:
-    """Close a run as done: metrics first, then FINISHED, the state last of all."""
+    """Close a run as done: first the metrics, then FINISHED, and the state tag last.
+
+    Args:
+        ledger: The sweep.
+        run_id: The run.
+        metrics: Final values by name; NaN is left out.
+        step: Tokens seen.
+        end_time: Milliseconds since 1970; now if None.
+    """
     client = client_of(ledger.tracking_uri)
-    at = end_time or now()
-    values = [Metric(key, value, at, step) for key, value in metrics.items() if value == value]
+    ended_at = end_time or now_ms()
+    values = [
+        Metric(name, value, ended_at, step)
+        for name, value in metrics.items()
+        if value == value  # false for NaN alone
+    ]
     client.log_batch(run_id, metrics=values)
-    client.set_terminated(run_id, status="FINISHED", end_time=at)
+    client.set_terminated(run_id, status="FINISHED", end_time=ended_at)
     client.set_tag(run_id, STATE, "complete")
 
 
@@ -148,32 +198,34 @@ def close_run(
     trace: str = "",
     end_time: int | None = None,
 ) -> None:
-    """Close a run that did not finish: `failed`, `diverged`, or back to `planned`."""
+    """Close a run that did not finish.
+
+    Args:
+        ledger: The sweep.
+        run_id: The run.
+        state: `failed`, `diverged`, or `planned` where the trial is to be run again.
+        reason: Why, in one line.
+        trace: The traceback; its last 5,000 characters are kept.
+        end_time: Milliseconds since 1970; now if None.
+    """
     client = client_of(ledger.tracking_uri)
-    status = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}[state]
-    client.set_tag(run_id, REASON, _clean(reason, 1000))
+    client.set_tag(run_id, REASON, _storable(reason, _REASON_LIMIT))
     if trace:
-        client.set_tag(run_id, "flops_fit.traceback", _clean(trace[-5000:], 5000))
+        shown = _storable(trace[-_TRACE_LIMIT:], _TRACE_LIMIT)
+        client.set_tag(run_id, "flops_fit.traceback", shown)
     client.set_tag(run_id, STATE, state)
-    client.set_terminated(run_id, status=status, end_time=end_time or now())
+    client.set_terminated(run_id, status=_STATUS_OF_STATE[state], end_time=end_time or now_ms())
 
 
 @raises_store_errors
 def supersede_run(ledger: Ledger, run_id: str, reason: str) -> None:
-    """A finished run counts no more: its trial is to be trained again."""
+    """Take a finished run out of the count: its trial is to be trained again."""
     client = client_of(ledger.tracking_uri)
     client.set_tag(run_id, REASON, reason)
     client.set_tag(run_id, STATE, "planned")
 
 
-def _trial_params(trial: Trial) -> dict[str, object]:
-    names = ("compute_budget", "size", "num_params", "num_tokens", "steps", "batch_size")
-    rates = ("learning_rate", "lr_multiplier", "seed")
-    values = {name: getattr(trial, name) for name in (*names, *rates)}
-    return {**values, "size": json.dumps(trial.size)}
-
-
-def _clean(value: object, limit: int) -> str:
-    """Text that every database takes: PostgreSQL refuses NUL, all refuse half a character."""
+def _storable(value: object, limit: int) -> str:
+    """Text that every database takes: without NUL (PostgreSQL) and lone surrogates (all)."""
     text = str(value)[:limit].replace("\0", "\ufffd")
     return text.encode("utf-8", "replace").decode()

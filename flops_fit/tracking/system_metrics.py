@@ -1,7 +1,7 @@
-"""What the machine is doing while a trial trains, by MLflow's own monitors; by choice.
+"""CPU, memory, disk, network and GPU readings while a trial trains, by MLflow's own monitors.
 
-Asked for as MLflow has it: `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true`. Readings are points of the
-training curve, named as MLflow's *System metrics* page wants them.
+Off unless `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true`, as in MLflow. Readings are points of the
+training curve, with the names that MLflow's *System metrics* page expects.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 
 def monitor() -> Callable[[], dict[str, float]]:
-    """A function that reads all there is to read; one that reads nothing where nobody asked."""
+    """A function that takes all readings of this machine; it returns none if they are off."""
     if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
         return dict
     kinds: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor)
-    monitors = [made for kind in kinds if (made := _made(kind)) is not None]
+    candidates = [_start(kind) for kind in kinds]
+    monitors = [candidate for candidate in candidates if candidate is not None]
 
     def read() -> dict[str, float]:
-        found: dict[str, float] = {}
+        readings: dict[str, float] = {}
         for each in monitors:
             each.collect_metrics()
-            found |= each.aggregate_metrics()
+            readings |= each.aggregate_metrics()
             each.clear_metrics()
-        return {f"system/{name}": float(value) for name, value in found.items()}
+        return {f"system/{name}": float(value) for name, value in readings.items()}
 
     return read
 
 
-def _made(kind: Any) -> Any:
-    """A monitor, or None where this machine or environment has nothing for it to read."""
+def _start(kind: Any) -> Any:
+    """A monitor; None where this machine has no such device, or its library is not installed."""
     try:
         return kind()
     except (ImportError, RuntimeError):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,17 +17,18 @@ import torch
 from click.testing import CliRunner
 
 import flops_fit
-from flops_fit import sweep_setup, tracking
+from flops_fit import tracking
 from flops_fit.cli import main, mlflow_server, options, pages, sweeps
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.runtime import polling
 from flops_fit.sweep.execution import status, worker
 from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui", "server")
 TASK = [
-    "--model=tiny_task:Net", "--size-param=width", "--data=tiny_task:data",
-    "--loss=torch.nn.functional:cross_entropy", "--budgets=1e10,3e10,1e11",
+    "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
+    "--loss-fn=torch.nn.functional:cross_entropy", "--compute-budgets=1e10,3e10,1e11",
     "--sizes=500,1000,2000,4000,8000", "--recipe", "max_epochs=1e9",
 ]  # fmt: skip
 
@@ -90,7 +92,7 @@ def test_run_shows_plan_table_and_how_to_help(swept):
     assert "compute_budget" in done.stdout
     assert "workflowType=machine_learning" in done.stdout
     assert "SweepPlan: 15 trials" in done.stderr
-    assert "To help from another terminal: flops-fit worker --model tiny_task:Net" in done.stderr
+    assert "another terminal: flops-fit worker --model-cls tiny_task:Net" in done.stderr
     assert "--recipe max_epochs=1000000000.0 --name tiny" in done.stderr
 
 
@@ -103,12 +105,12 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
     assert "trials have ended; none is run again" in done.stderr
 
 
-def test_how_to_help_is_told_as_typed_but_for_passwords():
+def test_the_command_of_a_worker_has_the_options_given_but_no_passwords():
     given = {
-        "model": "my.models:GPT",
-        "model_arg": (("n_layer", 4), ("tied", True), ("api_key", "canary"), ("secret", 7)),
-        "data_arg": (("tokenizer", "gpt2"), ("HF_TOKEN", "canary"), ("key_dim", 8)),
-        "budgets": "1e15,1e16",
+        "model_cls": "my.models:GPT",
+        "model_kwargs": (("n_layer", 4), ("tied", True), ("api_key", "canary"), ("secret", 7)),
+        "dataset_kwargs": (("tokenizer", "gpt2"), ("HF_TOKEN", "canary"), ("key_dim", 8)),
+        "compute_budgets": "1e15,1e16",
         "storage": "postgresql://user:secret@host/optuna",
         "workers": "4",
         "retry_failed": True,
@@ -117,10 +119,11 @@ def test_how_to_help_is_told_as_typed_but_for_passwords():
         "sizes": "",
     }
     assert options.worker_command(given, "my net") == (
-        "flops-fit worker --model my.models:GPT --model-arg n_layer=4 --model-arg tied=true "
-        "--model-arg 'api_key=***' --model-arg 'secret=***' --data-arg tokenizer=gpt2 "
-        "--data-arg 'HF_TOKEN=***' --data-arg key_dim=8 "
-        "--budgets 1e15,1e16 --storage postgresql://host/optuna --name 'my net'"
+        "flops-fit worker --model-cls my.models:GPT --model-kwargs n_layer=4 "
+        "--model-kwargs tied=true --model-kwargs 'api_key=***' --model-kwargs 'secret=***' "
+        "--dataset-kwargs tokenizer=gpt2 --dataset-kwargs 'HF_TOKEN=***' "
+        "--dataset-kwargs key_dim=8 --compute-budgets 1e15,1e16 "
+        "--storage postgresql://host/optuna --name 'my net'"
     )
 
 
@@ -130,7 +133,7 @@ def test_plan_prints_json_alone(tmp_path, monkeypatch):
     told = json.loads(done.stdout, parse_constant=not_a_number)
     assert told["size_param"] == "width"
     assert told["total_flops"] == sum(trial["flops"] for trial in told["trials"])
-    assert "the user's own words" in done.stderr
+    assert "the user's own words" in done.stderr  # what the model prints
     assert not list(tmp_path.iterdir())
 
 
@@ -174,7 +177,8 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
     assert "<html" in Path("tiny.html").read_text(encoding="utf-8")
     nowhere = call("report", *where(finished), "--output", "no/tiny.html")
-    assert (nowhere.exit_code, nowhere.stderr) == (2, "Error: --output: there is no folder no\n")
+    assert nowhere.exit_code == 2
+    assert nowhere.stderr.startswith("Error: --output: the folder no ")
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])
@@ -193,11 +197,12 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path):
 
 
 def test_a_wrong_path_and_a_missing_file_are_usage_errors():
-    done = call("run", *TASK, "--model", "tiny_task:Nett")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "Error: model: tiny_task has no Nett; did you mean Net?\n"
+    for option in ("--model-cls", "--model"):
+        done = call("run", *TASK, option, "tiny_task:Nett")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == "Error: --model-cls: tiny_task has no Nett; did you mean Net?\n"
     assert call("run", "--config", "no.yaml").exit_code == 2
-    assert call("run", *TASK, "--model-arg", "dropout").exit_code == 2
+    assert call("run", *TASK, "--model-kwargs", "dropout").exit_code == 2
 
 
 def test_failed_trials_of_the_plan_end_in_1(finished, monkeypatch):
@@ -220,8 +225,7 @@ def test_a_large_sweep_needs_a_yes(store, monkeypatch):
     monkeypatch.setattr(sweeps, "open_job", None)
     refused = call("run", *TASK, *where(store))
     assert refused.exit_code == 2
-    assert "FLOPs are to be trained" in refused.stderr
-    assert "pass --yes" in refused.stderr
+    assert re.search(r"\d FLOPs, more than .*pass --yes", refused.stderr)
     monkeypatch.setattr(sweeps, "can_ask", lambda: True)
     done = CliRunner().invoke(main, ["run", *TASK, *where(store)], input="n\n")
     assert done.exit_code == 1
@@ -247,7 +251,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     trained.append("of the worker from here on")
     monkeypatch.setattr(status, "BEGIN_S", 0)
 
-    other = call("worker", *TASK, *where(store), "--budgets", "1e10,1e11")
+    other = call("worker", *TASK, *where(store), "--compute-budgets", "1e10,1e11")
     assert other.exit_code == 2
     assert "runs another plan" in other.stderr
     assert "budgets, sizes, seed or learning rates differ" in other.stderr
@@ -272,7 +276,7 @@ def test_a_worker_waits_for_a_driver_that_begins_after_it(swept, tmp_path, monke
         begun.append(shutil.copytree(swept[0], tmp_path / "late"))
 
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=pass_time)
-    monkeypatch.setattr(sweep_setup, "time", clock)
+    monkeypatch.setattr(polling, "time", clock)
     helped = call("worker", *TASK, *where(tmp_path / "late"))
     assert helped.exit_code == 0, helped.stderr
     assert "Waiting 10 s for the sweep to begin\n" in helped.stderr
@@ -285,7 +289,7 @@ def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
     elsewhere = f"sqlite:///{tmp_path}/other.db"
     done = call("worker", *TASK, *where(finished), "--storage", elsewhere)
     assert done.exit_code == 1
-    assert f"{elsewhere} holds no study of the sweep 'tiny': pass --storage" in done.stderr
+    assert re.search(f"{elsewhere} .*'tiny'.*storage", done.stderr)
     assert not (tmp_path / "other.db").exists()
 
 
@@ -344,7 +348,7 @@ def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished,
         done = call("ui", *where(finished), "--port", taken.getsockname()[1])
         assert done.exit_code == 2
         assert f"is taken by process {os.getpid()} (" in done.stderr
-        assert "; pass another --port" in done.stderr
+        assert "--port" in done.stderr
         port = taken.getsockname()[1]
     done = call("ui", *where(finished), "--port", port)
     assert done.exit_code == 1

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flops_fit.cli.outcome import Group, in_words
+from flops_fit.cli.outcome import Group
 from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
 
 
@@ -15,7 +15,8 @@ def raising(error: BaseException) -> Group:
 
     @main.command()
     @click.option("--number", type=int)
-    def go(number):
+    @click.option("--model-cls", "--model", "model_cls")
+    def go(number, model_cls):
         raise error
 
     return main
@@ -24,9 +25,10 @@ def raising(error: BaseException) -> Group:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (SweepError("no store; pass tracking_uri=, or"), 1, "Error: no store; pass --tracking-uri"),
-        (ArgumentError("model_cls: wrong"), 2, "Error: model: wrong"),
-        (ArgumentError(["a", "b"]), 2, "Error: 2 problems:\n  - a\n  - b"),
+        (SweepError("no store"), 1, "Error: no store\n"),
+        (ArgumentError("model_cls: wrong"), 2, "Error: --model-cls: wrong\n"),
+        (ArgumentError("other: wrong"), 2, "Error: other: wrong\n"),
+        (ArgumentError(["model_cls: a", "b"]), 2, "Error: 2 problems:\n  - --model-cls: a\n  - b"),
         (RuntimeError("odd\nmore"), 1, "Error: RuntimeError: odd (--traceback shows where)"),
         (KeyboardInterrupt("3 of 4 kept"), 130, "3 of 4 kept"),
         (KeyboardInterrupt(), 130, "Stopped"),
@@ -61,7 +63,7 @@ def test_wrong_words_take_one_line(words, message):
     done = CliRunner().invoke(raising(SweepError("")), words)
     assert done.exit_code == 2
     assert message in done.stderr
-    assert "--help shows how" in done.stderr
+    assert "--help" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -72,27 +74,10 @@ def test_warnings_are_short_lines():
 
     @main.command()
     def go():
-        warnings.warn("pass another name= to keep them", FlopsFitWarning, stacklevel=1)
+        warnings.warn("another name keeps them", FlopsFitWarning, stacklevel=1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         done = CliRunner().invoke(main, ["go"])
     assert done.exit_code == 0
-    assert done.stderr == "warning: pass another --name to keep them\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("(retry_failed=True tries them again)", "(--retry-failed tries them again)"),
-        ('(on_code_change="rerun" trains)', "(--on-code-change rerun trains)"),
-        ("lower Recipe(learning_rate=...) or", "lower --recipe learning_rate=... or"),
-        ("x:\n  - dataset: missing", "x:\n  - data: missing"),
-        ("pass sizes=[...]", "pass --sizes ..."),
-        ("as name=value pairs", "as name=value pairs"),
-        ("the dataset: big", "the dataset: big"),
-        ("start it, or pass another tracking_uri", "start it, or pass another --tracking-uri"),
-    ],
-)
-def test_the_librarys_words_become_the_command_lines(text, words):
-    assert in_words(text) == words
+    assert done.stderr == "warning: another name keeps them\n"

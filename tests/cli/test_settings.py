@@ -9,14 +9,14 @@ from flops_fit.cli.settings import Settings, read
 from flops_fit.errors import ArgumentError
 
 FILE = """
-model: tiny_task:Net
-size-param: width
-model_args: {dropout: 0.5}
-data: tiny_task:data
-data_args: {count: 300}
-loss: torch.nn:CrossEntropyLoss
+model_cls: tiny_task:Net
+model-size-param: width
+model_kwargs: {dropout: 0.5}
+dataset: tiny_task:data
+dataset_kwargs: {count: 300}
+loss_fn: torch.nn:CrossEntropyLoss
 metrics: {again: "torch.nn.functional:cross_entropy"}
-budgets: [1e10, 3e10]
+compute_budgets: [1e10, 3e10]
 recipe: {precision: no, betas: [0.9, 0.95], schedule: "math:sqrt"}
 """
 
@@ -43,42 +43,59 @@ def test_a_file_gives_the_arguments_of_find_optimal(file):
 
 
 def test_what_the_command_line_gives_goes_before_the_file(file):
-    settings = read(file, {"budgets": [1e9], "model_args": {"dropout": 0.1}, "recipe": {"clip": 2}})
-    assert settings.budgets == [1e9]
-    assert settings.model_args == {"dropout": 0.1}
+    given = {"compute_budgets": [1e9], "model_kwargs": {"dropout": 0.1}, "recipe": {"clip": 2}}
+    settings = read(file, given)
+    assert settings.compute_budgets == [1e9]
+    assert settings.model_kwargs == {"dropout": 0.1}
     assert settings.recipe["clip"] == 2
     assert settings.recipe["precision"] == "no"
-    assert settings.size_param == "width"
+    assert settings.model_size_param == "width"
 
 
-def test_all_faults_of_a_file_are_told_at_once(tmp_path):
+def test_all_faults_of_a_file_are_reported_together(tmp_path):
     file = tmp_path / "faulty.yaml"
-    file.write_text("modle: a\nzzz: 1\nmodel: 3\nmodel_args: [1]\n")
+    file.write_text("modle_cls: a\nzzz: 1\nmodel_cls: 3\nmodel_kwargs: [1]\n")
     with pytest.raises(ArgumentError) as caught:
         read(file, {})
-    told = caught.value.problems
-    assert "unknown key 'modle'; did you mean 'model'?" in told[0]
-    assert "unknown key 'zzz'; known are model, size_param" in told[1]
-    assert told[2:] == [
-        "model: expected text, got 3",
-        "model_args: expected names and values, as 'n_layer: 4', got [1]",
-    ]
+    misspelt, unknown, model, kwargs = caught.value.problems
+    assert "unknown key 'modle_cls'; did you mean 'model_cls'?" in misspelt
+    assert "unknown key 'zzz'" in unknown
+    assert "model_cls, model_size_param" in unknown
+    assert model == "model_cls: expected text, got 3"
+    assert kwargs.startswith("model_kwargs: expected a mapping")
+    assert kwargs.endswith("got [1]")
+
+
+def test_keys_of_earlier_versions_are_aliases(file, tmp_path):
+    older = tmp_path / "older.yaml"
+    text = FILE
+    for new, old in (
+        ("model_cls", "model"), ("model-size-param", "size_param"),
+        ("model_kwargs", "model_args"), ("dataset_kwargs", "data_args"), ("dataset", "data"),
+        ("loss_fn", "loss"), ("compute_budgets", "budgets"),
+    ):  # fmt: skip
+        text = text.replace(f"{new}:", f"{old}:")
+    older.write_text(text)
+    assert read(older, {}) == read(file, {})
+    older.write_text(f"{text}\nmodel_cls: again\n")
+    with pytest.raises(ArgumentError, match="model_cls is given twice"):
+        read(older, {})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: [a", "cannot be read: .*, in line 1"),
+        ("model_cls: [a", "cannot be read: .*, in line 1"),
         (
-            "model: !!python/name:a.b",
+            "model_cls: !!python/name:a.b",
             r"text \(my.module:Name\); got the tag !!python/name:a.b, in line 1",
         ),
         ("a: 1\nb: 1\na: 2", "'a' is given twice, in line 3"),
-        ("- model", "expected a mapping of keys"),
-        ("", "expected a mapping of keys"),
+        ("- model_cls", "expected a mapping with keys"),
+        ("", "expected a mapping with keys"),
     ],
 )
-def test_a_file_that_is_none_is_refused(tmp_path, text, message):
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
     (tmp_path / "sweep.yaml").write_text(text)
     with pytest.raises(ArgumentError, match=message):
         read(tmp_path / "sweep.yaml", {})
@@ -90,36 +107,36 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         read(tmp_path / "sweep.yaml", {})
 
 
-def test_what_is_missing_and_what_is_not_found_is_told_together():
+def test_what_is_missing_and_what_is_not_found_is_reported_together():
     settings = Settings(
-        model="tiny_task:Nett",
-        loss="no_module:loss",
-        data_args={"count": 3},
-        eval_data="tiny_task:dada",
-        eval_data_args={"count": 3},
+        model_cls="tiny_task:Nett",
+        loss_fn="no_module:loss",
+        dataset_kwargs={"count": 3},
+        eval_dataset="tiny_task:dada",
+        eval_dataset_kwargs={"count": 3},
         recipe={"warmpu": 0.1},
         flops="tiny_task:flpos",
     )
     with pytest.raises(ArgumentError) as caught:
         settings.imported()
     text = str(caught.value)
-    assert "missing: size_param, data, budgets" in text
-    assert "model: tiny_task has no Nett" in text
-    assert "loss: there is no module" in text
-    assert "- data_args: given without data" in text
-    assert "eval_data: tiny_task has no dada" in text
-    assert "eval_data_args" not in text
+    assert "missing: --model-size-param, --dataset, --compute-budgets" in text
+    assert "model_cls: tiny_task has no Nett" in text
+    assert "loss_fn: there is no module" in text
+    assert "- dataset_kwargs: given without dataset" in text
+    assert "eval_dataset: tiny_task has no dada" in text
+    assert "eval_dataset_kwargs" not in text
     assert "flops: tiny_task has no flpos" in text
     assert "recipe: unknown field 'warmpu'" in text
 
 
 def test_arguments_of_what_takes_none_are_refused():
-    settings = Settings("tiny_task:Net", "width", data="tiny_task:NUMBER", data_args={"a": 1})
-    with pytest.raises(ArgumentError, match="data_args: data names an object that takes no arg"):
+    settings = Settings(dataset="tiny_task:NUMBER", dataset_kwargs={"a": 1})
+    with pytest.raises(ArgumentError, match="dataset_kwargs: dataset is not a function"):
         settings.task()
 
 
-def test_an_unknown_field_of_the_recipe_is_told_with_the_nearest():
+def test_an_unknown_field_of_the_recipe_is_reported_with_the_nearest():
     with pytest.raises(ArgumentError, match="unknown field 'warmpu'; did you mean 'warmup'"):
         Settings(recipe={"warmpu": 0.1}).request()
 

@@ -125,7 +125,7 @@ def test_a_model_of_transformers(capfd):
 def test_runs_of_ones_own(capsys):
     result = main_of("bring_your_own_runs.py")([])
     assert len(result.runs) == 28
-    assert "tokens a parameter" in capsys.readouterr().out
+    assert "tokens per parameter" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="0"):
         main_of("bring_your_own_runs.py")(["--help"])
     with pytest.raises(SystemExit, match=r"no such file: missing\.csv"):
@@ -137,7 +137,7 @@ def test_options_tell_a_scripts_own_defaults_and_what_they_expect(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "one per GPU, or per core; by default 1" in said
+    assert "default: 1" in said
     with pytest.raises(SystemExit, match="2"):
         main(["--workers", "many"])
     assert "--workers: expected a whole number or 'auto', got 'many'" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def _numbers(values: Any) -> list[float | None]:
 
 def all_described() -> dict[str, Any]:
     """Every panel of the result, and of any colour bar beside it."""
-    shown = figures(result())
+    shown = figures(result().findings)
     assert list(shown) == [panel.name for panel in PANELS]
     return {name: [described(ax) for ax in figure.axes] for name, (_, figure) in shown.items()}
 

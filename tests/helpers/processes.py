@@ -6,10 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 
@@ -18,35 +17,32 @@ PAUSE_S = 0.1
 
 
 class Process(subprocess.Popen):
-    """A process in a session of its own, whose output is collected as it comes."""
+    """A process in a session of its own, whose output goes to a file.
+
+    A pipe would stay open for as long as any process that it has started lives.
+    """
 
     def __init__(self, *command: object, **options: object) -> None:
+        self._written = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         super().__init__(
             list(map(str, command)),
-            stderr=subprocess.PIPE,
+            stderr=self._written,
             text=True,
             start_new_session=True,
             # The tests may run in the background, where SIGINT is ignored and children inherit it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            **options,
+            **{"stdout": self._written, **options},
         )
-        self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._collect, daemon=True)
-        self._reader.start()
-
-    def _collect(self) -> None:
-        assert self.stderr is not None
-        self._lines.extend(self.stderr)
 
     @property
     def output(self) -> str:
-        """What it has written to standard error so far."""
-        return "".join(self._lines)
+        """What it has written so far."""
+        with open(f"/proc/self/fd/{self._written.fileno()}", encoding="utf-8") as file:
+            return file.read()
 
     def finish(self) -> str:
-        """Wait until it ends; returns what it wrote to standard error."""
+        """Wait until it ends; returns what it wrote."""
         wait_until(lambda: self.poll() is not None, self)
-        self._reader.join()
         return self.output
 
     def end(self) -> None:
@@ -54,9 +50,7 @@ class Process(subprocess.Popen):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
-        self._reader.join()
-        assert self.stderr is not None
-        self.stderr.close()
+        self._written.close()
 
 
 @contextlib.contextmanager
@@ -88,17 +82,6 @@ def wait_until(condition: Callable[[], bool], *processes: subprocess.Popen) -> N
             used, moved_at = now, time.monotonic()
         assert time.monotonic() - moved_at < STUCK_S, "the processes are stuck"
         time.sleep(PAUSE_S)
-
-
-def wait_for_text(text: str, file: Path, process: subprocess.Popen) -> None:
-    """Wait until a process has written a text to a file; fails if it ends before."""
-
-    def written() -> bool:
-        content = file.read_text()
-        assert process.poll() is None or text in content, content[-3000:]
-        return text in content
-
-    wait_until(written, process)
 
 
 def _processor_seconds(process: subprocess.Popen) -> float:

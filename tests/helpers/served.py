@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from processes import wait_until
 
 
 class Server:
@@ -22,10 +23,12 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self._port}"
-        self._folder, self._backend = folder, backend
+        self._folder = folder
+        self._backend = backend
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
+        """Start the server; wait until it answers, unless told otherwise."""
         with open(self._folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._backend,
@@ -38,16 +41,21 @@ class Server:
             self.wait()
 
     def wait(self) -> None:
-        """Until it answers."""
-        while not self._answers():
-            assert self._process is not None
-            assert self._process.poll() is None, self._log()
-            time.sleep(0.1)
+        """Wait until it answers; fails if it ends, or is stuck."""
+        process = self._process
+        assert process is not None
+
+        def is_up() -> bool:
+            assert process.poll() is None, self._log()
+            return self._answers()
+
+        wait_until(is_up, process)
 
     def _log(self) -> str:
         return (self._folder / "server.log").read_text()[-3000:]
 
     def kill(self) -> None:
+        """Kill it with its workers; does nothing if it is down."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -64,10 +72,10 @@ class Server:
 
 @contextlib.contextmanager
 def served(folder: Path, backend: str | None = None) -> Iterator[Server]:
-    """A server that is up, and down at the end."""
+    """A server that is up, and down at the end whatever happens."""
     server = Server(folder, backend or f"sqlite:///{folder}/mlflow.db")
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.kill()

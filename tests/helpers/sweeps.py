@@ -1,14 +1,16 @@
-"""A small sweep that many tests run: with a planted law in place of training, or for real."""
+"""Sweeps that many tests run: with a planted law in place of training, or for real."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import wait_until
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -16,15 +18,22 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import SweepError
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.records import Run
+from flops_fit.sweep.execution.driver import run_sweep
+from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.plan.planner import Planned, make_plan
+from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.curve import Point
 from flops_fit.sweep.training.train import Outcome
+from flops_fit.sweep_setup import open_job
+from flops_fit.tracking.address import StoreAddress
 
-GAIN = 1.0
-
-
-BUDGETS = [1e10, 3e10, 1e11, 3e11]
-
-
+GAIN = 1.0  # of the model; tests change it to change the model's code
+BUDGETS = [6e7, 2e8, 6e8, 2e9]
+SMALL_BUDGETS = (6e7, 2e8)  # the first of them
+SMALL_SIZES = (50, 100, 200, 400)
+UNLIMITED = flops_fit.Recipe(max_epochs=1e9)
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 
 
@@ -49,7 +58,7 @@ def data(count: int = 400) -> TensorDataset:
 
 def sweep(folder: Path, budgets: list[float] = BUDGETS, **options: object) -> flops_fit.Result:
     settings = {
-        "recipe": flops_fit.Recipe(max_epochs=1e9),
+        "recipe": UNLIMITED,
         "name": "planted",
         "tracking_uri": f"sqlite:///{folder}/mlflow.db",
         **options,
@@ -58,6 +67,45 @@ def sweep(folder: Path, budgets: list[float] = BUDGETS, **options: object) -> fl
         Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy,
         compute_budgets=budgets, **settings,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+@functools.cache
+def plan_of(
+    budgets: tuple[float, ...] = SMALL_BUDGETS,
+    sizes: tuple[int, ...] | None = SMALL_SIZES,
+    recipe: flops_fit.Recipe = UNLIMITED,
+) -> tuple[Task, Planned]:
+    """The task and its plan; made once for all tests, for planning takes seconds."""
+    task = Task(Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy)
+    return task, make_plan(task, PlanRequest(budgets, sizes, recipe))
+
+
+class SmallSweep:
+    """A sweep in a folder's store, run without a fit: eight trials by default.
+
+    Keywords are those of `plan_of`.
+    """
+
+    def __init__(self, folder: Path, **plan: Any) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.task, self.planned = plan_of(**plan)
+
+    def open(self) -> Job:
+        """The job, with a ledger in the store."""
+        return open_job(self.task, self.planned, StoreAddress("planted", self.uri))
+
+    def run(self, **options: Any) -> list[Run]:
+        """Run what is missing, and return a run for each trial of this setting."""
+        run_sweep(self.open(), source=self.planned.source, **options)
+        return self.runs()
+
+    @property
+    def ledger(self) -> tracking.Ledger:
+        return tracking.find_ledger("planted", self.uri)
+
+    def runs(self) -> list[Run]:
+        return tracking.fetch_runs(self.ledger, self.planned.plan.setting)
 
 
 class Planted:
@@ -122,15 +170,21 @@ sweeps.real_sweep(Path({folder!r}), workers={workers})
 
 
 def wait_for_runs(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Until some trials have finished, so that the kill comes in mid-sweep."""
+    """Wait until some trials have finished, so that the kill comes in mid-sweep."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def num_complete() -> int:
         try:
             runs = tracking.fetch_runs(tracking.find_ledger("planted", uri))
-        except SweepError:  # not there yet
-            runs = []
-        if sum(run.state == "complete" for run in runs) >= count:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"the sweep ended before it could be killed: exit code {process.poll()}")
+        except SweepError:  # the sweep has not begun
+            return 0
+        return sum(run.state == "complete" for run in runs)
+
+    def is_reached() -> bool:
+        if num_complete() >= count:
+            return True
+        if process.poll() is not None:
+            pytest.fail(f"the sweep ended before it could be killed: exit {process.poll()}")
+        return False
+
+    wait_until(is_reached, process)

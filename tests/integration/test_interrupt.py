@@ -24,7 +24,7 @@ def test_ctrl_c_ends_a_run_with_130_and_the_message_last(store, start):
 
     def has_begun() -> bool:
         assert process.poll() is None, process.output
-        return "To help" in process.output
+        return "To add a worker" in process.output
 
     wait_until(has_begun, process)
     process.send_signal(signal.SIGINT)

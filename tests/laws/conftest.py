@@ -1,4 +1,4 @@
-"""Laws with names, sweeps from them, and where the shared data is."""
+"""Named laws, sweeps simulated from them, and the shared data."""
 
 import os
 from pathlib import Path
@@ -41,6 +41,12 @@ def sweep():
     return make
 
 
+@pytest.fixture
+def sound(sweep):
+    """A sweep that raises no check."""
+    return sweep(noise=0.002, seed=5)
+
+
 @pytest.fixture(scope="session")
 def epoch_runs():
     return read_shared("epoch_chinchilla/runs240_CNDloss.csv")
@@ -60,7 +66,7 @@ def read_shared(name):
 
 @pytest.fixture
 def rough_runs():
-    """A real sweep of byte-level GPTs whose one learning rate a budget suits few sizes."""
+    """A real sweep of byte-level GPTs with one learning rate per budget, which suits few sizes."""
     losses = {
         3e10: [2.401, 2.456, 2.557, 2.684, 2.755, 2.755, 2.883],
         1e11: [2.330, 2.258, 2.269, 2.406, 2.493, 2.625, 2.828],

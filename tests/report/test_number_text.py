@@ -59,5 +59,5 @@ def test_duration(seconds, text):
     ("num_bytes", "text"),
     [(12, "12 B"), (3200, "3.2 kB"), (41.04e9, "41 GB"), (999.9e6, "1 GB"), (math.nan, "?")],
 )
-def test_size_of(num_bytes, text):
-    assert number_text.size_of(num_bytes) == text
+def test_memory(num_bytes, text):
+    assert number_text.memory(num_bytes) == text

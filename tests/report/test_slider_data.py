@@ -1,4 +1,4 @@
-"""What the slider reads is what `predict` says."""
+"""The slider's grids have the numbers of `Result.predict`."""
 
 import numpy as np
 import pytest
@@ -15,29 +15,29 @@ def result():
 
 
 @pytest.fixture(scope="module")
-def told(result):
-    return slider_data.grids(result)
+def grids(result):
+    return slider_data.slider_grids(result.findings)
 
 
 @pytest.mark.parametrize("factor", [0.1, 1, 10, 1000])
-def test_stops_at_every_tenfold_of_the_largest_budget(result, told, factor):
+def test_stops_at_every_tenfold_of_the_largest_budget(result, grids, factor):
     C = factor * result.largest_budget
-    i = int(np.argmin(np.abs(np.array(told["c"]) - np.log(C))))
-    assert told["c"][i] == pytest.approx(np.log(C), abs=1e-8)
-    expected, free = result.predict(C), told["free"]
+    i = int(np.argmin(np.abs(np.array(grids["c"]) - np.log(C))))
+    assert grids["c"][i] == pytest.approx(np.log(C), abs=1e-8)
+    expected, free = result.predict(C), grids["free"]
     assert np.exp(free["n"][i]) == pytest.approx(expected.num_params, rel=1e-6)
     assert np.exp(free["d_high"][i]) == pytest.approx(expected.num_tokens_interval[1], rel=1e-6)
     assert free["l_low"][i] == pytest.approx(expected.loss_interval[0], rel=1e-6)
 
 
-def test_ratios_and_caps_lie_on_coarser_grids(result, told):
-    C = np.exp(told["coarse"][8])
-    ratio = np.exp(told["ratios"]["at"][5])
+def test_ratios_and_caps_lie_on_coarser_grids(result, grids):
+    C = np.exp(grids["coarse"][8])
+    ratio = np.exp(grids["ratios"]["at"][5])
     expected = result.predict(C, tokens_per_param=ratio)
-    assert told["ratios"]["rows"][5]["l"][8] == pytest.approx(expected.loss, rel=1e-6)
-    unique = result.predict(C).num_tokens / np.exp(told["caps"]["at"][7])
+    assert grids["ratios"]["rows"][5]["l"][8] == pytest.approx(expected.loss, rel=1e-6)
+    unique = result.predict(C).num_tokens / np.exp(grids["caps"]["at"][7])
     expected = result.predict(C, unique_tokens=unique)
-    row = told["caps"]["rows"][7]
+    row = grids["caps"]["rows"][7]
     assert np.exp(row["n"][8]) == pytest.approx(expected.num_params, rel=1e-5)
     assert row["l_high"][8] == pytest.approx(expected.loss_interval[1], rel=1e-5)
 
@@ -45,15 +45,15 @@ def test_ratios_and_caps_lie_on_coarser_grids(result, told):
 def test_the_power_laws_alone_have_no_intervals_and_no_terms():
     table = runs()
     table.loc[3, "loss"] = 1e9
-    told = slider_data.grids(fit(table))
-    assert set(told["free"]) == {"n", "d", "l"}
-    assert "ratios" not in told
-    assert max(told["c"]) == pytest.approx(np.log(1000 * told["largest"]))
+    grids = slider_data.slider_grids(fit(table).findings)
+    assert set(grids["free"]) == {"n", "d", "l"}
+    assert "ratios" not in grids
+    assert max(grids["c"]) == pytest.approx(np.log(1000 * grids["largest"]))
 
 
 def test_no_law_no_grid():
-    with pytest.raises(FitError, match="no law stands"):
-        slider_data.grids(fit(runs().iloc[:7]))
+    with pytest.raises(FitError, match="no law could be fitted"):
+        slider_data.slider_grids(fit(runs().iloc[:7]).findings)
 
 
 def test_sizes_beyond_those_trained_are_built(result):
@@ -66,9 +66,9 @@ def test_sizes_beyond_those_trained_are_built(result):
     table = runs()
     sizes = 16 * (table["num_params"] ** 0.5 / 16).round().astype(int)
     sized = fit(table.assign(size=sizes), build_size=build)
-    told = slider_data.grids(sized)["sizes"]
-    assert told["step"] == 16
+    grids = slider_data.slider_grids(sized.findings)["sizes"]
+    assert grids["step"] == 16
     beyond = asked[:8]
-    assert told["is"][-1] == sized.predict(1000 * sized.largest_budget).size
+    assert grids["is"][-1] == sized.predict(1000 * sized.largest_budget).size
     assert min(beyond) > table["num_params"].max()
-    assert "sizes" not in slider_data.grids(fit(table.assign(size=None)))
+    assert "sizes" not in slider_data.slider_grids(fit(table.assign(size=None)).findings)

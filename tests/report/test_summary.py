@@ -17,36 +17,39 @@ def result():
 
 
 def test_the_lines_hold_law_headline_and_back_test(result):
-    text = "\n".join(summary.summary(result))
+    text = "\n".join(summary.summary(result.findings))
     error = result.intervals.loc["alpha", "standard_error"]
     assert f"alpha {result.law.alpha:.4f} ± {error:.4f}" in text
     for C in (1e14, 1e15):
         low, high = result.predict(C).loss_interval
         assert f"loss {result.predict(C).loss:.3f} ({low:.3f} to {high:.3f})" in text
     row = result.backtest[result.backtest["form"] == "five"].iloc[0]
-    assert f"are missed by {100 * row['loss_rmse']:.2g} % (chance allows" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("Back-test: "))
+    assert f" {100 * row['loss_rmse']:.2g} %" in line
+    assert f" {100 * row['limit'] * row['in_sample_std']:.2g} %" in line
 
 
 def test_a_refused_result_says_so_and_no_more_than_fourteen_lines():
     rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
-    lines = summary.summary(rough)
+    lines = summary.summary(rough.findings)
     assert len(lines) < 15
     assert sum("FLOPs: N " in line for line in lines) == 1
-    assert any(line.startswith("Nothing is predicted beyond 1e+14") for line in lines)
-    assert summary.summary(fit(runs().iloc[:7]))[1] == ("No parametric law: see what was refused.")
+    assert any(line.startswith("No prediction beyond 1e+14 FLOPs") for line in lines)
+    without_law = summary.summary(fit(runs().iloc[:7]).findings)
+    assert without_law[1].startswith("No parametric law")
 
 
-def test_a_loss_that_no_law_tells_is_not_a_question_mark():
+def test_a_loss_that_no_law_predicts_is_not_a_question_mark():
     table = runs().iloc[:21].copy()
     table.loc[3, "loss"] = 1e9
     found = fit(table)
-    why = "no loss told: fewer than three budgets have an optimum"
-    assert repr(found).count(why) == 2
-    assert summary.verdict(found).endswith(f"{why}.")
-    told = found.predict(1e13)
-    assert why in str(told)
-    assert why in told.checks[-1].message
-    for text in (repr(found), str(told), summary.verdict(found)):
+    reason = "no loss is predicted: fewer than three budgets have an optimum"
+    assert repr(found).count(reason) == 2
+    assert reason in summary.verdict(found.findings)
+    prediction = found.predict(1e13)
+    assert reason in str(prediction)
+    assert reason in prediction.checks[-1].message
+    for text in (repr(found), str(prediction), summary.verdict(found.findings)):
         assert "?" not in text
         assert "nan" not in text
 
@@ -57,17 +60,21 @@ def test_where_n_is_under_one_the_result_still_reads():
     table["num_tokens"] *= 1e-6
     found = fit(table, num_draws=100)
     assert "L = " in repr(found)
-    assert "do not pay for one token" in summary.verdict(found)
+    assert "one token" in summary.verdict(found.findings)
 
 
 def test_the_verdict_is_one_sentence(result):
-    told = result.predict(1e14)
-    verdict = summary.verdict(result)
-    assert verdict.startswith("For 1e+14 FLOPs, the largest budget of this sweep, train 846k (")
-    assert f"parameters (d_model {told.size}) on" in verdict
-    assert verdict.endswith(").")
+    prediction = result.predict(1e14)
+    verdict = summary.verdict(result.findings)
+    for fact in (
+        "1e+14 FLOPs",
+        " 846k (",
+        f"d_model {prediction.size}",
+        f"{prediction.loss:.3f} (",
+    ):
+        assert fact in verdict
     assert verdict.count(". ") == 0
-    assert "carry no scaling law" in summary.verdict(fit(runs().iloc[:7]))
+    assert "No scaling law" in summary.verdict(fit(runs().iloc[:7]).findings)
 
 
 def test_the_verdict_on_repeated_data_says_that_it_asks_for_new_data():
@@ -76,12 +83,12 @@ def test_the_verdict_on_repeated_data_says_that_it_asks_for_new_data():
     law = RepetitionLaw(LAW)
     loss = law.loss(table["num_params"], table["num_tokens"], unique)
     found = fit(table.assign(unique_tokens=unique, loss=loss), num_draws=100)
-    assert ") tokens, all new, and expect a loss of" in summary.verdict(found)
-    assert "all new" not in summary.verdict(fit(runs(), num_draws=100))
+    assert "tokens, all new" in summary.verdict(found.findings)
+    assert "all new" not in summary.verdict(fit(runs(), num_draws=100).findings)
 
 
 def test_cells_of_the_table(result):
-    table = tables.shown(result.chinchilla_table([1e14, 1e15]), META)
+    table = tables.as_cells(result.chinchilla_table([1e14, 1e15]), META)
     assert list(table.columns) == [
         "C, FLOPs", "N, parameters", "N, 95 %", "D, to_kens", "D, 95 %", "D / N",
         "loss", "loss, 95 %", "d_model", "C / largest",
@@ -102,7 +109,7 @@ def test_latex_sets_names_as_they_are(result):
 def test_without_intervals_or_sizes():
     table = runs().assign(size=None)
     table.loc[3, "loss"] = 1e9
-    shown = tables.shown(fit(table).chinchilla_table([1e14]), {})
+    shown = tables.as_cells(fit(table).chinchilla_table([1e14]), {})
     assert shown["N, 95 %"].tolist() == [""]
     assert "size" not in shown
     assert isinstance(shown, pd.DataFrame)

@@ -1,4 +1,4 @@
-"""The store: its address, who may see it, and what is said when it does not answer."""
+"""The store: its address, its credentials, and the errors when it does not answer."""
 
 import http.server
 import os
@@ -30,9 +30,9 @@ def test_a_store_deleted_under_its_user_is_called_that(tmp_path):
     error = sqlite3.OperationalError("attempt to write a readonly database")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     told = str(store.store_error(uri, error))
-    assert "its file was deleted: bring it back from a copy, then call again" in told
+    assert "its file was deleted: restore it from a backup, then call again" in told
     (tmp_path / "mlflow.db").touch()
-    assert "see to it that it can be written" in str(store.store_error(uri, error))
+    assert "make sure that it can be written" in str(store.store_error(uri, error))
 
 
 def test_credentials_are_not_shown():
@@ -44,7 +44,7 @@ def test_credentials_are_not_shown():
 
 
 @pytest.mark.slow
-def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
+def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path, start):
     """Also where one was killed before, as it made the schema."""
     (tmp_path / ".mlflow.db.half-made").write_text("a part of a schema")
     (tmp_path / ".mlflow.db.half-made-journal").write_text("what would undo it")
@@ -53,10 +53,13 @@ def test_a_fresh_store_comes_up_for_several_processes_at_once(tmp_path):
         "print(tracking.open_ledger('x', 'sqlite:///' + sys.argv[1] + '/mlflow.db').parent_run_id)"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    parents = {process.communicate(timeout=200)[0].strip() for process in processes}
+    parents = set()
+    for process in [start(*command, stdout=subprocess.PIPE) for _ in range(3)]:
+        errors = process.finish()
+        with process.stdout:
+            parents.add(process.stdout.read().strip())
+        assert process.returncode == 0, errors
     assert len(parents) == 1
-    assert "" not in parents
     assert {file.name for file in tmp_path.iterdir()} == {".flops_fit.lock", "mlflow.db"}
     shutil.rmtree(tmp_path)
 
@@ -122,7 +125,10 @@ def asked(monkeypatch):
 
 def test_a_server_that_is_away_for_a_moment_is_asked_again(asked, caplog):
     after, times = asked
-    assert store.patiently(after(StoreError("it is away"), StoreError("still")), 60) == "an answer"
+    assert (
+        store.wait_for_store(after(StoreError("it is away"), StoreError("still")), 60)
+        == "an answer"
+    )
     assert len(times) == 3
     assert caplog.messages == ["it is away. Waiting for it, 60 s at most"]
 
@@ -133,15 +139,15 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(asked, caplog):
 def test_a_server_that_declines_or_stays_away_is_not(asked, fault, seconds):
     after, times = asked
     with pytest.raises(StoreError, match=r"^no$"):
-        store.patiently(after(fault), seconds)
+        store.wait_for_store(after(fault), seconds)
     assert len(times) == 1
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (Path.mkdir, r"unable to open .*; see to it that it can be written"),
-        (lambda file: file.write_text("prose" * 100), "not a database; bring it back from a copy"),
+        (Path.mkdir, r"unable to open .*; make sure that it can be written"),
+        (lambda file: file.write_text("prose" * 100), "not a database; restore it from a backup"),
     ],
 )
 def test_a_file_that_is_no_database_is_said_at_once(tmp_path, make, words):

@@ -1,4 +1,4 @@
-"""The spool: what is written is there for another process, whole, and nobody else's meanwhile."""
+"""The journal: another process finds it whole, but not while its writer lives."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def test_records_come_back_until_they_are_delivered(tmp_path):
     assert written.unread() == [{"step": 1}]
     written.append({"step": 2})
     assert written.unread() == [{"step": 1}, {"step": 2}]
-    written.delivered()
+    written.mark_delivered()
     written.append({"loss": float("inf")})
     assert written.unread() == [{"loss": float("inf")}]
 
@@ -68,7 +68,7 @@ def test_a_killed_writer_leaves_its_whole_lines(tmp_path, caplog):
     subprocess.run([sys.executable, "-c", code, tmp_path])
     (left,) = journal.left_over(tmp_path)
     assert left.unread() == [{"step": 1}, {"step": 2}]
-    assert "is damaged and passed over: b'garbage'" in caplog.text
+    assert "is damaged and is skipped: b'garbage'" in caplog.text
 
 
 def test_a_line_that_found_no_room_leaves_no_torn_one(tmp_path, monkeypatch):
@@ -94,6 +94,6 @@ def test_where_no_spool_can_be_it_is_elsewhere_and_said(tmp_path, caplog):
     written = journal.create(tmp_path / "spool", TRIAL, ATTEMPT)
     written.append({"step": 1})
     assert written.unread() == [{"step": 1}]
-    assert "is kept in" in caplog.text
+    assert "are kept in" in caplog.text
     written.remove()
     written.path.parent.rmdir()

@@ -1,48 +1,60 @@
-"""Checks of the fits: what the optimiser, the data and the other methods say against them."""
+"""Checks of the fits: doubts that the optimiser, the data or the other methods raise."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.laws.check import Check, counted, graded
+from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.isoflop import DEPTH_WARNED, refuse_approach
 from flops_fit.laws.fitting.parametric import ParametricFit
 
-if TYPE_CHECKING:
-    from flops_fit.laws.findings import Findings
-
-
+# Standard errors of a above which it warns and refuses: extrapolated to 100 times the compute, they
+# are factors of 1.15 and 1.6 in N_opt.
 WIDE_EXPONENT = (0.03, 0.10)
 ILL_CONDITIONED = 1e3
 LEAST_AGREEMENT = 0.5
+# Least-squares and Huber fits that are compared.
 OBJECTIVES = ("huber", "log", "linear")
+# Non-positive losses up to this share of the runs are probably faults.
 FEW_ODD = 0.1
+# Differences between exponents below this are rounding.
+ROUNDING = 1e-6
+
+INSEPARABLE_ADVICE = "Report the exponent a and predictions within the sweep, not E, A and B."
 
 
 def check_fits(findings: Findings) -> list[Check]:
-    """Every doubt about the fits."""
-    checks = [*check_optima(findings.optima)]
+    """All checks of the fits."""
+    optima_checks = [
+        *check_refused_optima(findings.optima),
+        *check_shallow_rows(findings.optima),
+        *check_power_laws(findings.optima),
+    ]
     fit = findings.fits.get("headline")
     if fit is None:
-        return checks
+        return optima_checks
     return [
-        *check_optimiser(findings.fits),
-        *check_separable(fit, findings.intervals),
+        *check_convergence(fit),
+        *check_starts(fit),
+        *check_irreducible_loss(fit),
+        *check_conditioning(fit, findings.intervals),
         *check_exponent(findings.intervals),
-        *check_linear(findings),
+        *check_linear_space(findings),
         *check_objectives(findings),
         *check_approaches(findings),
-        *check_backtest(findings),
-        *check_reach(findings),
-        *checks,
+        *check_backtest(findings.backtest, fit),
+        *check_optimum_in_range(findings),
+        *optima_checks,
     ]
 
 
-def check_optima(optima: pd.DataFrame) -> list[Check]:
-    """Rows without a visible minimum, and the approach where too many are so."""
+def check_refused_optima(optima: pd.DataFrame) -> list[Check]:
+    """Warn about budgets whose IsoFLOP curve has no usable minimum, by the kind of reason.
+
+    The thresholds are those of `fitting.isoflop`.
+    """
     checks = []
     for code, text, advice in (
         ("minimum-at-edge", "edge", "Add smaller or larger sizes there."),
@@ -52,86 +64,113 @@ def check_optima(optima: pd.DataFrame) -> list[Check]:
     ):
         hit = optima["refused"].str.contains(text, regex=False)
         if hit.any():
-            listed = _budgets(optima[hit])
-            message = f"no optimum for {int(hit.sum())} of {counted(len(optima), 'budget')} "
-            message += f"({listed}): {_reasons(optima.loc[hit, 'refused'])}."
+            message = (
+                f"no optimum for {int(hit.sum())} of {counted(len(optima), 'budget')} "
+                f"({_budgets(optima[hit])}): {_reasons(optima.loc[hit, 'refused'])}."
+            )
             checks.append(Check(code, "warn", message, advice))
+    return checks
+
+
+def check_shallow_rows(optima: pd.DataFrame) -> list[Check]:
+    """Warn about rows whose ends lie less than 5 times the noise above their minimum."""
     shallow = (optima["refused"] == "") & (optima["depth"] < DEPTH_WARNED)
-    if shallow.any():
-        least = float(optima.loc[shallow, "depth"].min())
-        message = f"the ends of a row lie only {least:.1f} times the noise above its minimum "
-        message += f"({_budgets(optima[shallow])})."
-        checks.append(Check("shallow-row", "warn", message, "Widen the rows."))
+    if not shallow.any():
+        return []
+    least = float(optima.loc[shallow, "depth"].min())
+    message = (
+        f"the ends of a row lie only {least:.1f} times the noise above its minimum "
+        f"({_budgets(optima[shallow])})."
+    )
+    return [Check("shallow-row", "warn", message, "Widen the rows.")]
+
+
+def check_power_laws(optima: pd.DataFrame) -> list[Check]:
+    """Refuse power laws through fewer than two optima, or if over a third lie at an edge."""
     reason = refuse_approach(optima)
-    if reason:
-        checks.append(Check("isoflop-refused", "refuse", f"no power laws: {reason}.", ""))
-    return checks
+    return [Check("isoflop-refused", "refuse", f"no power laws: {reason}.")] if reason else []
 
 
-def check_optimiser(fits: dict[str, ParametricFit]) -> list[Check]:
-    """Fits that did not converge, or whose starts ended in different places."""
-    checks = []
-    fit = fits["headline"]
-    if not fit.converged:
-        message = (
-            f"the optimiser stopped short of an optimum (relative gradient {fit.gradient:.1g})."
-        )
-        advice = "The data hardly bear five parameters: add runs, or fit without delta."
-        checks.append(Check("not-converged", "warn", message, advice))
-    share = fits[fit.form].agreement
-    if share < LEAST_AGREEMENT:
-        message = (
-            f"only {share:.0%} of {fit.num_starts} starts of the fit ended at its best optimum."
-        )
-        advice = "Several laws fit about as well: add budgets."
-        checks.append(Check("starts-disagree", "warn", message, advice))
-    return checks
+def check_convergence(fit: ParametricFit) -> list[Check]:
+    """Warn about a headline fit that did not converge."""
+    if fit.converged:
+        return []
+    message = f"the optimiser stopped short of an optimum (relative gradient {fit.gradient:.1g})."
+    advice = "The data hardly determine five parameters: add runs, or fit without delta."
+    return [Check("not-converged", "warn", message, advice)]
 
 
-def check_separable(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
-    """Parameters these data do not tell apart."""
-    advice = "Report the exponent a and predictions within the sweep, not E, A and B."
-    checks = []
-    if "E" in fit.at_bound:
-        checks.append(
-            Check("E-at-zero", "warn", "the irreducible loss E came out as zero.", advice)
-        )
-    low = _cell(intervals, "E", "low")
-    open_ended = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
-    if fit.condition > ILL_CONDITIONED or open_ended:
-        said = f"condition number {fit.condition:.2g}, interval of E from "
-        said += f"{low:.3g} to {_cell(intervals, 'E', 'high'):.3g}"
-        message = f"E is not told apart from the power terms ({said})."
-        checks.append(Check("ill-conditioned", "warn", message, advice))
-    return checks
+def check_starts(fit: ParametricFit) -> list[Check]:
+    """Warn if fewer than half of the starts ended at the best optimum."""
+    if fit.agreement >= LEAST_AGREEMENT:
+        return []
+    message = (
+        f"only {fit.agreement:.0%} of {fit.num_starts} starts of the fit ended at its best optimum."
+    )
+    return [
+        Check("starts-disagree", "warn", message, "Several laws fit about as well: add budgets.")
+    ]
+
+
+def check_irreducible_loss(fit: ParametricFit) -> list[Check]:
+    """Warn about an irreducible loss of zero: E, A and B are then not separable."""
+    if "E" not in fit.at_bound:
+        return []
+    message = "the irreducible loss E came out as zero."
+    return [Check("E-at-zero", "warn", message, INSEPARABLE_ADVICE)]
+
+
+def check_conditioning(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
+    """Warn if the data do not separate E from the power terms.
+
+    That is, if the condition number of the scaled Jacobian exceeds 1000, or if the interval of a
+    positive E includes zero.
+    """
+    low, high = _cell(intervals, "E", "low"), _cell(intervals, "E", "high")
+    # With an offset in the losses, zero means nothing for E.
+    includes_zero = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
+    if not fit.condition > ILL_CONDITIONED and not includes_zero:
+        return []
+    message = (
+        f"E cannot be separated from the power terms (condition number {fit.condition:.2g}, "
+        f"interval of E from {low:.3g} to {high:.3g})."
+    )
+    return [Check("ill-conditioned", "warn", message, INSEPARABLE_ADVICE)]
 
 
 def check_exponent(intervals: pd.DataFrame) -> list[Check]:
-    """An exponent too uncertain to extrapolate on."""
+    """Warn about a standard error of a above 0.03, refuse to extrapolate above 0.10."""
     error = _cell(intervals, "a", "standard_error")
     message = f"the exponent a is known to {error:.3f} (standard error)."
     advice = "Widen the sizes and the span of budgets; do not extrapolate on this."
     return graded("wide-exponent", error, *WIDE_EXPONENT, message, advice)
 
 
-def check_linear(findings: Findings) -> list[Check]:
-    """A fit in linear space, because a loss is not positive or because it was asked for."""
+def check_linear_space(findings: Findings) -> list[Check]:
+    """Note a fit of L instead of ln L, on request or because losses are not positive.
+
+    Warns if up to 10 % of the losses are not positive, which is probably a fault.
+    """
     if findings.fits["headline"].space == "log":
         return []
-    loss = findings.runs.loc[findings.runs["excluded"] == "", "loss"].astype(float)
+    loss = findings.fitted_runs["loss"].astype(float)
     odd = int((loss <= 0).sum())
-    few = 0 < odd <= FEW_ODD * len(loss)
-    why = "as asked" if not odd else f"for the loss is not positive in {counted(odd, 'run')}"
-    message = f"the law was fitted to L, not to ln L, {why}."
-    advice = "Where losses should be positive, look for a run that reports none." if odd else ""
+    if not odd:
+        message = "the law was fitted to L, not to ln L, as requested."
+        return [Check("linear-space", "note", message)]
+    runs = counted(odd, "run")
+    message = f"the law was fitted to L, not to ln L, because the loss is not positive in {runs}."
+    advice = "Where losses should be positive, look for a run with a loss that is not."
+    few = odd <= FEW_ODD * len(loss)
     return [Check("linear-space", "warn" if few else "note", message, advice)]
 
 
 def check_objectives(findings: Findings) -> list[Check]:
-    """The exponent by other objectives, apart by more than a standard error."""
+    """Warn if fits with other objectives differ in a by more than its standard error."""
     found = {name: findings.fits[name].law.a for name in OBJECTIVES if name in findings.fits}
-    spread, error = float(np.ptp(list(found.values()))), _error_of_a(findings)
-    if not spread > error + 1e-6:
+    difference = float(np.ptp(list(found.values())))
+    error = _cell(findings.intervals, "a", "standard_error")
+    if not difference > error + ROUNDING:
         return []
     listed = ", ".join(f"{name} {a:.3f}" for name, a in found.items())
     message = f"the exponent depends on the objective: {listed} (standard error {error:.3f})."
@@ -139,23 +178,25 @@ def check_objectives(findings: Findings) -> list[Check]:
 
 
 def check_approaches(findings: Findings) -> list[Check]:
-    """IsoFLOP curves or envelope against the parametric law, beyond their intervals.
+    """Warn if IsoFLOP curves or envelope disagree with the parametric law on N_opt's exponent.
 
-    Not where data was repeated: curves see that, the law of new data does not.
+    They disagree if the 95 % intervals do not overlap. The check is left out if data was repeated:
+    the curves include the effect of repetition, the law of effective tokens does not.
     """
     if findings.repetition is not None:
         return []
-    checks = []
     low, high = (_cell(findings.intervals, "a", end) for end in ("low", "high"))
-    witnesses = {"IsoFLOP curves": findings.power_laws}
-    if findings.envelope_laws is not None:
-        witnesses["envelope"] = findings.envelope_laws
+    # On a measured cost curve N_opt is no exact power law: compare with its local exponent.
     expected = _local_exponent(findings)
     shift = expected - _cell(findings.intervals, "a", "value")
-    for name, laws in witnesses.items():
-        other = laws.n_opt.exponent_interval
-        apart = other[0] > high + shift + 1e-6 or other[1] < low + shift - 1e-6
-        if np.isfinite(other).all() and apart:
+    approaches = {"IsoFLOP curves": findings.power_laws}
+    if findings.envelope_laws is not None:
+        approaches["envelope"] = findings.envelope_laws
+    checks = []
+    for name, laws in approaches.items():
+        other_low, other_high = laws.n_opt.exponent_interval
+        apart = other_low > high + shift + ROUNDING or other_high < low + shift - ROUNDING
+        if np.isfinite([other_low, other_high]).all() and apart:
             message = (
                 f"the {name} give N_opt ~ C^{laws.n_opt.exponent:.3f}, the parametric law "
                 f"C^{expected:.3f}: beyond their intervals."
@@ -164,29 +205,30 @@ def check_approaches(findings: Findings) -> list[Check]:
     return checks
 
 
-def check_backtest(findings: Findings) -> list[Check]:
-    """The largest budget foretold worse than chance allows."""
-    table = findings.backtest
-    fit = findings.fits["headline"]
-    own = table[(table["form"] == fit.form) & np.isfinite(table["ratio"].astype(float))]
-    if own.empty:
+def check_backtest(table: pd.DataFrame, fit: ParametricFit) -> list[Check]:
+    """Warn if the largest budget, held out, is predicted worse than chance allows (95 %).
+
+    Args:
+        table: The table that `backtest` returned.
+        fit: The headline fit.
+    """
+    tested = table[(table["form"] == fit.form) & np.isfinite(table["ratio"].astype(float))]
+    if tested.empty:
         return []
-    ratio, limit = float(own["ratio"].iloc[0]), float(own["limit"].iloc[0])
+    ratio, limit = float(tested["ratio"].iloc[0]), float(tested["limit"].iloc[0])
     message = (
         f"held out, the largest budget's losses are missed by {ratio:.1f} times the noise "
         f"(chance allows {limit:.1f})."
     )
-    advice = "The law does not carry on as the smaller budgets say: extrapolate with care."
+    advice = "The law does not continue as the smaller budgets predict: extrapolate with care."
     return graded("backtest", ratio, limit, np.inf, message, advice)
 
 
-def check_reach(findings: Findings) -> list[Check]:
-    """An optimum that lies beyond the sizes trained."""
-    good = findings.runs[findings.runs["excluded"] == ""]
-    budgets = good["compute_budget"].to_numpy(float)
-    N = good["num_params"].to_numpy(float)
+def check_optimum_in_range(findings: Findings) -> list[Check]:
+    """Warn if the optimum of the largest budget lies beyond the sizes trained."""
+    N = findings.fitted_runs["num_params"].to_numpy(float)
     assert findings.law is not None
-    best = float(findings.law.n_opt(budgets.max()))
+    best = float(findings.law.n_opt(findings.largest_budget))
     if N.min() <= best <= N.max():
         return []
     message = f"the best size for the largest budget, {best:.3g}, lies beyond the sizes trained."
@@ -194,7 +236,7 @@ def check_reach(findings: Findings) -> list[Check]:
 
 
 def _local_exponent(findings: Findings) -> float:
-    """D ln N_opt / d ln C of the headline over the sweep: a, where f(N) = kappa N."""
+    """The mean of d ln N_opt / d ln C of the headline over the sweep: a, if f(N) = kappa N."""
     assert findings.law is not None
     C = findings.optima["compute_budget"].to_numpy(float)
     if len(C) < 2:
@@ -203,20 +245,17 @@ def _local_exponent(findings: Findings) -> float:
     return float((ends[1] - ends[0]) / np.log(C.max() / C.min()))
 
 
-def _error_of_a(findings: Findings) -> float:
-    return _cell(findings.intervals, "a", "standard_error")
-
-
 def _cell(table: pd.DataFrame, row: str, column: str) -> float:
     return float(table[column].to_numpy(float)[table.index.get_loc(row)])
 
 
 def _reasons(refused: pd.Series) -> str:
-    """The one reason, or the first and that others differ in their figures."""
-    told = refused.unique()
-    return str(told[0]) if len(told) == 1 else f"for instance, {told[0]}"
+    """The reason if there is one only, else the first as an example."""
+    reasons = refused.unique()
+    return str(reasons[0]) if len(reasons) == 1 else f"for example, {reasons[0]}"
 
 
 def _budgets(rows: pd.DataFrame) -> str:
+    """The first four budgets, as text."""
     listed = ", ".join(f"{C:.3g}" for C in rows["compute_budget"].head(4))
     return listed + (", ..." if len(rows) > 4 else "")

@@ -1,37 +1,126 @@
-"""flops_fit.laws.check.of_predictions."""
+"""Checks of one prediction: how far it lies from the runs that the law was fitted to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+
+import pandas as pd
 
 from flops_fit.laws.check import Check
+from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.model.repetition_law import WORN_OUT, RepetitionLaw
 
-if TYPE_CHECKING:
-    pass
-
-
-FAR, TOO_FAR = 100.0, 1000.0
+# Extrapolation factor C / (largest budget). Published laws were checked over about two decades.
+FAR = 100.0
+TOO_FAR = 1000.0
+# Tokens per parameter may leave the range of the runs by this factor.
+RATIO_MARGIN = 1.5
 
 
 def check_prediction(
     factor: float, *, has_interval: bool, cost_extrapolated: bool = False
 ) -> list[Check]:
-    """Doubts about one prediction.
+    """Find a budget far beyond the runs, or a size whose cost was not measured.
+
+    Warns above 100 times the largest budget. Refuses above 1000 times where there is no interval
+    to show how uncertain the prediction is.
 
     Args:
         factor: C over the largest budget.
-        has_interval: Whether it comes with an interval.
+        has_interval: Whether the prediction has an interval.
         cost_extrapolated: Whether FLOPs per token are extrapolated at its N.
     """
     checks = []
     if factor > FAR:
-        grave = factor > TOO_FAR and not has_interval
+        refused = factor > TOO_FAR and not has_interval
         message = f"{factor:.3g} times the largest budget of the sweep."
         advice = "Add a budget nearer to it."
-        checks.append(Check("far-extrapolation", "refuse" if grave else "warn", message, advice))
+        checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
         message = "FLOPs per token at this size are extrapolated from the sizes trained."
         checks.append(
             Check("cost-extrapolated", "note", message, "Build the model and count them.")
         )
     return checks
+
+
+def check_without_law(power_laws: PowerLaws) -> list[Check]:
+    """Warn that a prediction rests on the IsoFLOP power laws alone.
+
+    Args:
+        power_laws: The laws through the IsoFLOP minima; the loss is missing where `l_opt` was
+            refused.
+    """
+    message = "from the IsoFLOP power laws alone, without intervals"
+    reason = power_laws.l_opt.refused
+    message += f"; no loss is predicted: {reason}." if reason else "."
+    return [Check("no-parametric-law", "warn", message, "See the checks of the result.")]
+
+
+def check_ratio(ratio: float, fitted_runs: pd.DataFrame) -> list[Check]:
+    """Find a ratio of tokens to parameters outside the range of the runs.
+
+    Warns beyond 1.5 times the largest ratio, or below the smallest over 1.5.
+
+    Args:
+        ratio: Tokens per parameter of the prediction.
+        fitted_runs: The runs that take part in the fits.
+    """
+    trained = (fitted_runs["num_tokens"] / fitted_runs["num_params"]).astype(float)
+    low, high = float(trained.min()), float(trained.max())
+    if low / RATIO_MARGIN <= ratio <= high * RATIO_MARGIN:
+        return []
+    message = f"{ratio:.3g} tokens per parameter, where runs had {low:.3g} to {high:.3g}."
+    advice = "Train some runs at such a ratio: the law was not fitted there."
+    return [Check("ratio-beyond-data", "warn", message, advice)]
+
+
+def check_worn_out_data(law: RepetitionLaw, num_tokens: float, unique_tokens: float) -> list[Check]:
+    """Find data repeated so often that another pass has almost no value.
+
+    Warns where one more token is worth less than 5 % of a new one. Its worth decays as
+    exp(-R_D / R_D*), R_D repetitions (Muennighoff et al. 2023, section 3.1).
+
+    Args:
+        law: The law for repeated data.
+        num_tokens: D of the prediction.
+        unique_tokens: Unique tokens available.
+    """
+    passes = num_tokens / unique_tokens
+    worth = math.exp(-max(passes - 1, 0.0) / law.r_data)
+    if worth >= WORN_OUT:
+        return []
+    message = (
+        f"{unique_tokens:.3g} unique tokens are seen {passes:.3g} times: one more is worth "
+        f"{100 * worth:.2g} % of a new one."
+    )
+    advice = "More compute hardly lowers the loss: find more data, or spend less."
+    return [Check("data-worn-out", "warn", message, advice)]
+
+
+def check_published_constants(
+    law: RepetitionLaw, num_tokens: float, unique_tokens: float
+) -> list[Check]:
+    """Note a prediction on repeated data with published constants instead of fitted ones.
+
+    Args:
+        law: The law for repeated data; a constant whose standard error is None was not fitted.
+        num_tokens: D of the prediction.
+        unique_tokens: Unique tokens available.
+    """
+    if num_tokens <= unique_tokens:
+        return []
+    constants = {"R_D*": (law.r_data, law.fading_error), "R_N*": (law.r_params, law.params_error)}
+    published = " and ".join(
+        f"{name} = {value:.4g}"
+        for name, (value, error) in constants.items()
+        if error is None and math.isfinite(value)
+    )
+    if not published:
+        return []
+    message = (
+        f"{published} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves "
+        "their uncertainty out."
+    )
+    advice = "They are fitted where runs of several epochs record their unique_tokens."
+    return [Check("repetition-assumed", "note", message, advice)]

@@ -1,4 +1,4 @@
-"""Checks of the runs and of their design: what they can carry, before any fit."""
+"""Checks of the runs and of their design, before any fit."""
 
 from __future__ import annotations
 
@@ -9,149 +9,193 @@ from flops_fit.laws.check import Check, counted, graded
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.exclusions import CHECKING, DIVERGED, MOST_EPOCHS, REPEATED, TUNED, epochs
 
-FEW_RUNS, FEW_BUDGETS, FEW_SIZES, SHORT_SPAN = 20, 4, 5, 1.5
+# Least sound design (docs/method.md, "When it refuses").
+FEW_RUNS = 20
+FEW_BUDGETS = 4
+FEW_SIZES = 5
+SHORT_SPAN = 1.5  # decades
+# Up to four passes repeated data is almost as good as new (Muennighoff et al. 2023, abstract).
 MANY_EPOCHS = 4.0
+# Warm-up as a share of a run: above the first it warns, above the second it refuses. Long warm-up
+# in short runs raises the exponent of N (Porian et al. 2024).
 LONG_WARMUP = (0.10, 0.25)
+# Embedding and head as a share of N, above which the convention for N moves the exponent.
 BIG_EMBEDDING = 0.20
 FEW_STEPS = 200
+# Learning rates tried at one grid point, from which the best one may lie at an edge.
 FEW_RATES = 3
-EDGE_GAIN = 0.002  # of the loss: seeds of small models differ by as much
+# Share of the loss by which the edge must be better: seeds of small models differ by as much.
+EDGE_GAIN = 0.002
 ROUNDED = 0.01
 DROPPED = 0.10
+# Residuals over seed noise.
 SEED_RATIO = 1.5
+# Seed noise below this means that seeds gave the same loss.
 SAME = 1e-9
+# Degrees of freedom of seed noise, below which it is not known well enough.
+FEW_SEEDS = 3
+
+DESIGN_ADVICE = "Width and span of the grid help more than more runs in the same place."
 
 
 def check_runs(runs: pd.DataFrame, tolerance: float) -> list[Check]:
-    """Every doubt about the table itself."""
-    good = runs[runs["excluded"] == ""]
+    """All checks of the table of runs.
+
+    Args:
+        runs: The table, with excluded runs.
+        tolerance: Budgets that differ by less than this share are one budget.
+    """
+    fitted = runs[runs["excluded"] == ""]
+    budgets = group_budgets(fitted["compute_budget"].to_numpy(float), tolerance)
     return [
-        *check_design(good, tolerance),
+        *check_num_runs(fitted),
+        *check_num_budgets(budgets),
+        *check_num_sizes(fitted, budgets),
+        *check_span(fitted),
         *check_excluded(runs),
+        *check_outliers(runs),
         *check_epochs(runs),
         *check_warmup(runs),
-        *check_embedding(good),
-        *check_steps(good),
-        *check_rounding(good),
+        *check_embedding(fitted),
+        *check_steps(fitted),
+        *check_rounding(fitted),
         *check_learning_rates(runs),
     ]
 
 
-def check_design(good: pd.DataFrame, tolerance: float) -> list[Check]:
-    """Too few runs, budgets or sizes, or too short a span."""
-    C = good["compute_budget"].to_numpy(float)
-    labels = group_budgets(C, tolerance)
-    sizes = [good.loc[labels == g, "num_params"].nunique() for g in np.unique(labels)]
-    runs, budgets = counted(len(C), "run"), counted(len(sizes), "budget")
-    middle = float(np.median(sizes))
-    few = counted(int(middle), "size")
+def check_num_runs(fitted: pd.DataFrame) -> list[Check]:
+    """Warn about fewer than 20 runs."""
+    if len(fitted) >= FEW_RUNS:
+        return []
+    message = f"only {counted(len(fitted), 'run')} to fit (best {FEW_RUNS} or more)."
+    return [Check("few-runs", "warn", message, DESIGN_ADVICE)]
+
+
+def check_num_budgets(budgets: np.ndarray) -> list[Check]:
+    """Warn about fewer than 4 budgets.
+
+    Args:
+        budgets: The budget of each run, as a label, shape (n,).
+    """
+    num_budgets = len(np.unique(budgets))
+    if num_budgets >= FEW_BUDGETS:
+        return []
+    message = f"only {counted(num_budgets, 'budget')} (best {FEW_BUDGETS} or more)."
+    return [Check("few-budgets", "warn", message, DESIGN_ADVICE)]
+
+
+def check_num_sizes(fitted: pd.DataFrame, budgets: np.ndarray) -> list[Check]:
+    """Warn if half of the budgets have fewer than 5 sizes.
+
+    Args:
+        fitted: The runs that take part in the fits.
+        budgets: The budget of each run, as a label, shape (n,).
+    """
+    sizes = [fitted.loc[budgets == g, "num_params"].nunique() for g in np.unique(budgets)]
+    median = float(np.median(sizes))
+    if median >= FEW_SIZES:
+        return []
+    few = counted(int(median), "size")
+    message = f"half of the budgets have {few} or fewer (best {FEW_SIZES} or more)."
+    return [Check("few-sizes", "warn", message, DESIGN_ADVICE)]
+
+
+def check_span(fitted: pd.DataFrame) -> list[Check]:
+    """Warn if the budgets span less than 1.5 decades."""
+    C = fitted["compute_budget"].to_numpy(float)
     span = float(np.log10(C.max() / C.min()))
-    faults = [
-        (len(C) < FEW_RUNS, "few-runs", f"only {runs} to fit (best {FEW_RUNS} or more)"),
-        (
-            len(sizes) < FEW_BUDGETS,
-            "few-budgets",
-            f"only {budgets} (best {FEW_BUDGETS} or more)",
-        ),
-        (
-            middle < FEW_SIZES,
-            "few-sizes",
-            f"half of the budgets have {few} or fewer (best {FEW_SIZES} or more)",
-        ),
-        (
-            span < SHORT_SPAN,
-            "short-span",
-            f"the budgets span a factor of {10**span:.2g} (best {10**SHORT_SPAN:.2g} or more)",
-        ),
-    ]
-    advice = "Width and span of the grid help more than more runs in the same place."
-    return [Check(code, "warn", f"{said}.", advice) for wrong, code, said in faults if wrong]
+    if span >= SHORT_SPAN:
+        return []
+    message = f"the budgets span a factor of {10**span:.2g} (best {10**SHORT_SPAN:.2g} or more)."
+    return [Check("short-span", "warn", message, DESIGN_ADVICE)]
 
 
 def check_excluded(runs: pd.DataFrame) -> list[Check]:
-    """Runs left out, by reason; two diverged among few are too many.
+    """List excluded runs by reason; refuse if two or more of fewer than 20 runs diverged.
 
-    Runs that were to try another learning rate do not count.
+    Runs that only served to try another learning rate do not count.
     """
-    reasons = runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING]), "excluded"]
+    reasons = _reasons(runs)
     if reasons.empty:
         return []
+    diverged = reasons.isin(["diverged", DIVERGED, "loss is not finite"]).sum()
+    refused = diverged >= 2 and len(runs) < FEW_RUNS
     listed = ", ".join(f"{n} ({reason})" for reason, n in reasons.value_counts().items())
-    bad = reasons.isin(["diverged", DIVERGED, "loss is not finite"]).sum()
-    grave = bad >= 2 and len(runs) < FEW_RUNS
-    checks = [
-        Check(
-            "runs-excluded",
-            "refuse" if grave else "warn",
-            f"{len(reasons)} of {counted(len(runs), 'run')} left out: {listed}.",
-            "Find out why they diverged and train them again."
-            if grave
-            else "See runs['excluded'].",
-        )
-    ]
-    outliers = int(reasons.str.startswith("outlier").sum())
+    message = f"{len(reasons)} of {counted(len(runs), 'run')} left out: {listed}."
+    if refused:
+        advice = "Find out why they diverged and train them again."
+        return [Check("runs-excluded", "refuse", message, advice)]
+    return [Check("runs-excluded", "warn", message, "See runs['excluded'].")]
+
+
+def check_outliers(runs: pd.DataFrame) -> list[Check]:
+    """Warn if more than 10 % of the runs were screened out as outliers."""
+    outliers = int(_reasons(runs).str.startswith("outlier").sum())
     share = outliers / len(runs)
-    if share > DROPPED:
-        checks.append(
-            Check(
-                "many-outliers",
-                "warn",
-                f"{outliers} of {len(runs)} runs ({share:.0%}) lie far above the law.",
-                "So many are rather a sign that the law does not hold for all runs.",
-            )
-        )
-    return checks
+    if not share > DROPPED:
+        return []
+    message = f"{outliers} of {len(runs)} runs ({share:.0%}) lie far above the law."
+    advice = "So many outliers are a sign that the law does not hold for all runs."
+    return [Check("many-outliers", "warn", message, advice)]
 
 
 def check_epochs(runs: pd.DataFrame) -> list[Check]:
-    """Data repeated so often that it is not as good as new."""
+    """Warn about more than 4 passes over the data.
+
+    Refuses above 16 passes if such runs had to be excluded because there is no law of repeated
+    data.
+    """
     most = float(np.nanmax(np.append(epochs(runs), 0.0)))
     refuse = MOST_EPOCHS if (runs["excluded"] == REPEATED).any() else np.inf
+    message = f"a run saw its data {most:.3g} times."
     advice = "Train on more data, or for fewer passes: Recipe(max_epochs=...)."
-    return graded(
-        "many-epochs", most, MANY_EPOCHS, refuse, f"a run saw its data {most:.3g} times.", advice
-    )
+    return graded("many-epochs", most, MANY_EPOCHS, refuse, message, advice)
 
 
 def check_warmup(runs: pd.DataFrame) -> list[Check]:
-    """Warm-up that eats into short runs: it raises the exponent of N."""
-    longest = _largest(runs, "warmup_fraction")
+    """Warn about warm-up over 10 % of a run, refuse over 25 % (Porian et al. 2024).
+
+    Warm-up of a fixed length takes a large share of short runs, which raises the exponent of N.
+    """
+    if "warmup_fraction" not in runs:
+        return []
+    shares = pd.to_numeric(runs["warmup_fraction"], errors="coerce")
+    longest = float(np.nanmax(np.append(shares, 0.0)))
     message = f"a run spent {longest:.0%} of its steps on warm-up."
     advice = "Give warm-up as a fraction of each run."
     return graded("long-warmup", longest, *LONG_WARMUP, message, advice)
 
 
-def check_embedding(good: pd.DataFrame) -> list[Check]:
-    """Embedding and head that make up much of N: the convention of N then moves the exponent."""
-    if "embedding_params" not in good:
+def check_embedding(fitted: pd.DataFrame) -> list[Check]:
+    """Warn if embedding and head make up more than 20 % of N.
+
+    The exponent then depends on whether N counts them (simulated, docs/method.md).
+    """
+    if "embedding_params" not in fitted:
         return []
-    share = float((good["embedding_params"].astype(float) / good["num_params"]).max())
+    share = float((fitted["embedding_params"].astype(float) / fitted["num_params"]).max())
     message = f"embedding and head make up to {share:.0%} of a model's parameters."
     advice = "Exponents hold for this way of counting N only; count all parameters and measured C."
     return graded("embedding-share", share, BIG_EMBEDDING, np.inf, message, advice)
 
 
-def check_steps(good: pd.DataFrame) -> list[Check]:
-    """Runs so short that their schedule is coarse."""
-    if "steps" not in good:
+def check_steps(fitted: pd.DataFrame) -> list[Check]:
+    """Warn about runs with fewer than 200 steps, whose schedule is coarse."""
+    if "steps" not in fitted:
         return []
-    least = float(good["steps"].astype(float).min())
+    least = float(fitted["steps"].astype(float).min())
     if not least < FEW_STEPS:
         return []
-    advice = "Use smaller batches or larger budgets."
-    return [
-        Check(
-            "few-steps",
-            "warn",
-            f"a run has only {least:g} steps (best {FEW_STEPS} or more).",
-            advice,
-        )
-    ]
+    message = f"a run has only {least:g} steps (best {FEW_STEPS} or more)."
+    return [Check("few-steps", "warn", message, "Use smaller batches or larger budgets.")]
 
 
-def check_rounding(good: pd.DataFrame) -> list[Check]:
-    """Compute spent that is not the budget's, by rounding to whole batches."""
-    off = float((good["flops"] / good["compute_budget"] - 1).abs().max())
+def check_rounding(fitted: pd.DataFrame) -> list[Check]:
+    """Warn about compute that differs from the budget by more than 1 %.
+
+    Rounding to whole batches causes it.
+    """
+    off = float((fitted["flops"] / fitted["compute_budget"] - 1).abs().max())
     if not off > ROUNDED:
         return []
     message = f"a run spent {off:.1%} more or less than its budget."
@@ -159,13 +203,16 @@ def check_rounding(good: pd.DataFrame) -> list[Check]:
 
 
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
-    """A best learning rate at the edge of those tried, by more than noise would make it."""
+    """Warn if the best learning rate lies at the edge of three or more that were tried.
+
+    It counts if it is better than the best inner one by more than 0.2 % of the loss.
+    """
     finished = runs[np.isfinite(runs["loss"])]
     point = [finished["compute_budget"], finished["size"].map(str)]
     tried = finished.groupby(point)["lr_multiplier"].transform("nunique") >= FEW_RATES
     edges = []
-    for (budget, size), own in finished[tried].groupby([key[tried] for key in point]):
-        losses = own.groupby("lr_multiplier")["loss"].mean()
+    for (budget, size), same_point in finished[tried].groupby([key[tried] for key in point]):
+        losses = same_point.groupby("lr_multiplier")["loss"].mean()
         best = float(losses.idxmin())
         inner = losses.iloc[1:-1].min()
         gain = (inner - losses.min()) / abs(inner)
@@ -173,20 +220,29 @@ def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
             edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {gain:.1%} lower)")
     if not edges:
         return []
-    message = f"another learning rate, the farthest tried, did better: {'; '.join(edges[:5])}."
+    message = f"the best learning rate is the farthest that was tried: {'; '.join(edges[:5])}."
     return [Check("lr-at-edge", "warn", message, "Widen the range, or change the recipe's rule.")]
 
 
-def check_seed_noise(good: pd.DataFrame, residual_std: float) -> list[Check]:
-    """Residuals that are larger than seeds alone make them: the law misses something."""
-    key = [good["num_params"], good["num_tokens"]]
-    loss = np.log(good["loss"].where(good["loss"] > 0))
-    several = loss.groupby(key).transform("count") > 1
-    dof = int(several.sum()) - loss[several].groupby([k[several] for k in key]).ngroups
-    if dof < 3:
+def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
+    """Warn if the residuals are more than 1.5 times the noise between seeds.
+
+    The law then misses something that moves the loss. Runs with the same N and D are taken as seeds
+    of one another; at least 3 degrees of freedom are needed.
+
+    Args:
+        fitted: The runs that take part in the fits.
+        residual_std: Residual standard deviation of ln L of the headline.
+    """
+    key = [fitted["num_params"], fitted["num_tokens"]]
+    loss = np.log(fitted["loss"].where(fitted["loss"] > 0))
+    repeated = loss.groupby(key).transform("count") > 1
+    num_groups = loss[repeated].groupby([k[repeated] for k in key]).ngroups
+    dof = int(repeated.sum()) - num_groups
+    if dof < FEW_SEEDS:
         return []
     spread = loss - loss.groupby(key).transform("mean")
-    sigma = float(np.sqrt((spread[several] ** 2).sum() / dof))
+    sigma = float(np.sqrt((spread[repeated] ** 2).sum() / dof))
     if not residual_std > SEED_RATIO * sigma or sigma < SAME:
         return []
     message = f"residuals of {residual_std:.2g} are {residual_std / sigma:.1f} times seed noise."
@@ -194,7 +250,6 @@ def check_seed_noise(good: pd.DataFrame, residual_std: float) -> list[Check]:
     return [Check("residual-over-seed", "warn", message, advice)]
 
 
-def _largest(runs: pd.DataFrame, column: str) -> float:
-    if column not in runs:
-        return 0.0
-    return float(np.nanmax(np.append(pd.to_numeric(runs[column], errors="coerce"), 0.0)))
+def _reasons(runs: pd.DataFrame) -> pd.Series:
+    """Reasons of excluded runs, without those that only tried another learning rate."""
+    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING]), "excluded"]

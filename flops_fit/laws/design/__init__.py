@@ -1,1 +1,1 @@
-"""Which runs to make: expected intervals of a sweep before it is trained."""
+"""Which runs to make: the intervals that a sweep will give, before it is trained."""

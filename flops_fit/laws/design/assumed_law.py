@@ -1,4 +1,4 @@
-"""flops_fit.laws.design.assumed_law."""
+"""`assumed_law`: the law that a design is simulated with, before anything has been trained."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from flops_fit.laws.model.cost import measure_cost
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.parametric_law import ParametricLaw
 
+# Besiroglu et al. 2024, table 1.
 CHINCHILLA = ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
-MEASURED_FROM, MEASURED_TO = 6e18, 3e21  # Chinchilla's IsoFLOP budgets
+# Smallest and largest IsoFLOP budget of Hoffmann et al. (2022, section 3.2), FLOPs.
+MEASURED_FROM = 6e18
+MEASURED_TO = 3e21
+# The ratio D / N at the optimum (Hoffmann et al. 2022).
 TOKENS_PER_PARAM = 20.0
 
 
 def assumed_law(runs: pd.DataFrame) -> ParametricLaw:
     """Chinchilla's law, moved to where a design expects its optimum.
 
-    Exponents and irreducible loss are Chinchilla's. In the middle of the design's budgets the
-    optimum lies at D = 20 N on the measured cost, with the loss that Chinchilla's law has at its
-    own optimum of that budget, or of the nearest it was fitted to (6e18 to 3e21 FLOPs): carried
-    on to small budgets that law would have the irreducible loss vanish.
+    The exponents and the irreducible loss are Chinchilla's. In the middle of the design's budgets
+    the optimum lies at D = 20 N on the measured cost. Its loss there is that of Chinchilla's law at
+    the same budget, or at the nearest budget to which that law was fitted (6e18 to 3e21 FLOPs).
+    Extrapolated to small budgets, E would be a negligible part of the loss.
 
     Args:
-        runs: The design, a row a run: `compute_budget num_params num_tokens flops`.
+        runs: The design, one row per run: `compute_budget num_params num_tokens flops`.
 
     References:
         Hoffmann et al. 2022; Besiroglu et al. 2024, table 1.
@@ -34,20 +38,22 @@ def assumed_law(runs: pd.DataFrame) -> ParametricLaw:
     N, D, flops = (runs[name].to_numpy(float) for name in ("num_params", "num_tokens", "flops"))
     cost = measure_cost(N, D, flops)
     C = math.sqrt(budgets.min() * budgets.max())
+    # Find x = ln N with D = 20 N and f(N) D = C on a fine grid.
     x = np.linspace(-5.0, 60.0, 65_001)
     spent = math.log(TOKENS_PER_PARAM) + x + log_flops_per_token(x, cost)
     at = int(np.searchsorted(spent, math.log(C)))
     slope = float(np.gradient(log_flops_per_token(x[at - 1 : at + 2], cost), x[1] - x[0])[1])
-    own = CHINCHILLA
-    above = own.l_opt(min(max(C, MEASURED_FROM), MEASURED_TO)) - own.E
-    of_size = above * own.beta * slope / (own.alpha + own.beta * slope)
+    known = CHINCHILLA
+    reducible = known.l_opt(min(max(C, MEASURED_FROM), MEASURED_TO)) - known.E
+    # At the optimum alpha A N^-alpha = beta B D^-beta s, which splits the reducible loss.
+    size_term = reducible * known.beta * slope / (known.alpha + known.beta * slope)
     log_N, log_D = x[at], math.log(TOKENS_PER_PARAM) + x[at]
     return ParametricLaw(
-        own.E,
-        of_size * math.exp(own.alpha * log_N),
-        (above - of_size) * math.exp(own.beta * log_D),
-        own.alpha,
-        own.beta,
+        known.E,
+        size_term * math.exp(known.alpha * log_N),
+        (reducible - size_term) * math.exp(known.beta * log_D),
+        known.alpha,
+        known.beta,
         cost.flops_per_param_token,
         cost.curve,
     )

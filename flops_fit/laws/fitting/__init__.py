@@ -1,1 +1,1 @@
-"""How laws are fitted: the parametric law, power laws, IsoFLOP curves, the envelope."""
+"""How laws are fitted: the parametric law, power laws, IsoFLOP curves and the envelope."""

@@ -1,8 +1,8 @@
-"""The lower envelope of training curves: at each amount of compute, the run that is best by then.
+"""The lower envelope of training curves: the best run at each amount of compute.
 
-Approach 1 of Hoffmann et al. (2022, section 3.1). It holds for points where a schedule has ended:
-in mid-schedule the loss is above what the same compute could reach (their appendix B). Such points
-are used only when asked.
+Approach 1 of Hoffmann et al. (2022, section 3.1). It is valid for points at which a learning-rate
+schedule has ended. In mid-schedule the loss is higher than the same compute could reach (their
+appendix B), so such points are used only on request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from flops_fit.laws.model.power_law import PowerLaws
 
 ENVELOPE_COLUMNS = ("compute_budget", "num_params", "num_tokens", "loss", "trial_id")
 NEEDED = ("trial_id", "num_params", "num_tokens", "loss")
+# Fewest points of an envelope through which power laws are fitted.
 LEAST_POINTS = 4
+# Fewest runs that must reach an amount of compute for its best one to count.
+LEAST_RUNS = 3
 
 
 def fit_envelope(
@@ -29,22 +32,22 @@ def fit_envelope(
     num_points: int = 60,
     unfinished: bool = False,
 ) -> tuple[pd.DataFrame, PowerLaws]:
-    """The envelope and the power laws through it.
+    """Find the envelope and fit power laws through it.
 
     Args:
-        curves: A row a point of a training curve: `trial_id`, `num_params`, `num_tokens` seen by
-            then, `loss`, and `ended` where known: whether the schedule had ended there.
+        curves: One row per point of a training curve: `trial_id`, `num_params`, `num_tokens` seen
+            by then, `loss`, and where known `ended`: whether the schedule had ended there.
         cost: FLOPs per token. Default C = 6 N D.
-        num_points: Amounts of compute looked at, evenly in ln C.
-        unfinished: Use points in mid-schedule too.
+        num_points: Number of amounts of compute, evenly spaced in ln C.
+        unfinished: Also use points in mid-schedule.
 
     Returns:
-        The envelope (`ENVELOPE_COLUMNS`, one row for each amount of compute where the best run is
-        neither the smallest nor the largest there), and N_opt, D_opt, L_opt through it.
+        The envelope with `ENVELOPE_COLUMNS`, one row for each amount of compute at which the best
+        run is neither the smallest nor the largest; and the power laws N_opt, D_opt and L_opt.
 
     Raises:
         TableError: Columns are missing.
-        FitError: No point is left, or the envelope has fewer than four.
+        FitError: No point is left, or the envelope has fewer than four points.
     """
     points = _usable(curves, unfinished)
     cost = cost or FlopsPerToken()
@@ -66,9 +69,10 @@ def fit_envelope(
 
 
 def _usable(curves: pd.DataFrame, unfinished: bool) -> pd.DataFrame:
-    absent = [name for name in NEEDED if name not in curves.columns]
-    if absent:
-        raise TableError(f"training curves need columns {', '.join(NEEDED)}; lacking {absent}")
+    """The points with positive, finite values at which the schedule had ended."""
+    missing = [name for name in NEEDED if name not in curves.columns]
+    if missing:
+        raise TableError(f"training curves need columns {', '.join(NEEDED)}; lacking {missing}")
     good = np.isfinite(curves[["num_params", "num_tokens", "loss"]].to_numpy(float)).all(axis=1)
     good &= (curves["num_params"] > 0).to_numpy() & (curves["num_tokens"] > 0).to_numpy()
     if not unfinished:
@@ -80,32 +84,36 @@ def _usable(curves: pd.DataFrame, unfinished: bool) -> pd.DataFrame:
 
 
 def _interpolate(points: pd.DataFrame, grid: Array) -> tuple[list[str], Array, Array]:
-    """Loss of every run at every amount of compute, infinite where it was not trained that far."""
+    """Id, N and loss on the grid of each of m runs, shapes (m,), (m,) and (m, k).
+
+    A loss is infinite where the run was not trained that far.
+    """
     names, sizes, losses = [], [], []
-    for name, own in points.groupby("trial_id", sort=False):
-        own = own.sort_values("log_C")
+    for name, curve in points.groupby("trial_id", sort=False):
+        curve = curve.sort_values("log_C")
         names.append(str(name))
-        sizes.append(float(own["num_params"].iloc[0]))
-        losses.append(_curve(own["log_C"].to_numpy(), own["loss"].to_numpy(float), grid))
+        sizes.append(float(curve["num_params"].iloc[0]))
+        losses.append(_on_grid(curve["log_C"].to_numpy(), curve["loss"].to_numpy(float), grid))
     return names, np.array(sizes), np.array(losses)
 
 
-def _curve(log_C: Array, loss: Array, grid: Array) -> Array:
-    """One curve on the grid. A lone point counts at the nearest amount of compute."""
+def _on_grid(log_C: Array, loss: Array, grid: Array) -> Array:
+    """One curve on the grid, shape (k,). A single point counts at the nearest grid point."""
     if len(log_C) == 1:
-        out = np.full(len(grid), np.inf)
-        out[int(np.abs(grid - log_C[0]).argmin())] = loss[0]
-        return out
+        values = np.full(len(grid), np.inf)
+        values[int(np.abs(grid - log_C[0]).argmin())] = loss[0]
+        return values
     return np.interp(grid, log_C, loss, left=np.inf, right=np.inf)
 
 
 def _lower(
     grid: Array, names: list[str], sizes: Array, losses: Array, cost: FlopsPerToken
 ) -> pd.DataFrame:
+    """The best run at each grid point, where it is neither the smallest nor the largest there."""
     rows = []
     for j, log_C in enumerate(grid):
         here = np.isfinite(losses[:, j])
-        if here.sum() < 3:
+        if here.sum() < LEAST_RUNS:
             continue
         best = int(np.argmin(losses[:, j]))
         if sizes[here].min() < sizes[best] < sizes[here].max():

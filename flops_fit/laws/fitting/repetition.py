@@ -1,15 +1,8 @@
-"""Repeated data is worth less than new: the data-constrained law.
+"""The fit of the data-constrained law of Muennighoff et al. (2023, section 3.1).
 
-Muennighoff et al. (2023, section 3.1, equations 5 and 6). With U unique tokens, R_D = D / U - 1
-repetitions and U_N the parameters that U tokens would warrant at the price they have (so that what
-is best on new data has none in excess), R_N = N / U_N - 1,
-
-    D' = U + U R_D* (1 - exp(-R_D / R_D*)),      N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),
-
-and L = E + A / N'^alpha + B / D'^beta. Their R_D* = 15.39 and R_N* = 5.31 are the defaults; both
-can be fitted where runs repeat enough. The uncertainty of either is kept as that of the rate of
-fading 1 / R*, which is zero, not infinite, where nothing fades. Laws that bring their own rates
-carry them as columns 5 (1 / R_D*) and 6 (1 / R_N*).
+The law and its constants R_D* and R_N* are in `model.repetition_law`. Both constants can be fitted
+if enough runs repeat their data. Their uncertainty is that of the fading rates 1 / R_D* and
+1 / R_N*, which are zero, not infinite, where nothing fades.
 """
 
 from __future__ import annotations
@@ -17,26 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import optimize
 
 from flops_fit.errors import FitError
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 from flops_fit.laws.model.cost import FlopsPerToken
-from flops_fit.laws.model.parametric_law import ParametricLaw, law_of
+from flops_fit.laws.model.parametric_law import ParametricLaw, law_from_vector
 from flops_fit.laws.model.repetition_law import R_DATA, R_PARAMS, RepetitionLaw
+from flops_fit.laws.runs.points import Points
 
-TO_SIGMA = 1.4826
+# R_D* can only be fitted if a run makes more passes over its data than this.
 LEAST_EPOCHS = 2.0
+# Bounds of (ln E, ln A, ln B, alpha, beta, ln R_D*, ln R_N*).
 LOW = np.array([-30.0, -60, -60, 0.01, 0.01, np.log(0.05), np.log(0.05)])
 HIGH = np.array([10.0, 60, 60, 3, 3, np.log(1e4), np.log(1e4)])
 
 
 def fit_repetition(
-    N: ArrayLike,
-    D: ArrayLike,
-    loss: ArrayLike,
-    unique_tokens: ArrayLike,
+    points: Points,
     start: ParametricLaw,
     *,
     r_data: float | None = None,
@@ -46,13 +37,10 @@ def fit_repetition(
     """Fit the data-constrained law to ln L.
 
     Args:
-        N: Parameters of each run, shape (n,).
-        D: Tokens seen, shape (n,).
-        loss: Loss, positive, shape (n,).
-        unique_tokens: Unique tokens among them, shape (n,).
-        start: A law to start from, as `fit` finds it.
-        r_data: R_D*, or None to fit it.
-        r_params: R_N*, or None to fit it; infinity takes all parameters at full worth.
+        points: The runs with their unique tokens; losses must be positive.
+        start: The law at which the search starts.
+        r_data: R_D*; None to fit it.
+        r_params: R_N*; None to fit it. With infinity excess parameters count in full.
         delta: Huber's threshold; None for least squares.
 
     Raises:
@@ -61,7 +49,7 @@ def fit_repetition(
     References:
         Muennighoff et al. 2023, section 3.1 and appendix A.
     """
-    search = Search.of(N, D, loss, unique_tokens, start, r_data, r_params)
+    search = Search.of(points, start, r_data, r_params)
     if r_data is None and not (search.y - search.u > np.log(LEAST_EPOCHS)).any():
         raise FitError("no run sees its data twice: R_D* cannot be fitted; give r_data")
 
@@ -90,15 +78,16 @@ def fit_repetition(
 class Search:
     """The fit as a search over (ln E, ln A, ln B, alpha, beta, ln R_D*, ln R_N*).
 
-    A and B are taken at the middle of the runs, so that no parameter is tied to another.
+    ln A and ln B are those at the centre of the runs, which makes them nearly independent of the
+    exponents. A point holds the free ones of the seven parameters.
 
     Attributes:
         x: ln N, shape (n,).
         y: ln D, shape (n,).
         t: ln L, shape (n,).
-        u: ln of the unique tokens, shape (n,).
-        start: Where to start, shape (7,); parameters that are not free stay there.
-        free: Which of the seven are free, shape (7,).
+        u: The logarithm of the unique tokens, shape (n,).
+        start: The start, shape (7,); parameters that are not free stay there.
+        free: Mask of the free parameters, shape (7,).
         cost: FLOPs per token.
     """
 
@@ -113,16 +102,21 @@ class Search:
     @classmethod
     def of(
         cls,
-        N: ArrayLike,
-        D: ArrayLike,
-        loss: ArrayLike,
-        unique_tokens: ArrayLike,
+        points: Points,
         law: ParametricLaw,
         r_data: float | None = None,
         r_params: float | None = None,
     ) -> Search:
-        """From a law; constants that are given are held, others start as published."""
-        x, y, t, u = (np.log(np.asarray(v, float)) for v in (N, D, loss, unique_tokens))
+        """A search that starts at a law.
+
+        Args:
+            points: The runs with their unique tokens.
+            law: The law to start at.
+            r_data: R_D*, which is then held; None to fit it, starting at the published value.
+            r_params: R_N*, in the same way.
+        """
+        columns = (points.N, points.D, points.loss, points.unique_tokens)
+        x, y, t, u = (np.log(column) for column in columns)
         free = np.array([True] * 5 + [r_data is None, r_params is None])
         all_free = cls(x, y, t, u, np.zeros(7), np.full(7, True), law.cost)
         start = all_free.point(RepetitionLaw(law, r_data or R_DATA, r_params or R_PARAMS))
@@ -139,7 +133,11 @@ class Search:
         return HIGH[self.free]
 
     def laws(self, points: Array) -> Array:
-        """Rows (E, ln A, ln B, alpha, beta, 1 / R_D*, 1 / R_N*) of points, shape (S, free)."""
+        """Law vectors (E, ln A, ln B, alpha, beta, 1 / R_D*, 1 / R_N*), shape (S, 7).
+
+        Args:
+            points: Free parameters, shape (S, free).
+        """
         q = np.tile(self.start, (len(points), 1))
         q[:, self.free] = np.clip(points, self.low, self.high)
         e, a, b, alpha, beta, r_data, r_params = q.T
@@ -148,40 +146,41 @@ class Search:
         return np.stack([np.exp(e), log_A, log_B, alpha, beta, *rates], axis=1)
 
     def misfit(self, points: Array) -> Array:
-        """Ln of law over loss, a row a point, shape (S, n)."""
+        """Residuals ln(law / L) of points of shape (S, free), shape (S, n)."""
         laws = self.laws(points)
-        any_law = RepetitionLaw(law_of(laws[0, :5], self.cost))
-        return np.log(any_law.losses(laws, self.x, self.y, self.u)) - self.t
+        # `losses` takes only the cost from the law itself: `laws` carries all seven parameters.
+        law = RepetitionLaw(law_from_vector(laws[0, :5], self.cost))
+        return np.log(law.losses(laws, self.x, self.y, self.u)) - self.t
 
     def point(self, law: RepetitionLaw) -> Array:
-        """The point of a law, shape (free,)."""
-        q = np.concatenate([law.law.row[0], np.log([law.r_data, law.r_params])])
+        """The free parameters of a law, shape (free,)."""
+        q = np.concatenate([law.law.vector, np.log([law.r_data, law.r_params])])
         q[0] = np.log(max(q[0], 1e-6))
         q[1:3] -= q[3:5] * [self.x.mean(), self.y.mean()]
         return q[self.free]
 
     def law(self, point: Array) -> RepetitionLaw:
-        """The law of one point, shape (free,)."""
-        row = self.laws(point[None])[0]
-        constants = (float(1 / rate) if rate > 0 else np.inf for rate in row[5:])
-        return RepetitionLaw(law_of(row[:5], self.cost), *constants)
+        """The law with these free parameters, shape (free,)."""
+        vector = self.laws(point[None])[0]
+        constants = (float(1 / rate) if rate > 0 else np.inf for rate in vector[5:])
+        return RepetitionLaw(law_from_vector(vector[:5], self.cost), *constants)
 
     def jacobian(self, point: Array) -> Array:
-        """Derivatives of the misfit by the free parameters, shape (n, free)."""
+        """Derivatives of the residuals by the free parameters, shape (n, free)."""
         steps = 1e-5 * np.eye(len(point))
         return ((self.misfit(point + steps) - self.misfit(point - steps)) / 2e-5).T
 
 
 def _with_errors(search: Search, point: Array, *, robust: bool) -> RepetitionLaw:
-    """The law, its residuals, and the standard errors of the rates by the linearised fit."""
+    """The law at a point, with the standard errors of its fading rates by the linearised fit."""
     law, r, J = search.law(point), search.misfit(point[None])[0], search.jacobian(point)
     dof = max(len(r) - len(point), 1)
-    std = float(np.median(np.abs(r)) * TO_SIGMA if robust else np.sqrt(r @ r / dof))
+    std = float(np.median(np.abs(r)) * MAD_TO_STD if robust else np.sqrt(r @ r / dof))
     lengths = np.linalg.norm(J, axis=0) + 1e-300
     inverse = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
     errors = np.full(7, np.nan)
     errors[search.free] = std * np.linalg.norm(inverse, axis=1)
-    given = ~search.free[5:]
-    rates = zip(errors[5:] / [law.r_data, law.r_params], given, strict=True)
-    fading, params = (None if held else float(error) for error, held in rates)
+    # d(1 / R) = d(ln R) / R; a constant that was not fitted has no error.
+    rates = zip(errors[5:] / [law.r_data, law.r_params], search.free[5:], strict=True)
+    fading, params = (float(error) if fitted else None for error, fitted in rates)
     return replace(law, residual_std=std, fading_error=fading, params_error=params)

@@ -1,9 +1,9 @@
-"""Where the parametric fit starts: variable projection over a grid of exponents.
+"""Starting points of the parametric fit: variable projection over a grid of exponents.
 
-For fixed (alpha, beta) the law is linear in E, A and B (Golub & Pereyra 1973), so a grid over the
-two exponents with a non-negative least squares at each point (weights 1 / L: relative errors)
-covers the whole five-parameter space. All Gram matrices of the grid come out of a few matrix
-products, whatever the number of runs.
+For fixed (alpha, beta) the law is linear in E, A and B (Golub & Pereyra 1973). A non-negative least
+squares fit at each point of a grid over the two exponents, with weights 1 / L (relative errors),
+therefore covers the whole five-parameter space. All Gram matrices of the grid come from a few
+matrix products, whatever the number of runs.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ import numpy as np
 
 from flops_fit.laws.model.arrays import Array
 
+# Grid of alpha and of beta, and the positions on it that a fallback lattice uses.
 EXPONENTS = np.geomspace(0.05, 1.2, 28)
 LATTICE = (4, 13, 22)
+# Least value of E, A and B in a start, as a share of the lowest loss: starts are logarithms.
 FLOOR = 0.1
 
 
 def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: int = 12) -> Array:
-    """Starts (e, a, b, alpha, beta), best first: minima of the grid, then a lattice over it.
+    """Starts for the parametric fit: local minima of the grid, then a lattice over it.
 
     Args:
         x: ln N, centred, shape (n,).
         y: ln D, centred, shape (n,).
         loss: Loss over its geometric mean, shape (n,).
-        tied: Keep to alpha = beta.
-        most: Most starts to give.
+        tied: Use only points with alpha = beta.
+        most: Largest number of starts to return.
 
     Returns:
-        Shape (S, 5) with S <= `most`.
+        (e, a, b, alpha, beta) in centred logarithms, best first, shape (S, 5) with S <= `most`.
     """
     gram, moment, total = _normal_equations(x, y, loss)
     coefs, misfit = _non_negative(gram, moment, total)
     if tied:
-        off = ~np.eye(len(EXPONENTS), dtype=bool)
-        misfit = np.where(off, np.inf, misfit)
+        off_diagonal = ~np.eye(len(EXPONENTS), dtype=bool)
+        misfit = np.where(off_diagonal, np.inf, misfit)
     points = [*_local_minima(misfit), *((i, j) for i in LATTICE for j in LATTICE)]
     points = [p for p in dict.fromkeys(points) if np.isfinite(misfit[p])][:most]
     floor = FLOOR * float(loss.min())
@@ -46,7 +48,12 @@ def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: in
 
 
 def _normal_equations(x: Array, y: Array, loss: Array) -> tuple[Array, Array, float]:
-    """Gram matrices (k, k, 3, 3), moments (k, k, 3) and the data's own square, weighted 1 / L."""
+    """The normal equations at every grid point, with weights 1 / L.
+
+    Returns:
+        Gram matrices, shape (k, k, 3, 3); moments, shape (k, k, 3); and the sum of squares of the
+        weighted losses, which is n.
+    """
     w = 1.0 / loss
     U = np.exp(-EXPONENTS[:, None] * x) * w
     V = np.exp(-EXPONENTS[:, None] * y) * w
@@ -63,13 +70,20 @@ def _normal_equations(x: Array, y: Array, loss: Array) -> tuple[Array, Array, fl
 
 
 def _non_negative(gram: Array, moment: Array, total: float) -> tuple[Array, Array]:
-    """Non-negative least squares at every grid point, by trying each of the seven supports."""
+    """Non-negative least squares at every grid point.
+
+    With three unknowns it is enough to try each of the seven sets of them that may be positive.
+
+    Returns:
+        E, A and B, shape (k, k, 3), and the sum of squared residuals, shape (k, k).
+    """
     best = np.zeros(moment.shape)
     misfit = np.full(moment.shape[:-1], total)
     scale = np.sqrt(np.einsum("...jj->...j", gram))
     for support in (s for r in (1, 2, 3) for s in combinations(range(3), r)):
         size = scale[..., support]
         part = gram[..., support, :][..., :, support] / (size[..., :, None] * size[..., None, :])
+        # A small ridge, for grid points at which two columns are all but the same.
         part = part + 1e-12 * np.eye(len(support))
         inner = np.linalg.solve(part, (moment[..., support] / size)[..., None])[..., 0] / size
         left = total - np.einsum("...j,...j->...", inner, moment[..., support])
@@ -82,7 +96,7 @@ def _non_negative(gram: Array, moment: Array, total: float) -> tuple[Array, Arra
 
 
 def _local_minima(misfit: Array, most: int = 4) -> list[tuple[int, int]]:
-    """Grid points no worse than their neighbours, best first."""
+    """Grid points that are no worse than their eight neighbours, best first."""
     padded = np.pad(misfit, 1, constant_values=np.inf)
     rows, cols = misfit.shape
     shifts = [(i, j) for i in (0, 1, 2) for j in (0, 1, 2) if (i, j) != (1, 1)]

@@ -1,1 +1,1 @@
-"""How sure a fit is: intervals, back-tests, outliers, tests of terms."""
+"""Uncertainty of the fits: intervals, back-tests, outliers and tests of the law's terms."""

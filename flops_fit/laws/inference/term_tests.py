@@ -1,36 +1,38 @@
-"""Do the runs show the law at all: is each of its terms seen, and its exponents inside the search?
+"""Tests of the law's terms: do the runs show each of them, and an exponent inside the search?
 
-A law fitted to losses that fall with neither N nor D has some exponent and some optimum, and both
-mean nothing. So each power term is left out in turn (the five parameters become three) and missed
-by an F test at one in twenty: a term that is not missed leaves N_opt undetermined.
+A law fitted to losses that fall with neither N nor D still has some exponent and some optimum, both
+without meaning. Each power term is therefore left out in turn, which takes the law from five
+parameters to three, and an F test at the 5 % level decides whether the term is needed. A term that
+is not needed leaves N_opt undetermined.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from flops_fit.laws.check import Check
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit, fit_parametric
-from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
+from flops_fit.laws.runs.points import Points
 
 LEVEL = 0.05
-NOTHING = 1e-20
+# A gain in the objective per run below this is rounding.
+NEGLIGIBLE = 1e-20
 
 
-def check_terms(fit: ParametricFit, N: Array, D: Array, loss: Array) -> list[Check]:
-    """A refusal where a term is not seen.
+def check_terms(fit: ParametricFit, points: Points) -> list[Check]:
+    """Refuse a law of which the runs do not show a term (F test, p > 0.05).
 
     Args:
         fit: The five-parameter fit of these runs.
-        N: Parameters of each run, shape (n,).
-        D: Tokens, shape (n,).
-        loss: Loss, shape (n,).
+        points: The runs.
     """
     p_values = {
-        "N": chance(fit, np.ones_like(N), D, loss),
-        "D": chance(fit, N, np.ones_like(D), loss),
+        "N": p_value(fit, replace(points, N=np.ones_like(points.N))),
+        "D": p_value(fit, replace(points, D=np.ones_like(points.D))),
     }
     unseen = [name for name, p in p_values.items() if p > LEVEL]
     if not unseen:
@@ -42,23 +44,36 @@ def check_terms(fit: ParametricFit, N: Array, D: Array, loss: Array) -> list[Che
 
 
 def check_bounds(fit: ParametricFit) -> list[Check]:
-    """A refusal where a parameter other than E ran to a bound of the search."""
+    """Refuse a law with a parameter other than E at a bound of the search.
+
+    E at zero is a legitimate result, and has its own check.
+    """
     names = [name for name in fit.at_bound if name != "E"]
     if not names:
         return []
-    message = f"{' and '.join(names)} ran to a bound of the search: these runs have no such law."
+    message = f"{' and '.join(names)} ran to a bound of the search: no law fits these runs."
     advice = "Look for a recipe that suits some sizes only; else widen the sizes and budgets."
     return [Check("exponent-at-bound", "refuse", message, advice)]
 
 
-def chance(fit: ParametricFit, N: Array, D: Array, loss: Array) -> float:
-    """P value of the F test of `fit` against the law through runs alike in one of N and D."""
-    aim = fit.aim
-    less = fit_parametric(
-        N, D, loss, space=aim.space, delta=aim.delta, cost=FlopsPerToken(), most_starts=FEW_STARTS
+def p_value(fit: ParametricFit, without_term: Points) -> float:
+    """The p value of the F test of a term: two degrees of freedom against n - 5.
+
+    Args:
+        fit: The five-parameter fit.
+        without_term: Its runs with N or D set to one, so that the law fitted to them lacks the
+            term.
+    """
+    reduced = fit_parametric(
+        without_term,
+        space=fit.space,
+        delta=fit.delta,
+        cost=FlopsPerToken(),
+        most_starts=FEW_STARTS,
     )
-    gain = less.objective - fit.objective
-    if gain <= NOTHING * len(loss):
+    gain = reduced.objective - fit.objective
+    num_runs = len(without_term)
+    if gain <= NEGLIGIBLE * num_runs:
         return 1.0
-    dof = max(len(loss) - 5, 1)
+    dof = max(num_runs - 5, 1)
     return float(stats.f.sf(gain / 2 / max(fit.objective / dof, 1e-300), 2, dof))

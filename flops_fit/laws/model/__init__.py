@@ -1,1 +1,1 @@
-"""What a law is: its equation, its optimum on the cost of compute, its variants."""
+"""The laws themselves: their equations, their optimum for a compute budget, the cost of compute."""

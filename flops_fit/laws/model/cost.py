@@ -1,8 +1,8 @@
-"""What a token costs: f(N), training FLOPs per token as a function of the number of parameters.
+"""The cost of a token: f(N), training FLOPs per token as a function of the number of parameters.
 
-C = f(N) D. Where f(N) = kappa N (6 N D: Kaplan et al. 2020, section 2.1) the optimum has a closed
-form; elsewhere f is a monotone interpolation of what was measured, in log-log, continued beyond the
-measured sizes by its end slopes. `CostCurve.extrapolates` says where that is.
+A run spends C = f(N) D. Where f(N) = kappa N (kappa = 6: Kaplan et al. 2020, section 2.1), the
+optimum has a closed form. Elsewhere f is a monotone interpolation of the measured costs in log-log
+space, extended beyond the measured sizes with its end slopes (see `CostCurve.extrapolates`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from scipy.interpolate import CubicHermiteSpline, PchipInterpolator, PPoly
 
 from flops_fit.laws.model.arrays import Array
 
+# Costs whose ratio f(N) / N varies by less than this are taken as proportional to N.
 PROPORTIONAL_WITHIN = 0.01
+# Sizes are merged until at most this many knots are left.
 MOST_KNOTS = 64
+# Least d ln f / d ln N: a flat or falling cost would have no optimum.
 LEAST_SLOPE = 0.05
+# The grid's outer points, in ln N beyond the measured sizes, and its number of inner points.
 FAR = 200.0
 GRID = 1500
 
@@ -37,25 +41,27 @@ class CostCurve:
     log_flops_per_token: tuple[float, ...]
 
     def flops_per_token(self, N: ArrayLike) -> Array:
-        """f(N) in FLOPs per token, shape of N."""
+        """FLOPs per token f(N), shape of N."""
         return np.exp(self.log_cost(np.log(np.asarray(N, float))))
 
     def extrapolates(self, N: ArrayLike) -> np.ndarray:
-        """Whether each N lies beyond the measured sizes (by more than 1 %)."""
+        """Whether each N lies more than 1 % outside the measured sizes, shape of N."""
         x = np.log(np.asarray(N, float))
         return (x < self.log_params[0] - 0.01) | (x > self.log_params[-1] + 0.01)
 
     def log_cost(self, x: ArrayLike) -> Array:
-        """Ln f at x = ln N."""
+        """The logarithm of f at x = ln N."""
         x = np.asarray(x, float)
         low, high = self.log_params[0], self.log_params[-1]
         inside = np.clip(x, low, high)
         ends = self._end_slopes
-        inner = self._spline(inside) if self._spline else np.full(x.shape, self._level)
+        inner = (
+            self._spline(inside) if self._spline else np.full(x.shape, self.log_flops_per_token[0])
+        )
         return inner + ends[0] * np.minimum(x - low, 0) + ends[1] * np.maximum(x - high, 0)
 
     def slope(self, x: ArrayLike) -> Array:
-        """D ln f / d ln N at x = ln N."""
+        """The derivative d ln f / d ln N at x = ln N."""
         x = np.asarray(x, float)
         ends = self._end_slopes
         if self._steepness is None:
@@ -67,13 +73,14 @@ class CostCurve:
 
     @cached_property
     def grid(self) -> tuple[Array, Array, Array]:
-        """(x, ln f, slope) on a fine grid, with one point far out on either side."""
+        """Arrays (x, ln f, d ln f / dx) on a fine grid, with one point far out on either side."""
         low, high = self.log_params[0], self.log_params[-1]
         x = np.concatenate([[low - FAR], np.linspace(low, high, GRID), [high + FAR]])
         return x, self.log_cost(x), self.slope(x)
 
     @cached_property
     def _end_slopes(self) -> tuple[float, float]:
+        """Slopes of straight lines through the lowest and the highest third of the knots."""
         x, f = np.array(self.log_params), np.array(self.log_flops_per_token)
         if len(x) == 1:
             return 1.0, 1.0
@@ -83,29 +90,29 @@ class CostCurve:
 
     @cached_property
     def _spline(self) -> CubicHermiteSpline | None:
+        """A monotone cubic (PCHIP) that leaves the range with the end slopes; None for one knot."""
         x, f = np.array(self.log_params), np.array(self.log_flops_per_token)
         if len(x) == 1:
             return None
+        # The end slopes replace PCHIP's own, so that the curve has no kink where it is extended.
         slopes = PchipInterpolator(x, f)(x, 1)
         slopes[0], slopes[-1] = self._end_slopes
         return CubicHermiteSpline(x, f, np.maximum(slopes, LEAST_SLOPE))
 
     @cached_property
     def _steepness(self) -> PPoly | None:
+        """The derivative of the spline."""
         return None if self._spline is None else self._spline.derivative()
-
-    @property
-    def _level(self) -> float:
-        return self.log_flops_per_token[0]
 
 
 @dataclass(frozen=True)
 class FlopsPerToken:
-    """How tokens are priced: f(N) = kappa N, or a measured curve.
+    """The cost of a token: f(N) = kappa N, or a measured curve.
 
     Attributes:
-        flops_per_param_token: kappa; the mean ratio f(N) / N where there is a curve.
-        curve: The measured curve; None where f(N) = kappa N within 1 %.
+        flops_per_param_token: kappa, FLOPs per parameter and token; the median of f(N) / N if there
+            is a curve.
+        curve: The measured curve; None if f(N) = kappa N within 1 %.
     """
 
     flops_per_param_token: float = 6.0
@@ -113,12 +120,12 @@ class FlopsPerToken:
 
 
 def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Array) -> FlopsPerToken:
-    """FLOPs per token from finished runs.
+    """Measure FLOPs per token from finished runs.
 
     Args:
         N: Parameters of each run, shape (n,).
         D: Tokens of each run, shape (n,).
-        C: FLOPs each run spent, shape (n,).
+        C: FLOPs that each run spent, shape (n,).
     """
     x = np.log(np.asarray(N, float))
     f = np.log(np.asarray(C, float)) - np.log(np.asarray(D, float))
@@ -131,11 +138,12 @@ def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Arra
 
 
 def _knots(x: Array, f: Array) -> tuple[Array, Array]:
-    """Median cost at each size (sizes within .1 % are one), made non-decreasing."""
+    """The median cost at each size, made non-decreasing. Sizes within 0.1 % count as one."""
     order = np.argsort(x, kind="stable")
     x, f = x[order], f[order]
     group = np.concatenate([[0], np.cumsum(np.diff(x) > 1e-3)])
     if group[-1] >= MOST_KNOTS:
+        # Too many sizes: merge them in equal steps of ln N.
         edges = np.linspace(x[0], x[-1], MOST_KNOTS + 1)[1:-1]
         group = np.searchsorted(edges, x)
     labels = np.unique(group)

@@ -1,13 +1,13 @@
-"""The compute-optimal frontier of many laws at once.
+"""The compute-optimal frontier, for many laws at once.
 
-For L = E + A / N^alpha + B / D^beta with C = f(N) D, the best N solves
+For L = E + A / N^alpha + B / D^beta and C = f(N) D, the best N solves
 
     alpha A N^-alpha = beta B (C / f(N))^-beta  s(N),    s = d ln f / d ln N
 
 (Hoffmann et al. 2022, equation 4 for f = 6 N, where s = 1 and N_opt = G (C/6)^{beta/(alpha+beta)}).
-Solved for C instead of N this is explicit, so the frontier of a measured cost curve is one
-interpolation a law. Laws are rows (E, ln A, ln B, alpha, beta): logarithms, for B can reach 1e30 on
-odd resamples.
+The condition is explicit in C, so the frontier on a measured cost curve takes one interpolation per
+law. A law is given as its vector (E, ln A, ln B, alpha, beta). It holds logarithms because B can
+reach 1e30 on a bootstrap resample.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ FRONTIER_COLUMNS = (
 
 
 def frontier(laws: Array, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
-    """Ln N_opt, ln D_opt and L_opt of every law at every budget.
+    """The compute-optimal model of every law at every budget.
 
     Args:
-        laws: Rows (E, ln A, ln B, alpha, beta), shape (S, 5).
+        laws: Law vectors (E, ln A, ln B, alpha, beta), shape (S, 5).
         C: Budgets in FLOPs, shape (k,).
         cost: FLOPs per token.
 
     Returns:
-        Three arrays of shape (S, k).
+        ln N_opt, ln D_opt and L_opt, shape (S, k) each.
     """
     log_C = np.log(np.asarray(C, float))[None, :]
     x = _closed_form(laws, log_C, cost) if cost.curve is None else _on_curve(laws, log_C, cost)
@@ -50,12 +50,18 @@ def frontier(laws: Array, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, 
 
 
 def warranted(laws: Array, y: Array, cost: FlopsPerToken) -> Array:
-    """Ln of the parameters that tokens warrant: those whose best D they are, shape (S, k).
+    """The model size for which a given number of tokens is compute-optimal.
+
+    This is U_N of Muennighoff et al. (2023, section 3.1) if y is the logarithm of the unique
+    tokens.
 
     Args:
-        laws: Rows (E, ln A, ln B, alpha, beta), shape (S, 5).
-        y: Ln of the tokens, shape (k,) or (S, k).
+        laws: Law vectors (E, ln A, ln B, alpha, beta), shape (S, 5).
+        y: The logarithm of the tokens, shape (k,) or (S, k).
         cost: FLOPs per token.
+
+    Returns:
+        ln N, shape (S, k).
     """
     if cost.curve is None:
         alpha, beta = laws[:, 3:4], laws[:, 4:5]
@@ -74,33 +80,38 @@ def loss_at(laws: Array, x: Array, y: Array) -> Array:
 
 
 def log_flops_per_token(x: Array, cost: FlopsPerToken) -> Array:
-    """Ln f at x = ln N."""
+    """The logarithm of f at x = ln N, shape of x."""
     if cost.curve is None:
         return x + np.log(cost.flops_per_param_token)
     return cost.curve.log_cost(x)
 
 
 def slope(x: Array, cost: FlopsPerToken) -> Array:
-    """D ln f / d ln N at x = ln N."""
+    """The derivative s = d ln f / d ln N at x = ln N, shape of x."""
     return np.ones_like(x) if cost.curve is None else cost.curve.slope(x)
 
 
 def _closed_form(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
+    """The logarithm of N_opt where f(N) = kappa N, shape (S, k)."""
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(alpha) + log_A - np.log(beta) - log_B
     return (balance + beta * (log_C - np.log(cost.flops_per_param_token))) / (alpha + beta)
 
 
 def _on_curve(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
-    """The first-order condition, explicit in ln C, inverted by interpolation."""
+    """The logarithm of N_opt on a measured cost curve, shape (S, k).
+
+    The first-order condition gives ln C on a grid of ln N; interpolation inverts it.
+    """
     assert cost.curve is not None
     x, log_f, steepness = cost.curve.grid
+    # The running maximum makes the path monotone where the measured slope falls too fast.
     path = np.maximum.accumulate(log_f + _log_tokens(laws, x, steepness), axis=1)
     return np.stack([np.interp(log_C[0], path[i], x) for i in range(len(laws))])
 
 
 def _log_tokens(laws: Array, x: Array, steepness: Array | float) -> Array:
-    """Ln of the tokens on which a model of x = ln N is the best one, shape (S, k)."""
+    """The logarithm of the D for which a model of x = ln N is compute-optimal, shape (S, k)."""
     _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
     balance = np.log(beta) + log_B - np.log(alpha) - log_A
     return np.asarray(alpha * x + balance + np.log(steepness)) / beta

@@ -1,4 +1,4 @@
-"""flops_fit.laws.model.parametric_law."""
+"""`ParametricLaw`: L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, equation 2)."""
 
 from __future__ import annotations
 
@@ -38,57 +38,63 @@ class ParametricLaw:
 
     @property
     def a(self) -> float:
-        """Exponent of N_opt in C (where f(N) is proportional to N): beta / (alpha + beta)."""
+        """Exponent of N_opt in C, where f(N) is proportional to N: beta / (alpha + beta)."""
         return self.beta / (self.alpha + self.beta)
 
     @property
     def b(self) -> float:
-        """Exponent of D_opt in C (where f(N) is proportional to N): alpha / (alpha + beta)."""
+        """Exponent of D_opt in C, where f(N) is proportional to N: alpha / (alpha + beta)."""
         return self.alpha / (self.alpha + self.beta)
 
     @property
     def cost(self) -> FlopsPerToken:
-        """FLOPs per token, as `frontier` takes it."""
+        """FLOPs per token."""
         return FlopsPerToken(self.flops_per_param_token, self.curve)
 
     @property
-    def row(self) -> Array:
-        """(E, ln A, ln B, alpha, beta), shape (1, 5)."""
-        return np.array([[self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta]])
+    def vector(self) -> Array:
+        """(E, ln A, ln B, alpha, beta), shape (5,)."""
+        return np.array([self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta])
 
     def loss(self, N: ArrayLike, D: ArrayLike) -> Any:
-        """Loss at N parameters and D tokens; arrays broadcast."""
+        """Loss of N parameters trained on D tokens; arrays broadcast.
+
+        Returns:
+            A float for scalars, else an array of the broadcast shape.
+        """
         x, y = np.broadcast_arrays(np.log(np.asarray(N, float)), np.log(np.asarray(D, float)))
-        return _plain(loss_at(self.row, x.ravel(), y.ravel())[0].reshape(x.shape))
+        loss = loss_at(self.vector[None], x.ravel(), y.ravel())[0]
+        return scalar_or_array(loss.reshape(x.shape))
 
     def n_opt(self, C: ArrayLike) -> Any:
-        """Parameters of the best model for C FLOPs."""
-        return _plain(np.exp(self._frontier(C)[0]))
+        """Parameters of the best model for C FLOPs, shape of C."""
+        return scalar_or_array(np.exp(self._frontier(C)[0]))
 
     def d_opt(self, C: ArrayLike) -> Any:
-        """Tokens to train the best model on, for C FLOPs."""
-        return _plain(np.exp(self._frontier(C)[1]))
+        """Tokens on which to train the best model for C FLOPs, shape of C."""
+        return scalar_or_array(np.exp(self._frontier(C)[1]))
 
     def l_opt(self, C: ArrayLike) -> Any:
-        """Loss of the best model for C FLOPs."""
-        return _plain(self._frontier(C)[2])
+        """Loss of the best model for C FLOPs, shape of C."""
+        return scalar_or_array(self._frontier(C)[2])
 
     def _frontier(self, C: ArrayLike) -> tuple[Array, Array, Array]:
+        """Arrays of ln N_opt, ln D_opt and L_opt, shape of C each."""
         budgets = np.asarray(C, float)
         if not (np.isfinite(budgets) & (budgets > 0)).all():
             raise ArgumentError(f"expected budgets in FLOPs, positive and finite; got {C!r}")
-        found = frontier(self.row, budgets.ravel(), self.cost)
+        found = frontier(self.vector[None], budgets.ravel(), self.cost)
         x, y, loss = (part[0].reshape(budgets.shape) for part in found)
         return x, y, loss
 
 
-def law_of(row: Array, cost: FlopsPerToken) -> ParametricLaw:
-    """A law from one row (E, ln A, ln B, alpha, beta)."""
-    E, log_A, log_B, alpha, beta = (float(value) for value in row)
+def law_from_vector(vector: Array, cost: FlopsPerToken) -> ParametricLaw:
+    """A law from its vector (E, ln A, ln B, alpha, beta), shape (5,)."""
+    E, log_A, log_B, alpha, beta = (float(value) for value in vector)
     A, B = float(np.exp(log_A)), float(np.exp(log_B))
     return ParametricLaw(E, A, B, alpha, beta, cost.flops_per_param_token, cost.curve)
 
 
-def _plain(value: Array) -> Any:
-    """A float for a scalar, the array otherwise."""
+def scalar_or_array(value: Array) -> Any:
+    """A float for an array without dimensions, else the array itself."""
     return float(value) if np.ndim(value) == 0 else value

@@ -1,4 +1,14 @@
-"""flops_fit.laws.model.repetition_law."""
+"""`RepetitionLaw`: repeated data is worth less than new data, and so are excess parameters.
+
+The data-constrained law of Muennighoff et al. (2023, section 3.1, equations 5 and 6). With U unique
+tokens, R_D = D / U - 1 repetitions, U_N the model size for which U tokens are compute-optimal
+(`frontier.warranted`) and R_N = N / U_N - 1,
+
+    D' = U + U R_D* (1 - exp(-R_D / R_D*)),      N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),
+
+and L = E + A / N'^alpha + B / D'^beta. D' and N' are called effective tokens and parameters, and
+1 / R_D* and 1 / R_N* the fading rates: they are zero, not infinite, where nothing fades.
+"""
 
 from __future__ import annotations
 
@@ -9,57 +19,68 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flops_fit.laws.model import constrained
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import NAN, Array
 from flops_fit.laws.model.frontier import log_flops_per_token, loss_at, slope, warranted
-from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.parametric_law import ParametricLaw, scalar_or_array
 
-R_DATA, R_PARAMS = 15.39, 5.31
-WORN_OUT = 0.05  # one more token is worth so little of a new one
+# R_D* and R_N* as published (Muennighoff et al. 2023, section 3.1).
+R_DATA = 15.39
+R_PARAMS = 5.31
+# Data counts as worn out when one more token is worth less than this share of a new one.
+WORN_OUT = 0.05
 
 
 @dataclass(frozen=True)
 class RepetitionLaw:
-    """A law and how fast repetition loses its worth.
+    """A law in effective parameters and tokens, and how fast repetition loses its value.
+
+    Law vectors given to its methods have shape (S, 5), and use this law's own fading rates; or they
+    carry their own rates 1 / R_D* and 1 / R_N* in columns 5 and 6, shape (S, 6) or (S, 7).
 
     Attributes:
-        law: The law on effective parameters and tokens.
+        law: The law of effective parameters and tokens.
         r_data: R_D*.
-        r_params: R_N*; infinity where excess parameters are taken at full worth.
-        residual_std: Of ln L.
-        fading_error: Standard error of 1 / R_D*; None where it was given.
-        params_error: Standard error of 1 / R_N*; None where it was given.
+        r_params: R_N*; infinity where excess parameters count in full.
+        residual_std: Residual standard deviation of ln L.
+        fading_error: Standard error of 1 / R_D*; None where R_D* was not fitted.
+        params_error: Standard error of 1 / R_N*; None where R_N* was not fitted.
     """
 
     law: ParametricLaw
     r_data: float = R_DATA
     r_params: float = R_PARAMS
-    residual_std: float = float("nan")
+    residual_std: float = NAN
     fading_error: float | None = None
     params_error: float | None = None
 
     def loss(self, N: ArrayLike, D: ArrayLike, unique_tokens: ArrayLike) -> Any:
-        """Loss of N parameters on D tokens, of which so many are unique."""
+        """Loss of N parameters trained on D tokens, `unique_tokens` of them unique.
+
+        The arguments broadcast. Returns a float for scalars.
+        """
         N, D, U = np.broadcast_arrays(*(np.asarray(v, float) for v in (N, D, unique_tokens)))
-        x, y = (np.log(part).ravel() for part in (N, D))
-        out = self.losses(self.law.row, x, y, np.log(U).ravel())[0].reshape(N.shape)
-        return float(out) if out.ndim == 0 else out
+        x, y, u = (np.log(part).ravel() for part in (N, D, U))
+        return scalar_or_array(self.losses(self.law.vector[None], x, y, u)[0].reshape(N.shape))
 
     def optimum(self, C: float, unique_tokens: float) -> tuple[float, float, float]:
-        """Best N, D and loss for C FLOPs under a cap of unique tokens."""
-        x, y, loss = self.capped(self.law.row, np.array([C]), unique_tokens)
+        """The best N, D and loss for C FLOPs with a cap on unique tokens."""
+        x, y, loss = self.capped(self.law.vector[None], np.array([C]), unique_tokens)
         return float(np.exp(x[0, 0])), float(np.exp(y[0, 0])), float(loss[0, 0])
 
     def capped(self, laws: Array, C: Array, unique_tokens: ArrayLike) -> constrained.Path:
-        """Ln N, ln D and loss of the best model under the cap, as `predict.optimum` gives them.
+        """The best model of every law at every budget, with a cap on unique tokens.
 
-        The first-order condition alpha A N'^-alpha e_N = beta B D'^-beta e_D s(N), where e are the
-        elasticities d ln N' / d ln N and d ln D' / d ln D: their logarithms tell apart what the
-        losses of worn-out data no longer do.
+        It solves the first-order condition alpha A N'^-alpha e_N = beta B D'^-beta e_D s(N), where
+        e_N = d ln N' / d ln N and e_D = d ln D' / d ln D. It compares logarithms: the losses on
+        worn-out data differ by less than a float resolves.
 
         Args:
-            laws: Laws as rows, shape (S, 5), or with their own rates of fading.
+            laws: Law vectors, shape (S, 5), (S, 6) or (S, 7).
             C: Budgets in FLOPs, shape (k,).
-            unique_tokens: One number, or one a budget.
+            unique_tokens: One number, or one per budget, shape (k,).
+
+        Returns:
+            ln N, ln D and loss, shape (S, k) each.
         """
         cost, log_U = self.law.cost, np.log(np.asarray(unique_tokens, float))
         x_free, y_free, loss_free = constrained.optimum(laws, C, cost)
@@ -69,29 +90,48 @@ class RepetitionLaw:
         fading, params_fading = self._fading(laws)
         log_C = np.log(C)
 
-        def worth(x: Array) -> tuple[Array, Array, Array, Array]:
+        def effective(x: Array) -> tuple[Array, Array, Array, Array]:
+            """Logarithms of N', e_N, D' and e_D at ln N = x, if all of C is spent."""
             y = log_C - log_flops_per_token(x, cost)
-            own = log_effective(x, np.minimum(x, most), params_fading)
-            return *own, *log_effective(y, np.minimum(y, unique), fading)
+            params = log_effective(x, np.minimum(x, most), params_fading)
+            return *params, *log_effective(y, np.minimum(y, unique), fading)
 
-        def spare(x: Array) -> Array:
-            N, e_N, D, e_D = worth(x)
+        def marginal_gain(x: Array) -> Array:
+            """The log of the gain by a larger N, less that of the loss by the tokens it costs."""
+            N, e_N, D, e_D = effective(x)
             gain = np.log(alpha) + log_A - alpha * N + e_N
             return gain - (np.log(beta) + log_B - beta * D + e_D) - np.log(slope(x, cost))
 
-        x = constrained.root(spare, np.full_like(y_free, constrained.SMALLEST), log_C + 0 * y_free)
+        low = np.full_like(y_free, constrained.SMALLEST)
+        x = constrained.root(marginal_gain, low, log_C + 0 * y_free)
         y = log_C - log_flops_per_token(x, cost)
+        N, _, D, _ = effective(x)
+        # Where the cap does not bind, the answer is exactly the unconstrained one.
         enough = log_U >= y_free
-        N, _, D, _ = worth(x)
         loss = np.where(enough, loss_free, loss_at(laws, N, D))
         return np.where(enough, x_free, x), np.where(enough, y_free, y), loss
 
     def losses(self, laws: Array, x: Array, y: Array, log_U: Array) -> Array:
-        """Loss of every law at x = ln N, y = ln D and ln of the unique tokens, shape (S, k)."""
+        """Loss of every law at x = ln N, y = ln D and the logarithm of the unique tokens.
+
+        Args:
+            laws: Law vectors, shape (S, 5), (S, 6) or (S, 7).
+            x: ln N, shape (k,) or (S, k).
+            y: ln D, shape (k,) or (S, k).
+            log_U: Logarithm of the unique tokens, shape (k,) or (S, k).
+
+        Returns:
+            Shape (S, k).
+        """
         return loss_at(laws, *self._effective(laws, x, y, log_U))
 
+    def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
+        """N' of N parameters trained on D tokens, `unique_tokens` of them unique, shape (n,)."""
+        x, y, u = (np.log(part) for part in (N, D, unique_tokens))
+        return np.exp(self._effective(self.law.vector[None], x, y, u)[0][0])
+
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
-        """Ln N' and ln D'."""
+        """Logarithms of N' and D', shape (S, k) each."""
         fading, params_fading = self._fading(laws)
         unique = np.minimum(y, log_U)
         most = warranted(laws, unique, self.law.cost)
@@ -100,30 +140,33 @@ class RepetitionLaw:
         return N, D
 
     def _fading(self, laws: Array) -> tuple[Array | float, Array | float]:
-        """1 / R_D* and 1 / R_N*: those that laws bring, else this law's own."""
+        """1 / R_D* and 1 / R_N*: from the law vectors where they carry them, else this law's."""
         fading = laws[:, 5:6] if laws.shape[1] > 5 else 1 / self.r_data
-        return fading, laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
-
-    def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
-        """N' of N parameters trained on D tokens, of which so many are unique, shape (n,)."""
-        x, y, u = (np.log(part) for part in (N, D, unique_tokens))
-        return np.exp(self._effective(self.law.row, x, y, u)[0][0])
+        params_fading = laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
+        return fading, params_fading
 
 
 def log_effective(total: Array, unique: Array, fading: Array | float) -> tuple[Array, Array]:
-    """What `total` is worth when only `unique` of it is new, and the elasticity of that worth.
+    """The effective amount of data or parameters, and how it grows with the amount.
 
-    All in logarithms; the elasticity is d ln worth / d ln total, zero (in logarithms) for new data.
+    Args:
+        total: Logarithm of the amount, D or N.
+        unique: Logarithm of the amount that has full value, U or U_N; at most `total`.
+        fading: 1 / R_D* or 1 / R_N*.
+
+    Returns:
+        ln D' (or ln N'), and the logarithm of the elasticity d ln D' / d ln D, which is zero for
+        new data.
     """
     rate = np.where(np.abs(fading) < 1e-12, 1e-12, fading)
     repeats = np.expm1(np.maximum(total - unique, 0.0))
     with np.errstate(over="ignore"):
-        worth = np.asarray(unique + np.log1p(-np.expm1(-repeats * rate) / rate))
-        return worth, np.asarray(total - worth - repeats * rate)
+        effective = np.asarray(unique + np.log1p(-np.expm1(-repeats * rate) / rate))
+        return effective, np.asarray(total - effective - repeats * rate)
 
 
 def effective_tokens(D: ArrayLike, unique_tokens: ArrayLike, r_data: float = R_DATA) -> Array:
-    """D' of D tokens of which so many are unique; NaN in `unique_tokens` means all are."""
+    """D' of D tokens, `unique_tokens` of them unique; NaN in `unique_tokens` means all are."""
     y = np.log(np.asarray(D, float))
     unique = np.minimum(y, np.log(np.asarray(unique_tokens, float)))
     return np.exp(log_effective(y, np.where(np.isnan(unique), y, unique), 1 / r_data)[0])

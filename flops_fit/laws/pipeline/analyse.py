@@ -1,7 +1,8 @@
-"""From a clean table of runs to everything that is known from it.
+"""`analyse`: from a clean table of runs to `Findings`.
 
-The parametric fit is the headline; the other objectives, the IsoFLOP curves and the envelope are
-its witnesses; the checks say where they disagree, and what else is doubtful.
+The headline is the parametric fit. The fits with other objectives, the IsoFLOP curves and the
+envelope of the training curves serve as cross-checks. The checks report where they disagree, and
+what else is doubtful.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.errors import FitError
-from flops_fit.laws.check import NOT_TOLD_APART, Check
+from flops_fit.laws.check import NOT_SEPARABLE, Check
 from flops_fit.laws.checks.of_fits import check_fits
 from flops_fit.laws.checks.of_runs import check_runs, check_seed_noise
 from flops_fit.laws.findings import Findings
@@ -21,7 +22,7 @@ from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
 from flops_fit.laws.model.arrays import Space
 from flops_fit.laws.options import Options
-from flops_fit.laws.pipeline.fit_data import Data
+from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
@@ -33,10 +34,10 @@ def analyse(
     *,
     curves: pd.DataFrame | None = None,
 ) -> Findings:
-    """Fit everything.
+    """Fit all laws and run all checks.
 
     Args:
-        runs: A clean table, as `table.read_runs` gives.
+        runs: A clean table, as `table.read_runs` returns.
         options: How to fit.
         curves: Points of training curves: `trial_id num_tokens loss`, and `ended` where known.
 
@@ -47,17 +48,17 @@ def analyse(
     runs, found = _headline(exclude_bad(runs, curves), options)
     data, fits = found.data, dict(found.fits)
     if found.form:
-        fits |= {**_witnesses(data), "headline": fits[found.form]}
+        fits |= {**_other_objectives(data), "headline": fits[found.form]}
     optima = fit_isoflop(
         data.C,
-        data.num_params,
-        data.loss,
+        data.counted.N,
+        data.counted.loss,
         curve=options.curve,
         cost=data.cost,
         tolerance=options.tolerance,
     )
     findings = Findings(
-        runs=_exclude(runs, found.out),
+        runs=_exclude_outliers(runs, found.out),
         optima=optima,
         law=fits["headline"].law if found.form else None,
         power_laws=fit_power_laws(optima),
@@ -72,20 +73,15 @@ def analyse(
     )
     findings = _with_envelope(findings, curves, options)
     checks = _checks(findings, options)
-    return replace(findings, checks=checks, intervals=_told_apart(findings.intervals, checks))
-
-
-def _told_apart(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
-    """The table of parameters without E, A and B where these runs do not tell them apart."""
-    if NOT_TOLD_APART.isdisjoint(check.code for check in checks):
-        return intervals
-    intervals = intervals.copy()
-    intervals.loc[["E", "A", "B"]] = np.nan
-    return intervals
+    intervals = _withhold_inseparable(findings.intervals, checks)
+    return replace(findings, checks=checks, intervals=intervals)
 
 
 def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headline]:
-    """The headline, and the runs without those whose data was repeated too often for it."""
+    """The runs and their headline.
+
+    Runs with very many passes over their data are excluded if it has no law of repeated data.
+    """
     found = headline(runs, options)
     if found.data.repetition is not None or not (epochs(runs) > MOST_EPOCHS).any():
         return runs, found
@@ -93,16 +89,31 @@ def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headl
     return runs, headline(runs, options)
 
 
+def _other_objectives(data: FitData) -> dict[str, ParametricFit]:
+    """Least-squares fits of L, and of ln L if the losses allow it, by their space."""
+    spaces: tuple[Space, ...] = ("linear", "log") if data.space == "log" else ("linear",)
+    return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
+
+
+def _exclude_outliers(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
+    """A copy of the table with a reason on the runs that were screened out."""
+    runs = runs.copy()
+    included = runs.index[runs["excluded"] == ""]
+    runs.loc[included[out], "excluded"] = "outlier: loss far above the law"
+    return runs
+
+
 def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:
-    """The envelope as one more witness; where it cannot be drawn, a check says why."""
+    """The findings with the envelope, or a check that states why there is none."""
     if curves is None:
         return findings
-    findings = replace(findings, curves=curves)
-    said = []
+    checks = list(findings.checks)
     if options.unfinished_curves:
         message = "training curves were used in mid-schedule, where losses are too high."
-        said = [Check("unfinished-curves", "warn", message, "Trust the other approaches more.")]
-    sizes = findings.runs[findings.runs["excluded"] == ""].set_index("trial_id")["num_params"]
+        advice = "Trust the other approaches more."
+        checks.append(Check("unfinished-curves", "warn", message, advice))
+    findings = replace(findings, curves=curves, checks=checks)
+    sizes = findings.fitted_runs.set_index("trial_id")["num_params"]
     points = curves.assign(num_params=curves["trial_id"].map(sizes[~sizes.index.duplicated()]))
     try:
         if points["num_params"].isna().all():
@@ -112,29 +123,23 @@ def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Opt
         )
     except FitError as error:
         message = f"no lower envelope of the training curves: {error}."
-        said.append(Check("no-envelope", "warn", message, "Give each run its curve's trial_id."))
-        return replace(findings, checks=[*findings.checks, *said])
-    checks = [*findings.checks, *said]
-    return replace(findings, envelope=envelope, envelope_laws=laws, checks=checks)
+        advice = "Give each run its curve's trial_id."
+        return replace(findings, checks=[*checks, Check("no-envelope", "warn", message, advice)])
+    return replace(findings, envelope=envelope, envelope_laws=laws)
 
 
 def _checks(findings: Findings, options: Options) -> list[Check]:
+    """The checks so far, then those of the runs and of the fits."""
     checks = [*findings.checks, *check_runs(findings.runs, options.tolerance)]
     if "headline" in findings.fits:
-        good = findings.runs[findings.runs["excluded"] == ""]
-        checks += check_seed_noise(good, findings.fits["headline"].residual_std)
+        checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
     return [*checks, *check_fits(findings)]
 
 
-def _exclude(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
-    """Write the reason on the runs left out."""
-    runs = runs.copy()
-    standing = runs.index[runs["excluded"] == ""]
-    runs.loc[standing[out], "excluded"] = "outlier: loss far above the law"
-    return runs
-
-
-def _witnesses(data: Data) -> dict[str, ParametricFit]:
-    """The law by other objectives, on the runs that are left."""
-    spaces: tuple[Space, ...] = ("linear", "log") if data.space == "log" else ("linear",)
-    return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
+def _withhold_inseparable(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
+    """The table of parameters, with NaN for E, A and B if the runs do not separate them."""
+    if NOT_SEPARABLE.isdisjoint(check.code for check in checks):
+        return intervals
+    intervals = intervals.copy()
+    intervals.loc[["E", "A", "B"]] = np.nan
+    return intervals

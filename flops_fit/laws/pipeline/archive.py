@@ -1,18 +1,18 @@
-"""Findings on disk: one JSON file and a few CSV files, nothing pickled.
+"""Findings on disk: one JSON file and a few CSV files; nothing is pickled.
 
 ::
 
     result.json     schema version, laws, fits, uncertainty, checks, settings
-    runs.csv        a row a run
-    optima.csv      a row a budget
-    intervals.csv   a row a parameter
+    runs.csv        one row per run
+    optima.csv      one row per budget
+    intervals.csv   one row per parameter
     backtest.csv    errors on held-out budgets
-    envelope.csv    lower envelope of training curves, where curves were given
-    curves.csv      points of training curves, where there are any
-    draws-*.csv     bootstrap laws, a row a refit
+    envelope.csv    lower envelope of training curves, if curves were given
+    curves.csv      points of training curves, if there are any
+    draws-*.csv     bootstrap law vectors, one row per refit
 
-Numbers are written with as many digits as bring back the same bits. Files are written beside their
-place and renamed into it, `result.json` last.
+Numbers are written with enough digits to restore the same bits. Each file is written under a
+temporary name and then renamed, `result.json` last, so that a reader never sees half a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,46 +37,58 @@ from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.runtime.atomic_write import atomic_write
 
+# Version of the format; a reader accepts no other.
 SCHEMA = 1
+# Columns of `draws-*.csv`, the elements of a law vector: the first five, six or seven.
 LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "fading", "params_fading"]
 
 
 def save(directory: str | os.PathLike[str], findings: Findings, meta: Mapping[str, str]) -> None:
-    """Write everything into a directory, made if need be."""
-    place = Path(directory)
-    place.mkdir(parents=True, exist_ok=True)
+    """Write findings into a directory, which is created if it does not exist.
+
+    Args:
+        directory: The directory.
+        findings: What to write, except `Findings.meta` and `Findings.build_size`.
+        meta: Strings to keep with the findings.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
     tables = _tables(findings)
     for name, table in tables.items():
-        _write_csv(place / f"{name}.csv", table)
+        _write_csv(folder / f"{name}.csv", table)
     columns = {name: _kinds(table) for name, table in tables.items()}
     text = json.dumps({**_document(findings, meta), "columns": columns}, indent=2)
-    _replace(place / "result.json", text + "\n")
+    atomic_write(folder / "result.json", text + "\n")
 
 
 def load(directory: str | os.PathLike[str]) -> tuple[Findings, dict[str, str]]:
     """Read what `save` wrote.
 
+    Returns:
+        The findings and the meta strings.
+
     Raises:
-        TableError: Something is missing, unreadable, or of a newer schema.
+        TableError: A file is missing or unreadable, or the schema is a different one.
     """
-    place = Path(directory)
+    folder = Path(directory)
     try:
-        document = json.loads((place / "result.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         if document.get("schema") != SCHEMA:
             raise TableError(
-                f"{place / 'result.json'} has schema {document.get('schema')!r}; this version of "
+                f"{folder / 'result.json'} has schema {document.get('schema')!r}; this version of "
                 f"flops-fit reads {SCHEMA}"
             )
-        return _findings(place, document), document["meta"]
+        return _findings(folder, document), document["meta"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, TableError):
             raise
-        raise TableError(f"{place} holds no readable result: {error!r}") from error
+        raise TableError(f"{folder} holds no readable result: {error!r}") from error
 
 
 def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
-    """Everything that is rows and columns, by file name."""
+    """The tables to write, by file name without its extension."""
     tables = {
         "runs": findings.runs,
         "optima": findings.optima,
@@ -88,13 +100,13 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         if len(table):
             tables[name] = table
     for i, spread in enumerate(findings.spreads):
-        for method, rows in spread.draws.items():
-            tables[f"draws-{i}-{method}"] = pd.DataFrame(rows, columns=LAW_COLUMNS[: rows.shape[1]])
+        for method, laws in spread.draws.items():
+            tables[f"draws-{i}-{method}"] = pd.DataFrame(laws, columns=LAW_COLUMNS[: laws.shape[1]])
     return tables
 
 
 def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
-    """All that is not a table."""
+    """Everything that is not a table, for `result.json`."""
     cost = asdict(findings.cost)
     spreads = [
         {
@@ -123,8 +135,8 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _findings(place: Path, document: dict[str, Any]) -> Findings:
-    tables = {name: _read_csv(place, name, kinds) for name, kinds in document["columns"].items()}
+def _findings(folder: Path, document: dict[str, Any]) -> Findings:
+    tables = {name: _read_csv(folder, name, kinds) for name, kinds in document["columns"].items()}
     return Findings(
         runs=tables["runs"],
         optima=tables["optima"],
@@ -155,7 +167,13 @@ def _repetition(stored: dict[str, Any]) -> RepetitionLaw:
 
 
 def _power_laws(stored: dict[str, Any]) -> PowerLaws:
-    return PowerLaws(**{name: PowerLaw(**_tuples(law)) for name, law in stored.items()})
+    return PowerLaws(**{name: _power_law(law) for name, law in stored.items()})
+
+
+def _power_law(stored: dict[str, Any]) -> PowerLaw:
+    # Older archives also hold intervals of k and l_inf, which nothing reads any more.
+    known = {field.name for field in fields(PowerLaw)}
+    return PowerLaw(**{k: v for k, v in _tuples(stored).items() if k in known})
 
 
 def _fit(stored: dict[str, Any]) -> ParametricFit:
@@ -179,30 +197,33 @@ def _spread(tables: Mapping[str, pd.DataFrame], i: int, stored: dict[str, Any]) 
 
 
 def _tuples(stored: dict[str, Any]) -> dict[str, Any]:
+    """The same with tuples for lists: JSON has no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
 
 
-def _native(size: object) -> object:
-    if isinstance(size, np.generic):
-        size = size.item()
-    return None if isinstance(size, float) and math.isnan(size) else size
+def _native(cell: object) -> object:
+    """A cell as JSON can hold it: a Python scalar, and None for NaN."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table, with the cells of mixed columns as JSON."""
     mixed = [column for column, kind in _kinds(table).items() if kind == "json"]
     cells = {column: [json.dumps(_native(c)) for c in table[column]] for column in mixed}
-    _replace(path, table.assign(**cells).to_csv(index=False, lineterminator="\n"))
+    atomic_write(path, table.assign(**cells).to_csv(index=False, lineterminator="\n"))
 
 
-def _read_csv(place: Path, name: str, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Every cell as text first, then as the kind its column had."""
-    path = place / f"{name}.csv"
+def _read_csv(folder: Path, name: str, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Read every cell as text first, then convert each column to the kind that it had."""
+    path = folder / f"{name}.csv"
     text = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     return pd.DataFrame({c: _cells(text[c].tolist(), kinds[c]) for c in text.columns})
 
 
 def _kinds(table: pd.DataFrame) -> dict[str, str]:
-    """Kind of each column: float, int, bool, text, or json for what mixes them."""
+    """The kind of each column: "float", "int", "bool", "text", or "json" for mixed columns."""
     kinds = {}
     for column in table.columns:
         kind = table[column].dtype.kind
@@ -213,6 +234,7 @@ def _kinds(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _cells(cells: list[str], kind: str) -> pd.Series:
+    """A column of the given kind from its texts."""
     if kind == "float":
         return pd.Series([float(c) if c else math.nan for c in cells], dtype=float)
     if kind == "int":
@@ -222,9 +244,3 @@ def _cells(cells: list[str], kind: str) -> pd.Series:
     if kind == "json":
         return pd.Series([json.loads(c) for c in cells], dtype=object)
     return pd.Series(cells) if cells else pd.Series(cells, dtype=object)
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""flops_fit.laws.pipeline.analyse.fit_data."""
+"""`FitData`: the runs that are fitted, as counted and as the law sees them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,46 @@ from flops_fit.laws.fitting.parametric import (
     ParametricFit,
     fit_parametric,
 )
-from flops_fit.laws.inference.repetition_constants import (
-    measure_repetition,
-    unique_tokens,
-)
+from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.model.cost import FlopsPerToken, measure_cost
 from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
 from flops_fit.laws.options import Options
+from flops_fit.laws.runs.points import Points
 
+# Fewest runs for a parametric law with five parameters and a back-test.
 LEAST_RUNS = 8
-WIDEST_LOSS, LARGEST_LOSS = 1e4, 1e100
+# Largest ratio of two losses, and largest loss, in one fit.
+WIDEST_LOSS = 1e4
+LARGEST_LOSS = 1e100
+# Least range of ln N, ln D and ln (D / N).
+LEAST_RANGE = 0.05
 
 
 @dataclass(frozen=True)
-class Data:
-    """Columns of the runs that are fitted, shape (n,) each, and how they are fitted.
+class FitData:
+    """The runs that are fitted, and how. n is their number.
 
     Attributes:
-        N: Parameters as the law sees them: effective ones, where excess parameters fade.
-        D: Tokens as the law sees them: effective ones, where data was repeated.
-        loss: Loss.
-        C: Budgets, FLOPs.
-        sizes: A label for each size.
+        points: The runs as the law sees them: effective tokens if data was repeated, effective
+            parameters if excess parameters fade.
+        counted: The same runs as counted, with their unique tokens.
+        C: Budgets in FLOPs, shape (n,).
+        sizes: A label for each size, shape (n,).
         cost: FLOPs per token.
-        space: Residuals of ln L or of L.
-        num_params: Parameters as counted.
-        num_tokens: Tokens as read.
-        unique: Unique tokens among them; None where none was read twice.
-        repetition: The data-constrained law behind D; None where tokens count as read.
-        given: Whether unique tokens were recorded, and not epochs alone.
+        space: Residuals of ln L ("log") or of L ("linear").
+        repetition: The data-constrained law behind `points`; None if tokens count as they are.
+        unique_recorded: Whether the table records unique tokens, not epochs alone.
     """
 
-    N: Array
-    D: Array
-    loss: Array
+    points: Points
+    counted: Points
     C: Array
     sizes: np.ndarray
     cost: FlopsPerToken
     space: Space
-    num_params: Array
-    num_tokens: Array
-    unique: Array | None = None
     repetition: RepetitionLaw | None = None
-    given: bool = False
+    unique_recorded: bool = False
 
     def fit(
         self,
@@ -68,11 +64,9 @@ class Data:
         space: Space | None = None,
         most_starts: int = MANY_STARTS,
     ) -> ParametricFit:
-        """The parametric law through these runs."""
+        """Fit the parametric law to these runs; arguments as for `fit_parametric`."""
         return fit_parametric(
-            self.N,
-            self.D,
-            self.loss,
+            self.points,
             form=form,
             space=space or self.space,
             delta=delta,
@@ -80,45 +74,86 @@ class Data:
             most_starts=most_starts,
         )
 
-    def without(self, out: np.ndarray) -> Data:
-        """The same, less some runs."""
-        names = ("N", "D", "loss", "C", "sizes", "num_params", "num_tokens")
-        kept = {name: getattr(self, name)[~out] for name in names}
-        return replace(self, unique=None if self.unique is None else self.unique[~out], **kept)
+    def without(self, out: np.ndarray) -> FitData:
+        """The data without the runs in a mask of shape (n,)."""
+        return replace(
+            self,
+            points=self.points.at(~out),
+            counted=self.counted.at(~out),
+            C=self.C[~out],
+            sizes=self.sizes[~out],
+        )
 
     @property
     def joint(self) -> bool:
-        """Whether the law was fitted with both constants of repetition at once."""
+        """Whether R_D* and R_N* were both fitted, jointly with the law."""
         return self.repetition is not None and self.repetition.params_error is not None
 
-    def repeated(self, delta: float | None, *, both: bool) -> Data:
-        """The same in what counts, where runs saw their data more than once.
+    def with_repetition(self, delta: float | None, *, both: bool) -> FitData:
+        """The data with effective tokens and parameters, if runs saw their data more than once.
 
         Args:
             delta: Huber's threshold; None for least squares.
             both: Whether R_N* may be fitted, and not R_D* alone.
         """
-        N, D, U = self.num_params, self.num_tokens, self.unique
-        if U is None:
+        counted = self.counted
+        if counted.unique is None:
             return self
-        plain = replace(self, N=N, D=effective_tokens(D, U))
+        # The published R_D* gives a first law, at which the search for the constants starts.
+        D = effective_tokens(counted.D, counted.unique)
+        plain = replace(self, points=replace(counted, D=D))
         start = plain.fit("five", delta, None, FEW_STARTS).law
         law = None
         if self.space == "log":
-            law = measure_repetition(N, D, self.loss, U, start, delta, both=both)
-        if law is None and self.given:
+            law = measure_repetition(counted, start, delta, both=both)
+        if law is None and self.unique_recorded:
             law = RepetitionLaw(start)
+        return self._in_effective_units(law)
+
+    def _in_effective_units(self, law: RepetitionLaw | None) -> FitData:
+        """The data with D' and N' of a law; as counted if there is none."""
+        counted = self.counted
         if law is None:
-            return replace(self, N=N, D=D, repetition=None)
-        D = effective_tokens(D, U, law.r_data)
+            return replace(self, points=counted, repetition=None)
+        N, U = counted.N, counted.unique_tokens
         if law.params_error is not None:
-            N = law.effective_params(N, self.num_tokens, U)
-        return replace(self, N=N, D=D, repetition=law)
+            N = law.effective_params(N, counted.D, U)
+        points = replace(counted, N=N, D=effective_tokens(counted.D, U, law.r_data))
+        return replace(self, points=points, repetition=law)
 
 
-def refuse_parametric(data: Data) -> Check | None:
-    """Why no parametric law may be fitted to these runs; None where one may."""
-    n = len(data.loss)
+def read_fit_data(runs: pd.DataFrame, options: Options) -> FitData:
+    """The runs of a table that are not excluded.
+
+    Args:
+        runs: A clean table, as `table.read_runs` returns.
+        options: How to fit.
+
+    Raises:
+        FitError: Every run is excluded.
+    """
+    good = runs[runs["excluded"] == ""]
+    if good.empty:
+        counts = runs["excluded"].value_counts().items()
+        reasons = "; ".join(f"{n} {reason}" for reason, n in counts)
+        raise FitError(f"all {len(runs)} runs are left out of the fit: {reasons}")
+    counted = replace(Points.from_runs(good), unique=unique_tokens(good))
+    positive = bool((counted.loss > 0).all())
+    space: Space = "log" if positive and options.method != "linear" else "linear"
+    return FitData(
+        points=counted,
+        counted=counted,
+        C=good["compute_budget"].to_numpy(float),
+        sizes=_size_labels(good),
+        cost=measure_cost(counted.N, counted.D, good["flops"].to_numpy(float)),
+        space=space,
+        unique_recorded="unique_tokens" in good,
+    )
+
+
+def refuse_parametric(data: FitData) -> Check | None:
+    """The reason why no parametric law can be fitted to these runs; None if one can."""
+    n = len(data.points)
     if n < LEAST_RUNS:
         return Check(
             "too-few-runs",
@@ -126,46 +161,31 @@ def refuse_parametric(data: Data) -> Check | None:
             f"{counted(n, 'finished run')}: the parametric law needs {LEAST_RUNS}.",
             "Add budgets or sizes.",
         )
-    x, y, loss = np.log(data.N), np.log(data.D), np.abs(data.loss)
-    spread = loss.max() < WIDEST_LOSS * loss[loss > 0].min(initial=np.inf)
-    if not spread or loss.max() > LARGEST_LOSS:
+    loss = data.points.loss
+    size = np.abs(loss)
+    similar = size.max() < WIDEST_LOSS * size[size > 0].min(initial=np.inf)
+    if not similar or size.max() > LARGEST_LOSS:
         return Check(
             "odd-losses",
             "refuse",
-            f"losses from {data.loss.min():.3g} to {data.loss.max():.3g}: no law fits them all.",
+            f"losses from {loss.min():.3g} to {loss.max():.3g}: no law fits them all.",
             "Look for diverged runs, and for losses in different units.",
         )
-    if min(np.ptp(x), np.ptp(y)) < 0.05 or np.ptp(y - x) < 0.05:
+    x, y = np.log(data.points.N), np.log(data.points.D)
+    if min(np.ptp(x), np.ptp(y), np.ptp(y - x)) < LEAST_RANGE:
         return Check(
             "one-direction",
             "refuse",
-            "all runs have one N, one D or one D / N: the law's terms cannot be told apart.",
+            "all runs have one N, one D or one D / N: the law's terms cannot be separated.",
             "Train several sizes at each budget.",
         )
     return None
 
 
-def _data(runs: pd.DataFrame, options: Options) -> Data:
-    good = runs[runs["excluded"] == ""]
-    if good.empty:
-        reasons = "; ".join(f"{n} {why}" for why, n in runs["excluded"].value_counts().items())
-        raise FitError(f"all {len(runs)} runs are left out of the fit: {reasons}")
-    N, D, loss, C, flops = (
-        good[name].to_numpy(float)
-        for name in ("num_params", "num_tokens", "loss", "compute_budget", "flops")
-    )
-    positive = bool((loss > 0).all())
-    space: Space = "log" if positive and options.method != "linear" else "linear"
-    cost = measure_cost(N, D, flops)
-    unique = unique_tokens(good)
-    given = "unique_tokens" in good
-    return Data(N, D, loss, C, _size_labels(good), cost, space, N, D, unique, given=given)
-
-
 def _size_labels(good: pd.DataFrame) -> np.ndarray:
-    """One label a size: the size where recorded, else N to one part in a thousand."""
+    """One label per size, shape (n,): the recorded size, or N to one part in a thousand."""
     if good["size"].notna().all():
-        return np.unique(good["size"].astype(str), return_inverse=True)[1]
-    return np.unique(np.round(np.log(good["num_params"].to_numpy(float)), 3), return_inverse=True)[
-        1
-    ]
+        sizes = good["size"].astype(str)
+    else:
+        sizes = np.round(np.log(good["num_params"].to_numpy(float)), 3)
+    return np.unique(sizes, return_inverse=True)[1]

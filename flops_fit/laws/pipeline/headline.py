@@ -1,11 +1,13 @@
-"""The headline: which runs count, the parametric fit through them, and how uncertain it is.
+"""The headline: which runs count, the parametric fit through them, and its uncertainty.
 
-The order is: fit by Huber from many starts; screen on its residuals; refit by least squares, five
-parameters and tied; hold out the largest budgets; choose the form; measure its uncertainty.
+The steps are: a Huber fit from many starts; a screen on its residuals; least-squares refits with
+five parameters and tied; a back-test on the largest budgets; the choice of the form; the
+measurement of its uncertainty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,47 +15,40 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
-from flops_fit.laws.fitting.parametric import (
-    FEW_STARTS,
-    Form,
-    ParametricFit,
-)
+from flops_fit.laws.fitting.parametric import FEW_STARTS, Form, ParametricFit
 from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest, choose_form
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
 from flops_fit.laws.inference.outliers import excess, screen, screen_iqr
-from flops_fit.laws.inference.repetition_constants import (
-    joint_fit,
-    joint_spread,
-    widen,
-)
+from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
 from flops_fit.laws.inference.term_tests import check_bounds, check_terms
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.options import Options
-from flops_fit.laws.pipeline.fit_data import Data, _data, refuse_parametric
-from flops_fit.laws.pipeline.notes import _said_of, _said_of_errors
+from flops_fit.laws.pipeline.fit_data import FitData, read_fit_data, refuse_parametric
+from flops_fit.laws.pipeline.notes import headline_notes
 from flops_fit.laws.pipeline.shared_errors import sizes_share_error
 
+# A screen that would drop more than this share of the runs is refused.
 MOST_DROPPED = 0.2
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The parametric fits, the one chosen, and its uncertainty.
+    """The parametric fits, the chosen one and its uncertainty.
 
     Attributes:
         data: The runs that count.
-        out: Which of the finished runs were screened out, shape (runs before the screen,).
+        out: Mask of the finished runs that were screened out, shape (runs before the screen,).
         fits: "huber" (all finished runs), "five" and "tied" (the runs that count).
-        form: The form chosen; None where no parametric law may be fitted.
-        choice: Why.
-        spreads: Uncertainty of the chosen form, and of five parameters where tied was chosen: that
-            alpha = beta is itself uncertain.
+        form: The chosen form; None if no parametric law can be fitted.
+        choice: Why it was chosen.
+        spreads: Uncertainty of the chosen form; if that is tied by the back-test, also of the
+            five-parameter form, because alpha = beta is itself uncertain.
         backtest: Errors on held-out budgets.
-        checks: Why no law may be fitted, where none may; and what was done otherwise than asked.
+        checks: Why no law can be fitted, or what deviates from the request.
     """
 
-    data: Data
+    data: FitData
     out: np.ndarray
     fits: dict[str, ParametricFit] = field(default_factory=dict)
     form: Form | None = None
@@ -62,123 +57,119 @@ class Headline:
     backtest: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
     )
-    checks: tuple[Check, ...] = ()
+    checks: Sequence[Check] = ()
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
-        """95 % interval of a quantity of the law: it holds those of all spreads."""
+        """95 % interval of a quantity of the law, which contains those of all spreads."""
         return hull(self.spreads, quantity)
 
 
 def headline(runs: pd.DataFrame, options: Options) -> Headline:
-    """Screen, fit, choose and measure.
+    """Screen the runs, fit them, choose the form and measure its uncertainty.
 
     Args:
-        runs: A clean table, as `table.read_runs` gives.
+        runs: A clean table, as `table.read_runs` returns.
         options: How to fit.
 
     Raises:
         FitError: No run has finished.
     """
-    data = _data(runs, options)
+    data = read_fit_data(runs, options)
     refusal = refuse_parametric(data)
     try:
         if refusal is None:
             return _fit(data, options)
     except (np.linalg.LinAlgError, FitError) as error:
         advice = "Look for numbers in a wrong unit or column."
-        refusal = Check("fit-failed", "refuse", f"the parametric fit broke down: {error}.", advice)
-    return Headline(data, np.zeros(len(data.loss), bool), checks=(refusal,))
+        refusal = Check("fit-failed", "refuse", f"the parametric fit failed: {error}.", advice)
+    return Headline(data, np.zeros(len(data.points), bool), checks=[refusal])
 
 
-def _fit(data: Data, options: Options) -> Headline:
-    """Everything after the reading of the data."""
+def _fit(data: FitData, options: Options) -> Headline:
+    """Everything after the data have been read."""
+    # R_N* is fitted by least squares jointly with five free parameters, or not at all.
     both = options.method != "huber" and options.form != "tied"
-    data = data.repeated(options.delta, both=both)
-    out, fits, checks = _first_fits(data, options)
+    data = data.with_repetition(options.delta, both=both)
+    huber = data.fit("five", options.delta)
+    out, checks = _screen(huber, data, options)
     if checks:
+        # With so many apparent outliers, least squares would follow them.
         options, both = replace(options, method="huber"), False
     delta = options.delta if options.method == "huber" else None
-    data = data.without(out).repeated(delta, both=both)
-    fits |= _refits(data, options)
-    unseen = check_terms(fits["five"], data.N, data.D, data.loss)
+    data = data.without(out).with_repetition(delta, both=both)
+    fits = {"huber": huber, **_candidates(data, delta)}
+    unseen = check_terms(fits["five"], data.points)
     if unseen:
-        return Headline(data, out, fits, checks=(*checks, *unseen))
+        return Headline(data, out, fits, checks=[*checks, *unseen])
     form, choice, tested = _choose(data, fits, options)
-    stuck = check_bounds(fits[form])
-    if stuck:
-        return Headline(data, out, fits, backtest=tested, checks=(*checks, *stuck))
-    unsure = form == "tied" and options.form == "auto"
-    spreads = tuple(_spread(fits[f], data, options) for f in ([form, "five"] if unsure else [form]))
-    checks += (*_said_of(data, fits[form], choice), *_said_of_errors(spreads[0]))
+    at_bound = check_bounds(fits[form])
+    if at_bound:
+        return Headline(data, out, fits, backtest=tested, checks=[*checks, *at_bound])
+    forms: list[Form] = [form]
+    if form == "tied" and options.form == "auto":
+        forms.append("five")
+    spreads = tuple(_spread(fits[name], data, options) for name in forms)
+    checks += headline_notes(data, fits[form], choice, spreads[0])
     return Headline(data, out, fits, form, choice, spreads, tested, checks)
 
 
-def _choose(
-    data: Data, fits: dict[str, ParametricFit], options: Options
-) -> tuple[Form, str, pd.DataFrame]:
-    """The form to report, why, and the back-test that says so."""
-    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
-    tested = backtest(data.N, data.D, data.loss, data.C, candidates, tolerance=options.tolerance)
-    if data.joint:
-        return "five", "alpha and beta fitted apart, together with R_D* and R_N*", tested
-    if options.form != "auto":
-        asked = "alpha = beta" if options.form == "tied" else "alpha and beta fitted apart"
-        return options.form, f"{asked}, as asked", tested
-    return *choose_form(tested, fits["five"], fits["tied"]), tested
-
-
-def _first_fits(
-    data: Data, options: Options
-) -> tuple[np.ndarray, dict[str, ParametricFit], tuple[Check, ...]]:
-    """Runs to leave out, the Huber fit of all runs that says so, and a refusal to drop so many."""
-    huber = data.fit("five", options.delta)
-    out = np.zeros(len(data.loss), bool)
+def _screen(
+    huber: ParametricFit, data: FitData, options: Options
+) -> tuple[np.ndarray, list[Check]]:
+    """A mask of the runs to leave out, and a refusal if they would be too many."""
+    out = np.zeros(len(data.points), bool)
     if options.outliers == "iqr":
-        out = screen_iqr(excess(huber, data.N, data.D, data.loss))
+        out = screen_iqr(excess(huber, data.points))
     elif options.outliers == "residuals" and options.method == "screened":
-        out = screen(huber, data.N, data.D, data.loss)
+        out = screen(huber, data.points)
     if out.mean() <= MOST_DROPPED:
-        return out, {"huber": huber}, ()
+        return out, []
     refusal = Check(
         "screen-refused",
         "refuse",
         f"the screen would leave out {int(out.sum())} of {len(out)} runs: none was left out, and "
         "the law is the plain Huber fit.",
-        "So many are a sign that the law does not hold for all runs.",
+        "So many outliers are a sign that the law does not hold for all runs.",
     )
-    return np.zeros(len(out), bool), {"huber": huber}, (refusal,)
+    return np.zeros(len(out), bool), [refusal]
 
 
-def _refits(data: Data, options: Options) -> dict[str, ParametricFit]:
-    """The candidates for the headline: five parameters and tied, by the method asked for."""
-    delta = options.delta if options.method == "huber" else None
+def _candidates(data: FitData, delta: float | None) -> dict[str, ParametricFit]:
+    """The candidates for the headline: the five-parameter and the tied fit."""
     five, tied = data.fit("five", delta), data.fit("tied", delta, None, FEW_STARTS)
     if data.joint and data.repetition is not None:
-        five = joint_fit(five, data.repetition, data.N, data.D, data.loss)
+        five = joint_fit(five, data.repetition, data.points)
     return {"five": five, "tied": tied}
 
 
-def _spread(fit: ParametricFit, data: Data, options: Options) -> Spread:
-    clusters = None
-    if options.shared_errors == "size":
-        clusters = data.sizes
-    elif options.shared_errors == "auto" and sizes_share_error(fit, data):
-        clusters = data.sizes
-    law, U = data.repetition, data.unique
-    if data.joint and law is not None and U is not None:
-        runs = data.num_params, data.num_tokens, data.loss, U
-        return joint_spread(
-            law, runs, clusters=clusters, num_draws=options.num_draws, seed=options.seed
-        )
-    spread = measure_spread(
-        fit,
-        data.N,
-        data.D,
-        data.loss,
-        clusters=clusters,
-        num_draws=options.num_draws,
-        seed=options.seed,
+def _choose(
+    data: FitData, fits: dict[str, ParametricFit], options: Options
+) -> tuple[Form, str, pd.DataFrame]:
+    """The form to report, the reason, and the back-test behind it."""
+    candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
+    tested = backtest(data.points, data.C, candidates, tolerance=options.tolerance)
+    if data.joint:
+        return "five", "alpha and beta fitted separately, jointly with R_D* and R_N*", tested
+    if options.form != "auto":
+        tied = options.form == "tied"
+        text = "alpha = beta" if tied else "alpha and beta fitted separately"
+        return options.form, f"{text}, as requested", tested
+    return *choose_form(tested, fits["five"], fits["tied"]), tested
+
+
+def _spread(fit: ParametricFit, data: FitData, options: Options) -> Spread:
+    """The uncertainty of a fit, with shared errors and fitted constants of repetition."""
+    share = options.shared_errors == "size" or (
+        options.shared_errors == "auto" and sizes_share_error(fit, data)
     )
-    if law is None or law.fading_error is None or U is None:
+    clusters = data.sizes if share else None
+    num_draws, seed = options.num_draws, options.seed
+    law = data.repetition
+    if law is not None and data.joint:
+        counted = replace(data.counted, clusters=clusters)
+        return joint_spread(law, counted, num_draws=num_draws, seed=seed)
+    points = replace(data.points, clusters=clusters)
+    spread = measure_spread(fit, points, num_draws=num_draws, seed=seed)
+    if law is None or law.fading_error is None:
         return spread
-    return widen(spread, fit, law, (data.N, data.num_tokens, data.loss, U), options.seed + 1)
+    return widen(spread, fit, law, data.counted, seed + 1)

@@ -1,48 +1,49 @@
-"""flops_fit.laws.pipeline.analyse.notes."""
+"""Checks of severity "note" on how the headline was fitted: its form, repetition, shared errors."""
 
 from __future__ import annotations
 
 from flops_fit.laws.check import Check
-from flops_fit.laws.fitting.parametric import (
-    ParametricFit,
-)
+from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
-from flops_fit.laws.inference.repetition_constants import (
-    check_parameters,
-)
+from flops_fit.laws.inference.repetition_constants import check_excess_parameters
 from flops_fit.laws.model.repetition_law import RepetitionLaw
-from flops_fit.laws.pipeline.fit_data import Data
+from flops_fit.laws.pipeline.fit_data import FitData
 
 
-def _said_of(data: Data, fit: ParametricFit, choice: str) -> tuple[Check, ...]:
-    """What is said for the record: the form chosen, and effective tokens."""
-    said = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
+def headline_notes(data: FitData, fit: ParametricFit, choice: str, spread: Spread) -> list[Check]:
+    """Everything to note about the headline.
+
+    Args:
+        data: The runs that were fitted.
+        fit: The headline fit.
+        choice: Why it has its form.
+        spread: Its uncertainty.
+    """
+    notes = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
     law = data.repetition
     if law is not None:
-        said.append(_said_of_repetition(law))
-        assert data.unique is not None
-        said += check_parameters(law, data.num_params, data.num_tokens, data.loss, data.unique)
-    return tuple(said)
+        notes.append(_note_on_repetition(law))
+        notes += check_excess_parameters(law, data.counted)
+    if "cluster" in spread.draws:
+        notes.append(_note_on_shared_errors(spread.num_clusters))
+    return notes
 
 
-def _said_of_repetition(law: RepetitionLaw) -> Check:
+def _note_on_repetition(law: RepetitionLaw) -> Check:
     fitted = law.fading_error is not None
-    whence = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"
-    message = f"the law holds in effective tokens, R_D* = {law.r_data:.4g} ({whence}); "
+    source = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"
+    message = f"the law is one of effective tokens, R_D* = {law.r_data:.4g} ({source}); "
     if law.params_error is None:
         message += "parameters count in full."
     else:
-        message += f"and in effective parameters, R_N* = {law.r_params:.4g} (fitted too)."
+        message += f"and of effective parameters, R_N* = {law.r_params:.4g} (fitted too)."
     return Check("effective-tokens", "note", message)
 
 
-def _said_of_errors(spread: Spread) -> list[Check]:
-    """That runs share errors, where the intervals allow for it."""
-    if "cluster" not in spread.draws:
-        return []
+def _note_on_shared_errors(num_sizes: int) -> Check:
     message = (
-        f"runs of one size are taken to share an error ({spread.num_clusters} sizes): intervals "
-        "are wider for it."
+        f"runs of one size are assumed to share an error ({num_sizes} sizes), which widens the "
+        "intervals."
     )
-    advice = "A learning rate that suits some sizes only does this; see shared_errors."
-    return [Check("shared-errors", "note", message, advice)]
+    advice = "A learning rate that suits some sizes only causes this; see shared_errors."
+    return Check("shared-errors", "note", message, advice)

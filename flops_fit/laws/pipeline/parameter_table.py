@@ -1,4 +1,4 @@
-"""flops_fit.laws.pipeline.parameter_table.parameter_table."""
+"""The table of the law's parameters, with 95 % intervals and standard errors."""
 
 from __future__ import annotations
 
@@ -12,30 +12,42 @@ from flops_fit.laws.inference.intervals import Spread, hull, log_parameters
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 
+PARAMETERS = ("E", "A", "B", "alpha", "beta", "a")
+COLUMNS = ("value", "low", "high", "standard_error")
+
 
 def parameter_table(
     fit: ParametricFit | None,
     spreads: tuple[Spread, ...],
     repetition: RepetitionLaw | None = None,
 ) -> pd.DataFrame:
-    """Value, 95 % interval, standard error of E, A, B, alpha, beta, a, R_D* and R_N* if fitted."""
-    names = ["E", "A", "B", "alpha", "beta", "a"]
-    columns = ["value", "low", "high", "standard_error"]
+    """Value, 95 % interval and standard error of each parameter.
+
+    Args:
+        fit: The headline fit; None if there is none, in which case the table holds NaN.
+        spreads: Uncertainty of the headline.
+        repetition: The law of repeated data, whose fitted constants are added.
+
+    Returns:
+        One row for each of E, A, B, alpha, beta and a, and for R_D* and R_N* if they were fitted.
+    """
+    names, columns = list(PARAMETERS), list(COLUMNS)
     if fit is None or not spreads:
         return pd.DataFrame(np.nan, index=names, columns=columns)
     low, high = hull(spreads, log_parameters)
+    error = spreads[-1].standard_error(log_parameters)
     law = fit.law
     value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.a])
-    error = spreads[-1].standard_error(log_parameters)
+    # From ln A and ln B to A and B.
     with np.errstate(over="ignore"):
-        low[1:3], high[1:3], error[1:3] = (
-            np.exp(low[1:3]),
-            np.exp(high[1:3]),
-            error[1:3] * value[1:3],
-        )
+        low[1:3] = np.exp(low[1:3])
+        high[1:3] = np.exp(high[1:3])
+        error[1:3] = error[1:3] * value[1:3]
+    # E is not negative, unless losses were; exponents are not; and a is at most 1.
     if fit.centre[3] == 0:
         low[0] = max(low[0], 0.0)
-    low[3:], high[5] = np.maximum(low[3:], 0.0), min(high[5], 1.0)
+    low[3:] = np.maximum(low[3:], 0.0)
+    high[5] = min(high[5], 1.0)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
     if repetition is not None and repetition.fading_error is not None:
         table.loc["R_D*"] = _constant(spreads, repetition.r_data, 5)
@@ -47,7 +59,10 @@ def parameter_table(
 def _constant(
     spreads: tuple[Spread, ...], value: float, column: int
 ) -> tuple[float, float, float, float]:
-    """The same of R_D* or R_N*; infinite above where the runs allow that nothing fades."""
+    """Value, interval and standard error of R_D* or R_N*, from the draws of its inverse.
+
+    The high end is infinite if the runs allow that nothing fades.
+    """
 
     def rate(laws: Array) -> Array:
         return laws[:, column : column + 1]

@@ -1,1 +1,1 @@
-"""Predictions with intervals, and the size value that builds the model."""
+"""Predictions with intervals, tables of them, and the size value that builds a model."""

@@ -1,42 +1,53 @@
-"""`Prediction`: the model to train for one budget, and how far to trust that."""
+"""`Prediction`: the model to train for one compute budget, and the doubts about it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check
-from flops_fit.laws.checks.of_predictions import check_prediction
+from flops_fit.laws.checks.of_predictions import (
+    check_prediction,
+    check_published_constants,
+    check_ratio,
+    check_without_law,
+    check_worn_out_data,
+)
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.model.repetition_law import WORN_OUT
-from flops_fit.laws.predict.bands import Terms, band, repetition_law, require_reach
+from flops_fit.laws.predict.intervals import (
+    Terms,
+    predict_intervals,
+    repetition_law,
+    require_reach,
+)
+from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.validate import is_positive
 
-BESIDE = 1.5
+# The smallest cap on unique tokens that is accepted, as a share of the unconstrained D.
 LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model to train for one budget. Intervals are (low, high) at 95 %.
+    """The model to train for one compute budget. Intervals are (low, high) at 95 %.
 
     Attributes:
         compute_budget: C, FLOPs.
         num_params: N.
         num_tokens: D, tokens or examples.
         tokens_per_param: D / N.
-        loss: Loss it should reach.
-        size: Value of the size parameter to build; None where none is recorded.
+        loss: Expected loss.
+        size: Value of the size parameter to build; None where the runs record no size.
         extrapolation: C over the largest budget of the sweep.
-        num_params_interval: Of N.
-        num_tokens_interval: Of D.
-        loss_interval: Of the law's loss there.
-        new_run_interval: Of the loss that one more run there would show.
+        num_params_interval: Interval of N.
+        num_tokens_interval: Interval of D.
+        loss_interval: Interval of the law's loss at N and D.
+        new_run_interval: Interval of the loss that one further run there would reach.
         checks: Doubts about this prediction.
         data_unit: What D counts.
     """
@@ -65,40 +76,33 @@ class Prediction:
         lines = [
             f"{self.compute_budget:.4g} FLOPs, {self.extrapolation:.3g} times the largest budget",
             *(
-                f"  {name:<11}{value:.4g} ({_interval_in_words(low, high)}){more}"
-                for name, value, (low, high), more in rows
+                f"  {name:<11}{value:.4g} ({_interval_text(low, high)}){suffix}"
+                for name, value, (low, high), suffix in rows
                 if math.isfinite(value)
             ),
-            f"  {self.tokens_per_param:.3g} {self.data_unit} a parameter",
+            f"  {self.tokens_per_param:.3g} {self.data_unit} per parameter",
             *(f"  {check}" for check in self.checks),
         ]
         return "\n".join(lines)
 
 
-def predict_budget(
-    findings: Findings,
-    compute_budget: float,
-    terms: Terms,
-    size_for: Callable[[float], Size | None],
-    data_unit: str = "tokens",
-) -> Prediction:
-    """The model to train for one budget.
+def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> Prediction:
+    """Predict the model to train for one compute budget.
 
     Args:
-        findings: What was fitted.
+        findings: The fitted laws.
         compute_budget: C in FLOPs.
-        terms: What to keep to.
-        size_for: Gives the size value for N parameters.
-        data_unit: What D counts.
+        terms: The constraint to satisfy.
 
     Raises:
-        ArgumentError: The budget or a term is not a positive number, or cannot be met.
-        FitError: No law stands on these runs, or none that reaches so far.
+        ArgumentError: The budget or the constraint is not a positive number, or cannot be met.
+        FitError: No law was fitted, or none that reaches so far.
     """
     _require_positive(compute_budget, terms)
     C = float(compute_budget)
-    _require_data(findings, C, terms)
-    row = {str(k): float(v) for k, v in band(findings, np.array([C]), terms).iloc[0].items()}
+    _require_enough_data(findings, C, terms)
+    frame = predict_intervals(findings, np.array([C]), terms)
+    row = {str(column): float(value) for column, value in frame.iloc[0].items()}
     require_reach(findings, np.array([C]))
     _require_affordable(row, terms)
     return Prediction(
@@ -107,94 +111,43 @@ def predict_budget(
         num_tokens=row["num_tokens"],
         tokens_per_param=row["tokens_per_param"],
         loss=row["loss"],
-        size=size_for(row["num_params"]),
+        size=size_to_build(findings, row["num_params"]),
         extrapolation=C / findings.largest_budget,
         num_params_interval=_interval(row, "num_params"),
         num_tokens_interval=_interval(row, "num_tokens"),
         loss_interval=_interval(row, "loss"),
         new_run_interval=_interval(row, "new_run"),
-        checks=(
-            *_doubts(findings, C, row["num_params"]),
-            *_far_off(findings, row["tokens_per_param"], terms),
-            *_worn_out(findings, row, terms),
-            *_assumed(findings, row, terms),
-        ),
-        data_unit=data_unit,
+        checks=tuple(_checks(findings, row, terms)),
+        data_unit=findings.meta.get("data_unit", "tokens"),
     )
 
 
-def _interval_in_words(low: float, high: float) -> str:
+def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
+    """Every doubt about the prediction in `row`."""
+    curve = findings.cost.curve
+    checks = check_prediction(
+        row["compute_budget"] / findings.largest_budget,
+        has_interval=findings.law is not None,
+        cost_extrapolated=curve is not None and bool(curve.extrapolates(row["num_params"])),
+    )
+    if findings.law is None:
+        checks += check_without_law(findings.power_laws)
+    if terms.tokens_per_param is not None or terms.inference_tokens is not None:
+        checks += check_ratio(row["tokens_per_param"], findings.fitted_runs)
+    if terms.unique_tokens is not None:
+        law = repetition_law(findings)
+        unique_tokens = float(terms.unique_tokens)
+        checks += check_worn_out_data(law, row["num_tokens"], unique_tokens)
+        checks += check_published_constants(law, row["num_tokens"], unique_tokens)
+    return checks
+
+
+def _interval_text(low: float, high: float) -> str:
     return f"95 %: {low:.4g} to {high:.4g}" if math.isfinite(high) else "no interval"
 
 
 def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:
     return row[f"{name}_low"], row[f"{name}_high"]
-
-
-def _doubts(findings: Findings, C: float, N: float) -> list[Check]:
-    curve = findings.cost.curve
-    doubts = check_prediction(
-        C / findings.largest_budget,
-        has_interval=findings.law is not None,
-        cost_extrapolated=curve is not None and bool(curve.extrapolates(N)),
-    )
-    if findings.law is None:
-        why = findings.power_laws.l_opt.refused
-        said = "from the IsoFLOP power laws alone, without intervals"
-        said += f"; no loss told: {why}." if why else "."
-        doubts.append(Check("no-parametric-law", "warn", said, "See the checks of the result."))
-    return doubts
-
-
-def _far_off(findings: Findings, ratio: float, terms: Terms) -> list[Check]:
-    """A ratio of tokens to parameters that no run came near."""
-    if terms.tokens_per_param is None and terms.inference_tokens is None:
-        return []
-    good = findings.runs[findings.runs["excluded"] == ""]
-    trained = (good["num_tokens"] / good["num_params"]).astype(float)
-    low, high = float(trained.min()), float(trained.max())
-    if low / BESIDE <= ratio <= high * BESIDE:
-        return []
-    message = f"{ratio:.3g} tokens a parameter, where runs had {low:.3g} to {high:.3g}."
-    advice = "Train some runs at such a ratio: the law was never tried there."
-    return [Check("ratio-beyond-data", "warn", message, advice)]
-
-
-def _worn_out(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
-    """Data seen so often that seeing it once more is worth next to nothing."""
-    if terms.unique_tokens is None:
-        return []
-    times = row["num_tokens"] / float(terms.unique_tokens)
-    worth = math.exp(-max(times - 1, 0.0) / repetition_law(findings).r_data)
-    if worth >= WORN_OUT:
-        return []
-    message = (
-        f"{float(terms.unique_tokens):.3g} unique are seen {times:.3g} times: one more is worth "
-        f"{100 * worth:.2g} % of a new one."
-    )
-    advice = "More compute hardly lowers the loss: find more data, or spend less."
-    return [Check("data-worn-out", "warn", message, advice)]
-
-
-def _assumed(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
-    """Constants of repetition that were taken as published, where they matter."""
-    if terms.unique_tokens is None or row["num_tokens"] <= terms.unique_tokens:
-        return []
-    law = repetition_law(findings)
-    constants = {"R_D*": (law.r_data, law.fading_error), "R_N*": (law.r_params, law.params_error)}
-    listed = " and ".join(
-        f"{name} = {value:.4g}"
-        for name, (value, error) in constants.items()
-        if error is None and math.isfinite(value)
-    )
-    if not listed:
-        return []
-    message = (
-        f"{listed} of Muennighoff et al. 2023, not fitted to these runs: the interval leaves their "
-        "uncertainty out."
-    )
-    advice = "They are fitted where runs of several epochs, with their unique_tokens, tell them."
-    return [Check("repetition-assumed", "note", message, advice)]
 
 
 def _require_positive(compute_budget: object, terms: Terms) -> None:
@@ -210,15 +163,16 @@ def _require_positive(compute_budget: object, terms: Terms) -> None:
         raise ArgumentError(faults)
 
 
-def _require_data(findings: Findings, C: float, terms: Terms) -> None:
-    """Refuse so few data that no law of repetition was ever near."""
+def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
+    """Refuse a cap on unique tokens far below anything the repetition law was measured on."""
     if terms.unique_tokens is None or findings.law is None:
         return
-    asked, free = float(terms.unique_tokens), float(findings.law.d_opt(C))
-    if asked < max(LEAST_SHARE * free, 1.0):
+    cap, unconstrained = float(terms.unique_tokens), float(findings.law.d_opt(C))
+    least = max(LEAST_SHARE * unconstrained, 1.0)
+    if cap < least:
         raise ArgumentError(
-            f"unique_tokens: {asked:.3g} are too few for {C:.3g} FLOPs, which pay for {free:.3g}: "
-            f"expected at least {max(LEAST_SHARE * free, 1.0):.2g}"
+            f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, which pay for "
+            f"{unconstrained:.3g}: expected at least {least:.2g}"
         )
 
 

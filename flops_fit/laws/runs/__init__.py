@@ -1,1 +1,1 @@
-"""What laws are fitted to: the table of runs, read, grouped and cleaned."""
+"""Tables of runs: reading, grouping by budget, excluding bad runs, and simulating sweeps."""

@@ -1,8 +1,8 @@
-"""Runs that tell against themselves, whatever the fit: left out before it, each with its reason.
+"""Runs that are excluded before fitting because of their own columns, each with its reason.
 
-Read from the columns of the table where they are there: `best_loss` (least held-out loss on the
-way), `warmup_fraction` (share of the run spent warming up), `epochs` or `unique_tokens`,
-`lr_multiplier`; and from training curves, where those are given.
+The columns are read where the table has them: `best_loss` (the lowest held-out loss during the
+run), `warmup_fraction` (the share of the run spent on warm-up), `epochs` or `unique_tokens`, and
+`lr_multiplier`. Training curves are read where they are given.
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+# A run diverged if its final loss is this many times its lowest.
 ROSE_BY = 1.2
+# Largest share of a run that warm-up may take.
 LONGEST_WARMUP = 0.25
+# Most passes over the data in a fit without a repetition law. With the published R_D* = 15.39 a
+# token seen for the 16th time is worth 1 / e of a new one (Muennighoff et al. 2023, section 3.1).
 MOST_EPOCHS = 16.0
+
+# The reasons, as they are stored in the column `excluded`.
 DIVERGED = "diverged: the loss rose over 1.2 times its best"
 WARMED = "over a quarter of the run was warm-up"
 REPEATED = "saw its data over 16 times"
@@ -21,41 +27,49 @@ CHECKING = "tried to check the learning rate"
 
 
 def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The table with reasons written on runs that tell against themselves.
+    """Exclude runs that diverged, warmed up too long or used a worse learning rate.
 
     Args:
-        runs: A clean table, as `table.read_runs` gives.
+        runs: A clean table, as `table.read_runs` returns.
         curves: Points of training curves: `trial_id`, `num_tokens`, `loss`.
+
+    Returns:
+        A copy with the reasons in the column `excluded`.
     """
     runs = runs.copy()
-    best = _best_on_the_way(runs, curves)
-    _mark(runs, runs["loss"].to_numpy(float) > ROSE_BY * np.where(best > 0, best, np.inf), DIVERGED)
+    best = _lowest_loss(runs, curves)
+    limit = ROSE_BY * np.where(best > 0, best, np.inf)
+    _mark(runs, runs["loss"].to_numpy(float) > limit, DIVERGED)
     if "warmup_fraction" in runs:
         _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
     if "lr_multiplier" in runs:
-        everywhere = _tried_everywhere(runs)
-        _mark(runs, ~runs["lr_multiplier"].isin(everywhere).to_numpy(), CHECKING)
+        compared = _multipliers_to_compare(runs)
+        _mark(runs, ~runs["lr_multiplier"].isin(compared).to_numpy(), CHECKING)
         _mark(runs, _beaten(runs), TUNED)
     return runs
 
 
 def exclude_repeated(runs: pd.DataFrame) -> pd.DataFrame:
-    """The table with a reason on runs that saw their data too often for a law of new data."""
+    """Exclude runs with too many passes over their data for a law of new data; returns a copy."""
     runs = runs.copy()
     _mark(runs, epochs(runs) > MOST_EPOCHS, REPEATED)
     return runs
 
 
 def epochs(runs: pd.DataFrame) -> np.ndarray:
-    """Times each run saw its data, from `epochs` or `unique_tokens`; NaN where neither is known."""
+    """Passes of each run over its data, shape (n,).
+
+    They are read from `epochs`, or computed from `unique_tokens`; NaN where neither is known.
+    """
     times = _numbers(runs, "epochs") if "epochs" in runs else np.full(len(runs), np.nan)
     if "unique_tokens" not in runs:
         return times
-    seen = runs["num_tokens"].to_numpy(float) / _numbers(runs, "unique_tokens")
-    return np.where(np.isnan(times), seen, times)
+    computed = runs["num_tokens"].to_numpy(float) / _numbers(runs, "unique_tokens")
+    return np.where(np.isnan(times), computed, times)
 
 
-def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndarray:
+def _lowest_loss(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndarray:
+    """The lowest held-out loss during each run, shape (n,); NaN where it is not known."""
     best = _numbers(runs, "best_loss") if "best_loss" in runs else np.full(len(runs), np.nan)
     if curves is None:
         return best
@@ -63,32 +77,34 @@ def _best_on_the_way(runs: pd.DataFrame, curves: pd.DataFrame | None) -> np.ndar
     return np.fmin(best, runs["trial_id"].map(lowest).to_numpy(float))
 
 
-def _tried_everywhere(runs: pd.DataFrame) -> list[float]:
-    """Multipliers tried at more than half the places: best-of-three here and not there would bend.
+def _multipliers_to_compare(runs: pd.DataFrame) -> list[float]:
+    """Learning-rate multipliers tried at more than half of the grid points, or all if none is.
 
-    Where none is, all stand.
+    The best of three learning rates at some grid points and the only one at others would bend the
+    law: multipliers that were tried at a few points only are left out.
     """
-    place = _place(runs)
-    places = runs.groupby(place).ngroups
-    tried = runs.groupby([runs["lr_multiplier"], *place]).size().groupby(level=0).size()
-    common = tried[tried > places / 2].index.tolist()
+    point = _grid_point(runs)
+    num_points = runs.groupby(point).ngroups
+    tried = runs.groupby([runs["lr_multiplier"], *point]).size().groupby(level=0).size()
+    common = tried[tried > num_points / 2].index.tolist()
     return common or tried.index.tolist()
 
 
-def _place(runs: pd.DataFrame) -> list[pd.Series]:
+def _grid_point(runs: pd.DataFrame) -> list[pd.Series]:
+    """Keys by which to group the runs of one budget and size."""
     return [runs["compute_budget"], runs["size"].map(str), runs["num_params"]]
 
 
 def _beaten(runs: pd.DataFrame) -> np.ndarray:
-    """Runs of a budget and size for which another multiplier gave a lower loss."""
-    standing = runs["excluded"] == ""
-    place = _place(runs)
-    lowest = runs["loss"].where(standing).groupby(place).transform("min")
-    several = runs["lr_multiplier"].groupby(place).transform("nunique") > 1
+    """Whether another multiplier gave a lower loss at the same budget and size, shape (n,)."""
+    point = _grid_point(runs)
+    lowest = runs["loss"].where(runs["excluded"] == "").groupby(point).transform("min")
+    several = runs["lr_multiplier"].groupby(point).transform("nunique") > 1
     return (several & (runs["loss"] > lowest)).to_numpy(bool)
 
 
 def _mark(runs: pd.DataFrame, bad: np.ndarray, reason: str) -> None:
+    """Write the reason on the bad runs that have none yet."""
     runs.loc[bad & (runs["excluded"] == "").to_numpy(), "excluded"] = reason
 
 

@@ -1,4 +1,4 @@
-"""Runs drawn from a known law with known noise: the ground that tests and figures stand on."""
+"""Sweeps simulated from a known law with known noise, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def simulate_isoflop(
     shared_noise: float = 0.0,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """An IsoFLOP sweep around the law's own optimum.
+    """Simulate an IsoFLOP sweep around the optimum of a law.
 
     Args:
-        law: The law the losses follow.
+        law: The law that the losses follow.
         budgets: Budgets in FLOPs, shape (m,).
-        num_sizes: Sizes a budget.
+        num_sizes: Sizes per budget.
         half_width: Each row spans this many decades of N on either side of the optimum.
         noise: Standard deviation of ln L, independent between runs.
-        shared_noise: Standard deviation of an error of ln L that all runs of one place in their row
-            share.
+        shared_noise: Standard deviation of a second error of ln L, which the runs with the same
+            place in their rows share.
         seed: Seed of the noise.
 
     Returns:
-        Columns `compute_budget size num_params num_tokens flops loss`, a row a run.
+        One row per run with columns `compute_budget size num_params num_tokens flops loss`.
     """
     rng = np.random.default_rng(seed)
     C = np.asarray(budgets, float)[:, None]

@@ -1,7 +1,7 @@
-"""A table of runs as people have it, read into the columns of `Run`.
+"""Reading tables of runs, in the forms that people keep them in, into the columns of `Run`.
 
-Column names are matched without regard to case, blanks, dashes or underscores. Every fault is found
-before any is reported, each with its row.
+Column names are matched without regard to case, blanks, dashes and underscores. All faults are
+reported together, each with its row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from flops_fit.records import RUN_COLUMNS
 
 Runs = pd.DataFrame | str | PathLike[str] | Iterable[Mapping[str, Any]]
 
+# Accepted names of each column, lower case without punctuation, in order of preference.
 ALIASES: dict[str, tuple[str, ...]] = {
     "num_params": (
         *("numparams", "params", "n", "parameters", "nparams", "modelsize", "paramcount"),
@@ -38,18 +39,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "compute_budget": ("computebudget", "budget", "isoflop"),
     "unique_tokens": ("uniquetokens", "uniqued", "u"),
 }
-SPELT = {
+# Names that an error message suggests.
+SUGGESTED_NAMES = {
     "num_params": "num_params, params, N, parameters, model_size",
     "num_tokens": "num_tokens, tokens, D, train_tokens, dataset_size",
     "loss": "loss, val_loss, eval_loss, test_loss, L",
 }
-KINDS = "a DataFrame, the path of a CSV file or a list of dicts"
+EXPECTED = "a DataFrame, the path of a CSV file or a list of dicts"
 NEEDED = ("num_params", "num_tokens", "loss")
 CURVE_COLUMNS = ("trial_id", "num_tokens", "loss")
+# kappa in C = kappa N D where FLOPs were not measured (Kaplan et al. 2020, section 2.1).
 FLOPS_PER_PARAM_TOKEN = 6.0
+# Faults listed in full; of further ones only the rows are named.
 MOST_FAULTS = 50
+# States of a run that has finished.
 FINISHED = ("", "complete", "completed", "finished")
-ABSENT: dict[str, Any] = {
+# Values of columns that the table lacks.
+DEFAULTS: dict[str, Any] = {
     "trial_id": "",
     "run_id": "",
     "size": None,
@@ -66,55 +72,58 @@ ABSENT: dict[str, Any] = {
 
 
 def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
-    """A clean table with `RUN_COLUMNS` first, and notes on what was assumed.
+    """Read a table of runs.
 
     Args:
         runs: A DataFrame, the path of a CSV file, or an iterable of mappings, with N, D and loss
             and, if measured, C.
 
     Returns:
-        The table, in the order given, a row a run; runs that cannot be fitted keep their reason in
-        `excluded`. And what was assumed, a sentence each.
+        The table, one row per run in the order given, with `RUN_COLUMNS` first; runs that cannot be
+        fitted have a reason in `excluded`. And the assumptions that were made, as sentences.
 
     Raises:
-        TableError: Columns are missing, or rows hold what no run can; lists every fault.
+        TableError: Columns are missing, or rows hold impossible values; lists every fault.
     """
-    frame, where = _load(runs)
+    frame, counting = _load(runs)
     frame = _rename(frame)
     _require_columns(frame)
     frame = _fill_state(frame)
     by_row = _faulty_numbers(frame)
-    told = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
-    faults = [*told, *_duplicates(frame.drop(index=list(by_row)))]
+    faults = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
+    faults += _duplicates(frame.drop(index=list(by_row)))
     if faults:
-        heading = f"{len(faults)} faults in the table of runs ({where}):"
+        heading = f"{len(faults)} faults in the table of runs ({counting}):"
         raise TableError(_shortened(faults), heading)
     notes = _fill_flops(frame)
-    _name_excluded(frame)
+    _exclude_infinite_losses(frame)
     return _ordered(frame), notes
 
 
 def read_curves(curves: Any) -> pd.DataFrame:
-    """Points of training curves with the columns `trial_id num_tokens loss`, and what else came.
+    """Read points of training curves.
 
     Args:
-        curves: A DataFrame, or an iterable of mappings, a row a point.
+        curves: A DataFrame, or an iterable of mappings, one row per point.
+
+    Returns:
+        One row per point with columns `trial_id num_tokens loss`, and any further ones.
 
     Raises:
         TableError: Columns are missing, or tokens or losses are not numbers.
     """
     frame = _rename(_load(curves)[0])
-    absent = [name for name in CURVE_COLUMNS if name not in frame.columns]
-    if absent:
+    missing = [name for name in CURVE_COLUMNS if name not in frame.columns]
+    if missing:
         raise TableError(
-            f"training curves need columns {', '.join(CURVE_COLUMNS)}; {', '.join(absent)} not "
+            f"training curves need columns {', '.join(CURVE_COLUMNS)}; {', '.join(missing)} not "
             f"found among: {', '.join(map(str, frame.columns)) or 'none'}"
         )
     faults = []
     for name in CURVE_COLUMNS[1:]:
         numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
-        odd = frame.index[numbers.isna() & frame[name].notna()]
-        faults += [f"row {i}: {name} is not a number: {frame.loc[i, name]!r}" for i in odd]
+        bad = frame.index[numbers.isna() & frame[name].notna()]
+        faults += [f"row {i}: {name} is not a number: {frame.loc[i, name]!r}" for i in bad]
         frame[name] = numbers
     if faults:
         raise TableError(_shortened(faults), f"{len(faults)} faults in the training curves:")
@@ -122,7 +131,7 @@ def read_curves(curves: Any) -> pd.DataFrame:
 
 
 def _shortened(faults: list[str]) -> list[str]:
-    """The first faults in full, and of the others the rows."""
+    """The first faults in full, and only the rows of the others."""
     rest = [fault.split(":")[0].removeprefix("row ") for fault in faults[MOST_FAULTS:]]
     if not rest:
         return faults
@@ -131,7 +140,7 @@ def _shortened(faults: list[str]) -> list[str]:
 
 
 def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
-    """The table, and how its rows are counted."""
+    """The table as given, and a text that states how its rows are counted."""
     counted = "rows count from 0"
     if isinstance(runs, pd.DataFrame):
         return runs.reset_index(drop=True).copy(), counted
@@ -140,12 +149,12 @@ def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
     try:
         rows = list(runs)
     except TypeError as error:
-        raise TableError(f"expected {KINDS}, got {type(runs).__name__}") from error
-    odd = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Mapping)]
-    if odd:
-        i, row = odd[0]
-        came = f"{type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
-        raise TableError(f"expected {KINDS} (a dict a run, with N, D and loss), got a {came}")
+        raise TableError(f"expected {EXPECTED}, got {type(runs).__name__}") from error
+    wrong = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Mapping)]
+    if wrong:
+        i, row = wrong[0]
+        got = f"a {type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
+        raise TableError(f"expected {EXPECTED} (one dict per run, with N, D and loss), got {got}")
     return pd.DataFrame([dict(row) for row in rows]), counted
 
 
@@ -159,7 +168,7 @@ def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
 
 
 def _rename(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give recognised columns their own names; an exact name wins over an alias."""
+    """Rename recognised columns; an exact name takes precedence over an alias."""
     taken, names = set(map(str, frame.columns)), {}
     for name, aliases in ALIASES.items():
         if name in taken:
@@ -172,19 +181,20 @@ def _rename(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain(column: object) -> str:
+    """A column's name in lower case, without blanks and punctuation."""
     return "".join(letter for letter in str(column).lower() if letter.isalnum())
 
 
 def _require_columns(frame: pd.DataFrame) -> None:
     if frame.columns.duplicated().any():
-        twice = sorted(set(map(str, frame.columns[frame.columns.duplicated()])))
-        raise TableError(f"these columns come twice: {', '.join(twice)}")
-    absent = [name for name in NEEDED if name not in frame.columns]
-    if absent:
-        came = ", ".join(map(str, frame.columns)) or "none"
-        known = "; ".join(f"for {name} {SPELT[name]}" for name in absent)
+        repeated = sorted(set(map(str, frame.columns[frame.columns.duplicated()])))
+        raise TableError(f"these columns occur twice: {', '.join(repeated)}")
+    missing = [name for name in NEEDED if name not in frame.columns]
+    if missing:
+        found = ", ".join(map(str, frame.columns)) or "none"
+        known = "; ".join(f"for {name} {SUGGESTED_NAMES[name]}" for name in missing)
         raise TableError(
-            f"expected columns for N, D and loss; {', '.join(absent)} not found among: {came}. "
+            f"expected columns for N, D and loss; {', '.join(missing)} not found among: {found}. "
             f"Rename a column (known names: {known})"
         )
     if frame.empty:
@@ -192,38 +202,38 @@ def _require_columns(frame: pd.DataFrame) -> None:
 
 
 def _fill_state(frame: pd.DataFrame) -> pd.DataFrame:
-    for name, value in ABSENT.items():
+    """Add missing columns with their defaults, and exclude runs that have not finished."""
+    for name, value in DEFAULTS.items():
         if name not in frame.columns:
             frame[name] = value
     for name in ("state", "excluded", "trial_id", "run_id"):
         frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-    stopped = ~frame["state"].str.lower().isin(FINISHED)
-    unnamed = stopped & (frame["excluded"] == "")
-    frame.loc[unnamed, "excluded"] = frame.loc[unnamed, "state"]
+    unfinished = ~frame["state"].str.lower().isin(FINISHED)
+    without_reason = unfinished & (frame["excluded"] == "")
+    frame.loc[without_reason, "excluded"] = frame.loc[without_reason, "state"]
     return frame
 
 
 def _faulty_numbers(frame: pd.DataFrame) -> dict[int, list[str]]:
-    """Turn numeric columns into floats; name the cells that cannot be."""
+    """Convert numeric columns to floats, in place; return the faults of each row."""
     faults: dict[int, list[str]] = {}
-    standing = (frame["excluded"] == "").to_numpy()
-    may_be = ("flops", "compute_budget", "unique_tokens", "lr_multiplier")
-    optional = [name for name in may_be if name in frame]
-    for name in (*NEEDED, *optional, "wall_time_s"):
+    included = (frame["excluded"] == "").to_numpy()
+    optional = ("flops", "compute_budget", "unique_tokens", "lr_multiplier")
+    for name in (*NEEDED, *(name for name in optional if name in frame), "wall_time_s"):
         given = frame[name].astype(object).tolist()
         numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
         frame[name] = numbers.replace([np.inf, -np.inf], np.inf)
         for i, (raw, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
-            fault = _fault(name, raw, number, name in NEEDED[:2]) if standing[i] else ""
+            fault = _fault(name, raw, number, name in NEEDED[:2]) if included[i] else ""
             if fault:
                 faults.setdefault(i, []).append(fault)
     return faults
 
 
 def _fault(name: str, raw: object, number: float, required: bool) -> str:
-    """What is wrong with one cell; empty where nothing is. A loss may be anything numeric."""
-    absent = raw is None or raw is pd.NA or (isinstance(raw, float) and np.isnan(raw))
-    if absent:
+    """What is wrong with one cell; empty if nothing is. A loss may be any number, also NaN."""
+    missing = raw is None or raw is pd.NA or (isinstance(raw, float) and np.isnan(raw))
+    if missing:
         return f"{name} is missing" if required else ""
     if np.isnan(number) and not _spells_nan(raw):
         return f"{name} is not a number: {raw!r}"
@@ -239,17 +249,17 @@ def _spells_nan(raw: object) -> bool:
 
 
 def _duplicates(frame: pd.DataFrame) -> list[str]:
-    """Rows alike in all that tells runs apart."""
+    """Faults of rows that agree in every column that distinguishes runs."""
     keys = ["num_params", "num_tokens", "loss", "seed", "trial_id", "run_id", "flops", "size"]
-    standing = frame[frame["excluded"] == ""]
-    present = [standing[name].astype(object) for name in keys if name in frame.columns]
-    rows = standing.index.to_series()
-    first = rows.groupby(present, sort=False, dropna=False).transform("first")
+    included = frame[frame["excluded"] == ""]
+    columns = [included[name].astype(object) for name in keys if name in frame.columns]
+    rows = included.index.to_series()
+    first = rows.groupby(columns, sort=False, dropna=False).transform("first")
     return [f"row {i}: the same run as row {first[i]}" for i in rows[rows != first]]
 
 
 def _fill_flops(frame: pd.DataFrame) -> list[str]:
-    """C where it is not given: the budget, or 6 N D."""
+    """Fill in missing C, in place: with the budget, or 6 N D. Returns the assumptions."""
     notes = []
     product = FLOPS_PER_PARAM_TOKEN * frame["num_params"] * frame["num_tokens"]
     if "flops" not in frame.columns:
@@ -259,17 +269,17 @@ def _fill_flops(frame: pd.DataFrame) -> list[str]:
             frame["flops"] = product
             notes.append("no FLOPs in the table: C = 6 N D was assumed")
     elif frame["flops"].isna().any():
-        lacking = frame["flops"].isna() & (frame["excluded"] == "")
-        frame.loc[lacking, "flops"] = product[lacking]
-        if lacking.any():
-            notes.append(f"{int(lacking.sum())} runs lack FLOPs: C = 6 N D was assumed for them")
+        missing = frame["flops"].isna() & (frame["excluded"] == "")
+        frame.loc[missing, "flops"] = product[missing]
+        if missing.any():
+            notes.append(f"{int(missing.sum())} runs lack FLOPs: C = 6 N D was assumed for them")
     if "compute_budget" not in frame.columns:
         frame["compute_budget"] = frame["flops"]
     frame["compute_budget"] = frame["compute_budget"].fillna(frame["flops"])
     return notes
 
 
-def _name_excluded(frame: pd.DataFrame) -> None:
+def _exclude_infinite_losses(frame: pd.DataFrame) -> None:
     bad = ~np.isfinite(frame["loss"]) & (frame["excluded"] == "")
     frame.loc[bad, "excluded"] = "loss is not finite"
 

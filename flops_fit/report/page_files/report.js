@@ -1,7 +1,8 @@
 "use strict";
-// Shows what the grids of this page say; see flops_fit/report/grids.py. Writes text only.
+// Shows predictions from the grids of this page, which flops_fit/report/slider_data.py computes.
+// Writes text only, never HTML: names come from users.
 (() => {
-  const { grid, words } = JSON.parse(document.getElementById("data").textContent);
+  const { grid, labels } = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const put = (id, text, value) => {
     const place = at(id);
@@ -11,7 +12,7 @@
     else place.dataset.value = value;
   };
 
-  // Numbers as flops_fit/report/words.py writes them.
+  // Numbers as flops_fit/report/number_text.py formats them.
   const three = (x) => x.toPrecision(3);
   const flops = (x) => {
     const text = x >= 1000 || x < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));
@@ -24,9 +25,11 @@
     return three(x);
   };
   const loss = (x) => x.toPrecision(4);
+  const times = (x) => (x >= 100 ? Math.round(x).toLocaleString("en") : flops(x));
 
-  // Where x lies on an axis: two neighbours with linear weights, four with Lagrange's.
-  function spot(axis, x) {
+  // The place of x on an axis, as interpolation weights: linear between the two neighbours, and
+  // Lagrange's of the four nearest points. Null outside the axis.
+  function locate(axis, x) {
     const last = axis.length - 1, slack = 1e-9;
     if (x < axis[0] - slack || x > axis[last] + slack) return null;
     let i = 0;
@@ -44,66 +47,71 @@
   const sum = (weights, value) =>
     weights.reduce((total, [j, w]) => (w === 0 ? total : total + w * value(j)), 0);
 
-  // Middles by four points a side; ends of intervals linearly, as distances from the middle.
-  const isMiddle = (key) => key.length === 1;
+  // Values (keys of one letter) are interpolated through four points. Ends of intervals are
+  // interpolated linearly, as distances from their value.
+  const isValue = (key) => key.length === 1;
   const distance = (columns, key, j) => (columns[key][j] ?? NaN) - columns[key[0]][j];
   function along(columns, place) {
-    const told = {};
+    const values = {};
     for (const key of Object.keys(columns))
-      told[key] = isMiddle(key)
+      values[key] = isValue(key)
         ? sum(place.smooth, (j) => columns[key][j] ?? NaN)
-        : told[key[0]] + sum(place.linear, (j) => distance(columns, key, j));
-    return told;
+        : values[key[0]] + sum(place.linear, (j) => distance(columns, key, j));
+    return values;
   }
+  // The same over two axes: rows (ratios or data limits) and budgets.
   function across(rows, row, place) {
-    const told = {};
+    const values = {};
     for (const key of Object.keys(rows[0]))
-      told[key] = isMiddle(key)
+      values[key] = isValue(key)
         ? sum(row.smooth, (i) => sum(place.smooth, (j) => rows[i][key][j] ?? NaN))
-        : told[key[0]] +
+        : values[key[0]] +
           sum(row.linear, (i) => sum(place.linear, (j) => distance(rows[i], key, j)));
-    return told;
+    return values;
   }
 
-  // What Result.predict says, or why nothing is said.
-  function predict(asked) {
-    const { C, ratio, unique } = asked;
-    for (const [name, value] of Object.entries(asked))
+  // The prediction for a query, as Result.predict returns it, or the reason of a refusal.
+  function predict(query) {
+    const { C, ratio, unique } = query;
+    for (const [name, value] of Object.entries(query))
       if (value !== null && !(value > 0 && value < Infinity))
         return { refusal: `${name}: expected a positive number` };
     if (ratio !== null && unique !== null)
-      return { refusal: `Give ${words.unit} per parameter or unique ${words.unit}, not both.` };
-    const place = spot(grid.c, Math.log(C));
+      return { refusal: `Give ${labels.unit} per parameter or unique ${labels.unit}, not both.` };
+    const place = locate(grid.c, Math.log(C));
     if (!place) {
       const beyond = C > grid.largest;
       return {
         refusal: beyond && !grid.beyond
-          ? `Nothing is predicted beyond ${flops(grid.largest)} FLOPs, the largest budget: see above.`
-          : `This page holds budgets from ${flops(Math.exp(grid.c[0]))} to ` +
+          ? `Predictions beyond the largest budget, ${flops(grid.largest)} FLOPs, are refused: see above.`
+          : `This page covers budgets from ${flops(Math.exp(grid.c[0]))} to ` +
             `${flops(Math.exp(grid.c.at(-1)))} FLOPs.`,
       };
     }
-    let told = along(grid.free, place);
-    const coarse = grid.coarse && spot(grid.coarse, Math.log(C));
+    let prediction = along(grid.free, place);
+    const coarse = grid.coarse && locate(grid.coarse, Math.log(C));
     if (ratio !== null) {
-      const row = spot(grid.ratios.at, Math.log(ratio));
+      const row = locate(grid.ratios.at, Math.log(ratio));
       if (!row || !coarse)
-        return { refusal: `This page holds ratios from ${flops(Math.exp(grid.ratios.at[0]))} to ` +
-          `${flops(Math.exp(grid.ratios.at.at(-1)))}; ask result.predict for others.` };
-      told = across(grid.ratios.rows, row, coarse);
+        return { refusal: `This page covers ratios from ${flops(Math.exp(grid.ratios.at[0]))} to ` +
+          `${flops(Math.exp(grid.ratios.at.at(-1)))}; use result.predict for others.` };
+      prediction = across(grid.ratios.rows, row, coarse);
     } else if (unique !== null) {
-      const axis = grid.caps.at, short = told.d - Math.log(unique), row = spot(axis, short);
+      const axis = grid.caps.at, short = prediction.d - Math.log(unique), row = locate(axis, short);
       if (short > axis[0] && !(row && coarse))
-        return { refusal: `So few unique ${words.unit} would be seen over ` +
-          `${count(Math.exp(axis.at(-1)))} times: ask result.predict.` };
-      if (short > axis[0]) told = across(grid.caps.rows, row, coarse);
+        return { refusal: `So few unique ${labels.unit} would be repeated more than ` +
+          `${count(Math.exp(axis.at(-1)))} times, which this page does not cover: use result.predict.` };
+      if (short > axis[0]) prediction = across(grid.caps.rows, row, coarse);
     }
-    for (const key of Object.keys(told)) if (key[0] !== "l") told[key] = Math.exp(told[key]);
-    if (!(told.n >= 1 && told.d >= 1))
-      return { refusal: `${flops(C)} FLOPs do not pay for this: raise the budget.` };
-    return told;
+    for (const key of Object.keys(prediction))
+      if (key[0] !== "l") prediction[key] = Math.exp(prediction[key]);  // N and D are logarithms
+    if (!(prediction.n >= 1 && prediction.d >= 1))
+      return { refusal: `${flops(C)} FLOPs are too few for this query: raise the budget.` };
+    return prediction;
   }
 
+  // The size to build for N parameters: interpolated in logarithms and rounded to a multiple of the
+  // sizes' common divisor, or the nearest recorded size if sizes are not numbers.
   function sizeFor(N) {
     const { n, is, step } = grid.sizes, x = Math.log(N);
     const numbers = is.every((size) => typeof size === "number" && size > 0);
@@ -118,50 +126,53 @@
     return step ? Math.max(step, Math.round(value / step) * step) : Number(value.toPrecision(4));
   }
 
-  function doubts(asked, told) {
-    const said = [], factor = asked.C / grid.largest;
+  // Checks of this prediction, as [severity, message]; Result.predict has the same ones.
+  function checksOf(query, prediction) {
+    const found = [], factor = query.C / grid.largest;
     if (factor > 1.1)
-      said.push([factor > 100 ? "warn" : "note",
-        `Extrapolated: ${flops(factor)} times the largest budget of the sweep.` +
+      found.push([factor > 100 ? "warn" : "note",
+        `Extrapolated to ${times(factor)} times the largest budget of the sweep.` +
         (factor > 100 ? " Add a budget nearer to it." : "")]);
-    if (told.n_low === undefined)
-      said.push(["warn", "From the IsoFLOP power laws alone, without intervals." +
-        (words.no_loss && ` There is ${words.no_loss}.`)]);
-    const ratio = told.d / told.n;
-    if (asked.ratio !== null && !(grid.trained[0] / 1.5 <= ratio && ratio <= grid.trained[1] * 1.5))
-      said.push(["warn", `Runs had ${flops(grid.trained[0])} to ${flops(grid.trained[1])} ` +
-        `${words.unit} per parameter: the law was never tried at this ratio.`]);
-    if (grid.priced && !(grid.priced[0] / 1.01 <= told.n && told.n <= grid.priced[1] * 1.01))
-      said.push(["note", "FLOPs at this size are extrapolated from the sizes trained."]);
-    if (asked.unique !== null && told.d > asked.unique) {
-      const times = told.d / asked.unique;
-      const worth = Math.exp(-(times - 1) * grid.caps.fading);
-      said.push(["note", `Each of them is seen ${flops(times)} times.`]);
+    if (prediction.n_low === undefined)
+      found.push(["warn", "Predicted by the IsoFLOP power laws alone, without intervals." +
+        (labels.no_loss && ` ${labels.no_loss[0].toUpperCase()}${labels.no_loss.slice(1)}.`)]);
+    const ratio = prediction.d / prediction.n;
+    if (query.ratio !== null && !(grid.trained[0] / 1.5 <= ratio && ratio <= grid.trained[1] * 1.5))
+      found.push(["warn", `The runs have ${flops(grid.trained[0])} to ${flops(grid.trained[1])} ` +
+        `${labels.unit} per parameter: the law was not tested at this ratio.`]);
+    const [least, most] = grid.priced ?? [0, Infinity];
+    if (!(least / 1.01 <= prediction.n && prediction.n <= most * 1.01))
+      found.push(["note", "FLOPs per token at this size are extrapolated from the sizes trained."]);
+    if (query.unique !== null && prediction.d > query.unique) {
+      const passes = prediction.d / query.unique;
+      const worth = Math.exp(-(passes - 1) * grid.caps.fading);
+      found.push(["note", `The unique ${labels.unit} are seen ${times(passes)} times.`]);
       if (worth < grid.caps.worn_out)
-        said.push(["warn", `Once more is worth ${Number((100 * worth).toPrecision(2))} % of new ` +
-          `${words.unit}: more compute hardly lowers the loss. Find more data, or spend less.`]);
-      if (grid.capped_note) said.push(["note", grid.capped_note]);
+        found.push(["warn", `One more pass is worth ${Number((100 * worth).toPrecision(2))} % of new ` +
+          `${labels.unit}: more compute hardly lowers the loss. Find more data, or spend less.`]);
+      if (grid.capped_note) found.push(["note", grid.capped_note]);
     }
-    return said;
+    return found;
   }
 
   const OUT = [["n", "n", count], ["d", "d", count], ["loss", "l", loss]];
-  function show(asked) {
-    const told = predict(asked);
-    const refused = told.refusal !== undefined;
+  function show(query) {
+    const prediction = predict(query);
+    const refused = prediction.refusal !== undefined;
     for (const [id, key, form] of OUT) {
-      const low = told[`${key}_low`], high = told[`${key}_high`];
-      if (refused || told[key] === undefined) put(id, "–");
-      else put(id, form(told[key]), told[key]);
+      const low = prediction[`${key}_low`], high = prediction[`${key}_high`];
+      if (refused || prediction[key] === undefined) put(id, "–");
+      else put(id, form(prediction[key]), prediction[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : "",
         known ? `${low} ${high}` : undefined);
     }
-    put("per", refused ? "–" : three(told.d / told.n));
-    put("size", refused ? "–" : grid.sizes && sizeFor(told.n));
+    put("per", refused ? "–" : three(prediction.d / prediction.n));
+    put("size", refused ? "–" : grid.sizes && sizeFor(prediction.n));
     const list = at("doubts");
     list.replaceChildren();
-    for (const [severity, text] of refused ? [["refuse", told.refusal]] : doubts(asked, told)) {
+    const messages = refused ? [["refuse", prediction.refusal]] : checksOf(query, prediction);
+    for (const [severity, text] of messages) {
       const item = document.createElement("li");
       item.className = severity;
       item.textContent = text;
@@ -169,7 +180,8 @@
     }
   }
 
-  // The budget the slider stands for, of which the box shows three digits; null once one is typed.
+  // The exact budget of the slider's stop, of which the text field shows three digits; null once the
+  // user has typed a budget.
   let chosen = null;
   function choose(C) {
     chosen = C;
@@ -182,29 +194,30 @@
     };
     return { C: chosen ?? number("budget") ?? NaN, ratio: number("ratio"), unique: number("unique") };
   }
-  function keep(asked) {
-    const parts = Object.entries(asked).filter(([, v]) => v !== null && v > 0);
-    const state = parts.map(([k, v]) => `${k}=${Number(v.toPrecision(9))}`).join("&");
+  // The query goes into the address, so that a link or a reload shows it again.
+  function keep(query) {
+    const parts = Object.entries(query).filter(([, v]) => v !== null && v > 0);
+    const hash = parts.map(([k, v]) => `${k}=${Number(v.toPrecision(9))}`).join("&");
     try {
-      history.replaceState(null, "", `#${state}`);
+      history.replaceState(null, "", `#${hash}`);
     } catch {
-      // A sandboxed frame has no address of its own.
+      // A sandboxed frame has no address to change.
     }
   }
-  function update(moved) {
-    const asked = read();
-    if (!moved && asked.C > 0) {
-      const x = Math.log(asked.C);
+  function update(sliderMoved) {
+    const query = read();
+    if (!sliderMoved && query.C > 0) {
+      const x = Math.log(query.C);
       const far = grid.c.map((c) => Math.abs(c - x));
       at("slider").value = far.indexOf(Math.min(...far));
     }
-    show(asked);
-    keep(asked);
+    show(query);
+    keep(query);
   }
   function restore() {
-    const given = new URLSearchParams(location.hash.slice(1));
-    choose(Number(given.get("C") ?? grid.largest));
-    for (const id of ["ratio", "unique"]) if (at(id)) at(id).value = given.get(id) ?? "";
+    const state = new URLSearchParams(location.hash.slice(1));
+    choose(Number(state.get("C") ?? grid.largest));
+    for (const id of ["ratio", "unique"]) if (at(id)) at(id).value = state.get(id) ?? "";
     update(false);
   }
 
@@ -217,7 +230,7 @@
       try {
         done = document.execCommand("copy");
       } catch {
-        // The selection stays; the reader copies it.
+        // Not allowed: the table stays selected, for the reader to copy.
       }
       put("copied", done ? "Copied." : "Selected: press Ctrl+C or Cmd+C.");
     };

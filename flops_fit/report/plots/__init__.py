@@ -1,1 +1,1 @@
-"""The figures: one file a plot, the style they share, and the panels of a result."""
+"""The plots: one module per plot, their common style, and the panels of a result."""

@@ -1,4 +1,4 @@
-"""The back-test: errors on the largest budgets, held out, against what chance allows."""
+"""Plot of the back-test: errors on the largest budgets, which were held out of the fit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from flops_fit.report.number_text import flops
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import COLOURS, SHADE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMES = {"five": "alpha, beta apart", "tied": "alpha = beta"}
+FORMS = {"five": "alpha, beta apart", "tied": "alpha = beta"}
 
 
 def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Error of the losses held out, a row a form and cut: in the grey, chance alone.
+    """Errors of the held-out losses, one row per form of the law and set of held-out budgets.
+
+    Grey bars show the error that noise alone explains, at 95 %.
 
     Args:
         backtest: `Result.backtest`.
@@ -31,14 +34,14 @@ def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         100 * table["in_sample_std"], rows, "|", color="black", markersize=14,
         label="residuals of the runs fitted",
     )  # fmt: skip
-    for form, colour, marker in zip(NAMES, COLOURS, "oD", strict=False):
-        own = table[table["form"] == form]
+    for form, colour, marker in zip(FORMS, COLOURS, "oD", strict=False):
+        rows_of_form = table[table["form"] == form]
         ax.plot(
-            100 * own["loss_rmse"], own.index, marker, color=colour, markersize=7,
-            label=f"held out, {NAMES[form]}",
+            100 * rows_of_form["loss_rmse"], rows_of_form.index, marker, color=colour, markersize=7,
+            label=f"held out, {FORMS[form]}",
         )  # fmt: skip
     labels = [
-        f"from {start:.2g}\n{count} runs"
+        f"from {flops(start, digits=2)}\n{count} runs"
         for start, count in zip(table["held_out_from"], table["num_held_out"], strict=True)
     ]
     ax.set_yticks(rows, labels, fontsize="small")

@@ -1,4 +1,4 @@
-"""Contours of the law's loss in the (N, D) plane, with the compute-optimal path and the runs."""
+"""Plot of the law's loss in the (N, D) plane, with the compute-optimal path and the runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from flops_fit.laws.model.parametric_law import ParametricLaw
 
-GRID = 80
-LEVELS = 12
-ROOM = 1.5
+GRID = 80  # points of the grid per axis
+LEVELS = 12  # contour lines
+MARGIN = 1.5  # factor by which the grid extends beyond the runs and the path
 
 
 def plot_contours(
@@ -29,12 +29,12 @@ def plot_contours(
     largest_budget: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss of the law over N and D (all data new), the compute-optimal path through it, the runs.
+    """Contours of the law's loss over N and D (without repeated data), the optimal path, the runs.
 
     Args:
         law: `Result.law`.
         runs: `Result.runs`.
-        path: The frontier, `Result.band(budgets)`; its part beyond `largest_budget` is dashed.
+        path: The frontier, `Result.band(budgets)`; dashed beyond `largest_budget`.
         data_unit: What D counts.
         largest_budget: The largest budget of the sweep, FLOPs.
         ax: Axes to draw on; new ones if None.
@@ -44,7 +44,7 @@ def plot_contours(
     finished = runs[known]
     N, D = (_span(finished[name], path[name]) for name in ("num_params", "num_tokens"))
     loss = law.loss(N[None, :], D[:, None])
-    # Even in ln of what is above E: contours would crowd where models are small otherwise.
+    # Levels evenly spaced in ln (L - E); evenly spaced in L they would crowd at small models.
     above = np.geomspace(loss.min() - law.E, loss.max() - law.E, LEVELS + 2)[1:-1]
     drawn = ax.contour(N, D, loss, levels=law.E + above, cmap="cividis", linewidths=1)
     ax.clabel(drawn, fontsize="x-small", fmt="%.3g")
@@ -73,6 +73,6 @@ def plot_contours(
 
 
 def _span(runs: pd.Series, path: pd.Series) -> np.ndarray:
-    """A grid that holds the runs and the path, with some room."""
-    seen = np.concatenate([runs.to_numpy(float), path.dropna().to_numpy(float)])
-    return np.geomspace(seen.min() / ROOM, seen.max() * ROOM, GRID)
+    """Grid points that cover the runs and the path, evenly spaced in logarithms."""
+    values = np.concatenate([runs.to_numpy(float), path.dropna().to_numpy(float)])
+    return np.geomspace(values.min() / MARGIN, values.max() * MARGIN, GRID)

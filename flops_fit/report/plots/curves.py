@@ -1,4 +1,4 @@
-"""Training curves against compute, and their lower envelope."""
+"""Plot of training curves against compute, and their lower envelope."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from flops_fit.report.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MANY_POINTS = 4000
-MOST_SHOWN = 60
-GRID = 200
+MANY_POINTS = 4000  # more points than this are drawn as a picture inside an SVG
+MOST_SHOWN = 60  # points per curve
+GRID = 200  # points of the envelope
 
 
 def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Loss on the way against FLOPs spent by then, coloured by N; held-out losses as points.
+    """Training loss against the FLOPs spent, coloured by N, with final held-out losses as points.
 
-    Each curve is smoothed over a twentieth of its run.
-    Below them their lower envelope: in mid-schedule it lies above what so much compute can reach
-    (Hoffmann et al. 2022, appendix B).
+    Each curve is smoothed over a twentieth of its run. The black line is the lower envelope. In the
+    middle of a schedule it lies above the loss that a run with a shorter schedule reaches for the
+    same compute (Hoffmann et al. 2022, appendix B).
 
     Args:
-        curves: Points of training curves: `trial_id`, `num_tokens` by then, `loss`.
-        runs: `Result.runs`, whose `trial_id` the curves bear.
+        curves: Points of training curves: `trial_id`, `num_tokens` so far, `loss`.
+        runs: `Result.runs`, with the `trial_id` of the curves.
         ax: Axes to draw on; new ones if None.
 
     Raises:
-        FitError: No curve of these runs has two points.
+        FitError: No curve has two points or more.
     """
     from matplotlib.collections import LineCollection
 
@@ -67,50 +67,51 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
 
 
 def _curves(curves: pd.DataFrame, known: pd.DataFrame) -> list[tuple[str, float, np.ndarray]]:
-    """Of each run: its id, N, and (FLOPs, loss) a point, shape (k, 2)."""
+    """For each run: its id, N, and points (FLOPs, loss), shape (k, 2)."""
     drawn = []
-    good = curves[np.isfinite(curves["loss"]) & (curves["num_tokens"] > 0)]
-    for name, own in good.groupby("trial_id", sort=False):
-        if name not in known.index or len(own) < 2:
+    finite = curves[np.isfinite(curves["loss"]) & (curves["num_tokens"] > 0)]
+    for name, curve in finite.groupby("trial_id", sort=False):
+        if name not in known.index or len(curve) < 2:
             continue
         run = known.loc[name]
-        own = own.sort_values("num_tokens")
-        price = float(run["flops"] / run["num_tokens"])
-        if not np.isfinite(price):
-            price = float(run["compute_budget"] / run["num_tokens"])
-        points = np.stack([own["num_tokens"] * price, _smooth(own["loss"])], axis=1).astype(float)
+        curve = curve.sort_values("num_tokens")
+        flops_per_token = float(run["flops"] / run["num_tokens"])
+        if not np.isfinite(flops_per_token):  # an unfinished run has no FLOPs yet
+            flops_per_token = float(run["compute_budget"] / run["num_tokens"])
+        C = curve["num_tokens"] * flops_per_token
+        points = np.stack([C, _smooth(curve["loss"])], axis=1).astype(float)
         drawn.append((str(name), float(run["num_params"]), points))
     return drawn
 
 
 def _smooth(loss: pd.Series) -> pd.Series:
-    """The mean over a twentieth of the run around each point: batches differ."""
-    window = max(1, len(loss) // 20) | 1
+    """The mean over a twentieth of the run around each point, because batches differ."""
+    window = max(1, len(loss) // 20) | 1  # odd, so that it is centred
     return loss.astype(float).rolling(window, center=True, min_periods=1).mean()
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
-    """At most so many points as a curve can show, even on the axis of compute, both ends kept."""
+    """At most `MOST_SHOWN` points, evenly spaced in the logarithm of compute, with both ends."""
     C = points[:, 0]
-    even = np.searchsorted(C, np.geomspace(C[0], C[-1], MOST_SHOWN) * (1 - 1e-9))
-    return points[np.unique(np.minimum(even, len(C) - 1))]
+    indices = np.searchsorted(C, np.geomspace(C[0], C[-1], MOST_SHOWN) * (1 - 1e-9))
+    return points[np.unique(np.minimum(indices, len(C) - 1))]
 
 
 def _early(points: np.ndarray) -> float:
-    """The loss once a tenth of the compute is spent: the drop before it would flatten the rest."""
+    """The loss after a tenth of the compute. The steep drop before it would flatten the rest."""
     return float(np.interp(points[-1, 0] / 10, points[:, 0], points[:, 1]))
 
 
 def lower_envelope(curves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest loss of all curves at each amount of compute, and none below it before.
+    """The lowest loss that any curve has reached by each amount of compute.
 
     Args:
-        curves: (FLOPs, loss) a point, shape (k, 2) each.
+        curves: Points (FLOPs, loss) of each curve, shape (k, 2).
 
     Returns:
         FLOPs and loss, shape (200,) each.
     """
     low, high = min(c[0, 0] for c in curves), max(c[-1, 0] for c in curves)
     grid = np.geomspace(low, high, GRID)
-    at = [np.interp(np.log(grid), np.log(c[:, 0]), c[:, 1], np.inf, np.inf) for c in curves]
-    return grid, np.minimum.accumulate(np.min(at, axis=0))
+    losses = [np.interp(np.log(grid), np.log(c[:, 0]), c[:, 1], np.inf, np.inf) for c in curves]
+    return grid, np.minimum.accumulate(np.min(losses, axis=0))

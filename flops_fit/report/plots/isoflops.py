@@ -1,4 +1,4 @@
-"""IsoFLOP curves: held-out loss against N, a curve a budget."""
+"""Plot of IsoFLOP curves: held-out loss against N, one curve per budget."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.fitting.isoflop import curve
+from flops_fit.report.number_text import flops
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import MARKERS
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Held-out loss against N, a curve a budget, with the fitted minima and their intervals.
+    """Held-out loss against N, one curve per budget, with the fitted minima and their intervals.
 
-    Losses far outside all others are arrows at the frame, which they do not set.
+    Losses far outside the others do not set the limits of the axis; arrows at the frame mark them.
 
     Args:
         runs: `Result.runs`.
@@ -27,14 +28,14 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
     """
     ax = ax or style.new_axes()
     finished = runs[np.isfinite(runs["loss"])]
-    rows, budgets = style.by_budget(finished)
+    rows, budgets = style.by_budget(finished)  # the runs of each budget
     colours = style.colours(ax, budgets)
     handles = []
     for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
         marker = MARKERS[index % len(MARKERS)]
         style.points(ax, row, "num_params", "loss", color=colour, marker=marker)
         dashes = _isoflop_curve(ax, _nearest_row(optima, budget), row, colour)
-        label = f"{budget:.2g}"
+        label = flops(budget, digits=2)
         handles.append(style.handle(label, color=colour, marker=marker, linestyle=dashes))
     if (finished["excluded"] != "").any():
         handles.append(style.left_out())
@@ -49,6 +50,7 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
 
 
 def _nearest_row(optima: pd.DataFrame, budget: float) -> pd.Series | None:
+    """The optimum of this budget; budgets within a tenth in ln C are the same."""
     if optima.empty:
         return None
     distance = np.abs(np.log(optima["compute_budget"].astype(float)) - np.log(budget))
@@ -56,18 +58,18 @@ def _nearest_row(optima: pd.DataFrame, budget: float) -> pd.Series | None:
 
 
 def _isoflop_curve(ax: Axes, optimum: pd.Series | None, row: pd.DataFrame, colour: Any) -> str:
-    """Draw the curve, and its minimum if it stands; the line style, empty where none is drawn."""
+    """Draw the curve, dotted if its minimum was refused; returns the line style, empty if none."""
     if optimum is None or not np.isfinite(optimum["c0"]):
         return ""
     N = np.geomspace(row["num_params"].min(), row["num_params"].max(), 200)
-    style = ":" if optimum["refused"] else "-"
-    ax.plot(N, curve(optimum, N), style, color=colour, linewidth=1.2)
+    dashes = ":" if optimum["refused"] else "-"
+    ax.plot(N, curve(optimum, N), dashes, color=colour, linewidth=1.2)
     if optimum["refused"]:
-        return style
+        return dashes
     low, high = optimum["num_params_low"], optimum["num_params_high"]
     ax.hlines(optimum["loss"], low, high, color=colour, linewidth=1.0)
     ax.plot(
         optimum["num_params"], optimum["loss"], "*", color=colour, markersize=13,
         markeredgecolor="white",
     )  # fmt: skip
-    return style
+    return dashes

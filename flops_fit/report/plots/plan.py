@@ -1,4 +1,4 @@
-"""A plan in the (N, D) plane: its trials, a line for each budget, and where D is 20 N."""
+"""Plot of a plan in the (N, D) plane: its trials, a line per budget, and the line D = 20 N."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flops_fit.report.number_text import flops
+from flops_fit.report.plan_view import PlanView
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import MARKERS, SHADE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TOKENS_PER_PARAM = 20.0
-ROOM = 1.6
+TOKENS_PER_PARAM = 20.0  # the compute-optimal ratio of Hoffmann et al. 2022
+MARGIN = 1.6  # factor by which the axes extend beyond the trials
 
 
-def plot_plan(plan: Any, *, ax: Axes | None = None) -> Axes:
-    """The planned trials over N and D, with iso-FLOP lines through those of a budget.
+def plot_plan(plan: PlanView, *, ax: Axes | None = None) -> Axes:
+    """The planned trials over N and D, with an iso-FLOP line per budget.
 
-    Each line is C = f(N) D at the FLOPs per token f(N) of the planned sizes. Trials that are done
-    are full, the others hollow; where that was not looked up, all are full.
+    Each line is C = f(N) D with the FLOPs per token f(N) of the planned sizes. Trials that are done
+    are filled, the others hollow; if that is unknown, all are filled.
 
     Args:
         plan: A `SweepPlan`.
@@ -38,7 +40,7 @@ def plot_plan(plan: Any, *, ax: Axes | None = None) -> Axes:
         to_do = ~row["done"] if plan.done is not None else np.zeros(len(row), bool)
         shown = row.assign(excluded=np.where(to_do, "not done", ""))
         style.points(ax, shown, "num_params", "num_tokens", color=colour, marker=marker)
-        label = f"{budget:.2g}"
+        label = flops(budget, digits=2)
         handles.append(style.handle(label, color=colour, marker=marker, linestyle="-"))
     if plan.done is not None and plan.to_do:
         handles.append(style.handle("to do", color=SHADE, marker="o", markerfacecolor="none"))
@@ -51,21 +53,23 @@ def plot_plan(plan: Any, *, ax: Axes | None = None) -> Axes:
 
 
 def _iso_flop_line(ax: Axes, row: pd.DataFrame, colour: Any) -> None:
-    """C / f(N), between the planned sizes in log-log and on by half a step beyond them."""
+    """The line through the trials of a budget, extended by half a step on both sides."""
     row = row.drop_duplicates("num_params").sort_values("num_params")
     x, y = np.log(row["num_params"].to_numpy(float)), np.log(row["num_tokens"].to_numpy(float))
     if len(x) > 1:
         for end, inner in ((0, 1), (-1, -2)):
-            step = (x[end] - x[inner]) / 2, (y[end] - y[inner]) / 2
             place = 0 if end == 0 else len(x)
-            x, y = np.insert(x, place, x[end] + step[0]), np.insert(y, place, y[end] + step[1])
+            next_x = x[end] + (x[end] - x[inner]) / 2
+            next_y = y[end] + (y[end] - y[inner]) / 2
+            x = np.insert(x, place, next_x)
+            y = np.insert(y, place, next_y)
     ax.plot(np.exp(x), np.exp(y), "-", color=colour, linewidth=1.0, alpha=0.7)
 
 
 def _rule(ax: Axes, frame: pd.DataFrame) -> list[Any]:
-    """The line D = 20 N, where the plan expects the optima of text."""
-    N = np.array([frame["num_params"].min() / ROOM, frame["num_params"].max() * ROOM])
-    limits = frame["num_tokens"].min() / ROOM, frame["num_tokens"].max() * ROOM
+    """The line D = 20 N, where a plan for text expects the optima."""
+    N = np.array([frame["num_params"].min() / MARGIN, frame["num_params"].max() * MARGIN])
+    limits = frame["num_tokens"].min() / MARGIN, frame["num_tokens"].max() * MARGIN
     ax.plot(N, TOKENS_PER_PARAM * N, "--", color=SHADE, linewidth=1.2)
     ax.set(xlim=tuple(N), ylim=limits)
     return [style.handle("D = 20 N", color=SHADE, marker="", linestyle="--")]

@@ -1,4 +1,4 @@
-"""Residuals: how far each run lies from the law."""
+"""Plot of residuals: how far each run lies from the law."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.inference.repetition_constants import unique_tokens
+from flops_fit.report.number_text import flops
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import MARKERS, SHADE
 
@@ -16,21 +17,21 @@ if TYPE_CHECKING:
 
     from flops_fit.laws.findings import Findings
 
-FARTHEST = 8.0
+FARTHEST = 8.0  # standard deviations; residuals beyond are arrows at the frame
 
 
 def plot_residuals(
     runs: pd.DataFrame, excess: np.ndarray, residual_std: float, *, ax: Axes | None = None
 ) -> Axes:
-    """Loss over the law's, in per cent, against N; within the grey, two standard deviations.
+    """Residuals of the loss in per cent against N, with a grey band of two standard deviations.
 
-    Runs farther off than eight of those are drawn at the frame, as arrows.
+    Runs more than eight standard deviations away are arrows at the frame.
 
     Args:
         runs: `Result.runs`.
-        excess: How far each run lies above the law: ln L - ln law (or a share of the mean loss),
-            shape (n,); NaN for runs without a loss.
-        residual_std: Standard deviation of those that take part.
+        excess: How far each run lies above the law, from `excess_over_law`, shape (n,); NaN for
+            runs without a loss.
+        residual_std: Standard deviation of the residuals of the runs in the fit.
         ax: Axes to draw on; new ones if None.
     """
     ax = ax or style.new_axes()
@@ -44,7 +45,7 @@ def plot_residuals(
     for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
         marker = MARKERS[index % len(MARKERS)]
         style.points(ax, row, "num_params", "off", color=colour, marker=marker)
-        handles.append(style.handle(f"{budget:.2g}", color=colour, marker=marker))
+        handles.append(style.handle(flops(budget, digits=2), color=colour, marker=marker))
     if (inside["excluded"] != "").any():
         handles.append(style.left_out())
     ax.axhspan(-200 * residual_std, 200 * residual_std, color=SHADE, alpha=0.2, lw=0)
@@ -59,10 +60,10 @@ def plot_residuals(
 
 
 def excess_over_law(findings: Findings) -> np.ndarray:
-    """How far each run lies above the headline law, as it was fitted; NaN without a loss.
+    """How far each run lies above the headline law, shape (n,); NaN without a loss.
 
-    Of ln L, or of L over its mean, shape (n,). Where data was repeated, the law is that of
-    effective parameters and tokens.
+    The difference of ln L if the law was fitted to ln L, else of L over the mean loss. If data was
+    repeated, the law is that of effective parameters and tokens.
     """
     assert findings.law is not None
     runs, fit = findings.runs, findings.fits["headline"]

@@ -1,4 +1,4 @@
-"""N_opt, D_opt and L_opt against C: what each approach says, with its 95 % band."""
+"""Plot of N_opt, D_opt or L_opt against C, by every approach, with 95 % bands."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def plot_scaling(
     """One of N_opt, D_opt, L_opt against C by each approach, with 95 % bands.
 
     Args:
-        band: The parametric law's frontier, `Result.band(budgets)`; where there is no such law,
-            `compute_budget` alone.
+        band: The frontier of the parametric law, `Result.band(budgets)`; without a law, only the
+            column `compute_budget`.
         optima: `Result.optima`.
         quantity: "num_params", "num_tokens" or "loss".
         data_unit: What D counts.
-        largest_budget: Beyond it the background is shaded: extrapolation.
+        largest_budget: The largest budget of the sweep; beyond it the background is shaded.
         power_law: The power law through the optima.
         envelope: `Result.envelope`.
         envelope_law: The power law through the envelope.
         ax: Axes to draw on; new ones if None.
 
     Raises:
-        FitError: No approach stands.
+        FitError: No approach gives this quantity.
     """
     ax = ax or style.new_axes()
     C = band["compute_budget"].to_numpy(float)
-    seen = _parametric(ax, band, quantity)
+    drawn = _parametric(ax, band, quantity)
     for law, colour, dashes, name in (
         (power_law, COLOURS[1], "--", "optima"),
         (envelope_law, COLOURS[2], "-.", "envelope"),
@@ -58,16 +58,16 @@ def plot_scaling(
         if law is not None and np.isfinite(law.exponent):
             label = f"power law of {name}, 95 %"
             values = _power_law(ax, C, law, colour, dashes, label, positive=quantity != "loss")
-            seen.append(values)
-    seen += _optima_points(ax, optima, quantity)
+            drawn.append(values)
+    drawn += _optima_points(ax, optima, quantity)
     if envelope is not None and len(envelope):
         ax.plot(
             envelope["compute_budget"], envelope[quantity], "x", color=COLOURS[2], markersize=4,
             label="envelope",
         )  # fmt: skip
-        seen.append(envelope[quantity].to_numpy(float))
-    if not seen:
-        raise FitError(f"No approach tells {NAMES[quantity]}.")
+        drawn.append(envelope[quantity].to_numpy(float))
+    if not drawn:
+        raise FitError(f"No approach gives {NAMES[quantity]}.")
     if largest_budget is not None and C.max() > largest_budget:
         ax.axvspan(largest_budget, C.max(), color=SHADE, alpha=0.15, lw=0, label="extrapolation")
     units = {"num_params": "parameters", "num_tokens": data_unit, "loss": "held-out loss"}
@@ -75,7 +75,7 @@ def plot_scaling(
     ax.set(xscale="log", xlabel="compute budget C, FLOPs", ylabel=label)
     ax.set_yscale("linear" if quantity == "loss" else "log")
     ax.set_xlim(C.min(), C.max())
-    style.frame(ax, np.concatenate(seen), logarithmic=quantity != "loss")
+    style.frame(ax, np.concatenate(drawn), logarithmic=quantity != "loss")
     ax.legend(
         fontsize="small",
         handlelength=1.6,
@@ -85,9 +85,9 @@ def plot_scaling(
 
 
 def _parametric(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]:
-    """The parametric law and its band; what was drawn. Where there is none the legend says so."""
+    """Draw the law and its band, or a note in the legend; returns the values drawn."""
     if quantity not in band:
-        ax.plot([], [], " ", label="no parametric law stands")
+        ax.plot([], [], " ", label="no parametric law")
         return []
     C, middle, low, high = (
         band[name].to_numpy(float)
@@ -99,26 +99,26 @@ def _parametric(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]
 
 
 def _power_law(
-    ax: Axes, C: np.ndarray, law: PowerLaw, colour: str, style: str, label: str, *, positive: bool
+    ax: Axes, C: np.ndarray, law: PowerLaw, colour: str, dashes: str, label: str, *, positive: bool
 ) -> np.ndarray:
-    """A power law and its 95 % band; its values."""
+    """Draw a power law and its 95 % band; returns the values of the law."""
     low, high = law.interval(C)
-    if positive:
+    if positive:  # a logarithmic axis cannot show zero
         low = np.maximum(low, np.finfo(float).tiny)
     ax.fill_between(C, low, high, color=colour, alpha=0.12, lw=0)
-    ax.plot(C, law(C), style, color=colour, label=label)
+    ax.plot(C, law(C), dashes, color=colour, label=label)
     return np.asarray(law(C))
 
 
 def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> list[np.ndarray]:
-    """Draw the optima that stand; what was drawn."""
-    good = optima[(optima["refused"] == "") & np.isfinite(optima[quantity].astype(float))]
-    if good.empty:
+    """Draw the optima that were not refused; returns the values drawn."""
+    valid = optima[(optima["refused"] == "") & np.isfinite(optima[quantity].astype(float))]
+    if valid.empty:
         return []
-    middle = good[quantity].astype(float)
-    errors = [middle - good[f"{quantity}_low"], good[f"{quantity}_high"] - middle]
+    middle = valid[quantity].astype(float)
+    errors = [middle - valid[f"{quantity}_low"], valid[f"{quantity}_high"] - middle]
     ax.errorbar(
-        good["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
+        valid["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
         color="black", markersize=4, capsize=3, linewidth=1, label="IsoFLOP optima",
     )  # fmt: skip
     return [middle.to_numpy(float)]

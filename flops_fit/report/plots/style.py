@@ -1,7 +1,7 @@
-"""What the plots share: figures of their own, colours, markers, ticks, limits.
+"""The common style of the plots: figures, colours, markers, ticks and limits.
 
-Colours are of Okabe and Ito (2008), told apart by colour-blind readers; markers and line styles
-tell the same in print. Excluded runs are hollow, never hidden.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; markers
+and line styles carry the same information in print. Excluded runs are hollow, never hidden.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 SHADE = "#999999"
-NEAR = (1, 2, 5)
-UP, DOWN = "$\\uparrow$", "$\\downarrow$"
-ASTRAY = 5.0  # interquartile ranges beyond the quartiles
+TICKS = (1, 2, 5)  # per decade
+UP = "$\\uparrow$"
+DOWN = "$\\downarrow$"
+OUTLYING = 5.0  # interquartile ranges beyond the quartiles
 
 
 def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, not pyplot's: nothing to close, nothing shared between threads.
+    """A figure without pyplot, which needs no closing and shares nothing between threads.
 
-    A lone panel is smaller, so that its words are larger where it is shown at half width.
+    A single panel is smaller: the report shows it at half width, and its text stays legible.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,19 +44,19 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def new_axes() -> Axes:
-    """Axes in a figure of their own."""
+    """Axes in a new figure."""
     return new_figure(1)[1][0]
 
 
 def by_budget(runs: pd.DataFrame) -> tuple[list[pd.DataFrame], list[float]]:
-    """Runs of one budget together, and the budgets (FLOPs), from the smallest."""
+    """The runs of each budget, and the budgets in FLOPs, from the smallest."""
     group = group_budgets(runs["compute_budget"].to_numpy(float))
     rows = [runs[group == label] for label in np.unique(group)]
     return rows, [float(np.exp(np.log(r["compute_budget"].astype(float)).mean())) for r in rows]
 
 
 def colours(ax: Axes, budgets: list[float]) -> list[Any]:
-    """One a budget; where budgets outnumber the named colours, a scale of them, with its bar."""
+    """A colour per budget; for many budgets a colour scale, with its bar."""
     if len(budgets) <= len(COLOURS):
         return list(COLOURS[: len(budgets)])
     return colour_scale(ax, np.asarray(budgets), "budget C, FLOPs")
@@ -80,7 +81,7 @@ def colour_scale(ax: Axes, values: np.ndarray, label: str, *, counts: bool = Fal
 def legend_of_budgets(
     ax: Axes, handles: list[Any], num_budgets: int, *, above: bool = False
 ) -> None:
-    """The legend: a line a budget where they are few enough to name, and what else is drawn."""
+    """A legend of the budgets, if they are few, and of everything else that is drawn."""
     few = num_budgets <= len(COLOURS)
     shown = handles if few else handles[num_budgets:]
     title = "budget C, FLOPs" if few else None
@@ -93,7 +94,7 @@ def legend_of_budgets(
 def legend_above(
     ax: Axes, handles: list[Any] | None = None, *, columns: int = 2, title: str | None = None
 ) -> None:
-    """A legend over the axes, where there is no empty corner for it."""
+    """A legend above the axes, for plots without an empty corner."""
     given = {} if handles is None else {"handles": handles}
     ax.legend(
         **given, fontsize="small", ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0),
@@ -102,19 +103,19 @@ def legend_above(
 
 
 def handle(label: str, *, color: Any, marker: str, **style: Any) -> Any:
-    """What the legend shows: the marker, and the line where one is drawn."""
+    """An entry of a legend: a marker, and a line if `style` has a `linestyle`."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, color=color, marker=marker, **{"linestyle": "", **style})
 
 
 def left_out() -> Any:
-    """The legend's entry for excluded runs."""
-    return handle("left out", color=SHADE, marker="o", markerfacecolor="none")
+    """The entry of the legend for excluded runs."""
+    return handle("excluded", color=SHADE, marker="o", markerfacecolor="none")
 
 
 def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: Any, marker: str) -> None:
-    """Runs as markers: full where they take part, hollow where `excluded` says why not."""
+    """Runs as markers: filled if they take part in the fits, hollow if they are excluded."""
     used = rows["excluded"] == ""
     for part, face in ((rows[used], color), (rows[~used], "none")):
         ax.plot(
@@ -124,27 +125,27 @@ def points(ax: Axes, rows: pd.DataFrame, x: str, y: str, *, color: Any, marker: 
 
 
 def label_counts(axis: Any) -> None:
-    """Ticks as 5k, 10k, 20k; three a decade, for a row often spans less than two."""
+    """Tick labels such as 5k, 10k, 20k; three per decade if the axis spans less than two."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
     span = high / low if low > 0 else 1.0
-    axis.set_major_locator(LogLocator(subs=(1,) if span > 1e3 else (1, 3) if span > 1e2 else NEAR))
+    axis.set_major_locator(LogLocator(subs=(1,) if span > 1e3 else (1, 3) if span > 1e2 else TICKS))
     names = EngFormatter(sep="")
-    names.ENG_PREFIXES = {**EngFormatter.ENG_PREFIXES, 9: "B"}  # a billion parameters, not a giga
+    names.ENG_PREFIXES = {**EngFormatter.ENG_PREFIXES, 9: "B"}  # "B" for a billion, not "G"
     axis.set_major_formatter(names)
     axis.set_minor_formatter(NullFormatter())
 
 
 def within(losses: np.ndarray) -> np.ndarray:
-    """Which losses may set an axis: one that went astray would flatten all the others."""
+    """Which losses set the limits of an axis: outlying ones would flatten all the others."""
     low, high = np.percentile(losses, [25, 75])
-    room = ASTRAY * (high - low)
+    room = OUTLYING * (high - low)
     return np.asarray((losses >= low - room) & (losses <= high + room))
 
 
 def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Any]:
-    """Runs above or below the frame as arrows at it; the legend's entry, if there are any."""
+    """Draw runs above or below the frame as arrows; returns their entry of the legend, if any."""
     low, high = ax.get_ylim()
     beyond = ((rows[y] > high, high, UP), (rows[y] < low, low, DOWN))
     for part, edge, marker in beyond:
@@ -152,11 +153,13 @@ def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Any]:
             rows[x][part], np.full(part.sum(), edge), marker=marker, color=SHADE, markersize=8,
             linestyle="none", clip_on=False,
         )  # fmt: skip
-    return [handle("farther off", color=SHADE, marker=UP)] * any(p.any() for p, *_ in beyond)
+    if not any(part.any() for part, *_ in beyond):
+        return []
+    return [handle("beyond the frame", color=SHADE, marker=UP)]
 
 
 def frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:
-    """Limits in y that hold these values, whatever else is drawn."""
+    """Set limits in y that contain these values, whatever else is drawn."""
     seen = seen[np.isfinite(seen) & ((seen > 0) | (not logarithmic))]
     if not seen.size:
         return
@@ -168,9 +171,9 @@ def frame(ax: Axes, seen: np.ndarray, *, logarithmic: bool) -> None:
 
 
 def say_instead(ax: Axes, message: str) -> None:
-    """An empty panel that says why it is empty; the words have no say in the layout."""
+    """An empty panel with a message. The text takes no part in the layout."""
     text = textwrap.fill(textwrap.shorten(message, 280, placeholder=" ..."), 44)
-    said = ax.text(0.5, 0.5, text, ha="center", va="center", fontsize="small")
-    said.set_in_layout(False)
-    said.set_parse_math(False)
+    label = ax.text(0.5, 0.5, text, ha="center", va="center", fontsize="small")
+    label.set_in_layout(False)
+    label.set_parse_math(False)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])

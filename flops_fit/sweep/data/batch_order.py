@@ -6,7 +6,6 @@ which examples they are. A trial resumed halfway sees the batches it would have 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice, pairwise
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.errors import ArgumentError
 from flops_fit.runtime.rng import rng_state, seeded, set_rng_state
+from flops_fit.warn import warn_user
 
 Collate = Callable[[list[Any]], Any]
 Parts = Sequence[slice]
@@ -161,11 +161,9 @@ class StreamedSteps(IterableDataset[list[Any]]):
                 num_examples >= self.expected or get_worker_info()
             )
             if num_passes == 0 and not complete:
-                warnings.warn(
+                warn_user(
                     f"dataset: this stream ended after {num_examples:,} examples and is read "
-                    "again; a law fitted to new data does not hold for repeated data",
-                    FlopsFitWarning,
-                    stacklevel=2,
+                    "again; a law fitted to new data does not hold for repeated data"
                 )
 
 

@@ -6,7 +6,6 @@ becomes a `Source`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.data.source import (
@@ -37,6 +36,7 @@ from flops_fit.sweep.data.source import (
     tensors_of,
     unit_of,
 )
+from flops_fit.warn import warn_user
 
 
 @seeded(0)
@@ -206,11 +206,9 @@ def _split(dataset: Any) -> tuple[Any, Any]:
         )
     if is_iterable(dataset):
         if varies(*_readings(dataset)):
-            warnings.warn(
+            warn_user(
                 "dataset: this stream yields different examples each time it is read, so the "
-                "twentieth set aside by position may also be trained on; pass eval_dataset",
-                FlopsFitWarning,
-                stacklevel=2,
+                "twentieth set aside by position may also be trained on; pass eval_dataset"
             )
         return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
     count = len(dataset)

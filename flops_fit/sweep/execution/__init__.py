@@ -1,1 +1,1 @@
-"""Running a plan: the queue of trials, workers, executors, progress."""
+"""Running a plan: the queue of trials, workers, executors and progress."""

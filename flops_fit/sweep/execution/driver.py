@@ -1,61 +1,57 @@
 """From a plan to finished runs: start workers until no trial is missing.
 
-The ledger says what is missing. `run_sweep` starts as many workers as were asked for, in this
-process, in processes of its own, or through anything with `submit()`, and sees to it that what a
-dead one left behind is run again.
+The ledger shows what is missing. `run_sweep` starts workers, waits for them, and runs again what a
+dead worker has left; `join_sweep` only helps another driver.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from flops_fit.errors import FlopsFitWarning, LostRankError, SweepError
+from flops_fit.errors import SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.runtime import distributed
 from flops_fit.runtime.signals import orderly_termination
-from flops_fit.store.retry import prompt_faults
 from flops_fit.sweep.data.source import Source
-from flops_fit.sweep.execution import trial_queue as dispatch
-from flops_fit.sweep.execution.executors import _POLL_S, _start_workers
+from flops_fit.sweep.execution import trial_queue
+from flops_fit.sweep.execution.executors import start_workers
 from flops_fit.sweep.execution.job import Job
-from flops_fit.sweep.execution.notices import (
-    _note,
-    _noting,
-    _progress,
-    _said_how_to_go_on,
-    _stated,
-    _summary,
-    _warn_of_failures,
-)
+from flops_fit.sweep.execution.notices import how_to_resume, warn_of_failures
+from flops_fit.sweep.execution.parent_note import state_shown, with_notes, write_summary
+from flops_fit.sweep.execution.progress import Progress
+from flops_fit.sweep.execution.ranks import other_ranks_following
 from flops_fit.sweep.execution.status import (
     MAX_ATTEMPTS,
     all_runs,
     clear_ended,
     count_waiting,
     done_in_words,
-    in_other_hands,
+    ended_losses,
     missing,
     release_dead,
-    unspooled,
+    wait_for_others,
+    without_record_in_journal,
 )
-from flops_fit.sweep.execution.worker import ALIKE, follow
+from flops_fit.sweep.execution.worker import ALIKE
 from flops_fit.sweep.task.source_code import parts_changed
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import ENDED
-from flops_fit.tracking.outbox import deliver_left
 from flops_fit.tracking.queries import latest_runs
+from flops_fit.warn import warn_user
 
-_LOG = logging.getLogger("flops_fit")
-_T = TypeVar("_T")
 Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """How workers are started; see `run_sweep`."""
+
+    workers: int | str = 1
+    executor: Any = None
+    source: Source | None = None
+    retry_failed: bool = False
 
 
 def run_sweep(
@@ -69,19 +65,19 @@ def run_sweep(
     retry_failed: bool = False,
     on_code_change: str = "warn",
 ) -> None:
-    """Run what is missing of a job's trials.
+    """Run the trials of a job that are missing.
 
     Args:
         job: What to run.
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         executor: Anything with `submit()`, to run the workers elsewhere.
-        source: The data, where it is already open.
+        source: The data, if it is open already.
         announcement: Printed before anything trains, if anything is to be trained.
-        extend: Once all has been trained: from the trials and their losses by id, what to train
-            besides, and what to say of it.
-        retry_failed: Try again what has failed as often as trials are tried.
-        on_code_change: "warn", "error" or "rerun", where the source of model, loss or data is no
-            longer what finished runs were trained with.
+        extend: Called once all has been trained, with the trials and their losses by id; returns
+            trials to train as well, and messages about them.
+        retry_failed: Run trials again that have failed `MAX_ATTEMPTS` times.
+        on_code_change: "warn", "error" or "rerun", if the source of model, loss or data is not
+            what finished trials were trained with.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -89,163 +85,146 @@ def run_sweep(
         SweepError: If workers die again and again.
         LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
-    with _other_ranks_following(job, source) as leads:
-        if leads:
-            runs = _settle_code(job, all_runs(job), on_code_change)
-            with _said_how_to_go_on(job):
-                lead = partial(_lead, workers=workers, executor=executor, source=source)
-                runs = lead(job, runs, announcement=announcement, retry_failed=retry_failed)
-                if extend is not None:
-                    job, said = _extended(job, runs, extend)
-                    if missing(job, runs):
-                        runs = lead(job, runs, announcement=said, retry_failed=retry_failed)
-                    elif said:
-                        print(said, file=sys.stderr)
-            _warn_of_failures(job, runs)
+    launch = _Launch(workers, executor, source, retry_failed)
+    with other_ranks_following(job, source) as leads:
+        if not leads:
+            return
+        runs = _check_code(job, all_runs(job), on_code_change)
+        with how_to_resume(job):
+            runs = _run_missing(job, runs, launch, announcement)
+            if extend is not None:
+                job, message = _extended(job, runs, extend)
+                if missing(job, runs):
+                    runs = _run_missing(job, runs, launch, message)
+                elif message:
+                    print(message, file=sys.stderr)
+        warn_of_failures(job, runs)
 
 
 def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
-    """Run what waits of a sweep that another process drives, and leave when nothing waits.
+    """Run trials that wait in the queue of another process's sweep; return when none waits.
 
-    What fails is tried again, and the runs are analysed, by the driver alone.
+    The driver alone runs failed trials again, and analyses the runs.
 
     Args:
         job: What the driver runs.
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
-        source: The data, where it is already open.
+        source: The data, if it is open already.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
             on.
         LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
-    with _other_ranks_following(job, source) as leads:
-        if leads:
-            with _said_how_to_go_on(job):
-                _help(job, workers, source)
+    with other_ranks_following(job, source) as leads:
+        if not leads:
+            return
+        with how_to_resume(job):
+            num_waiting = count_waiting(job, trial_queue.open_study(job.study_name, job.storage))
+            if num_waiting:
+                with orderly_termination(), _progress(job, all_runs(job)) as progress:
+                    start_workers(job, num_waiting, workers, None, source, progress)
+            done = done_in_words(job, all_runs(job))
+            print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _other_ranks_following(job: Job, source: Source | None) -> Iterator[bool]:
-    """True on rank 0; on other ranks it trains what rank 0 announces, then False."""
-    if distributed.rank():
-        follow(job, source)
-        yield False
-        return
-    try:
-        with prompt_faults():
-            deliver_left(job.ledger, job.spool)
-            yield True
-    except LostRankError:
-        raise
-    except BaseException as error:
-        distributed.broadcast(distributed.portable(error))
-        raise
-    distributed.broadcast(None)
+def _run_missing(job: Job, runs: list[Run], launch: _Launch, announcement: str) -> list[Run]:
+    """Run the trials that these runs leave missing.
 
-
-def _help(job: Job, workers: int | str, source: Source | None) -> None:
-    study = dispatch.open_study(job.study_name, job.storage)
-    waiting = count_waiting(job, study)
-    if waiting:
-        with orderly_termination(), _progress(job, all_runs(job)) as progress:
-            _start_workers(job, waiting, workers, None, source, progress)
-    done = done_in_words(job, all_runs(job))
-    print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
-
-
-def _lead(
-    job: Job,
-    runs: list[Run],
-    workers: int | str,
-    executor: Any,
-    source: Source | None,
-    announcement: str,
-    retry_failed: bool,
-) -> list[Run]:
-    """Run what these runs leave missing; returns all runs once nothing is."""
-    before = {run.run_id for run in runs if run.state == "failed"}
-    forgiven = before if retry_failed else set()
+    Returns:
+        All runs, once none is missing.
+    """
+    failed_before = {run.run_id for run in runs if run.state == "failed"}
+    forgiven = failed_before if launch.retry_failed else set()
     left = missing(job, runs, forgiven)
     if not left:
         print(f"all {len(job.trials)} trials have ended; none is run again", file=sys.stderr)
         clear_ended(job, runs)
-        _note(job, _summary(job, runs))
+        write_summary(job, runs)
         return runs
-    with orderly_termination(), _stated(job.ledger), _progress(job, runs) as progress:
+    with orderly_termination(), state_shown(job.ledger), _progress(job, runs) as progress:
         progress.say(announcement)
         for _ in range(MAX_ATTEMPTS):
-            study = dispatch.open_study(job.study_name, job.storage)
-            release_dead(job, study)
-            dispatch.enqueue(study, unspooled(job, left))
-            listener = _noting(job, progress)
-            _start_workers(job, len(left), workers, executor, source, listener)
-            _wait_for_others(job, study)
+            _run_once(job, left, launch, progress)
             runs = all_runs(job)
             left = missing(job, runs, forgiven)
             clear_ended(job, runs)
             if not left:
                 return runs
-            _stop_if_all_fail([run for run in runs if run.run_id not in before], len(left))
+            _stop_if_all_fail([run for run in runs if run.run_id not in failed_before], len(left))
         raise SweepError(
             f"{len(left)} trials did not finish: their workers died {MAX_ATTEMPTS} times (out of "
-            "memory?). What has finished is kept; call again to go on"
+            "memory?). Finished trials are kept; call again to go on"
         )
 
 
+def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) -> None:
+    """Queue trials and run workers until none waits; other drivers may work on the same queue."""
+    study = trial_queue.open_study(job.study_name, job.storage)
+    release_dead(job, study)
+    trial_queue.enqueue(study, without_record_in_journal(job, left))
+    listener = with_notes(job, progress)
+    start_workers(job, len(left), launch.workers, launch.executor, launch.source, listener)
+    wait_for_others(job, study)
+
+
+def _progress(job: Job, runs: list[Run]) -> Progress:
+    losses = ended_losses(job, runs)
+    return Progress(job.trials, losses, size_param=job.size_param, data_unit=job.data_unit)
+
+
 def _extended(job: Job, runs: list[Run], extend: Extend) -> tuple[Job, str]:
-    """The job with what is added to rows that have their least loss at an edge, in words too."""
+    """The job with the trials that `extend` adds, and its messages."""
     losses = {run.trial_id: run.loss for run in runs if run.state == "complete"}
-    added, said = extend(job.trials, losses)
-    return replace(job, trials=(*job.trials, *added)), "\n".join(said)
+    added, messages = extend(job.trials, losses)
+    return replace(job, trials=(*job.trials, *added)), "\n".join(messages)
 
 
-def _settle_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:
-    """Say, refuse or run again where finished trials were trained with other code.
+def _check_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:
+    """Warn, refuse or run again where finished trials were trained with other code.
 
     Returns:
-        All runs, as they stand then.
+        All runs, read again if some were taken out of the count.
     """
-    wanted = {trial.trial_id for trial in job.trials}
-    done = [run for run in latest_runs(runs) if run.trial_id in wanted and run.state in ENDED]
-    changed = {run: parts for run in done if (parts := parts_changed(run.code, job.code))}
+    planned = job.trial_ids
+    ended = [run for run in latest_runs(runs) if run.trial_id in planned and run.state in ENDED]
+    changed = {run: parts for run in ended if (parts := parts_changed(run.code, job.code))}
     if not changed:
         return runs
-    named = " and ".join(sorted(set().union(*changed.values())))
-    text = (
-        f"the source of {named} is not what {len(changed)} of the {len(wanted)} "
+    changed_parts = " and ".join(sorted(set().union(*changed.values())))
+    fact = (
+        f"the source of {changed_parts} is not what {len(changed)} of the {len(planned)} "
         "trials were trained with"
     )
     if on_code_change == "error":
         raise SweepError(
-            f'{text}; pass another name=, or on_code_change="warn" to use their losses, or '
+            f'{fact}; pass another name=, or on_code_change="warn" to use their losses, or '
             'on_code_change="rerun" to train them again'
         )
     if on_code_change == "rerun":
         for run in changed:
-            recording.supersede_run(job.ledger, run.run_id, f"the source of {named} changed")
-        text += "; they are trained again"
-    else:
-        text += '; their losses are used all the same (on_code_change="rerun" trains them again)'
-    warnings.warn(text, FlopsFitWarning, stacklevel=5)  # the call of find_optimal
-    return all_runs(job) if on_code_change == "rerun" else runs
+            recording.supersede_run(
+                job.ledger, run.run_id, f"the source of {changed_parts} changed"
+            )
+        warn_user(f"{fact}; they are trained again")
+        return all_runs(job)
+    warn_user(
+        f'{fact}; their losses are used all the same (on_code_change="rerun" trains them again)'
+    )
+    return runs
 
 
 def _stop_if_all_fail(runs: list[Run], num_missing: int) -> None:
+    """Stop a sweep whose first trials all failed, rather than fail at all of them.
+
+    Raises:
+        SweepError: No trial has ended, and at least `ALIKE` failed.
+    """
     failed = [run for run in runs if run.state == "failed"]
-    waiting = num_missing - len(failed)
-    if len(failed) < ALIKE or waiting <= 0 or any(run.state in ENDED for run in runs):
+    num_waiting = num_missing - len(failed)
+    if len(failed) < ALIKE or num_waiting <= 0 or any(run.state in ENDED for run in runs):
         return
     raise SweepError(
-        f"the first {len(failed)} trials all failed, so the other {waiting} were not started: "
-        f"{failed[0].excluded}. Each run keeps its traceback; mend the fault and call again"
+        f"the first {len(failed)} trials all failed, so the other {num_waiting} were not started: "
+        f"{failed[0].excluded}. Each run keeps its traceback; fix the fault and call again"
     )
-
-
-def _wait_for_others(job: Job, study: Any) -> None:
-    """Another driver may still be at work on trials of this plan."""
-    ours = {trial.trial_id for trial in job.trials}
-    while ours & in_other_hands(job, study):
-        release_dead(job, study)
-        distributed.broadcast("wait")
-        time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""flops_fit.sweep.execution.executors."""
+"""Starting workers: in this process, in processes of its own, or through an executor's `submit`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from flops_fit.sweep.execution.worker import work
 from flops_fit.tracking.ledger import ENDED
 
 _POLL_S = 2.0
-_TOLD = (*ENDED, "failed")
+_LOAD = 5  # the ledger is idle at least this many times as long as a query of it takes
+_REPORTED_STATES = (*ENDED, "failed")
 
 
-def _start_workers(
+def start_workers(
     job: Job,
     num_missing: int,
     workers: int | str,
@@ -29,6 +30,16 @@ def _start_workers(
     source: Source | None,
     listener: Listener,
 ) -> None:
+    """Run workers until all have left.
+
+    Args:
+        job: What they work on.
+        num_missing: Trials to be run; no more workers than that are started.
+        workers: As many workers, or "auto".
+        executor: Anything with `submit()`, to run them elsewhere; None for this machine.
+        source: The data, if it is open already, for a worker in this process.
+        listener: Called with every event.
+    """
     count = min(count_workers(workers), num_missing)
     if executor is not None:
         payload = cloudpickle.dumps(job)
@@ -43,42 +54,41 @@ def _start_workers(
 
 
 def work_remotely(payload: bytes, index: int) -> None:
-    """Be a worker somewhere else, with nobody listening.
+    """Be a worker in another process, without a listener.
 
     Args:
         payload: The cloudpickled job.
-        index: Which worker: some executors run calls that are all alike only once.
+        index: Number of the worker: some executors run identical calls only once.
     """
     work(cloudpickle.loads(payload), lambda event: None)
 
 
 def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> None:
-    """Tell what ends, as the ledger shows it, until all workers have left."""
-    size_param = _size_param(job)
+    """Report trials that end, as the ledger shows them, until all workers have left."""
     trials = {trial.trial_id: trial for trial in job.trials}
-    told = {run.run_id for run in all_runs(job)}
+    reported = {run.run_id for run in all_runs(job)}
     while True:
-        left, asked = all(future.done() for future in futures), time.monotonic()
+        # Checked before the query, so that the last query sees the last trial.
+        all_left = all(future.done() for future in futures)
+        started = time.monotonic()
         for run in all_runs(job):
-            if run.run_id in told or run.trial_id not in trials or run.state not in _TOLD:
+            is_new = run.run_id not in reported and run.trial_id in trials
+            if not is_new or run.state not in _REPORTED_STATES:
                 continue
-            told.add(run.run_id)
-            label = trials[run.trial_id].label(size_param)
-            flops = trials[run.trial_id].flops if run.state in ENDED else 0.0
+            reported.add(run.run_id)
+            trial = trials[run.trial_id]
+            flops = trial.flops if run.state in ENDED else 0.0
+            label = trial.label(job.size_param)
             listener(Event(run.trial_id, label, flops, run.loss, run.state))
-        if left:
+        if all_left:
             return
-        time.sleep(max(_POLL_S, 5 * (time.monotonic() - asked)))  # a long ledger is asked less
+        time.sleep(max(_POLL_S, _LOAD * (time.monotonic() - started)))
 
 
 def count_workers(workers: int | str) -> int:
-    """How many workers: as asked, or for "auto" one per GPU, else one per core."""
+    """Number of workers: as given, or for "auto" one per GPU, else one per core."""
     if workers != "auto":
         return int(workers)
     import torch
 
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
-
-
-def _size_param(job: Job) -> str:
-    return job.params.get("size_param", "size")

@@ -1,4 +1,4 @@
-"""flops_fit.sweep.execution.job."""
+"""`Job`: everything that a worker needs to run the trials of a plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flops_fit.tracking.ledger import Ledger
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to know; travels by cloudpickle on the caller's own channel.
+    """All that a worker needs to know; sent by cloudpickle over the caller's own channel.
 
     Attributes:
         task: The user's model, data and loss.
@@ -25,9 +25,11 @@ class Job:
         storage: Optuna storage URL of the study.
         setting: Hash of what all trials share.
         params: What is written on every run beside the trial's own fields.
-        checkpoints: Folder of the trials in flight.
+        checkpoints: Folder of the checkpoints of unfinished trials.
         code: Hashes of the source of model, loss and data.
         note: The plan as the parent run's description shows it.
+        size_param: Name of the size parameter.
+        data_unit: What D counts: "tokens" or "examples".
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -41,15 +43,22 @@ class Job:
     checkpoints: Path
     code: str = ""
     note: str = ""
+    size_param: str = "size"
+    data_unit: str = "tokens"
     seconds_between_events: float = 0.2
 
     @property
     def study_name(self) -> str:
-        """One study per sweep and setting."""
+        """Name of the Optuna study: one per sweep and setting."""
         return f"{self.ledger.name} {self.setting}"
 
     @property
-    def spool(self) -> Path:
-        """Where lies what the ledger has not got yet: beside the checkpoints, one a sweep."""
+    def journal_folder(self) -> Path:
+        """Folder of the records that the ledger lacks: one per sweep, beside the checkpoints."""
         uri = without_credentials(self.ledger.tracking_uri)
         return self.checkpoints.parent / "spool" / digest([uri, self.ledger.experiment_id])
+
+    @property
+    def trial_ids(self) -> set[str]:
+        """Ids of the planned trials."""
+        return {trial.trial_id for trial in self.trials}

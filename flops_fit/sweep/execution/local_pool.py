@@ -1,9 +1,10 @@
 """Worker processes on this machine: one per GPU, or one per core with its share of the threads.
 
-A worker is a fresh interpreter (`python -m flops_fit.sweep.execution.local_pool`), not a fork and
-not a re-run of the caller's script, so models defined in `__main__` or a notebook work and scripts
-need no guard. What to call comes by cloudpickle on its standard input; that pipe closing tells it
-that its driver is gone. Events go back as JSON lines; the user's own prints go to standard error.
+A worker is a new interpreter (`python -m flops_fit.sweep.execution.local_pool`), neither a fork nor
+a re-run of the caller's script. So models defined in `__main__` or a notebook work, and scripts
+need no `if __name__ == "__main__"`. The function to call arrives by cloudpickle on standard input;
+when that pipe closes, the worker knows that its driver is gone. Events return as JSON lines on
+standard output; what the user's code prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -25,30 +26,32 @@ from typing import Any
 
 from flops_fit.records import Event, Listener
 
-_STOP_S = 20.0
+_STOP_S = 20.0  # from SIGTERM to SIGKILL
+_LENGTH_BYTES = 8  # before the payload
+_TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell shows it
 
 
 def run_in_processes(payload: bytes, count: int, listener: Listener) -> None:
-    """Run `count` workers until all have left, passing their events on.
+    """Run `count` workers until all have left, and pass on their events.
 
     Args:
         payload: A cloudpickled pair (function, job); called as `function(job, listener)`.
-        count: How many.
-        listener: Told every event.
+        count: Number of workers.
+        listener: Called with every event.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, once the workers have recorded where they are.
     """
-    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()  # None: a worker has left
     processes = [_spawn(payload, index, count) for index in range(count)]
     for process in processes:
         threading.Thread(target=_read, args=(process, events), daemon=True).start()
     try:
-        left = 0
-        while left < count:
+        num_left = 0
+        while num_left < count:
             event = events.get()
             if event is None:
-                left += 1
+                num_left += 1
             else:
                 listener(event)
     finally:
@@ -61,48 +64,53 @@ def _spawn(payload: bytes, index: int, count: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(index, count),
-        start_new_session=True,  # Ctrl-C reaches the driver, which tells the workers once
+        start_new_session=True,  # Ctrl-C reaches the driver alone, which then stops the workers
     )
     assert process.stdin is not None
     try:
-        process.stdin.write(len(payload).to_bytes(8, "big") + payload)
+        process.stdin.write(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
         process.stdin.flush()
     except BrokenPipeError:
-        pass  # it died at birth; the driver sees that nothing came of it
+        pass  # it died as it started; the driver finds its trials missing
     return process
 
 
 def _environment(index: int, count: int) -> dict[str, str]:
+    """Environment of one worker: our import path, and its GPU or its share of the cores."""
     import torch
 
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     gpus = torch.cuda.device_count()
     if gpus:
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = seen[index % gpus]
+        all_gpus = ",".join(map(str, range(gpus)))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_gpus).split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[index % gpus]
     else:
         threads = max(1, len(os.sched_getaffinity(0)) // count)
         environment["OMP_NUM_THREADS"] = str(threads)
-        environment.setdefault("OMP_WAIT_POLICY", "passive")  # see `threads`
+        environment.setdefault("OMP_WAIT_POLICY", "passive")  # see `runtime.cpu_threads`
     return environment
 
 
 def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[Event | None]) -> None:
+    """Queue a worker's events, then None once it has left; the body of a thread."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
             if not line.endswith(b"\n"):
-                break  # cut off by a kill
-            fields: dict[str, Any] = json.loads(line)
-            told: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
-            events.put(Event(**told))
+                break  # the worker was killed while it wrote
+            sent: dict[str, Any] = json.loads(line)
+            fields: dict[str, Any] = {
+                name: math.nan if value is None else value for name, value in sent.items()
+            }
+            events.put(Event(**fields))
     process.wait()
     events.put(None)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask those still there to stop, wait for them to record it, then insist."""
+    """Send SIGTERM to workers that still run, wait until they have recorded that, then kill."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -120,30 +128,31 @@ def _interrupt(*_: Any) -> None:
 
 
 def _main() -> None:
-    """The worker's side."""
+    """Be a worker process."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Standard output carries the events; the user's prints go to standard error instead.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     pipe = io.FileIO(0, closefd=False)
-    payload = _exactly(pipe, int.from_bytes(_exactly(pipe, 8), "big"))
+    payload = _exactly(pipe, int.from_bytes(_exactly(pipe, _LENGTH_BYTES), "big"))
     function, job = pickle.loads(payload)  # from our own driver's pipe
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
-    def tell(event: Event) -> None:
+    def send(event: Event) -> None:
         fields = asdict(event)
-        for key in ("loss", "tokens_per_second"):  # JSON has no NaN
-            fields[key] = fields[key] if math.isfinite(fields[key]) else None
-        with contextlib.suppress(BrokenPipeError):  # nobody listens: we are about to be stopped
+        for name in ("loss", "tokens_per_second"):  # JSON has no NaN
+            fields[name] = fields[name] if math.isfinite(fields[name]) else None
+        with contextlib.suppress(BrokenPipeError):  # the driver is gone: `_end_with_driver` acts
             out.write(json.dumps(fields) + "\n")
 
     try:
-        function(job, tell)
+        function(job, send)
     except KeyboardInterrupt:
-        sys.exit(143)
+        sys.exit(_TERMINATED)
 
 
 def _exactly(pipe: io.FileIO, size: int) -> bytes:
-    """That many bytes; unbuffered, so that no lock is held when the interpreter ends."""
+    """Read `size` bytes; unbuffered, so that no lock is held when the interpreter ends."""
     chunks = []
     while size:
         chunk = pipe.read(size)
@@ -155,8 +164,11 @@ def _exactly(pipe: io.FileIO, size: int) -> bytes:
 
 
 def _end_with_driver() -> None:
-    """As `_stop` would: Python loses a signal whose exception falls into an object's end."""
-    os.read(0, 1)
+    """Once the driver is gone, stop this process as `_stop` would; the body of a thread.
+
+    SIGTERM alone may not do: Python drops an exception that a signal raises inside `__del__`.
+    """
+    os.read(0, 1)  # returns when the driver's end of the pipe closes
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_STOP_S)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""What the person at the keyboard sees while a sweep runs.
+"""The progress of a sweep, as a bar or as lines of log.
 
-At a terminal or in a notebook one bar for the whole sweep, weighted by FLOPs, with the time left at
-the speed measured so far, and under it a line for each trial at work. Where nobody watches, a line
-of log for each trial that ends.
+At a terminal or in a notebook there is one bar for the whole sweep, weighted by FLOPs, with the
+time left at the mean speed so far, and under it a line for each running trial. Elsewhere, each
+trial that ends is a line of log.
 """
 
 from __future__ import annotations
@@ -22,14 +22,7 @@ _LOG = logging.getLogger("flops_fit")
 
 
 class Progress:
-    """A bar and a line per running trial where somebody watches; else log lines of what ended.
-
-    Args:
-        trials: The planned trials.
-        losses: Held-out loss of those that ended before, by id; NaN where there is none.
-        size_param: Name of the size parameter.
-        data_unit: What D counts.
-    """
+    """The bar and lines of a sweep; called with each event. Enter it while the sweep runs."""
 
     def __init__(
         self,
@@ -39,10 +32,21 @@ class Progress:
         size_param: str = "size",
         data_unit: str = "tokens",
     ) -> None:
+        """Draw the bar as it stands.
+
+        Args:
+            trials: The planned trials.
+            losses: Held-out loss of those that ended before, by id; NaN where one diverged.
+            size_param: Name of the size parameter.
+            data_unit: What D counts.
+        """
         self._trials = {trial.trial_id: trial for trial in trials}
-        self._losses, self._size_param, self._unit = dict(losses), size_param, data_unit
+        self._losses = dict(losses)
+        self._size_param = size_param
+        self._unit = data_unit
         self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
-        self._watched, self._timed = _watched(), False
+        self._watched = _watched()
+        self._timed = False
         self._lines: dict[str, Any] = {}
         self._handler: logging.Handler | None = None
         self._bar: Any = tqdm(
@@ -51,13 +55,14 @@ class Progress:
             unit="FLOP",
             unit_scale=True,
             desc="sweep",
-            smoothing=0,  # the mean speed: trials of all sizes take turns
+            smoothing=0,  # the mean speed over the sweep: trials differ much in size
             disable=not self._watched,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}FLOPs "
             "[{elapsed}<{remaining}, {rate_fmt}]",
         )
 
     def __enter__(self) -> Progress:
+        # A library must not configure logging; without any handler the lines would be lost.
         if not self._watched and not _LOG.hasHandlers():
             self._handler = logging.StreamHandler(sys.stderr)
             _LOG.addHandler(self._handler)
@@ -73,20 +78,22 @@ class Progress:
             _LOG.setLevel(logging.NOTSET)
 
     def __call__(self, event: Event) -> None:
-        """Take in an event."""
+        """Show an event."""
         if not self._timed:
-            self._bar.unpause()  # what starting the workers took says nothing of their speed
+            self._bar.unpause()  # the start of the workers is not part of the mean speed
             self._timed = True
-        self._bar.update(max(0.0, event.flops - self._spent.get(event.trial_id, 0.0)))
-        self._spent[event.trial_id] = max(event.flops, self._spent.get(event.trial_id, 0.0))
+        # A trial that starts over counts again only from where it had been.
+        spent_before = self._spent.get(event.trial_id, 0.0)
+        self._bar.update(max(0.0, event.flops - spent_before))
+        self._spent[event.trial_id] = max(event.flops, spent_before)
         if event.state == "running":
             self._show(event)
             return
         if event.state == "resumed":
-            self.say(f"{event.label}: goes on from its checkpoint")
+            self.say(f"{event.label}: resumes from its checkpoint")
             return
         self._end_line(event.trial_id)
-        if event.state != "failed":  # which is tried again
+        if event.state != "failed":  # a failed trial is run again
             self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
         text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
         text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
@@ -97,11 +104,11 @@ class Progress:
         self._say_optimum(event.trial_id)
 
     def _say_optimum(self, trial_id: str) -> None:
-        """Once the row of a trial is whole."""
+        """Print the optimum of a trial's IsoFLOP row, if all its trials have ended."""
         trial = self._trials.get(trial_id)
-        row = [
-            t for t in self._trials.values() if trial and t.compute_budget == trial.compute_budget
-        ]
+        if trial is None:  # another driver has added it
+            return
+        row = [t for t in self._trials.values() if t.compute_budget == trial.compute_budget]
         for text in optima_in_words(row, self._losses, self._size_param):
             self.say(text)
 
@@ -116,18 +123,19 @@ class Progress:
         return summary(trials, self._losses, self._size_param, spent)
 
     def say(self, text: str) -> None:
-        """A line on standard error, above the bar if there is one."""
+        """Print a line on standard error, above the bar if there is one."""
         self._bar.write(text, file=sys.stderr)
 
     def _show(self, event: Event) -> None:
-        """The line of a trial at work."""
+        """Update the line of a running trial."""
         if not self._watched:
             return
         if event.trial_id not in self._lines:
-            taken = {line.pos for line in self._lines.values()}
-            free = next(place for place in range(1, len(taken) + 2) if -place not in taken)
+            # tqdm counts positions downwards from the bar, as negative numbers.
+            used = {line.pos for line in self._lines.values()}
+            free = next(place for place in range(1, len(used) + 2) if -place not in used)
             self._lines[event.trial_id] = tqdm(bar_format="{desc}", position=free, leave=False)
-        trial = self._trials.get(event.trial_id)  # not one that another driver has added
+        trial = self._trials.get(event.trial_id)  # None if another driver has added it
         share = event.flops / trial.flops if trial else math.nan
         speed = f", {event.tokens_per_second:,.0f} {self._unit}/s"
         self._lines[event.trial_id].set_description_str(
@@ -148,15 +156,16 @@ def summary(
 
     Args:
         trials: The planned trials.
-        losses: Held-out loss of those that ended, by id; NaN where there is none.
+        losses: Held-out loss of those that ended, by id; NaN where one diverged.
         size_param: Name of the size parameter.
         spent: FLOPs spent on them.
     """
-    ended = sum(trial.trial_id in losses for trial in trials)
+    num_ended = sum(trial.trial_id in losses for trial in trials)
     share = spent / sum(trial.flops for trial in trials)
-    head = f"{ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
+    head = f"{num_ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
     return "\n- ".join([head, *optima_in_words(trials, losses, size_param)])
 
 
 def _watched() -> bool:
+    """Whether somebody watches: at a terminal, or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

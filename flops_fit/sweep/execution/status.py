@@ -1,9 +1,13 @@
-"""How a sweep stands: what the ledger, the study and the spool say of a job's trials."""
+"""The state of a sweep's trials, read from the ledger, the study and the journal.
+
+This is the only place that decides whether a trial is missing, claimed, or left by a dead worker.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
@@ -11,41 +15,40 @@ from typing import Any, TypeVar
 from flops_fit import store, tracking
 from flops_fit.records import Run, Trial
 from flops_fit.runtime import distributed
+from flops_fit.runtime.polling import NotYetError, poll
 from flops_fit.runtime.process_id import is_dead
-from flops_fit.sweep.execution import trial_queue as dispatch
+from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.execution.ranks import keep_waiting
 from flops_fit.tracking import journal, recording
 from flops_fit.tracking.ledger import ENDED
 from flops_fit.tracking.outbox import deliver_left
+from flops_fit.tracking.queries import latest_runs
 
-MAX_ATTEMPTS = 3  # times that a trial is tried that fails, or whose worker dies under it
+MAX_ATTEMPTS = 3  # of a trial that fails, or whose worker dies
 PAUSE_S = 0.5
-BEGIN_S = 10.0  # a worker waits so long for a driver that was started in the same moment
+OTHERS_PAUSE_S = 2.0
+BEGIN_S = 10.0  # how long a worker waits for a driver that was started at the same moment
+_LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
 
 
 def all_runs(job: Job) -> list[Run]:
-    """All runs."""
-    return patiently(job, lambda: tracking.fetch_all_runs(job.ledger, job.setting))
+    """All runs of the job's setting, latest first; a server that is away is waited for."""
+    return _ask_store(job, lambda: tracking.fetch_all_runs(job.ledger, job.setting))
 
 
-def patiently(job: Job, ask: Callable[[], _T]) -> _T:
-    """What a store answers; a server that is away is waited for, and the other ranks are told."""
-    patience = distributed.timeout().total_seconds() if job.ledger.home is None else 0.0
-    return store.patiently(ask, patience, meanwhile=lambda: distributed.broadcast("wait"))
-
-
-def unspooled(job: Job, trials: Sequence[Trial]) -> list[Trial]:
-    """Trials of which the ledger has not yet to hear."""
-    on_the_way = {entry.trial_id for entry in journal.entries(job.spool)}
-    return [trial for trial in trials if trial.trial_id not in on_the_way]
+def _ask_store(job: Job, ask: Callable[[], _T]) -> _T:
+    """Ask a store; a server that is away is waited for, a file is not."""
+    timeout_s = distributed.timeout().total_seconds() if job.ledger.home is None else 0.0
+    return store.wait_for_store(ask, timeout_s, before_pause=keep_waiting)
 
 
 def missing(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:
-    """Of these runs: planned trials that have neither ended nor failed as often as they are tried.
+    """Planned trials that have not ended and have failed fewer than `MAX_ATTEMPTS` times.
 
     Args:
-        job: Whose trials.
+        job: The job.
         runs: All runs.
         forgiven: Ids of failed runs that do not count.
     """
@@ -60,53 +63,98 @@ def missing(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> 
     ]
 
 
+def without_record_in_journal(job: Job, trials: Sequence[Trial]) -> list[Trial]:
+    """Of these trials those with no record waiting in the journal."""
+    waiting = {entry.trial_id for entry in journal.entries(job.journal_folder)}
+    return [trial for trial in trials if trial.trial_id not in waiting]
+
+
+def ended_losses(job: Job, runs: Collection[Run]) -> dict[str, float]:
+    """Held-out loss of the planned trials that have ended, by id; NaN where they diverged."""
+    planned = job.trial_ids
+    ended = (run for run in latest_runs(runs) if run.state in ENDED)
+    return {run.trial_id: run.loss for run in ended if run.trial_id in planned}
+
+
 def release_dead(job: Job, study: Any) -> None:
-    """Close the runs of dead workers: of those gone from this host, or whose claim has lapsed.
+    """Close the runs and claims of dead workers, so that their trials can be run again.
 
-    A worker claims before it opens a run and closes the run before its claim, so that a run read
-    first, without a claim read after it, and still open then, is nobody's.
+    A worker on this host is dead if its process is gone; one on another host if its claim has
+    lapsed. A worker claims a trial before it opens the run, and closes the run before it gives up
+    the claim. So a run that was read as open, then has no claim, and is still open after that, has
+    no worker.
     """
-    patiently(job, lambda: _release(job, study))
+    _ask_store(job, lambda: _release_dead(job, study))
 
 
-def _release(job: Job, study: Any) -> None:
-    deliver_left(job.ledger, job.spool)
-    dispatch.release_dead(study)
-    runs = tracking.open_runs(job.ledger, job.setting)
-    claims = dispatch.claims(study)
-    on_the_way = {entry.attempt for entry in journal.entries(job.spool)}
-    for run_id, (trial_id, owner, attempt) in runs.items():
-        if attempt in on_the_way:
+def _release_dead(job: Job, study: Any) -> None:
+    deliver_left(job.ledger, job.journal_folder)
+    trial_queue.release_dead(study)
+    runs = tracking.open_runs(job.ledger, job.setting)  # read before the claims: see release_dead
+    claims = trial_queue.claims(study)
+    undelivered = {entry.attempt for entry in journal.entries(job.journal_folder)}
+    for run in runs:
+        if run.attempt in undelivered:
             continue
-        orphaned = is_dead(owner) or (trial_id, owner) not in claims
-        if orphaned and tracking.is_open(job.ledger, run_id):
-            recording.close_run(job.ledger, run_id, "planned", "its worker died")
+        orphaned = is_dead(run.worker) or (run.trial_id, run.worker) not in claims
+        if orphaned and tracking.is_open(job.ledger, run.run_id):
+            recording.close_run(job.ledger, run.run_id, "planned", "its worker died")
 
 
-def in_other_hands(job: Job, study: Any) -> set[str]:
-    """Trials that are claimed, or whose end is on its way to the ledger."""
-    claims = patiently(job, lambda: dispatch.claims(study))
-    return {trial_id for trial_id, _ in claims} | {e.trial_id for e in journal.entries(job.spool)}
+def claimed(job: Job, study: Any) -> set[str]:
+    """Ids of trials that a worker has claimed, or whose end the ledger does not have yet."""
+    claims = _ask_store(job, lambda: trial_queue.claims(study))
+    in_journal = {entry.trial_id for entry in journal.entries(job.journal_folder)}
+    return {trial_id for trial_id, _ in claims} | in_journal
+
+
+def wait_for_others(job: Job, study: Any) -> None:
+    """Wait until no other driver's worker has a trial of this plan."""
+
+    def check() -> None:
+        if not job.trial_ids & claimed(job, study):
+            return
+        release_dead(job, study)
+        if trials := job.trial_ids & claimed(job, study):
+            raise NotYetError(f"other processes still train {len(trials)} trials of this plan")
+
+    poll(
+        check,
+        is_temporary=lambda error: isinstance(error, NotYetError),
+        timeout_s=math.inf,  # a trial may take days; a dead worker is released above
+        pause_s=OTHERS_PAUSE_S,
+        report=lambda error: _LOG.warning("%s: waiting for them", error),
+        before_pause=keep_waiting,
+    )
 
 
 def count_waiting(job: Job, study: Any) -> int:
-    """Trials that wait for a worker; a driver may be about to enqueue what is nobody's yet."""
-    wanted = {trial.trial_id for trial in job.trials}
-    deadline = time.monotonic() + BEGIN_S
-    while True:
-        waiting = dispatch.count_waiting(study, wanted)
+    """Number of trials in the queue; waits `BEGIN_S` for a driver that may be about to fill it."""
+
+    def check() -> int:
+        num_waiting = trial_queue.count_waiting(study, job.trial_ids)
         left = {trial.trial_id for trial in missing(job, all_runs(job))}
-        nobodys = left - in_other_hands(job, study)
-        if waiting or not nobodys or time.monotonic() > deadline:
-            return waiting
-        distributed.broadcast("wait")
-        time.sleep(PAUSE_S)
+        unclaimed = left - claimed(job, study)
+        if unclaimed and not num_waiting:
+            raise NotYetError(f"{len(unclaimed)} trials are neither queued nor claimed")
+        return num_waiting
+
+    try:
+        return poll(
+            check,
+            is_temporary=lambda error: isinstance(error, NotYetError),
+            timeout_s=BEGIN_S,
+            pause_s=PAUSE_S,
+            report=lambda error: _LOG.info("%s: waiting %g s for a driver", error, BEGIN_S),
+            before_pause=keep_waiting,
+        )
+    except NotYetError:
+        return 0
 
 
 def clear_ended(job: Job, runs: Collection[Run]) -> None:
-    """Remove checkpoints that a worker left which was killed as its trial had ended."""
-    planned = {trial.trial_id for trial in job.trials}
-    ended = {run.trial_id for run in runs if run.state in ENDED} & planned
+    """Remove checkpoints of ended trials, which a worker killed just after the end has left."""
+    ended = {run.trial_id for run in runs if run.state in ENDED} & job.trial_ids
     for folder in job.checkpoints.glob("*-*"):
         if folder.name.partition("-")[0] in ended:
             shutil.rmtree(folder, ignore_errors=True)
@@ -114,5 +162,5 @@ def clear_ended(job: Job, runs: Collection[Run]) -> None:
 
 def done_in_words(job: Job, runs: Collection[Run]) -> str:
     """How many of the trials are done, by these runs."""
-    done = len(job.trials) - len(missing(job, runs))
-    return f"{done} of {len(job.trials)} trials are done"
+    num_done = len(job.trials) - len(missing(job, runs))
+    return f"{num_done} of {len(job.trials)} trials are done"

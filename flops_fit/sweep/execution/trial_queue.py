@@ -1,9 +1,9 @@
-"""The Optuna grid study: which trial is planned, whose it is, which is next.
+"""The Optuna grid study: which trials wait, who has claimed which, and which is next.
 
-The study's search space is the grid, compute_budget x size_index x lr_multiplier; each missing
-point is enqueued once with the planned `Trial` beside it. `study.ask` hands a waiting point to
-exactly one process; heartbeats bring back those of workers that died elsewhere. Optuna dispatches,
-MLflow remembers: what is done is asked of the ledger, never of this study.
+The search space of the study is the grid, compute_budget x size_index x lr_multiplier. Each missing
+point is enqueued once, with the planned `Trial` as a user attribute. `study.ask` hands a waiting
+point to exactly one process; heartbeats show which workers on other hosts are dead. Optuna only
+dispatches: what is done is read from the ledger, never from this study.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -35,29 +34,35 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.process_id import is_dead, lives_here
 from flops_fit.store.faults import store_error
 from flops_fit.store.locks import one_at_a_time
-from flops_fit.store.uri import sqlite_folder, without_credentials
+from flops_fit.store.uri import is_missing_file, sqlite_folder, without_credentials
+from flops_fit.sweep.execution.ranks import keep_waiting
 
 BEAT_S = 10
-GRACE_S = 120  # a worker elsewhere that has been silent for so long is dead
-NAMELESS_S = 30  # a claim has its owner's name after milliseconds, or never
-_TRIAL, _OWNER = "trial", "owner"
+GRACE_S = 120  # a worker on another host that is silent for longer is dead
+NAMELESS_S = 30  # a worker writes its name on a claim within milliseconds, or was killed
+_KIND = "Optuna storage"
+_TRIAL = "trial"  # user attributes of an Optuna trial
+_OWNER = "owner"
 _RATE = "lr_multiplier"
 _LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
+_LARGEST_INDEX = 10_000
+_SQLITE_LOCK_TIMEOUT_S = 120
 _PAUSE_S = 1.0
-_AWAY: dict[str, tuple[float, float]] = {}  # storages with faults: the first in a row, the last
+# By storage: times of the first and the last of an unbroken series of faults.
+_FAULT_TIMES: dict[str, tuple[float, float]] = {}
 _LOG = logging.getLogger("flops_fit")
-# Once, not at each call: a Ctrl-C within `setLevel` leaves logging's lock taken for good.
+# Once, on import: a Ctrl-C inside `setLevel` would leave logging's lock held for good.
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
 
 class _Storage(RDBStorage):
-    """Optuna's storage: a trial is claimed once, and a fault does not end the heartbeat."""
+    """Optuna's storage; a trial is claimed once, and a failed heartbeat does not end the others."""
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """One claim at a time: sqlite locks no row, and two would see one trial wait."""
+        """Set a state; claims in SQLite are locked, for it locks no row and two could claim one."""
         if state is not TrialState.RUNNING or sqlite_folder(self.url) is None:
             return super().set_trial_state_values(trial_id, state, values)
         with one_at_a_time(self.url, _LOCK):
@@ -68,45 +73,43 @@ class _Storage(RDBStorage):
             super().record_heartbeat(trial_id)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """Silent trials, but for those of processes that are seen to live.
+        """Trials without a heartbeat, except those of processes that are seen to live here.
 
-        A machine that slept, or whose clock was moved, lets all hearts seem to have stopped.
+        After the machine slept, or its clock was moved, all heartbeats look old.
         """
         stale = super()._get_stale_trial_ids(study_id)
-        return [one for one in stale if not lives_here(self._owner(one))]
+        return [trial_id for trial_id in stale if not lives_here(self._owner(trial_id))]
 
     def _owner(self, trial_id: int) -> str:
         return self.get_trial(trial_id).user_attrs.get(_OWNER, "")
 
 
-def storage_url(folder: Path | None, storage: str | None) -> str:
-    """Where the study is kept: as asked, else `optuna.db` beside the MLflow store."""
-    if storage is not None:
-        return storage
-    folder = folder or Path("mlruns").absolute()
-    return f"sqlite:///{folder / 'optuna.db'}"
-
-
 def open_study(name: str, url: str) -> optuna.Study:
-    """Open or create a study; one process at a time where the schema may have to be made.
+    """Open or create a study, one process at a time, for Optuna may create its schema.
+
+    Args:
+        name: Name of the study.
+        url: The storage.
 
     Raises:
         StoreError: The storage cannot be used.
     """
-    local = sqlite_folder(url) is not None
-    patience = {"connect_args": {"timeout": 120}} if local else {"pool_pre_ping": True}
+    is_file = sqlite_folder(url) is not None
+    engine_options: dict[str, Any] = {"pool_pre_ping": True}
+    if is_file:
+        engine_options = {"connect_args": {"timeout": _SQLITE_LOCK_TIMEOUT_S}}
     with _quiet(), _storage_errors(url), one_at_a_time(url, _LOCK):
         try:
             storage = _Storage(
                 url,
-                engine_kwargs=patience,
+                engine_kwargs=engine_options,
                 heartbeat_interval=BEAT_S,
                 grace_period=GRACE_S,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
         except ImportError as error:  # of the database's driver
-            raise store_error(url, error, "Optuna storage") from error
-        except RuntimeError as error:
+            raise store_error(url, error, _KIND) from error
+        except RuntimeError as error:  # Optuna's, about the version of its tables
             raise StoreError(
                 f"the Optuna storage {without_credentials(url)} holds tables of another program, "
                 "or of another version of Optuna: give it a database of its own, beside MLflow's",
@@ -117,19 +120,19 @@ def open_study(name: str, url: str) -> optuna.Study:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
+    """Hide Optuna's warnings that heartbeats are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
 
 
 def study_exists(name: str, url: str) -> bool:
-    """Whether a storage holds a study.
+    """Whether a storage holds a study; nothing is created.
 
     Raises:
         StoreError: The storage cannot be used.
     """
-    folder = sqlite_folder(url)
-    if folder is not None and not Path(url.removeprefix("sqlite:///")).exists():
+    if is_missing_file(url):
         return False
     with _quiet(), _storage_errors(url):
         return name in optuna.get_all_study_names(url)
@@ -137,46 +140,66 @@ def study_exists(name: str, url: str) -> bool:
 
 @contextlib.contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
-    """Faults of a storage come out as a StoreError."""
+    """Reraise a storage's errors as `StoreError`; other errors pass."""
     try:
         yield
     except Exception as error:
-        fault = _fault(url, error)
+        fault = _note_fault(url, error)
         if fault is None:
             raise
-        raise fault from None  # what the libraries say may hold the password
+        raise fault from None  # the libraries' own messages may hold the password
 
 
-def _fault(url: str, error: BaseException) -> StoreError | None:
-    """A storage's fault in our words, if one is among the causes: the first tells most."""
+def _note_fault(url: str, error: BaseException) -> StoreError | None:
+    """The `StoreError` for a storage's error, whose time is noted; None for any other error.
+
+    Optuna may raise anything when it cannot write a trial's end, so the error's causes are
+    searched. The first database error among them says most.
+    """
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
-    told = [c for c in causes if isinstance(c, SQLAlchemyError | StorageInternalError | OSError)]
-    if not told:
+    of_storage = [
+        cause
+        for cause in causes
+        if isinstance(cause, SQLAlchemyError | StorageInternalError | OSError)
+    ]
+    if not of_storage:
         return None
     now = time.monotonic()
-    _AWAY[url] = (_AWAY.get(url, (now, now))[0], now)
-    database = [cause for cause in told if isinstance(cause, SQLAlchemyError)] or told
-    return store_error(url, database[-1], "Optuna storage")
+    first, _ = _FAULT_TIMES.get(url, (now, now))
+    _FAULT_TIMES[url] = (first, now)
+    of_database = [cause for cause in of_storage if isinstance(cause, SQLAlchemyError)]
+    return store_error(url, (of_database or of_storage)[-1], _KIND)
+
+
+def _away_s(url: str) -> float:
+    """Seconds between the first and the last of an unbroken series of faults."""
+    first, last = _FAULT_TIMES.get(url, (0.0, 0.0))
+    return last - first
 
 
 def _url(study: optuna.Study) -> str:
     storage: Any = study._storage
-    return getattr(storage, "_backend", storage).url  # Optuna keeps a cache before the database
+    return getattr(storage, "_backend", storage).url  # Optuna puts a cache before the database
 
 
 def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
-    """Enqueue the trials that neither wait nor run; returns how many."""
+    """Enqueue the trials that neither wait nor run.
+
+    Returns:
+        How many were enqueued.
+    """
     with _storage_errors(_url(study)):
-        taken = {_trial_id(found) for found in _unfinished(study)}
-        missing = [trial for trial in trials if trial.trial_id not in taken]
-        for trial in missing:
+        unfinished = _get_trials(study, TrialState.WAITING, TrialState.RUNNING)
+        present = {_trial_id(found) for found in unfinished}
+        absent = [trial for trial in trials if trial.trial_id not in present]
+        for trial in absent:
             study.enqueue_trial(
                 {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
                 user_attrs={_TRIAL: json.dumps(asdict(trial))},
             )
-    return len(missing)
+    return len(absent)
 
 
 def work_through(
@@ -191,13 +214,16 @@ def work_through(
 
     Args:
         study: The study.
-        wanted: Trial ids of the present plan; others that still wait are dropped as they come,
-            but for those that a driver has added to a row.
+        wanted: Trial ids of the present plan. Other waiting trials are dropped when they are
+            claimed, except those that a driver has added to a row.
         owner: Who claims.
-        run: Trains a trial and returns its loss; what it raises fails the trial, not the sweep.
-        go_on: Asked before each trial; False leaves the others waiting.
-        has_ended: Whether the ledger has a trial's result: drivers that start at one moment may
-            enqueue it once each.
+        run: Trains a trial and returns its loss; an exception fails the trial, not the sweep.
+        go_on: Called before each trial; False leaves the rest waiting.
+        has_ended: Whether the ledger has a trial's result: drivers that start at the same moment
+            may each enqueue it.
+
+    Raises:
+        StoreError: The storage cannot be used, or is away for longer than the timeout.
     """
 
     def objective(claimed: optuna.Trial) -> float:
@@ -208,105 +234,127 @@ def work_through(
         claimed.set_user_attr(_OWNER, owner)
         if _is_claimed_before(study, trial.trial_id, claimed.number) or has_ended(trial):
             raise optuna.TrialPruned("another worker's")
+        # Shows the enqueued point as the trial's parameters.
         claimed.suggest_float("compute_budget", *_WIDEST, log=True)
-        claimed.suggest_int("size_index", 0, 10_000)
+        claimed.suggest_int("size_index", 0, _LARGEST_INDEX)
         claimed.suggest_float(_RATE, *_WIDEST, log=True)
         return run(trial)
 
     with _quiet():
         while go_on():
             try:
-                if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                if not _get_trials(study, TrialState.WAITING):
                     return
-                _let_others_beat(_url(study))
+                _let_heartbeats_resume(_url(study))
                 study.optimize(objective, n_trials=1, catch=(Exception,))
-            except Exception as error:  # none of a trial's
-                _get_over(error, _url(study))
+            except Exception as error:  # of the storage: those of a trial were caught above
+                _wait_out(error, _url(study))
 
 
-def _get_over(error: Exception, url: str) -> None:
-    """After a fault of the storage, or where a claim was lost, the worker goes on.
+def _wait_out(error: Exception, url: str) -> None:
+    """Pause after a fault of the storage, so that the worker can try again.
 
-    What Optuna raises where it cannot write a trial's end may be anything: its causes tell.
+    Raises:
+        StoreError: The storage is a file, or has been away for longer than the timeout.
     """
-    fault = _fault(url, error)
+    fault = _note_fault(url, error)
     if fault is None:
-        _LOG.warning("a claim was taken for a dead worker's: %r", error)
+        _LOG.warning("this worker's claim was released as a dead worker's: %r", error)
         return
     if sqlite_folder(url) is not None or _away_s(url) > distributed.timeout().total_seconds():
         raise fault from None
-    if not _away_s(url):
+    if not _away_s(url):  # the first of a series
         _LOG.warning("%s. Waiting for it", fault)
-    distributed.broadcast("wait")
+    keep_waiting()
     time.sleep(_PAUSE_S)
 
 
-def _let_others_beat(url: str) -> None:
-    """A storage that was away heard nobody's heart: nobody is dead for that."""
+def _let_heartbeats_resume(url: str) -> None:
+    """After a storage outage, wait two heartbeats before declaring workers dead."""
     if _away_s(url) > GRACE_S / 2:
         time.sleep(2 * BEAT_S)
-    if _AWAY.pop(url, None):
+    if _FAULT_TIMES.pop(url, None):
         _LOG.warning("the Optuna storage is back")
 
 
-def _away_s(url: str) -> float:
-    """Seconds from the first fault of a storage in a row to the last."""
-    first, last = _AWAY.get(url, (0.0, 0.0))
-    return last - first
-
-
 def release_dead(study: optuna.Study) -> None:
-    """Fail the trials of dead workers, so that they can be enqueued again.
+    """Fail the claims of dead workers, so that their trials can be enqueued again.
 
-    On this host a dead process is seen at once; elsewhere a silent heartbeat tells.
+    A worker on this host is dead if its process is gone; one on another host if its heartbeat has
+    been silent for `GRACE_S`.
+
+    Raises:
+        StoreError: The storage cannot be used.
     """
     with _storage_errors(_url(study)), _quiet():
-        for found in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = found.user_attrs.get(_OWNER)
-            if is_dead(owner) if owner else _age_s(found) > NAMELESS_S:
-                with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another was first
-                    study.tell(found.number, state=TrialState.FAIL)
-        _let_others_beat(_url(study))
+        for claim in _get_trials(study, TrialState.RUNNING):
+            owner = claim.user_attrs.get(_OWNER)
+            if is_dead(owner) if owner else _age_s(claim) > NAMELESS_S:
+                # Raised where another driver has released it first.
+                with contextlib.suppress(UpdateFinishedTrialError, ValueError):
+                    study.tell(claim.number, state=TrialState.FAIL)
+        _let_heartbeats_resume(_url(study))
         optuna.storages.fail_stale_trials(study)
 
 
-def _age_s(found: FrozenTrial) -> float:
-    started = found.datetime_start or datetime.datetime.now()
-    return (datetime.datetime.now() - started).total_seconds()
+def _age_s(claim: FrozenTrial) -> float:
+    """Seconds since a trial was claimed."""
+    claimed_at = claim.datetime_start or datetime.datetime.now()
+    return (datetime.datetime.now() - claimed_at).total_seconds()
 
 
 def _is_claimed_before(study: optuna.Study, trial_id: str, number: int) -> bool:
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return any(found.number < number and _trial_id(found) == trial_id for found in running)
+    """Whether the same trial was enqueued twice, and its other copy was claimed first."""
+    claims = _get_trials(study, TrialState.RUNNING)
+    return any(claim.number < number and _trial_id(claim) == trial_id for claim in claims)
 
 
 def claims(study: optuna.Study) -> set[tuple[str, str]]:
-    """Trial and worker of each claim; a trial may be claimed twice until the second is dropped."""
+    """Trial id and worker of each claim.
+
+    For a moment a trial may be claimed by two workers; the second drops it.
+
+    Raises:
+        StoreError: The storage cannot be used.
+    """
     with _storage_errors(_url(study)):
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {(_trial_id(found), found.user_attrs.get(_OWNER, "")) for found in running}
+        running = _get_trials(study, TrialState.RUNNING)
+    return {(_trial_id(claim), claim.user_attrs.get(_OWNER, "")) for claim in running}
 
 
 def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
-    """Trials that wait for a worker, of those wanted and of those that a driver has added."""
+    """Number of trials that wait for a worker.
+
+    Args:
+        study: The study.
+        wanted: Trial ids that count, beside those that a driver has added to a row.
+
+    Raises:
+        StoreError: The storage cannot be used.
+    """
     with _storage_errors(_url(study)):
-        found = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    texts = [one.user_attrs[_TRIAL] for one in found if _TRIAL in one.user_attrs]
+        waiting = _get_trials(study, TrialState.WAITING)
+    texts = [found.user_attrs[_TRIAL] for found in waiting if _TRIAL in found.user_attrs]
     trials = [Trial(**json.loads(text)) for text in texts]
     return sum(trial.trial_id in wanted or trial.added for trial in trials)
 
 
 def has_completed(study: optuna.Study, trial_id: str) -> bool:
-    """Whether some worker came to a trial's loss, whatever the ledger knows of it."""
+    """Whether a worker has brought a trial to its loss, even if the ledger lacks it.
+
+    Raises:
+        StoreError: The storage cannot be used.
+    """
     with _storage_errors(_url(study)):
-        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return any(_trial_id(found) == trial_id for found in done)
+        complete = _get_trials(study, TrialState.COMPLETE)
+    return any(_trial_id(found) == trial_id for found in complete)
 
 
-def _unfinished(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+def _get_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=states)
 
 
 def _trial_id(found: FrozenTrial) -> str:
+    """Id of the planned trial behind one of Optuna's; empty if somebody else enqueued it."""
     text = found.user_attrs.get(_TRIAL)
     return "" if text is None else json.loads(text)["trial_id"]

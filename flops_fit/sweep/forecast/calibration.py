@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from flops_fit.errors import SweepError
 from flops_fit.records import Trial
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
@@ -113,10 +114,7 @@ def _measure_into_folder(call: tuple[Task, Sequence[Trial], Recipe, Path], liste
     source = task.open()
     ready_at = time.time()
     table = _measure(task, source, trials, recipe).assign(ready_at=ready_at, device=_device())
-    # Written beside and renamed: a file cut off by a kill is never read.
-    unfinished = folder / f"{uuid.uuid4().hex}.part"
-    unfinished.write_text(json.dumps(table.to_dict("records")))
-    unfinished.rename(unfinished.with_suffix(".json"))
+    atomic_write(folder / f"{uuid.uuid4().hex}.json", json.dumps(table.to_dict("records")))
 
 
 def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe) -> pd.DataFrame:

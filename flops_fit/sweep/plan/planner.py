@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
+from flops_fit.errors import InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
@@ -19,6 +18,7 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.warn import warn_user
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial]
 
 
 def _warn(heading: str, lines: Sequence[str]) -> None:
-    message = "\n  - ".join([heading, *lines])
-    warnings.warn(message, FlopsFitWarning, stacklevel=6)  # the caller's call of the library
+    warn_user("\n  - ".join([heading, *lines]))
 
 
 def _with_rates(rows: IsoflopRows, trials: Sequence[Trial]) -> Iterator[Trial]:

@@ -7,7 +7,6 @@ cent for convolutional networks. Counted are forward and backward pass of model 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,13 +17,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from flops_fit.errors import ArgumentError, FlopsFitWarning, in_short
+from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, count_examples
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.validate import is_count, is_positive
+from flops_fit.warn import warn_user
 
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
@@ -156,7 +156,7 @@ def _short(error: Exception) -> str:
 
 
 def _warn(why: str, instead: str) -> None:
-    warnings.warn(f"FLOPs: {why}; counting by {instead} instead", FlopsFitWarning, stacklevel=2)
+    warn_user(f"FLOPs: {why}; counting by {instead} instead")
 
 
 _HOW_TO_COUNT = (

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from flops_fit.runtime.atomic_write import sync_folder
+
 SCHEMA = 2
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
@@ -80,7 +82,7 @@ class Keeper:
         if saved.exists():
             saved.rename(self.folder / f".{step}.{os.getpid()}.old")
         unfinished.rename(saved)
-        _sync(self.folder)
+        sync_folder(self.folder)
         return saved
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
@@ -122,7 +124,7 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _private(path: str, flags: int) -> int:
@@ -147,15 +149,6 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     if skeleton["schema"] != SCHEMA:
         raise DamagedError(f"schema {skeleton['schema']}; this version reads {SCHEMA}")
     return skeleton["step"], _unpack(skeleton["state"], load(files[_TENSORS]))
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder last through a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

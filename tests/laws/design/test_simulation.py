@@ -1,4 +1,4 @@
-"""What is foretold of a design is what its analysis will say."""
+"""The simulated intervals of a design are those that its analysis will give."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from scipy import stats
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.design.assumed_law import CHINCHILLA, assumed_law
 from flops_fit.laws.design.simulation import Addition, expected_intervals
-from flops_fit.laws.design.standard_errors import expect
+from flops_fit.laws.design.standard_errors import standard_errors
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
 BUDGETS = np.geomspace(1e18, 1e20, 4)
@@ -20,7 +20,7 @@ def design(budgets=BUDGETS, **changes) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def told():
+def expected():
     runs = design()
     columns = runs["num_params"].to_numpy(), runs["num_tokens"].to_numpy()
     spent = float(runs["flops"].sum())
@@ -31,20 +31,20 @@ def told():
     return expected_intervals(runs, additions, law=CHINCHILLA, noise=0.003, num_sweeps=8, seed=0)
 
 
-def test_widths_are_those_of_refits_to_first_order(told):
+def test_widths_are_those_of_refits_to_first_order(expected):
     runs = design()
-    first_order = expect(
+    first_order = standard_errors(
         CHINCHILLA, runs["num_params"], runs["num_tokens"], noise=0.003,
-        compute_budgets=told.table["compute_budget"],
+        compute_budgets=expected.table["compute_budget"],
     )  # fmt: skip
-    reach = stats.t.ppf(0.975, len(runs) - 5)
+    quantile = stats.t.ppf(0.975, len(runs) - 5)
     np.testing.assert_allclose(
-        np.log(told.table["factor"]), reach * first_order.log_num_params, rtol=0.25
+        np.log(expected.table["factor"]), quantile * first_order.log_num_params, rtol=0.25
     )
 
 
-def test_the_table_is_at_the_largest_budget_and_beyond(told):
-    table = told.table
+def test_the_table_is_at_the_largest_budget_and_beyond(expected):
+    table = expected.table
     np.testing.assert_allclose(table["compute_budget"], [1e20, 1e21, 1e22])
     np.testing.assert_allclose(table["num_params"], CHINCHILLA.n_opt(table["compute_budget"]))
     np.testing.assert_allclose(table["num_params_high"], table["num_params"] * table["factor"])
@@ -54,15 +54,15 @@ def test_the_table_is_at_the_largest_budget_and_beyond(told):
     assert (table["predicted"] == 1).all()
 
 
-def test_all_runs_once_more_narrow_by_the_square_root_of_two(told):
-    again = told.additions[told.additions["sizes"].map(len) == 20].iloc[0]
+def test_repeating_all_runs_narrows_by_the_square_root_of_two(expected):
+    again = expected.additions[expected.additions["sizes"].map(len) == 20].iloc[0]
     assert again["share"] == 1
     assert again["narrower"] == pytest.approx(1 - 0.5**0.5)
-    assert again["factor"] == pytest.approx(told.table["factor"][1] ** 0.5**0.5)
-    assert told.additions["gain"].is_monotonic_decreasing
+    assert again["factor"] == pytest.approx(expected.table["factor"][1] ** 0.5**0.5)
+    assert expected.additions["gain"].is_monotonic_decreasing
 
 
-def test_a_seed_gives_the_same_again_and_another_does_not():
+def test_the_seed_decides_the_simulation():
     runs = design(num_sizes=4)
     one, again, other = (
         expected_intervals(runs, noise=0.01, num_sweeps=1, seed=s).table for s in (1, 1, 2)
@@ -95,8 +95,8 @@ def test_an_optimum_on_measured_costs():
     assert 900.0 * N**0.8 * law.d_opt(1e20) == pytest.approx(1e20, rel=0.01)
 
 
-def test_designs_that_carry_no_law_are_refused():
-    with pytest.raises(ArgumentError, match="cannot tell the law's five parameters apart"):
+def test_designs_too_small_for_a_law_are_refused():
+    with pytest.raises(ArgumentError, match="cannot separate the law's five parameters"):
         expected_intervals(design(num_sizes=1))
     with pytest.raises(FitError, match="in none of the simulated sweeps"):
         expected_intervals(design(num_sizes=3)[:6], num_sweeps=2)

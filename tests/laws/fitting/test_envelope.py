@@ -27,7 +27,7 @@ def test_planted_exponent(small):
     assert (envelope["loss"] >= small.l_opt(C) * (1 - 1e-3)).all()
 
 
-def test_mid_schedule_only_when_asked(small):
+def test_mid_schedule_points_are_used_on_request_only(small):
     curves = make_curves(small, ended=False)
     with pytest.raises(FitError, match="schedule had ended"):
         fit_envelope(curves)
@@ -36,11 +36,11 @@ def test_mid_schedule_only_when_asked(small):
         fit_envelope(curves.drop(columns="ended"))
 
 
-def test_columns_are_asked_for(small):
+def test_missing_columns_are_reported(small):
     with pytest.raises(TableError, match="num_params"):
         fit_envelope(make_curves(small).drop(columns="num_params"))
 
 
-def test_too_few_runs_make_no_envelope(small):
+def test_too_few_runs_give_no_envelope(small):
     with pytest.raises(FitError, match="points"):
         fit_envelope(make_curves(small, sizes=2))

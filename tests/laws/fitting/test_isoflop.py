@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 
 from flops_fit.laws.fitting.isoflop import curve, fit_isoflop, fit_power_laws
-from flops_fit.laws.runs.budgets import group_budgets
 
 PORIAN = {
     ("long", "kaplan", "kaplan"): 0.834,
@@ -67,13 +66,13 @@ def test_rows_without_a_minimum_are_refused(shape, reason):
     assert reason in row["refused"]
 
 
-def test_three_sizes_bear_no_curve():
+def test_three_sizes_give_no_curve():
     row = fit_isoflop(np.full(3, 1e18), [1e6, 2e6, 4e6], [3, 2, 3]).iloc[0]
     assert row["refused"] == "3 sizes, a curve needs 4"
 
 
-def test_losses_of_any_sign_are_judged_alike(sweep):
-    """Rows whose mean is near zero, rows of either sign: no row's verdict depends on the level."""
+def test_refusals_do_not_depend_on_the_level_of_the_loss(sweep):
+    """Neither for rows with a mean near zero nor for losses of either sign."""
     runs = sweep(noise=0.003, half_width=0.5)
     levels = [float(runs["loss"].mean()), 3.0, 20.0]
     first, *others = (optima(runs.assign(loss=runs["loss"] - level)) for level in levels)
@@ -81,12 +80,6 @@ def test_losses_of_any_sign_are_judged_alike(sweep):
         np.testing.assert_allclose(other["depth"], first["depth"], rtol=1e-6)
         assert other["refused"].tolist() == first["refused"].tolist()
     assert optima(runs.assign(loss=0.0))["refused"].eq("the curve is not convex").all()
-
-
-def test_budgets_with_scatter_are_one():
-    C = np.array([1.02e18, 0.98e18, 1e18, 3.05e18, 2.95e18, 9.3e18])
-    assert group_budgets(C).tolist() == [0, 0, 0, 1, 1, 2]
-    assert group_budgets(np.geomspace(1e18, 1e19, 20), 0.01).max() == 19
 
 
 def test_intervals_cover_the_minimum(sweep):

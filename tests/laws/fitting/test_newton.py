@@ -55,7 +55,7 @@ def test_tied_fit_keeps_the_exponents_equal():
     assert found.theta[0, 3] == found.theta[0, 4]
 
 
-def test_members_of_a_batch_do_not_know_of_each_other():
+def test_members_of_a_batch_are_independent():
     together = solve(problem(), THETA)
     for i in range(2):
         alone = solve(problem(), THETA[i : i + 1])
@@ -73,6 +73,6 @@ def test_weights_are_repetitions():
     )
 
 
-def test_a_start_beyond_the_bounds_is_brought_back():
+def test_a_start_beyond_the_bounds_is_clipped():
     wild = np.array([[-99.0, 0, 0, -5.0, 9.0]])
     assert (solve(problem(), wild).theta >= LOWER).all()

@@ -1,16 +1,12 @@
 import numpy as np
 import pytest
-from scipy import optimize
 
-from flops_fit.errors import ArgumentError, FitError
+from flops_fit.errors import FitError
 from flops_fit.laws.fitting.parametric import fit_parametric, refit
-from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.runs.points import Points
 from flops_fit.laws.runs.simulate import simulate_isoflop
-
-
-def columns(runs):
-    return [runs[name].to_numpy(float) for name in ("num_params", "num_tokens", "loss")]
 
 
 def numbers(law):
@@ -23,92 +19,50 @@ def numbers(law):
 def test_planted_law_is_found_to_a_millionth(named_law, how):
     law, first, last = named_law
     runs = simulate_isoflop(law, np.geomspace(first, last, 5))
-    fit = fit_parametric(*columns(runs), **how)
+    fit = fit_parametric(Points.from_runs(runs), **how)
     assert fit.converged
     np.testing.assert_allclose(numbers(fit.law), numbers(law), rtol=1e-6)
 
 
 def test_planted_tied_law_is_found_to_a_millionth(sweep):
-    fit = fit_parametric(*columns(sweep("symmetric")), form="tied")
+    fit = fit_parametric(Points.from_runs(sweep("symmetric")), form="tied")
     np.testing.assert_allclose(numbers(fit.law), [1.8, 450.0, 1200.0, 0.35, 0.35], rtol=1e-6)
     assert fit.law.a == 0.5
 
 
-def test_a_law_far_from_chinchilla_meets_no_cap():
+def test_a_law_far_from_chinchilla_is_found():
     law = ParametricLaw(0.5, 30.0, 5e6, 0.2, 0.9)
     runs = simulate_isoflop(law, np.geomspace(1e16, 1e18, 5))
-    np.testing.assert_allclose(numbers(fit_parametric(*columns(runs)).law), numbers(law), rtol=1e-6)
-
-
-def test_closed_form_is_the_minimum(named_law):
-    law, _, last = named_law
-    found = optimize.minimize_scalar(
-        lambda x: law.loss(np.exp(x), last / (6 * np.exp(x))),
-        bounds=(2, 40),
-        method="bounded",
-        options={"xatol": 1e-10},
+    np.testing.assert_allclose(
+        numbers(fit_parametric(Points.from_runs(runs)).law), numbers(law), rtol=1e-6
     )
-    assert np.log(law.n_opt(last)) == pytest.approx(found.x, abs=1e-5)
-    assert law.l_opt(last) == pytest.approx(found.fun, rel=1e-12)
-    assert 6 * law.n_opt(last) * law.d_opt(last) == pytest.approx(last, rel=1e-12)
-
-
-def test_exponents_and_shapes(small):
-    C = np.array([[1e12, 1e13], [1e14, 1e15]])
-    assert small.n_opt(C).shape == (2, 2)
-    assert isinstance(small.n_opt(1e12), float)
-    assert small.a + small.b == pytest.approx(1)
-    slope = np.log(small.n_opt(1e15) / small.n_opt(1e12)) / np.log(1e3)
-    assert slope == pytest.approx(small.a)
-
-
-def test_optimum_on_a_measured_cost_curve():
-    x = np.log(np.geomspace(1e4, 1e8, 9))
-    f = np.log(6 * np.exp(x) + 3000 * np.exp(x) ** 0.5)
-    law = ParametricLaw(1.0, 66.0, 100.0, 0.35, 0.30, curve=CostCurve(tuple(x), tuple(f)))
-    for C in (1e12, 1e13, 1e14):
-        curve = law.curve
-        found = optimize.minimize_scalar(
-            lambda t, C=C, curve=curve: law.loss(np.exp(t), C / curve.flops_per_token(np.exp(t))),
-            bounds=(x[0], x[-1]),
-            method="bounded",
-            options={"xatol": 1e-10},
-        )
-        assert np.log(law.n_opt(C)) == pytest.approx(found.x, abs=1e-3)
-        assert law.l_opt(C) == pytest.approx(found.fun, rel=1e-7)
-        spent = law.d_opt(C) * curve.flops_per_token(law.n_opt(C))
-        assert spent == pytest.approx(C, rel=1e-9)
-
-
-def test_budgets_must_be_positive(small):
-    with pytest.raises(ArgumentError, match="positive and finite"):
-        small.n_opt([1e12, -1])
 
 
 def test_too_few_runs():
     with pytest.raises(FitError, match="at least 5 runs for 5 parameters, got 4"):
-        fit_parametric([1, 2, 3, 4], [1, 2, 3, 4], [1, 1, 1, 1])
+        fit_parametric(Points(*np.ones((3, 4))))
 
 
 def test_bounds_are_reported(sweep):
     runs = sweep(noise=0.0)
     flat = runs.assign(loss=100 / runs["num_tokens"] ** 0.3 + 66 / runs["num_params"] ** 0.35)
-    fit = fit_parametric(*columns(flat))
+    fit = fit_parametric(Points.from_runs(flat))
     assert "E" in fit.at_bound
-    assert fit_parametric(*columns(runs)).at_bound == ()
+    assert fit_parametric(Points.from_runs(runs)).at_bound == ()
 
 
 def test_starts_that_disagree_are_counted(rough_runs, sweep):
-    assert fit_parametric(*columns(rough_runs), delta=1e-3).agreement < 0.9
-    fit = fit_parametric(*columns(sweep(noise=0.003)))
+    assert fit_parametric(Points.from_runs(rough_runs), delta=1e-3).agreement < 0.9
+    fit = fit_parametric(Points.from_runs(sweep(noise=0.003)))
     assert fit.agreement == 1.0
     assert fit.num_starts >= 9
 
 
 def test_refit_on_fewer_runs_is_the_fit_of_those_runs(sweep):
-    N, D, loss = columns(sweep(noise=0.003))
-    again = refit(fit_parametric(N, D, loss), N[:28], D[:28], loss[:28])
-    fresh = fit_parametric(N[:28], D[:28], loss[:28])
+    points = Points.from_runs(sweep(noise=0.003))
+    fewer = points.at(np.arange(28))
+    again = refit(fit_parametric(points), fewer)
+    fresh = fit_parametric(fewer)
     np.testing.assert_allclose(numbers(again.law), numbers(fresh.law), rtol=1e-5)
 
 
@@ -116,8 +70,9 @@ def test_very_many_runs_are_started_on_a_sample(small):
     rng = np.random.default_rng(0)
     N, D = np.exp(rng.uniform([[11], [14]], [[14], [17]], (2, 25_000)))
     loss = small.loss(N, D) * np.exp(0.01 * rng.normal(size=25_000))
-    fit = fit_parametric(N, D, loss)
-    direct = fit_parametric(N, D, loss, starts=np.array([fit.theta]))
+    points = Points(N, D, loss)
+    fit = fit_parametric(points)
+    direct = fit_parametric(points, starts=np.array([fit.theta]))
     assert fit.agreement == 1.0
     assert fit.converged
     np.testing.assert_allclose(numbers(fit.law), numbers(direct.law), rtol=1e-6)
@@ -125,19 +80,19 @@ def test_very_many_runs_are_started_on_a_sample(small):
 
 
 def test_units_of_the_cost_only_move_the_optimum(sweep):
-    N, D, loss = columns(sweep(noise=0.003))
-    six, two = (fit_parametric(N, D, loss, cost=FlopsPerToken(k)).law for k in (6.0, 2.0))
+    points = Points.from_runs(sweep(noise=0.003))
+    six, two = (fit_parametric(points, cost=FlopsPerToken(k)).law for k in (6.0, 2.0))
     assert two.n_opt(1e14) == pytest.approx(six.n_opt(3e14))
 
 
 class TestAgainstChinchilla:
-    """Besiroglu et al. 2024 on the points of Chinchilla's figure 4."""
+    """The fit of Besiroglu et al. 2024 to the points of Chinchilla's figure 4."""
 
-    def columns(self, runs):
-        return [runs[name].to_numpy(float) for name in ("N", "D", "loss")]
+    def points(self, runs):
+        return Points(*(runs[name].to_numpy(float) for name in ("N", "D", "loss")))
 
     def test_objective_and_parameters(self, epoch_runs):
-        fit = fit_parametric(*self.columns(epoch_runs), delta=1e-3)
+        fit = fit_parametric(self.points(epoch_runs), delta=1e-3)
         assert fit.objective == pytest.approx(1.018274e-3, abs=1e-8)
         assert fit.agreement == 1.0
         np.testing.assert_allclose(
@@ -150,12 +105,12 @@ class TestAgainstChinchilla:
         rng = np.random.default_rng(0)
         low, high = [-2, -4, -4, 0.05, 0.05], [1, 1, 1, 1.5, 1.5]
         starts = rng.uniform(low, high, (60, 5))
-        fit = fit_parametric(*self.columns(epoch_runs), delta=1e-3, starts=starts)
+        fit = fit_parametric(self.points(epoch_runs), delta=1e-3, starts=starts)
         assert fit.agreement == 1.0
         assert fit.objective == pytest.approx(1.018274e-3, abs=1e-8)
 
     def test_printed_optimum_is_nearby(self, epoch_runs):
         """Their printed point is not fully converged: within 3 % of the true optimum."""
         printed = [1.8172, 482.01, 2085.43, 0.3478, 0.3658]
-        fit = fit_parametric(*self.columns(epoch_runs), delta=1e-3)
+        fit = fit_parametric(self.points(epoch_runs), delta=1e-3)
         np.testing.assert_allclose(numbers(fit.law), printed, rtol=0.03)

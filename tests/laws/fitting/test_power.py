@@ -26,13 +26,6 @@ def test_relative_residuals_are_the_line_through_the_logarithms():
     assert fit_power(C, y).exponent == pytest.approx(line[0], abs=2e-4)
 
 
-def test_weights_are_heeded():
-    y = 0.1 * C**0.5
-    y[-1] *= 2
-    weight = np.array([1, 1, 1, 1, 1, 1e-9])
-    assert fit_power(C, y, weight).exponent == pytest.approx(0.5, abs=1e-6)
-
-
 def test_intervals_cover():
     rng = np.random.default_rng(0)
     hits = []

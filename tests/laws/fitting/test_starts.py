@@ -3,11 +3,12 @@ from scipy import optimize
 
 from flops_fit.laws.fitting.parametric import centred
 from flops_fit.laws.fitting.starts import EXPONENTS, _non_negative, _normal_equations, grid_starts
+from flops_fit.laws.runs.points import Points
 
 
 def test_grid_is_the_non_negative_least_squares_of_scipy(sweep):
     runs = sweep(noise=0.01)
-    problem, _ = centred(*(runs[c].to_numpy() for c in ("num_params", "num_tokens", "loss")))
+    problem, _ = centred(Points.from_runs(runs))
     x, y, loss = problem.x, problem.y, problem.loss
     coefs, misfit = _non_negative(*_normal_equations(x, y, loss))
     for i, j in ((0, 0), (5, 20), (27, 3), (14, 14)):
@@ -21,7 +22,7 @@ def test_grid_is_the_non_negative_least_squares_of_scipy(sweep):
 
 def test_tied_starts_are_tied(sweep):
     runs = sweep()
-    problem, _ = centred(*(runs[c].to_numpy() for c in ("num_params", "num_tokens", "loss")))
+    problem, _ = centred(Points.from_runs(runs))
     starts = grid_starts(problem.x, problem.y, problem.loss, tied=True)
     assert (starts[:, 3] == starts[:, 4]).all()
     assert len(grid_starts(problem.x, problem.y, problem.loss, most=4)) == 4

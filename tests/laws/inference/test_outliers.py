@@ -1,19 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.outliers import excess, screen, screen_iqr
+from flops_fit.laws.runs.points import Points
 
 
-def arrays(runs):
-    return [runs[c].to_numpy(float).copy() for c in ("num_params", "num_tokens", "loss")]
+def scaled(points, run, factor):
+    """The points with the loss of one run multiplied by a factor."""
+    loss = points.loss.copy()
+    loss[run] *= factor
+    return replace(points, loss=loss)
 
 
 @pytest.mark.parametrize("design", [(5, 7), (3, 5)])
-def test_one_bad_run_is_named_and_only_that(sweep, design):
-    N, D, loss = arrays(sweep(budgets=design[0], sizes=design[1], noise=0.003, seed=3))
-    loss[8] *= 1.06
-    out = screen(fit_parametric(N, D, loss, delta=1e-3), N, D, loss)
+def test_only_the_bad_run_is_dropped(sweep, design):
+    points = scaled(
+        Points.from_runs(sweep(budgets=design[0], sizes=design[1], noise=0.003, seed=3)), 8, 1.06
+    )
+    out = screen(fit_parametric(points, delta=1e-3), points)
     assert np.flatnonzero(out).tolist() == [8]
 
 
@@ -21,20 +28,19 @@ def test_one_bad_run_is_named_and_only_that(sweep, design):
 def test_clean_runs_are_kept(sweep, design):
     dropped = 0
     for seed in range(40):
-        N, D, loss = arrays(sweep(budgets=design[0], sizes=design[1], noise=0.003, seed=seed))
-        dropped += int(screen(fit_parametric(N, D, loss, delta=1e-3), N, D, loss).sum())
+        points = Points.from_runs(sweep(budgets=design[0], sizes=design[1], noise=0.003, seed=seed))
+        dropped += int(screen(fit_parametric(points, delta=1e-3), points).sum())
     assert dropped <= 6
 
 
 def test_a_run_below_the_law_is_not_an_outlier(sweep):
-    N, D, loss = arrays(sweep(noise=0.003))
-    loss[8] *= 0.95
-    assert not screen(fit_parametric(N, D, loss, delta=1e-3), N, D, loss)[8]
+    points = scaled(Points.from_runs(sweep(noise=0.003)), 8, 0.95)
+    assert not screen(fit_parametric(points, delta=1e-3), points)[8]
 
 
 def test_noise_free_runs_are_all_kept(sweep):
-    N, D, loss = arrays(sweep())
-    assert not screen(fit_parametric(N, D, loss, delta=1e-3), N, D, loss).any()
+    points = Points.from_runs(sweep())
+    assert not screen(fit_parametric(points, delta=1e-3), points).any()
 
 
 def test_iqr_fence():
@@ -42,6 +48,8 @@ def test_iqr_fence():
 
 
 def test_excess_is_the_log_ratio(sweep):
-    N, D, loss = arrays(sweep())
-    fit = fit_parametric(N, D, loss)
-    np.testing.assert_allclose(excess(fit, N, D, loss * 1.1), np.log(1.1), atol=1e-9)
+    points = Points.from_runs(sweep())
+    fit = fit_parametric(points)
+    np.testing.assert_allclose(
+        excess(fit, replace(points, loss=points.loss * 1.1)), np.log(1.1), atol=1e-9
+    )

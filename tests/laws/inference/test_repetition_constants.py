@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.runs.points import Points
 from flops_fit.result import Result, fit
 
 R_D, R_N = 8.0, 3.0
@@ -12,7 +15,7 @@ R_D, R_N = 8.0, 3.0
 
 @pytest.fixture
 def repeated(sweep, small):
-    """A function that simulates a sweep on so many unique tokens."""
+    """A function that simulates a sweep on a given number of unique tokens."""
 
     def make(unique=3e6, r_data=R_D, r_params=np.inf, noise=0.003, seed=0):
         runs = sweep()
@@ -45,14 +48,14 @@ def test_unique_tokens_are_read_from_either_column(repeated):
     np.testing.assert_allclose(unique_tokens(some)[:4], runs["num_tokens"][:4])
 
 
-def test_planted_constant_comes_through_the_front_door(repeated, small):
+def test_fit_recovers_a_planted_constant(repeated, small):
     result = fit(repeated(noise=0.0))
     assert result.intervals.loc["R_D*", "value"] == pytest.approx(R_D, rel=1e-5)
     assert result.law.a == pytest.approx(small.a, abs=1e-6)
     assert "excess-parameters" not in codes(result)
 
 
-def test_both_planted_constants_come_through_the_front_door(repeated, small):
+def test_fit_recovers_both_planted_constants(repeated, small):
     result = fit(repeated(noise=0.0, r_params=R_N))
     assert result.intervals.loc["R_D*", "value"] == pytest.approx(R_D, rel=1e-5)
     assert result.intervals.loc["R_N*", "value"] == pytest.approx(R_N, rel=1e-5)
@@ -83,7 +86,7 @@ def test_excess_parameters_that_fade_are_fitted_with_the_law(repeated, small):
     assert "R_N*" not in fit(repeated(unique=1e12)).intervals.index
 
 
-def test_a_fit_that_may_not_take_them_so_says_that_it_is_bent(repeated):
+def test_a_fit_that_counts_fading_parameters_in_full_warns(repeated):
     for options in ({"form": "tied"}, {"delta": 1e-3}):
         check = codes(fit(repeated(r_params=R_N), num_draws=100, **options))["excess-parameters"]
         assert check.severity == "warn"
@@ -103,7 +106,7 @@ def test_joint_intervals_are_those_of_refits(repeated):
     np.testing.assert_allclose([np.std(a), np.std(cap)], expected, rtol=0.35)
 
 
-def test_epochs_alone_are_enough_where_they_tell(repeated):
+def test_epochs_alone_determine_the_constant(repeated):
     runs = repeated()
     by_tokens, alone = fit(runs), fit(by_epochs(runs))
     assert alone.law.a == pytest.approx(by_tokens.law.a, rel=1e-6)
@@ -114,16 +117,16 @@ def test_epochs_alone_are_enough_where_they_tell(repeated):
 
 def test_an_outlier_does_not_set_the_constant(repeated):
     runs = repeated(seed=3)
-    runs.loc[0, "loss"] *= 1.3  # the run of most epochs
-    spoilt = fit(runs)
-    assert spoilt.runs.loc[0, "excluded"].startswith("outlier")
+    runs.loc[0, "loss"] *= 1.3  # the run with the most epochs
+    with_outlier = fit(runs)
+    assert with_outlier.runs.loc[0, "excluded"].startswith("outlier")
     without = fit(runs.drop(index=0))
-    for result in (spoilt, without):
+    for result in (with_outlier, without):
         assert result.intervals.loc["R_D*", "value"] == pytest.approx(R_D, rel=0.2)
         assert result.law.a == pytest.approx(0.30 / 0.65, abs=0.02)
 
 
-def test_few_epochs_take_the_published_constants_and_say_so(repeated):
+def test_with_few_epochs_the_published_constants_are_used_and_noted(repeated):
     result = fit(repeated(unique=3e7, r_data=15.39))
     assert "R_D*" not in result.intervals.index
     assert "R_D* = 15.39 (of Muennighoff et al. 2023, not fitted)" in (
@@ -136,7 +139,7 @@ def test_few_epochs_take_the_published_constants_and_say_so(repeated):
     assert result.predict(1e15, unique_tokens=1e12).checks == ()
 
 
-def test_a_fitted_constant_widens_what_is_predicted(repeated):
+def test_a_fitted_constant_widens_predictions(repeated):
     result = fit(repeated())
     assert result.predict(1e15, unique_tokens=1e6).checks == ()
     (spread,) = result.findings.spreads
@@ -150,7 +153,7 @@ def test_a_fitted_constant_widens_what_is_predicted(repeated):
     assert result.intervals.loc["R_D*", "low"] < R_D < result.intervals.loc["R_D*", "high"]
 
 
-def test_runs_that_cannot_tell_of_parameters_take_the_published_constant(repeated):
+def test_runs_that_do_not_determine_r_params_use_the_published_constant(repeated):
     result = fit(repeated(), delta=1e-3, num_draws=100)
     *_, note = result.predict(1e15, unique_tokens=1e6).checks
     assert note.message.startswith("R_N* = 5.31 of Muennighoff et al. 2023, not fitted")
@@ -165,16 +168,16 @@ def test_no_fading_is_an_infinite_constant(repeated):
 
 def test_one_run_of_many_epochs_is_not_enough(sweep, small):
     runs = sweep(noise=0.002)
-    N, D, loss = (runs[c].to_numpy() for c in ("num_params", "num_tokens", "loss"))
-    U = np.where(runs.index == 4, D / 20, D)
-    assert measure_repetition(N, D, loss, U, small, None) is None
-    assert measure_repetition(N, D, loss, D / 3, small, None) is None
+    points = Points.from_runs(runs)
+    one = np.where(runs.index == 4, points.D / 20, points.D)
+    for unique in (one, points.D / 3):
+        assert measure_repetition(replace(points, unique=unique), small, None) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("r_params", [np.inf, R_N])
 def test_intervals_cover_under_repetition(repeated, small, r_params):
-    """Of a, R_D*, the best N and loss under a cap, and R_N* where it is fitted, in 60 sweeps."""
+    """Intervals of a, R_D*, N and loss under a cap, and R_N* if it is fitted, in 60 sweeps."""
     best_N, _, best_loss = RepetitionLaw(small, R_D, r_params).optimum(1e15, 3e6)
     held = []
     for seed in range(60):
@@ -202,9 +205,9 @@ def test_a_repeated_sweep_survives_its_archive(repeated, tmp_path, r_params):
     pd.testing.assert_frame_equal(again.intervals, result.intervals)
 
 
-def test_losses_of_any_sign_take_the_published_constant(repeated):
+def test_losses_of_any_sign_use_the_published_constant(repeated):
     runs = repeated()
     result = fit(runs.assign(loss=runs["loss"] - 3.0))
     assert result.findings.repetition.fading_error is None
-    law = fit_parametric(*(runs[c] for c in ("num_params", "num_tokens", "loss"))).law
+    law = fit_parametric(Points.from_runs(runs)).law
     assert result.law.a != pytest.approx(law.a, abs=1e-3)

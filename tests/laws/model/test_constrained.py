@@ -8,7 +8,7 @@ from flops_fit.laws.model.cost import FlopsPerToken
 
 def test_fixed_ratio_spends_the_budget(small):
     x, y, loss = constrained.at_ratio(
-        small.row, np.array([1e14]), FlopsPerToken(), tokens_per_param=100
+        small.vector[None], np.array([1e14]), FlopsPerToken(), tokens_per_param=100
     )
     N, D = np.exp(x[0, 0]), np.exp(y[0, 0])
     assert D / N == pytest.approx(100)
@@ -17,10 +17,10 @@ def test_fixed_ratio_spends_the_budget(small):
 
 
 @pytest.mark.parametrize("served", [1e6, 1e8, 3e9])
-def test_inference_is_paid_for(small, served):
+def test_the_budget_pays_for_inference(small, served):
     C = 1e15
     x, y, loss = constrained.with_inference(
-        small.row, np.array([C]), FlopsPerToken(), inference_tokens=served
+        small.vector[None], np.array([C]), FlopsPerToken(), inference_tokens=served
     )
     N, D = np.exp(x[0, 0]), np.exp(y[0, 0])
     assert 6 * N * D + 2 * N * served == pytest.approx(C)
@@ -39,6 +39,6 @@ def test_inference_is_paid_for(small, served):
 
 def test_no_inference_is_the_plain_optimum(small):
     x, _, _ = constrained.with_inference(
-        small.row, np.array([1e15]), FlopsPerToken(), inference_tokens=1e-6
+        small.vector[None], np.array([1e15]), FlopsPerToken(), inference_tokens=1e-6
     )
     assert np.exp(x[0, 0]) == pytest.approx(small.n_opt(1e15), rel=1e-6)

@@ -18,7 +18,7 @@ def test_a_curve_goes_through_what_was_measured():
     np.testing.assert_allclose(cost.curve.flops_per_token(N), f, rtol=1e-9)
 
 
-def test_extrapolated_by_its_end_slope_and_said():
+def test_the_curve_is_extrapolated_with_its_end_slope():
     f = 5 * N**0.8
     curve = measure_cost(N, np.full(8, 1e6), f * 1e6).curve
     np.testing.assert_allclose(curve.flops_per_token([1e2, 1e8]), 5 * np.array([1e2, 1e8]) ** 0.8)
@@ -33,12 +33,12 @@ def test_slope_is_the_derivative():
     np.testing.assert_allclose(curve.slope(x), slope, atol=1e-4)
 
 
-def test_one_size_costs_in_proportion():
+def test_with_one_size_the_cost_is_proportional():
     curve = CostCurve((np.log(1e4),), (np.log(7e4),))
     assert curve.flops_per_token(1e5) == pytest.approx(7e5)
 
 
-def test_many_sizes_become_few_knots():
+def test_many_sizes_are_merged_into_few_knots():
     sizes = np.geomspace(1e3, 1e8, 5000)
     f = 6 * sizes * (1 + 30 / sizes**0.4)
     curve = measure_cost(sizes, np.ones(5000), f).curve

@@ -41,7 +41,7 @@ def test_over_training(result):
     assert spent == pytest.approx(1e14)
 
 
-def test_a_ratio_far_from_those_trained_is_said(result):
+def test_a_ratio_far_from_those_trained_warns(result):
     trained = result.runs["num_tokens"] / result.runs["num_params"]
     far = result.predict(1e14, tokens_per_param=3 * trained.max())
     assert [check.code for check in far.checks] == ["ratio-beyond-data"]
@@ -64,7 +64,7 @@ def test_unique_tokens(result):
 
 
 @pytest.mark.parametrize("table", [runs, measured])
-def test_data_that_do_not_bind_change_nothing_and_where_they_begin_to_nothing_steps(table):
+def test_a_cap_that_does_not_bind_changes_nothing_and_begins_to_bind_without_a_step(table):
     found = fit(table())
     free = found.predict(1e15)
     assert found.predict(1e15, unique_tokens=1e15) == free
@@ -76,13 +76,17 @@ def test_data_that_do_not_bind_change_nothing_and_where_they_begin_to_nothing_st
     assert around[-1].loss > free.loss
 
 
-def test_the_fewer_data_there_are_the_worse_and_said(result):
+def test_fewer_unique_tokens_raise_the_loss_and_warn(result):
     free = result.predict(1e15)
-    told = [result.predict(1e15, unique_tokens=free.num_tokens / k) for k in (3, 30, 300, 3e3, 3e4)]
-    losses = [p.loss for p in told]
+    predictions = [
+        result.predict(1e15, unique_tokens=free.num_tokens / k) for k in (3, 30, 300, 3e3, 3e4)
+    ]
+    losses = [p.loss for p in predictions]
     assert all(b > a for a, b in pairwise(losses))
-    assert all(p.num_params_interval[0] < p.num_params < p.num_params_interval[1] for p in told)
-    codes = [[check.code for check in p.checks if check.severity == "warn"] for p in told]
+    assert all(
+        p.num_params_interval[0] < p.num_params < p.num_params_interval[1] for p in predictions
+    )
+    codes = [[check.code for check in p.checks if check.severity == "warn"] for p in predictions]
     assert codes == [[], [], *[["data-worn-out"]] * 3]
     with pytest.raises(ArgumentError, match=r"unique_tokens: .* are too few"):
         result.predict(1e15, unique_tokens=free.num_tokens / 3e6)
@@ -120,5 +124,5 @@ def test_isoflop_alone_predicts_without_intervals():
     ]
     with pytest.raises(FitError, match="without an interval"):
         found.predict(1e18)
-    with pytest.raises(FitError, match="no law stands"):
+    with pytest.raises(FitError, match="no law could be fitted"):
         found.predict(1e15, tokens_per_param=20)

@@ -10,7 +10,7 @@ def test_noise_free_runs_lie_on_the_law(sweep, small):
     np.testing.assert_allclose(middle, small.n_opt(runs["compute_budget"].unique()))
 
 
-def test_noise_is_as_asked(sweep):
+def test_noise_has_the_given_size(sweep):
     errors = [np.log(sweep(noise=0.01, seed=s)["loss"] / sweep()["loss"]) for s in range(60)]
     assert np.std(errors) == pytest.approx(0.01, rel=0.05)
 
@@ -21,6 +21,6 @@ def test_shared_noise_is_shared_by_size(sweep):
     assert error[0].std() > 0.002
 
 
-def test_seed_decides(sweep):
+def test_the_seed_decides_the_noise(sweep):
     assert sweep(noise=0.01, seed=1).equals(sweep(noise=0.01, seed=1))
     assert not sweep(noise=0.01, seed=1).equals(sweep(noise=0.01, seed=2))

@@ -24,7 +24,7 @@ ROWS = [
         ("model_params", "dataset size", "final_val_loss", "train_flops"),
     ],
 )
-def test_usual_names_are_known(names):
+def test_usual_column_names_are_recognised(names):
     rows = [dict(zip(names, (1e6, 2e7, 3.0, 1.3e14), strict=True))]
     table, notes = read_runs(rows)
     assert table.loc[0, ["num_params", "num_tokens", "loss", "flops"]].tolist() == [
@@ -42,18 +42,18 @@ def test_columns_of_a_run_come_first_and_others_stay():
     assert table["colour"].tolist() == ["red", "red"]
 
 
-def test_an_exact_name_wins_over_an_alias():
+def test_an_exact_name_takes_precedence_over_an_alias():
     table, _ = read_runs([{**ROWS[0], "num_params": 5e6}])
     assert table.loc[0, "num_params"] == 5e6
 
 
-def test_compute_is_assumed_and_said():
+def test_assumed_compute_is_noted():
     table, notes = read_runs(ROWS)
     assert table["flops"].tolist() == [6 * 1e6 * 2e7, 6 * 2e6 * 1e7]
     assert "6 N D was assumed" in notes[0]
 
 
-def test_csv_and_frame_and_dicts_are_one(tmp_path):
+def test_csv_frame_and_dicts_give_the_same_table(tmp_path):
     path = tmp_path / "runs.csv"
     pd.DataFrame(ROWS).to_csv(path, index=False)
     tables = [read_runs(source)[0] for source in (ROWS, pd.DataFrame(ROWS), path, str(path))]
@@ -82,7 +82,7 @@ def test_every_fault_is_listed_with_its_row():
     assert "rows count from 0" in str(caught.value)
 
 
-def test_a_row_that_cannot_be_read_is_no_duplicate():
+def test_a_faulty_row_is_not_a_duplicate():
     rows = [{**ROWS[0], "params": bad} for bad in ("abc", "xyz")]
     with pytest.raises(TableError) as caught:
         read_runs(rows)
@@ -92,7 +92,7 @@ def test_a_row_that_cannot_be_read_is_no_duplicate():
     ]
 
 
-def test_rows_of_very_many_faults_are_all_named():
+def test_rows_of_many_faults_are_all_listed():
     rows = [{**ROWS[0], "params": -i} for i in range(1, 54)]
     with pytest.raises(TableError, match=r"^53 faults") as caught:
         read_runs(rows)
@@ -100,12 +100,12 @@ def test_rows_of_very_many_faults_are_all_named():
     assert len(caught.value.problems) == 51
 
 
-def test_two_seeds_are_no_duplicate():
+def test_two_seeds_are_not_duplicates():
     table, _ = read_runs([{**ROWS[0], "seed": 1}, {**ROWS[0], "seed": 2}])
     assert len(table) == 2
 
 
-def test_unfinished_and_odd_losses_stay_with_their_reason():
+def test_unfinished_runs_and_infinite_losses_are_excluded_with_a_reason():
     rows = [
         *ROWS,
         {"params": 1e6, "tokens": 3e7, "loss": np.nan, "state": "failed"},
@@ -131,7 +131,7 @@ def test_unfinished_and_odd_losses_stay_with_their_reason():
         ([], "not found among: none"),
         (pd.DataFrame({"N": [], "D": [], "loss": []}), "no rows"),
         (3.5, "expected a DataFrame, the path of a CSV file or a list of dicts, got float"),
-        ([1, 2, 3], "a dict a run, with N, D and loss.*got a list whose row 0 is int 1"),
+        ([1, 2, 3], "one dict per run, with N, D and loss.*got a list whose row 0 is int 1"),
         ([ROWS[0], "N"], "got a list whose row 1 is str 'N'"),
         ("/no/such/file.csv", "no such file"),
     ],
@@ -141,20 +141,20 @@ def test_tables_that_cannot_be_read(source, message):
         read_runs(source)
 
 
-def test_columns_that_come_twice():
+def test_columns_that_occur_twice():
     frame = pd.DataFrame([[1, 2, 3, 4]], columns=["num_params", "num_params", "D", "loss"])
-    with pytest.raises(TableError, match="come twice: num_params"):
+    with pytest.raises(TableError, match="occur twice: num_params"):
         read_runs(frame)
 
 
-def test_the_table_given_is_left_alone():
+def test_the_given_table_is_not_changed():
     frame = pd.DataFrame(ROWS)
     before = frame.copy()
     read_runs(frame)
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_training_curves_as_people_have_them():
+def test_training_curves_in_usual_forms():
     rows = [{"trial_id": 3, "tokens": "1e6", "val_loss": 3.5, "ended": True}]
     frame = read_curves(rows)
     assert frame.iloc[0].to_dict() == {

@@ -1,4 +1,4 @@
-"""What the plots draw is what the result says."""
+"""The plots show the numbers of the result."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_the_legend_shows_what_is_drawn(result):
         text.get_text(): handle.get_linestyle()
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
-    assert styles == {"1e+12": "None", "1e+13": ":", "1e+14": "None", "left out": "None"}
+    assert styles == {"1e+12": "None", "1e+13": ":", "1e+14": "None", "excluded": "None"}
 
 
 def test_very_many_budgets_take_a_colour_bar():
@@ -248,7 +248,7 @@ def test_without_a_parametric_law_the_other_approaches_are_drawn():
     assert found.law is None
     for ax in found.plot("scaling").axes:
         labels = set(ax.get_legend_handles_labels()[1])
-        assert {"no parametric law stands", "IsoFLOP optima", "extrapolation"} <= labels
+        assert {"no parametric law", "IsoFLOP optima", "extrapolation"} <= labels
         assert "power law of optima, 95 %" in labels
         assert "parametric law, 95 %" not in labels
     table = runs().iloc[:21].copy()
@@ -269,7 +269,7 @@ def test_a_loss_gone_astray_is_an_arrow_and_does_not_set_the_axis(result):
     (arrow,) = [ln for ln in ax.lines if ln.get_marker() == style.UP and len(ln.get_xdata())]
     assert [tuple(p) for p in arrow.get_xydata()] == [(table.loc[3, "num_params"], high)]
     told = [[text.get_text() for text in a.get_legend().get_texts()] for a in (plain, ax)]
-    assert told[1] == [*told[0], "farther off"]
+    assert told[1] == [*told[0], "beyond the frame"]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
-"""The dispatcher's storage: what is said of it when it cannot be used."""
+"""The queue of trials: its storage's faults, claims by several workers, and dead workers."""
 
 import contextlib
+import json
+import socket
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
 from optuna.trial import TrialState
+from sweeps import SmallSweep
 
 from flops_fit.errors import StoreError
 from flops_fit.records import Trial
+from flops_fit.runtime.process_id import at_work
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.trial_queue import enqueue, open_study, work_through
 
@@ -23,7 +28,7 @@ def test_a_database_of_mlflow_s_is_no_storage_for_optuna(store):
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "optuna.db").write_text("no database at all" * 100)
-    with pytest.raises(StoreError, match=r"Optuna storage .*not a database; bring it back"):
+    with pytest.raises(StoreError, match=r"Optuna storage .*not a database; restore it"):
         open_study("a study", f"sqlite:///{tmp_path}/optuna.db")
 
 
@@ -52,7 +57,7 @@ def test_a_claim_that_others_have_taken_for_dead_costs_only_itself(store, caplog
         return 1.0
 
     work_through(own, {TRIAL.trial_id}, "me", train, lambda: True, lambda trial: False)
-    assert "a claim was taken for a dead worker's" in caplog.text
+    assert "claim was released as a dead worker's" in caplog.text
 
 
 def test_two_workers_that_ask_at_one_moment_do_not_get_one_trial(store, monkeypatch):
@@ -88,3 +93,50 @@ def test_a_beat_that_fails_does_not_end_the_heart(store, monkeypatch):
         own._storage.record_heartbeat(number)
         assert database.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (1,)
     database.close()
+
+
+def test_trials_enqueued_by_two_drivers_at_once_run_once_each(small: SmallSweep, planted):
+    job = small.open()
+    study = open_study(job.study_name, job.storage)
+    for trial in [*job.trials, *job.trials]:
+        place = {"compute_budget": trial.compute_budget, "size_index": trial.size_index}
+        study.enqueue_trial(place, user_attrs={"trial": json.dumps(asdict(trial))})
+    assert len(small.run()) == len(planted.trained) == len(set(planted.trained)) == 8
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+@pytest.mark.parametrize(("lives", "state"), [(True, "RUNNING"), (False, "FAIL")])
+def test_a_silent_worker_that_is_seen_to_live_keeps_its_trial(store, lives, state):
+    """As after the machine slept: every heartbeat looks old."""
+    study = open_study("silent", f"sqlite:///{store}/optuna.db")
+    claimed = study.ask()
+    study._storage.record_heartbeat(claimed._trial_id)
+    with contextlib.closing(sqlite3.connect(store / "optuna.db")) as connection, connection:
+        connection.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    with at_work() as owner:
+        claimed.set_user_attr("owner", owner if lives else "elsewhere|1|1.00|ab")
+        trial_queue.release_dead(study)
+        assert study.trials[0].state.name == state
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_another_driver_may_have_released_the_dead_first(store, monkeypatch):
+    study = open_study("released", f"sqlite:///{store}/optuna.db")
+    study.ask().set_user_attr("owner", f"{socket.gethostname()}|4000000|1.00|abcdef01")
+    seen = study.get_trials(states=(TrialState.RUNNING,))
+    trial_queue.release_dead(study)
+    assert [found.state for found in study.trials] == [TrialState.FAIL]
+    monkeypatch.setattr(study, "get_trials", lambda **_: seen)
+    trial_queue.release_dead(study)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_claim_that_never_got_a_name_is_released_soon(store, monkeypatch):
+    """Its worker was killed just as it claimed."""
+    study = open_study("nameless", f"sqlite:///{store}/optuna.db")
+    study.ask()
+    trial_queue.release_dead(study)
+    assert [found.state for found in study.trials] == [TrialState.RUNNING]
+    monkeypatch.setattr(trial_queue, "_age_s", lambda claim: trial_queue.NAMELESS_S + 1)
+    trial_queue.release_dead(study)
+    assert [found.state for found in study.trials] == [TrialState.FAIL]

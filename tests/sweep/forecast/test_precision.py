@@ -45,13 +45,13 @@ def test_the_precision_as_text_and_table(planned, monkeypatch):
     plan = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
     precision = plan.precision(noise=0.002)
     head, law, *rest = repr(precision).splitlines()
-    assert "2 sweeps simulated with noise 0.002" in head
-    assert law.startswith("  law assumed: 1.82 + ")
+    assert "2 simulated sweeps with noise 0.002" in head
+    assert law.startswith("  assumed law: 1.82 + ")
     assert [line.split(" FLOPs")[0].strip() for line in rest[:3]] == [
         f"at {10**k * BUDGETS[-1]:.3g}" for k in range(3)
     ]
-    assert rest[3].startswith("  budget to add that gains most for its FLOPs: ")
-    assert rest[4].startswith("  size to add that gains most for its FLOPs: width=")
+    assert rest[3].startswith("  best budget to add: ")
+    assert rest[4].startswith("  best size to add: width=")
     assert precision._repr_html_().count("<tr") == 4
     assert precision.table["covered"].between(0, 1).all()
 

@@ -43,7 +43,7 @@ def test_very_many_trials_are_summed_up(planned, monkeypatch):
     monkeypatch.setattr(plan_text, "MOST_ROWS", 13)
     lines = repr(planned()).splitlines()
     assert re.search(r"1e\+09 +7 +\d+ \(\d+\) to \d+ \(.*\) +.* to .* +\d+ to \d+ +64 ", lines[2])
-    assert lines[4] == "a row a trial: .to_frame()"
+    assert lines[4].endswith(".to_frame()")
 
 
 def test_rows_too_short_for_a_curve_are_told(planned):

@@ -159,7 +159,7 @@ def test_sizes_refused_when_they_run_are_passed_over_in_one_line(planned):
     assert "shape" in first.reason
     last = repr(plan).splitlines()[-1]
     others = len(plan.skipped) - 1
-    assert last.startswith(f"no model at width=1 and {others} more; the nearest others are taken")
+    assert last.startswith(f"no model at width=1 and {others} more; the nearest other")
 
 
 def test_explicit_sizes_refused_are_named(planned):

@@ -8,7 +8,7 @@ from planted import BUDGETS, runs
 from flops_fit.errors import FitError
 from flops_fit.laws.model.frontier import frontier
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.laws.predict.bands import Terms, band, repetition_law, require_reach
+from flops_fit.laws.predict.intervals import Terms, predict_intervals, repetition_law, require_reach
 from flops_fit.result import Result, fit
 
 
@@ -17,13 +17,13 @@ def result():
     return fit(runs())
 
 
-def test_terms_that_were_given():
+def test_given_terms():
     assert Terms().given == {}
     assert Terms(inference_tokens=1e9).given == {"inference_tokens": 1e9}
 
 
 def test_middle_lies_inside_its_interval(result):
-    frame = band(result.findings, BUDGETS)
+    frame = predict_intervals(result.findings, BUDGETS)
     np.testing.assert_allclose(frame["num_params"], result.law.n_opt(BUDGETS))
     for name in ("num_params", "num_tokens", "loss"):
         assert (frame[f"{name}_low"] < frame[name]).all()
@@ -51,15 +51,15 @@ def test_no_loss_lies_below_what_the_law_allows():
     findings, C = found.findings, np.array([1e20, 1e24])
     low, _ = findings.interval(lambda laws: frontier(laws, C, findings.cost)[2])
     assert (low < 0).all()
-    assert (band(findings, C)["loss_low"] == findings.least_loss).all()
+    assert (predict_intervals(findings, C)["loss_low"] == findings.least_loss).all()
     assert findings.least_loss >= 0
-    assert (band(findings, C)["new_run_low"] == 0).all()
+    assert (predict_intervals(findings, C)["new_run_low"] == 0).all()
 
 
 def test_losses_of_any_sign_have_no_floor():
     lifted = fit(runs().assign(loss=runs()["loss"] - 3.0))
     assert lifted.findings.least_loss == -math.inf
-    assert (band(lifted.findings, BUDGETS)["loss_low"] < 0).any()
+    assert (predict_intervals(lifted.findings, BUDGETS)["loss_low"] < 0).any()
 
 
 def test_far_table_without_intervals_is_refused(result):

@@ -1,0 +1,82 @@
+"""Tables of predictions at many budgets: one to read, one to draw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from flops_fit.errors import ArgumentError
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
+from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
+from flops_fit.laws.predict.size_lookup import size_to_build
+
+TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
+DECADES_BEYOND = 3
+
+
+def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = None) -> pd.DataFrame:
+    """The compute-optimal model for each budget.
+
+    Args:
+        findings: The fitted laws.
+        compute_budgets: Budgets in FLOPs, shape (k,). Default: the budgets of the sweep, and three
+            more in steps of ten beyond the largest, unless a check refuses to go beyond it.
+
+    Returns:
+        One row per budget with `TABLE_COLUMNS`; intervals at 95 %.
+
+    Raises:
+        ArgumentError: A budget is not a positive number.
+        FitError: No law was fitted, or none that reaches so far.
+    """
+    C = read_budgets(findings, compute_budgets)
+    require_reach(findings, C)
+    table = predict_intervals(findings, C)
+    sizes = [size_to_build(findings, N) for N in table["num_params"]]
+    table["size"] = pd.Series(sizes, dtype=object)
+    table["extrapolation"] = C / findings.largest_budget
+    return table[list(TABLE_COLUMNS)]
+
+
+def frontier_to_draw(findings: Findings, compute_budgets: ArrayLike) -> pd.DataFrame:
+    """The frontier with its 95 % intervals, as a plot needs it: gaps instead of errors.
+
+    Args:
+        findings: The fitted laws.
+        compute_budgets: Budgets in FLOPs, shape (k,).
+
+    Returns:
+        One row per budget, as `predict_intervals` returns; NaN beyond the largest budget of the
+        sweep where a check refuses to go there.
+
+    Raises:
+        ArgumentError: A budget is not a positive number.
+        FitError: No law was fitted.
+    """
+    C = read_budgets(findings, compute_budgets)
+    frame = predict_intervals(findings, C)
+    if findings.not_beyond:
+        frame.loc[C > WITHIN * findings.largest_budget, frame.columns[1:]] = np.nan
+    return frame
+
+
+def read_budgets(findings: Findings, compute_budgets: ArrayLike | None) -> Array:
+    """The budgets that were asked for, or those of the sweep and beyond, shape (k,).
+
+    Raises:
+        ArgumentError: A budget is not a positive, finite number.
+    """
+    if compute_budgets is None:
+        trained = findings.optima["compute_budget"].to_numpy(float)
+        decades = 0 if findings.not_beyond else DECADES_BEYOND
+        return np.concatenate([trained, trained.max() * 10.0 ** np.arange(1, decades + 1)])
+    try:
+        C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"expected budgets in FLOPs, got {compute_budgets!r}") from error
+    if not C.size or not (np.isfinite(C) & (C > 0)).all():
+        raise ArgumentError(f"expected positive, finite FLOPs, got {compute_budgets!r}")
+    return C
