@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.report.number_text import flops
 from flops_fit.report.plan_view import PlanView
 from flops_fit.report.plots import style
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.typing import ColorType
 
-TOKENS_PER_PARAM = 20.0  # the compute-optimal ratio of Hoffmann et al. 2022
 MARGIN = 1.6  # factor by which the axes extend beyond the trials
 
 

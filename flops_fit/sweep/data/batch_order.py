@@ -48,7 +48,9 @@ class ShuffledSteps(Sampler[tuple[int, list[int]]]):
     """
 
     def __init__(self, num_examples: int, batch_size: int, steps: range, seed: int) -> None:
-        self.num_examples, self.batch_size, self.steps = num_examples, batch_size, steps
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.steps = steps
         self.seed = seed
 
     def __len__(self) -> int:
@@ -79,7 +81,10 @@ class DrawnSteps(Dataset[list[Any]]):
     """
 
     def __init__(self, dataset: Any, collate: Collate, parts: Parts, seed: int | None) -> None:
-        self.dataset, self.collate, self.parts, self.seed = dataset, collate, parts, seed
+        self.dataset = dataset
+        self.collate = collate
+        self.parts = parts
+        self.seed = seed
         self.read_many = getattr(dataset, "__getitems__", None)
 
     def __getitem__(self, wanted: tuple[int, list[int]]) -> list[Any]:
@@ -123,8 +128,13 @@ class StreamedSteps(IterableDataset[list[Any]]):
         seed: int | None,
         expected: int | None,
     ) -> None:
-        self.dataset, self.collate, self.expected = dataset, collate, expected
-        self.batch_size, self.parts, self.skip, self.seed = batch_size, parts, skip, seed
+        self.dataset = dataset
+        self.collate = collate
+        self.batch_size = batch_size
+        self.parts = parts
+        self.skip = skip
+        self.seed = seed
+        self.expected = expected
 
     def __iter__(self) -> Iterator[list[Any]]:
         reader = get_worker_info()

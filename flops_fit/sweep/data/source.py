@@ -142,10 +142,12 @@ class Source:
         data: Any
         if is_iterable(self.held_out):
             # With several readers "the first examples" would be others; this process reads them.
-            data, workers = _Head(self.held_out, max_examples), 0
+            data = _Head(self.held_out, max_examples)
+            workers = 0
         else:
             chosen = spread(len(self.held_out), max_examples)
-            data, workers = Subset(self.held_out, chosen), self.num_workers
+            data = Subset(self.held_out, chosen)
+            workers = self.num_workers
         return self._loader(data, self.held_out_collate, workers, {"batch_size": batch_size}, 0)
 
     def held_out_sample(self) -> Any:
@@ -176,7 +178,8 @@ class Strided(IterableDataset[Any]):
     """Every `HELD_OUT_EVERY`-th example of a stream, or all others."""
 
     def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
-        self.dataset, self.held_out = dataset, held_out
+        self.dataset = dataset
+        self.held_out = held_out
 
     def __iter__(self) -> Iterator[Any]:
         for index, example in enumerate(self.dataset):
@@ -188,7 +191,8 @@ class _Head(IterableDataset[Any]):
     """The first examples of a stream."""
 
     def __init__(self, dataset: Iterable[Any], count: int) -> None:
-        self.dataset, self.count = dataset, count
+        self.dataset = dataset
+        self.count = count
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.dataset, self.count)
@@ -206,7 +210,7 @@ def is_iterable(dataset: Any) -> bool:
 
 
 def targets_of(batch: Any) -> Any:
-    """What the loss compares with: the second of a pair, or the labels of a mapping, or None."""
+    """The targets of a batch: the second of a pair, or a mapping's labels; None if it has none."""
     if not isinstance(batch, Mapping):
         return batch[1]
     return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))

@@ -47,7 +47,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured, by one process or by several at once.
+    """Measured times and memory, of one process or of several at once.
 
     Attributes:
         table: One row per visit to a place. `flops_per_token` and `batch_size` identify the place;
@@ -94,7 +94,7 @@ def calibrate(
         results = [pd.DataFrame(json.loads(file.read_text())) for file in files]
     if not results:
         raise SweepError("all processes that measured training speed died; see their output above")
-    table = pd.concat(results)
+    table = pd.concat(results, ignore_index=True)
     ready_s = float(table["ready_at"].max()) - started
     return Calibration(table, table["device"].iloc[0], ready_s, kind)
 
@@ -118,26 +118,14 @@ def _measure_into_folder(call: tuple[Task, Sequence[Trial], Recipe, Path], liste
 
 
 def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe) -> pd.DataFrame:
-    """The rows of `Calibration.table` for all places, visited round after round."""
+    """The rows of `Calibration.table` for all places."""
     with frozen_gc():
-        warm_up = [_visit(task, source, trial, recipe, steps=1, passes=2) for trial in trials]
-        visits = [[visit] for visit in warm_up]
-        for turn in range(ROUNDS):
-            for trial, found in zip(trials, visits, strict=True):
-                step_s = found[0]["seconds_per_step"]
-                if step_s < SLOW_S:
-                    steps = min(MAX_STEPS, math.ceil(STRETCH_S / step_s))
-                    passes = 1 if turn else math.ceil(HELD_OUT_S / step_s)
-                    visit = _visit(task, source, trial, recipe, steps=steps, passes=passes)
-                    # Only the first round evaluates enough batches to time a pass well.
-                    visit["held_out_s"] = math.nan if turn else visit["held_out_s"]
-                    found.append({**visit, "round": turn})
         tables = []
-        for trial, found in zip(trials, visits, strict=True):
+        for trial, visits in zip(trials, _visits(task, source, trials, recipe), strict=True):
             state, work = tensor_bytes(task, source, trial, recipe)
-            peak = max(visit["peak_bytes"] for visit in found)
+            peak = max(visit["peak_bytes"] for visit in visits)
             # The visit that warmed up counts only if there is no other.
-            table = pd.DataFrame(found[1:] or found).drop(columns="peak_bytes")
+            table = pd.DataFrame(visits[1:] or visits).drop(columns="peak_bytes")
             tables.append(
                 table.assign(
                     flops_per_token=trial.flops_per_token,
@@ -147,7 +135,27 @@ def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
                     work_bytes=peak - state if peak > state else work,
                 )
             )
-    return pd.concat(tables)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _visits(
+    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
+) -> list[list[dict[str, float]]]:
+    """The visits to each place: one to warm up, then, unless its steps are slow, one a round."""
+    visits = [[_visit(task, source, trial, recipe, steps=1, passes=2)] for trial in trials]
+    for turn in range(ROUNDS):
+        for trial, visits_of_place in zip(trials, visits, strict=True):
+            step_s = visits_of_place[0]["seconds_per_step"]
+            if step_s >= SLOW_S:
+                continue
+            steps = min(MAX_STEPS, math.ceil(STRETCH_S / step_s))
+            # Only the first round evaluates enough batches to time the evaluation well.
+            passes = 1 if turn else math.ceil(HELD_OUT_S / step_s)
+            visit = _visit(task, source, trial, recipe, steps=steps, passes=passes)
+            visit["round"] = turn
+            visit["held_out_s"] = math.nan if turn else visit["held_out_s"]
+            visits_of_place.append(visit)
+    return visits
 
 
 def _visit(

@@ -31,7 +31,7 @@ STUDENT_2 = 4.30  # two-sided 95 % quantile of Student's t, two degrees of freed
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """What the trials still to be done will take.
+    """Time, memory and price of the trials still to be done.
 
     Attributes:
         table: The plan's `to_frame()` with `seconds` and `memory_bytes` of each trial; NaN
@@ -89,13 +89,18 @@ def estimate_plan(
     num_devices = count_workers(devices)
     table = plan.to_frame().assign(seconds=math.nan, memory_bytes=math.nan)
     to_do = table["trial_id"].isin([trial.trial_id for trial in plan.to_do])
-    start_s, doubt, device, memory_kind = 0.0, math.nan, "nothing is left to do", ""
+    start_s = 0.0
+    doubt = math.nan
+    device = "nothing is left to do"
+    memory_kind = ""
     if flops_per_second and plan.to_do:
         device = f"assumed: {flops_per_second:.3g} FLOP/s"
         table.loc[to_do, "seconds"] = table["flops"] / flops_per_second
     elif plan.to_do:
         measured = _calibrate_plan(plan, num_devices)
-        start_s, device, memory_kind = measured.start_s, measured.device, measured.memory_kind
+        start_s = measured.start_s
+        device = measured.device
+        memory_kind = measured.memory_kind
         seconds, doubt = _seconds(measured.table, plan.to_do)
         table.loc[to_do, "seconds"] = seconds
         table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)

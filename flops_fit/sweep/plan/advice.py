@@ -71,7 +71,7 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
 
 
 def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
-    """What to change so that these budgets work, and which budgets work without a change."""
+    """Messages: the change that makes these budgets work, and the budgets that work without one."""
     change = _least_change(rows, budgets)
     window = _feasible_window(rows)
     messages = []
@@ -93,7 +93,7 @@ def _window_text(low: float, high: float) -> str:
 
 
 def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
-    """What cuts the range of sizes of a budget short."""
+    """Reasons why the range of sizes of a budget is narrow."""
     bounds = rows.bounds(budget)
     reasons = []
     if bounds.smallest_above:
@@ -171,7 +171,7 @@ def _limited_epochs(rows: IsoflopRows) -> float:
 
 
 def _with_more_data(rows: IsoflopRows) -> str:
-    """How much data it takes until some budget can be planned, and which budgets can be then."""
+    """The amount of data with which some budgets can be planned, and these budgets."""
     for examples in _more_examples(rows):
         window = _feasible_window(_with_examples(rows, examples))
         if window is not None:

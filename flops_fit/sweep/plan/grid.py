@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a plan was made from; needed to time it and to extend it."""
+    """The task and the rows that a plan was made from; needed to time it and to extend it."""
 
     task: Task
     rows: IsoflopRows
@@ -26,7 +26,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep will train.
+    """The planned trials of a sweep.
 
     Attributes:
         trials: The grid points, by budget, then ascending in size.

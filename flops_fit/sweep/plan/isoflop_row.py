@@ -62,7 +62,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class IsoflopRows:
-    """What all trials of a sweep share, and from it the row of trials of each budget.
+    """The settings shared by all trials of a sweep; plans the row of trials of each budget.
 
     Attributes:
         identity: The part of the task that determines a trial's result, as plain values.

@@ -12,7 +12,7 @@ from flops_fit.sweep.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What to plan for a task. Nothing is checked here; `validation.check_all` does that.
+    """The arguments of a plan besides its task, unchecked; `validation.check_all` checks them.
 
     Attributes:
         compute_budgets: Budgets C in FLOPs, in any order. It may be an iterator, which planning

@@ -31,7 +31,7 @@ FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model of one size costs.
+    """Parameters and FLOPs of a model of one size.
 
     Attributes:
         size: Value of the size parameter.
@@ -79,13 +79,14 @@ def cost_of(
     model = build_empty(task, size)
     num_params = count_params(model, size)
     shapes = digest({name: list(p.shape) for name, p in model.named_parameters()})
+    count = 6.0 * num_params
+    convention = "6ND"
     if callable(flops):
-        count, convention = _custom(source, model, size, flops), "custom"
-    elif flops == "6ND":
-        count, convention = 6.0 * num_params, "6ND"
-    else:
+        count = _custom(source, model, size, flops)
+        convention = "custom"
+    elif flops != "6ND":
         measured, convention = _measured(task, source, model, size)
-        count = measured or 6.0 * num_params  # nothing could be counted
+        count = measured or count  # 6ND if nothing could be counted
     return ModelCost(size, num_params, count, shapes, convention)
 
 
@@ -131,7 +132,8 @@ def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple
     except Exception as error:
         # Only counting fails, or else the error is the user's and is raised here.
         task.loss(task.build(size).train(), source.sample).backward()
-        why, count = f"counting fails on a real batch ({_short(error)})", 0.0
+        why = f"counting fails on a real batch ({_short(error)})"
+        count = 0.0
     _warn(why, "one real batch" if count else "6ND")
     return count / tokens, "measured on one batch" if count else "6ND"
 

@@ -72,7 +72,7 @@ def outputs_of(model: nn.Module, batch: Any) -> Any:
 
 
 def _truth_of(batch: Any) -> Any:
-    """What loss and metrics compare the outputs with: of a mapping the whole batch."""
+    """Second argument of loss and metrics: the targets of a pair, or a whole mapping."""
     return batch if isinstance(batch, Mapping) else targets_of(batch)
 
 

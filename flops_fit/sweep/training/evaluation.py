@@ -21,7 +21,7 @@ def evaluate(loop: TrainingLoop) -> dict[str, float]:
         DivergedError: The held-out loss is not finite.
         KeyboardInterrupt, SystemExit: A signal asked to stop; the trial's state is saved.
     """
-    loop.model.eval()
+    model = loop.prepared.model.eval()
     totals: dict[str, torch.Tensor] = {}
     num_examples = 0
     # A fixed seed, so that held-out data drawn or masked at random are the same for every trial.
@@ -29,7 +29,7 @@ def evaluate(loop: TrainingLoop) -> dict[str, float]:
         for batch in loop.source.held_out_batches(loop.micro_batch, loop.recipe.eval_examples):
             batch_examples = count_examples(batch)
             batch = send_to_device(batch, loop.accelerator.device)
-            for name, value in loop.task.held_out(loop.model, batch).items():
+            for name, value in loop.task.held_out(model, batch).items():
                 totals[name] = totals.get(name, 0) + value * batch_examples
             num_examples += batch_examples
             loop.between_held_out_batches()

@@ -93,11 +93,6 @@ class TrainingLoop:
         self._joint_error: Exception | None = None
         self._saved_at = time.monotonic()
 
-    @property
-    def model(self) -> torch.nn.Module:
-        """The model in training."""
-        return self.prepared.model
-
     def begin(self) -> None:
         """Restore the last checkpoint, or start from rank 0's initial weights.
 
@@ -116,7 +111,8 @@ class TrainingLoop:
                 except Exception as error:
                     raise DamagedError(f"the checkpoint does not fit the trial: {error}") from error
         if not checkpoint:
-            distributed.copy_from_main([*self.model.parameters(), *self.model.buffers()])
+            model = self.prepared.model
+            distributed.copy_from_main([*model.parameters(), *model.buffers()])
 
     def run(self, report: Report) -> Point:
         """Train the remaining steps.
@@ -127,7 +123,7 @@ class TrainingLoop:
         Returns:
             The last point.
         """
-        self.model.train()
+        self.prepared.model.train()
         self._saved_at = time.monotonic()
         while (error := self._train(report)) is not None:
             if self.updating or self.micro_batch == 1 or not _out_of_memory(error):
@@ -216,11 +212,11 @@ class TrainingLoop:
 
     def _backward_pass(self, batches: list[Any]) -> torch.Tensor:
         """This rank's share of a step's mean loss; its gradients are left on the parameters."""
-        device = self.accelerator.device
+        device, model = self.accelerator.device, self.prepared.model
         whole = self._weights == [1.0]  # then no product: the loss keeps its bits
         losses = []
         for batch, weight in zip(batches, self._weights, strict=True):
-            loss = self.task.loss(self.model, send_to_device(batch, device, non_blocking=True))
+            loss = self.task.loss(model, send_to_device(batch, device, non_blocking=True))
             loss = loss if whole else loss * weight
             self.prepared.backward(loss)
             losses.append(loss.detach())
@@ -285,15 +281,19 @@ class TrainingLoop:
             KeyboardInterrupt, SystemExit: A signal asked to stop.
         """
         if self._one_rank:  # of several ranks, `_agree` has set both
-            self._stop_signal, self._checkpoint_due = self.stop.signal, self._is_due()
+            self._look_for_stop()
         if self._stop_signal or self._checkpoint_due:
             self._save(distributed.gather(rng_state()))
 
     def between_held_out_batches(self) -> None:
-        """The same between two batches of the held-out evaluation, which rank 0 makes alone."""
-        self._stop_signal, self._checkpoint_due = self.stop.signal, self._is_due()
+        """As `between_steps`, for the held-out evaluation, which rank 0 makes alone."""
+        self._look_for_stop()
         if self._stop_signal or self._checkpoint_due:
             self._save([rng_state()])
+
+    def _look_for_stop(self) -> None:
+        self._stop_signal = self.stop.signal
+        self._checkpoint_due = self._is_due()
 
     def _is_due(self) -> bool:
         return self.keeper is not None and time.monotonic() - self._saved_at >= self.keeper.every_s
@@ -314,7 +314,7 @@ class TrainingLoop:
                 raise self.stop.exception()
 
     def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a checkpoint holds. Its keys are a stored format."""
+        """The content of a checkpoint. Its keys are a stored format."""
         return {
             **self.prepared.state(),
             "rng": generators,

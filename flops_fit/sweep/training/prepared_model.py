@@ -53,7 +53,7 @@ class PreparedModel:
             group["lr"] = peak * share
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of model and optimiser. The keys are a stored format."""
+        """State of model and optimiser for a checkpoint. Its keys are a stored format."""
         scaler = self.accelerator.scaler
         return {
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
@@ -63,7 +63,7 @@ class PreparedModel:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Load a state returned by `state`."""
         self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
         for name, buffer in self._non_persistent_buffers().items():
             buffer.copy_(state["buffers"][name])

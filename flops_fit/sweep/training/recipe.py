@@ -1,4 +1,4 @@
-"""How one trial trains: optimiser, learning rate, batch, schedule, number format.
+"""`Recipe`: how trials train: optimiser, learning rate, batch, schedule, number format.
 
 `"auto"` follows DeepSeek LLM (2024, section 3.1): peak learning rate .3118 C^-.125 and batch
 .2920 C^.3271 tokens, the same for all sizes of a budget. There is no published rule for images: if
