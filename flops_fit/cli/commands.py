@@ -205,7 +205,7 @@ def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
     Example:
       flops-fit ui --name gpt
     """
-    from flops_fit.cli.pages import serve
+    from flops_fit.cli.servers.ui import serve
 
     serve(name, tracking_uri, port)
 
@@ -233,6 +233,6 @@ def server(folder: Path, host: str, port: int, postgres_port: int) -> None:
     Example:
       flops-fit server --host 0.0.0.0
     """
-    from flops_fit.cli.server import serve
+    from flops_fit.cli.servers.postgres_and_mlflow import serve
 
     serve(folder, host, port, postgres_port)

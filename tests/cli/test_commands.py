@@ -18,7 +18,8 @@ from click.testing import CliRunner
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.cli import main, mlflow_server, options, pages, sweeps
+from flops_fit.cli import main, options, sweeps
+from flops_fit.cli.servers import mlflow_server, ui
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.runtime import polling
 from flops_fit.sweep.execution import status, worker
@@ -334,7 +335,7 @@ def test_ui_that_is_terminated_takes_mlflow_with_it(finished, monkeypatch):
         finally:
             ended.append(given)
 
-    monkeypatch.setattr(pages, "served", served)
+    monkeypatch.setattr(ui, "served", served)
     done = call("ui", *where(finished))
     assert done.exit_code == 143
     assert len(ended) == 1
@@ -360,6 +361,6 @@ def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished,
 def test_links_open_the_page_that_shows_runs(finished):
     ledgers = tracking.list_ledgers(f"sqlite:///{finished}/mlflow.db")
     page = f"#/experiments/{ledgers[0].experiment_id}/runs?workflowType=machine_learning"
-    assert pages.links(ledgers, "http://host:5000/") == f"tiny: http://host:5000/{page}"
-    many = pages.links(ledgers * 12, "http://host:5000")
+    assert ui.links(ledgers, "http://host:5000/") == f"tiny: http://host:5000/{page}"
+    many = ui.links(ledgers * 12, "http://host:5000")
     assert many.endswith("\nand 2 more")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from flops_fit.cli import mlflow_server, pages, server
+from flops_fit.cli.servers import mlflow_server, postgres_and_mlflow, ui
 from flops_fit.errors import SweepError
 
 
@@ -32,18 +32,18 @@ def dying(*_, **__):
 
 
 def test_a_dead_mlflow_ends_the_server_with_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(server, "_postgres", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(server, "served", dying)
+    monkeypatch.setattr(postgres_and_mlflow, "_postgres", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(postgres_and_mlflow, "served", dying)
     with pytest.raises(SweepError, match="MLflow ended with exit code -9"):
-        server.serve(tmp_path, "127.0.0.1", 5000, 5432)
+        postgres_and_mlflow.serve(tmp_path, "127.0.0.1", 5000, 5432)
 
 
 def test_a_dead_mlflow_ends_its_pages_with_an_error(monkeypatch):
     ledger = SimpleNamespace(name="tiny", tracking_uri="sqlite:///mlflow.db", page="#/1")
-    monkeypatch.setattr(pages, "list_ledgers", lambda _: [ledger])
-    monkeypatch.setattr(pages, "served", dying)
+    monkeypatch.setattr(ui, "list_ledgers", lambda _: [ledger])
+    monkeypatch.setattr(ui, "served", dying)
     with pytest.raises(SweepError, match="MLflow ended with exit code -9"):
-        pages.serve(None, None, 5000)
+        ui.serve(None, None, 5000)
 
 
 def test_what_a_killed_mlflow_started_ends_with_it(monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_what_a_killed_server_left_is_ended(word, tmp_path):
     with mine, other:
         assert mine.stdout.readline()
         assert other.stdout.readline()
-        server._end_leftover(env)
+        postgres_and_mlflow._end_leftover(env)
         assert gone(mine.pid)
         assert other.poll() is None
         other.kill()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flops_fit.cli.mlflow_server import ended, served
+from flops_fit.cli.servers.mlflow_server import ended, served
 from flops_fit.errors import SweepError
 from flops_fit.runtime.signals import orderly_termination
 from flops_fit.store.uri import without_credentials

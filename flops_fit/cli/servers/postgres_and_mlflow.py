@@ -20,7 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 from sqlalchemy import NullPool, create_engine, text
 
-from flops_fit.cli.mlflow_server import STORE, ended, require_free, served
+from flops_fit.cli.servers.mlflow_server import STORE, ended, require_free, served
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.runtime.signals import orderly_termination
 

@@ -1,0 +1,1 @@
+"""Servers that commands start: MLflow's UI, and PostgreSQL with MLflow for several machines."""
