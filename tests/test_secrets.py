@@ -4,7 +4,7 @@ import logging
 import stat
 
 import pytest
-from sweeps import BUDGETS, SMALL_SIZES, Net, Planted, data
+from sweeps import SMALL_BUDGETS, SMALL_SIZES, Net, Planted, data
 from torch import nn
 
 import flops_fit
@@ -39,7 +39,7 @@ def test_secrets_of_environment_and_arguments_are_written_nowhere(
     monkeypatch.setattr(worker, "train", Planted())
     flops_fit.find_optimal(
         Keyed, "width", {"api_key": CANARY, "password": CANARY}, data(),
-        nn.functional.cross_entropy, BUDGETS, sizes=SMALL_SIZES,
+        nn.functional.cross_entropy, SMALL_BUDGETS, sizes=SMALL_SIZES,
         recipe=flops_fit.Recipe(max_epochs=1e9), name="secrets",
         tracking_uri=f"sqlite:///{store}/mlflow.db",
     )  # fmt: skip

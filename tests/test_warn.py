@@ -2,7 +2,7 @@
 
 import pytest
 from optuna import create_study
-from sweeps import SMALL_BUDGETS, Net, data
+from sweeps import SMALL_BUDGETS, SMALL_SIZES, Net, data
 from torch import nn
 
 import flops_fit
@@ -18,11 +18,12 @@ def test_outside_the_package_the_caller_s_own_line_is_named():
     assert caught[0].filename == __file__
 
 
-def test_a_warning_deep_in_a_call_names_the_call(tmp_path):
-    with pytest.warns(FlopsFitWarning, match="left out") as caught:
+def test_a_warning_deep_in_a_call_names_the_call():
+    with pytest.warns(FlopsFitWarning, match="done already is not known") as caught:
         flops_fit.plan_sweep(
             Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy,
-            compute_budgets=[1.0, *SMALL_BUDGETS], recipe=flops_fit.Recipe(max_epochs=1e9),
+            compute_budgets=SMALL_BUDGETS, sizes=SMALL_SIZES,
+            recipe=flops_fit.Recipe(max_epochs=1e9), tracking_uri="http://127.0.0.1:9",
         )  # fmt: skip
     assert caught[0].filename == __file__
 

@@ -12,7 +12,6 @@ import contextlib
 import datetime
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -30,17 +29,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import StoreError
 from flops_fit.records import Trial
-from flops_fit.runtime import distributed
 from flops_fit.runtime.process_id import is_dead, lives_here
 from flops_fit.store.faults import store_error
 from flops_fit.store.locks import one_at_a_time
 from flops_fit.store.uri import is_missing_file, sqlite_folder, without_credentials
-from flops_fit.sweep.execution.ranks import keep_waiting
+from flops_fit.sweep.execution.storage_outage import (
+    BEAT_S,
+    GRACE_S,
+    STORAGE,
+    let_heartbeats_resume,
+    storage_errors,
+    wait_out,
+)
 
-BEAT_S = 10
-GRACE_S = 120  # a worker on another host that is silent for longer is dead
 NAMELESS_S = 30  # a worker writes its name on a claim within milliseconds, or was killed
-_KIND = "Optuna storage"
 _TRIAL = "trial"  # user attributes of an Optuna trial
 _OWNER = "owner"
 _RATE = "lr_multiplier"
@@ -48,10 +50,6 @@ _LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
 _LARGEST_INDEX = 10_000
 _SQLITE_LOCK_TIMEOUT_S = 120
-_PAUSE_S = 1.0
-# By storage: times of the first and the last of an unbroken series of faults.
-_FAULT_TIMES: dict[str, tuple[float, float]] = {}
-_LOG = logging.getLogger("flops_fit")
 # Once, on import: a Ctrl-C inside `setLevel` would leave logging's lock held for good.
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
@@ -98,7 +96,7 @@ def open_study(name: str, url: str) -> optuna.Study:
     engine_options: dict[str, Any] = {"pool_pre_ping": True}
     if is_file:
         engine_options = {"connect_args": {"timeout": _SQLITE_LOCK_TIMEOUT_S}}
-    with _quiet(), _storage_errors(url), one_at_a_time(url, _LOCK):
+    with _quiet(), storage_errors(url), one_at_a_time(url, _LOCK):
         try:
             storage = _Storage(
                 url,
@@ -108,7 +106,7 @@ def open_study(name: str, url: str) -> optuna.Study:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
         except ImportError as error:  # of the database's driver
-            raise store_error(url, error, _KIND) from error
+            raise store_error(url, error, STORAGE) from error
         except RuntimeError as error:  # Optuna's, about the version of its tables
             raise StoreError(
                 f"the Optuna storage {without_credentials(url)} holds tables of another program, "
@@ -134,49 +132,8 @@ def study_exists(name: str, url: str) -> bool:
     """
     if is_missing_file(url):
         return False
-    with _quiet(), _storage_errors(url):
+    with _quiet(), storage_errors(url):
         return name in optuna.get_all_study_names(url)
-
-
-@contextlib.contextmanager
-def _storage_errors(url: str) -> Iterator[None]:
-    """Reraise a storage's errors as `StoreError`; other errors pass."""
-    try:
-        yield
-    except Exception as error:
-        fault = _note_fault(url, error)
-        if fault is None:
-            raise
-        raise fault from None  # the libraries' own messages may hold the password
-
-
-def _note_fault(url: str, error: BaseException) -> StoreError | None:
-    """The `StoreError` for a storage's error, whose time is noted; None for any other error.
-
-    Optuna may raise anything when it cannot write a trial's end, so the error's causes are
-    searched. The first database error among them says most.
-    """
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    of_storage = [
-        cause
-        for cause in causes
-        if isinstance(cause, SQLAlchemyError | StorageInternalError | OSError)
-    ]
-    if not of_storage:
-        return None
-    now = time.monotonic()
-    first, _ = _FAULT_TIMES.get(url, (now, now))
-    _FAULT_TIMES[url] = (first, now)
-    of_database = [cause for cause in of_storage if isinstance(cause, SQLAlchemyError)]
-    return store_error(url, (of_database or of_storage)[-1], _KIND)
-
-
-def _away_s(url: str) -> float:
-    """Seconds between the first and the last of an unbroken series of faults."""
-    first, last = _FAULT_TIMES.get(url, (0.0, 0.0))
-    return last - first
 
 
 def _url(study: optuna.Study) -> str:
@@ -190,7 +147,7 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
     Returns:
         How many were enqueued.
     """
-    with _storage_errors(_url(study)):
+    with storage_errors(_url(study)):
         unfinished = _get_trials(study, TrialState.WAITING, TrialState.RUNNING)
         present = {_trial_id(found) for found in unfinished}
         absent = [trial for trial in trials if trial.trial_id not in present]
@@ -245,36 +202,10 @@ def work_through(
             try:
                 if not _get_trials(study, TrialState.WAITING):
                     return
-                _let_heartbeats_resume(_url(study))
+                let_heartbeats_resume(_url(study))
                 study.optimize(objective, n_trials=1, catch=(Exception,))
             except Exception as error:  # of the storage: those of a trial were caught above
-                _wait_out(error, _url(study))
-
-
-def _wait_out(error: Exception, url: str) -> None:
-    """Pause after a fault of the storage, so that the worker can try again.
-
-    Raises:
-        StoreError: The storage is a file, or has been away for longer than the timeout.
-    """
-    fault = _note_fault(url, error)
-    if fault is None:
-        _LOG.warning("this worker's claim was released as a dead worker's: %r", error)
-        return
-    if sqlite_folder(url) is not None or _away_s(url) > distributed.timeout().total_seconds():
-        raise fault from None
-    if not _away_s(url):  # the first of a series
-        _LOG.warning("%s. Waiting for it", fault)
-    keep_waiting()
-    time.sleep(_PAUSE_S)
-
-
-def _let_heartbeats_resume(url: str) -> None:
-    """After a storage outage, wait two heartbeats before declaring workers dead."""
-    if _away_s(url) > GRACE_S / 2:
-        time.sleep(2 * BEAT_S)
-    if _FAULT_TIMES.pop(url, None):
-        _LOG.warning("the Optuna storage is back")
+                wait_out(error, _url(study))
 
 
 def release_dead(study: optuna.Study) -> None:
@@ -286,14 +217,14 @@ def release_dead(study: optuna.Study) -> None:
     Raises:
         StoreError: The storage cannot be used.
     """
-    with _storage_errors(_url(study)), _quiet():
+    with storage_errors(_url(study)), _quiet():
         for claim in _get_trials(study, TrialState.RUNNING):
             owner = claim.user_attrs.get(_OWNER)
             if is_dead(owner) if owner else _age_s(claim) > NAMELESS_S:
                 # Raised where another driver has released it first.
                 with contextlib.suppress(UpdateFinishedTrialError, ValueError):
                     study.tell(claim.number, state=TrialState.FAIL)
-        _let_heartbeats_resume(_url(study))
+        let_heartbeats_resume(_url(study))
         optuna.storages.fail_stale_trials(study)
 
 
@@ -317,7 +248,7 @@ def claims(study: optuna.Study) -> set[tuple[str, str]]:
     Raises:
         StoreError: The storage cannot be used.
     """
-    with _storage_errors(_url(study)):
+    with storage_errors(_url(study)):
         running = _get_trials(study, TrialState.RUNNING)
     return {(_trial_id(claim), claim.user_attrs.get(_OWNER, "")) for claim in running}
 
@@ -332,7 +263,7 @@ def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
     Raises:
         StoreError: The storage cannot be used.
     """
-    with _storage_errors(_url(study)):
+    with storage_errors(_url(study)):
         waiting = _get_trials(study, TrialState.WAITING)
     texts = [found.user_attrs[_TRIAL] for found in waiting if _TRIAL in found.user_attrs]
     trials = [Trial(**json.loads(text)) for text in texts]
@@ -345,7 +276,7 @@ def has_completed(study: optuna.Study, trial_id: str) -> bool:
     Raises:
         StoreError: The storage cannot be used.
     """
-    with _storage_errors(_url(study)):
+    with storage_errors(_url(study)):
         complete = _get_trials(study, TrialState.COMPLETE)
     return any(_trial_id(found) == trial_id for found in complete)
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sweeps import Planted, SmallSweep
 
 from flops_fit.sweep.execution import worker
+
+
+@pytest.fixture(scope="package", autouse=True)
+def frozen_imports() -> Iterator[None]:
+    """Freeze imported libraries once; else each worker would first collect garbage among them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

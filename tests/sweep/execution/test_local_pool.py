@@ -11,8 +11,8 @@ from flops_fit.records import Event
 from flops_fit.sweep.execution.local_pool import _read
 
 
-def talk_on(job, tell):
-    """Never stop telling, deaf to SIGTERM; the driver's end is to be noticed in no time."""
+def talk_on(job, send):
+    """Send events for ever and ignore SIGTERM; the driver's end must be noticed at once."""
     import signal
     import sys
 
@@ -21,7 +21,7 @@ def talk_on(job, tell):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.modules["__main__"]._STOP_S = 0.5
     while True:
-        tell(Event("0" * 16, job, 0.0, float("nan")))
+        send(Event("0" * 16, job, 0.0, float("nan")))
 
 
 def test_a_worker_that_misses_the_signal_is_gone_soon_after_its_driver_and_says_nothing():
@@ -43,9 +43,9 @@ def test_a_worker_that_misses_the_signal_is_gone_soon_after_its_driver_and_says_
 
 
 def test_a_line_that_a_kill_cuts_off_is_passed_over_and_the_worker_is_counted_out():
-    told = '{"trial_id": "a", "label": "b", "flops": 1.0, "loss": null}'
+    line = '{"trial_id": "a", "label": "b", "flops": 1.0, "loss": null}'
     heard: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    command = [sys.executable, "-c", f"print({told!r}); print({told[:20]!r}, end='')"]
+    command = [sys.executable, "-c", f"print({line!r}); print({line[:20]!r}, end='')"]
     _read(subprocess.Popen(command, stdout=subprocess.PIPE), heard)
     assert heard.get_nowait().label == "b"
     assert heard.get_nowait() is None

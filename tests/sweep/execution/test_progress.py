@@ -1,3 +1,5 @@
+"""What a sweep shows while it runs."""
+
 import io
 import logging
 import math
@@ -29,53 +31,53 @@ def terminal(monkeypatch):
 
 
 def test_without_a_terminal_each_trial_that_ends_is_a_line_of_log(caplog, capsys):
-    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}, size_param="width") as told:
-        told(Event(ROW[0].trial_id, "any", 5e8, 3.0))
+    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}, size_param="width") as show:
+        show(Event(ROW[0].trial_id, "any", 5e8, 3.0))
         for trial, loss in zip(ROW, LOSSES, strict=True):
-            told(ended(trial, loss))
+            show(ended(trial, loss))
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "[1/5] C=1e+09 width=8: complete, loss 2.4000"
     assert len(lines) == 5
-    said = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.0000\n"
-    assert capsys.readouterr().err == said
+    line = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.0000\n"
+    assert capsys.readouterr().err == line
 
 
 def test_where_logging_is_not_set_up_the_lines_go_to_standard_error(capsys, monkeypatch):
     logger = logging.getLogger("flops_fit.test_progress")
     logger.propagate = False
     monkeypatch.setattr(module, "_LOG", logger)
-    with Progress(ROW, {}) as told:
-        told(ended(ROW[0], 2.4))
+    with Progress(ROW, {}) as show:
+        show(ended(ROW[0], 2.4))
     assert capsys.readouterr().err == "[1/5] C=1e+09 width=8: complete, loss 2.4000\n"
     assert logger.handlers == []
 
 
 def test_failed_attempts_are_not_counted_as_ended(caplog):
-    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}) as told:
-        told(ended(ROW[0], math.nan, "failed"))
-        told(ended(ROW[0], 2.4))
-        told(ended(ROW[1], math.nan, "diverged"))
+    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}) as show:
+        show(ended(ROW[0], math.nan, "failed"))
+        show(ended(ROW[0], 2.4))
+        show(ended(ROW[1], math.nan, "diverged"))
     starts = [record.getMessage().split("]")[0] for record in caplog.records]
     assert starts == ["[0/5", "[1/5", "[2/5"]
 
 
 def test_a_terminal_shows_a_bar_and_a_line_for_each_trial_at_work(terminal):
     losses = {ROW[0].trial_id: 2.4}
-    with Progress(ROW, losses, size_param="width", data_unit="examples") as told:
+    with Progress(ROW, losses, size_param="width", data_unit="examples") as show:
         for trial in ROW[1:3]:
             label = trial.label("width")
-            told(Event(trial.trial_id, label, 5e8, 2.5, tokens_per_second=12345.6))
+            show(Event(trial.trial_id, label, 5e8, 2.5, tokens_per_second=12345.6))
         shown = terminal.getvalue()
         assert "C=1e+09 width=16  50%  loss 2.5, 12,346 examples/s" in shown
         assert "C=1e+09 width=32  50%  loss 2.5" in shown
-        told(ended(ROW[1], 2.1))
-        told(Event(ROW[3].trial_id, "next", 1e8, 2.5))  # takes the line that is free
+        show(ended(ROW[1], 2.1))
+        show(Event(ROW[3].trial_id, "next", 1e8, 2.5))  # takes the line that is free
     assert "sweep  52%|" in terminal.getvalue()  # 2 of 5 done, two more half and a tenth
 
 
-def test_trials_that_another_driver_has_added_are_told_too(caplog):
+def test_trials_that_another_driver_has_added_are_shown_too(caplog):
     other = replace(FIRST, trial_id="f" * 16)
-    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}) as told:
-        told(Event(other.trial_id, "added", 1e8, 2.5))
-        told(ended(other, 2.0))
+    with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}) as show:
+        show(Event(other.trial_id, "added", 1e8, 2.5))
+        show(ended(other, 2.0))
     assert "complete, loss 2.0000" in caplog.text
