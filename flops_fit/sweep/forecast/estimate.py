@@ -89,22 +89,18 @@ def estimate_plan(
     num_devices = count_workers(devices)
     table = plan.to_frame().assign(seconds=math.nan, memory_bytes=math.nan)
     to_do = table["trial_id"].isin([trial.trial_id for trial in plan.to_do])
-    start_s = 0.0
     doubt = math.nan
-    device = "nothing is left to do"
-    memory_kind = ""
-    if flops_per_second and plan.to_do:
-        device = f"assumed: {flops_per_second:.3g} FLOP/s"
+    if not plan.to_do:
+        measured = _nothing_measured("nothing is left to do")
+    elif flops_per_second:
+        measured = _nothing_measured(f"assumed: {flops_per_second:.3g} FLOP/s")
         table.loc[to_do, "seconds"] = table["flops"] / flops_per_second
-    elif plan.to_do:
+    else:
         measured = _calibrate_plan(plan, num_devices)
-        start_s = measured.start_s
-        device = measured.device
-        memory_kind = measured.memory_kind
         seconds, doubt = _seconds(measured.table, plan.to_do)
         table.loc[to_do, "seconds"] = seconds
         table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)
-    total = start_s + makespan(table.loc[to_do, "seconds"], num_devices)
+    total = measured.start_s + makespan(table.loc[to_do, "seconds"], num_devices)
     low, high = total / (1 + doubt), total * (1 + doubt)
     price_per_second = (price_per_hour or math.nan) * num_devices / 3600
     return Estimate(
@@ -113,13 +109,17 @@ def estimate_plan(
         seconds_interval=(low, high),
         device_seconds=float(table["seconds"].sum()),
         memory_bytes=float(table["memory_bytes"].max()),
-        memory_kind=memory_kind,
+        memory_kind=measured.memory_kind,
         cost=price_per_second * total,
         cost_interval=(price_per_second * low, price_per_second * high),
         price_per_hour=price_per_hour,
         devices=num_devices,
-        device=device,
+        device=measured.device,
     )
+
+
+def _nothing_measured(device: str) -> Calibration:
+    return Calibration(pd.DataFrame(), device, start_s=0.0, memory_kind="")
 
 
 def _calibrate_plan(plan: Grid, num_devices: int) -> Calibration:
