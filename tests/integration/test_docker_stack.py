@@ -23,7 +23,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import psutil
 import psycopg
 import pytest
@@ -39,6 +38,8 @@ MODULE = """
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
+
+boto3 = pytest.importorskip("boto3")
 
 
 class MLP(nn.Module):

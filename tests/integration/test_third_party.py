@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from torch.utils.data import TensorDataset
 
 import flops_fit
 from flops_fit.errors import ArgumentError
+
+transformers = pytest.importorskip("transformers")
 
 VOCAB, CONTEXT = 32, 16
 RECIPE = flops_fit.Recipe(batch_size=4, max_epochs=1e9, learning_rate=3e-3, eval_examples=32)
