@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
 pytestmark = pytest.mark.slow
+# Of the extra "docker".
+boto3 = pytest.importorskip("boto3")
+psycopg = pytest.importorskip("psycopg")
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -38,8 +40,6 @@ MODULE = """
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
-
-boto3 = pytest.importorskip("boto3")
 
 
 class MLP(nn.Module):
