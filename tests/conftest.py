@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import MLP
 from planned import BUDGETS, UNLIMITED
 from processes import Process, ended_processes
 from sqlalchemy import Engine, event
@@ -20,21 +21,6 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from flops_fit import plan_sweep
 from flops_fit.store.client import client_of, exclusive
 from flops_fit.sweep.execution.trial_queue import open_study
-
-
-class MLP(nn.Module):
-    """One hidden layer of a given width: 4 numbers in, 3 classes out."""
-
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(self.dropout(torch.relu(self.up(x))))
-
-    def num_params(self) -> int:
-        return sum(p.numel() for p in self.parameters())
 
 
 class ConvNet(nn.Module):
