@@ -106,7 +106,7 @@ _TASK = [
         "dataset_kwargs",
         type=Pair(),
         multiple=True,
-        help="An argument of that function. Repeatable.",
+        help="An argument of the function of --dataset. Repeatable.",
     ),
     click.option(
         "--eval-dataset",
@@ -121,7 +121,7 @@ _TASK = [
         "eval_dataset_kwargs",
         type=Pair(),
         multiple=True,
-        help="An argument of that function. Repeatable.",
+        help="An argument of the function of --eval-dataset. Repeatable.",
     ),
     click.option(
         "--loss-fn", "--loss", "loss_fn", metavar=_PATH, help="Loss function (outputs, targets)."

@@ -87,7 +87,7 @@ def _message(error: Exception, ctx: click.Context) -> str:
         return str(error)
     # Errors of other libraries, or of the user's code: the type and the first line.
     text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {text} (--traceback shows where)"
+    return f"{type(error).__name__}: {text} (add --traceback to see where)"
 
 
 def _with_option(problem: str, ctx: click.Context) -> str:

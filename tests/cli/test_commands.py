@@ -103,7 +103,7 @@ def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
     monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_GPU", 0.0)
     done = call("run", *TASK, *where(finished))
     assert done.exit_code == 0
-    assert "trials have ended; none is run again" in done.stderr
+    assert "trials have ended; nothing is left" in done.stderr
 
 
 def test_the_command_of_a_worker_has_the_options_given_but_no_passwords():
@@ -249,7 +249,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, mon
     assert stopped.exit_code == 130
     last = stopped.stderr.splitlines()[-1]
     assert last.startswith("Stopped: 3 of ")
-    assert last.endswith("Start it again to go on from there")
+    assert last.endswith("Run the same again to continue")
     assert "Traceback" not in stopped.stderr
     trained.append("of the worker from here on")
     monkeypatch.setattr(status, "BEGIN_S", 0)

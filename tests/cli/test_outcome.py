@@ -29,7 +29,7 @@ def raising(error: BaseException) -> Group:
         (ArgumentError("model_cls: wrong"), 2, "Error: --model-cls: wrong\n"),
         (ArgumentError("other: wrong"), 2, "Error: other: wrong\n"),
         (ArgumentError(["model_cls: a", "b"]), 2, "Error: 2 problems:\n  - --model-cls: a\n  - b"),
-        (RuntimeError("odd\nmore"), 1, "Error: RuntimeError: odd (--traceback shows where)"),
+        (RuntimeError("odd\nmore"), 1, "Error: RuntimeError: odd (add --traceback to see where)"),
         (KeyboardInterrupt("3 of 4 kept"), 130, "3 of 4 kept"),
         (KeyboardInterrupt(), 130, "Stopped"),
         (click.Abort(), 130, "Stopped"),

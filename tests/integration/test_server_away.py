@@ -39,7 +39,7 @@ def test_a_server_that_goes_away_and_comes_back_costs_nothing(store, monkeypatch
         monkeypatch.chdir(store)
         trainer = Eventful({2: server.kill, 4: interrupt})
         monkeypatch.setattr(worker, "train", trainer)
-        with pytest.raises(KeyboardInterrupt, match="is away; what it missed is kept"):
+        with pytest.raises(KeyboardInterrupt, match="does not answer; finished work is kept"):
             real_sweep(store, **options)
         assert len(trainer.trained) == 4  # the last two of them without a server
         assert caplog.text.count("no answer") == 1

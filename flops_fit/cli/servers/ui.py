@@ -22,18 +22,19 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
     """
     ledgers = [find_ledger(name, tracking_uri)] if name else list_ledgers(tracking_uri)
     if not ledgers:
-        raise SweepError("the store holds no sweep yet; run one first")
+        raise SweepError("the store holds no sweep yet; start one with `flops-fit run`")
     uri = ledgers[0].tracking_uri
     if uri.startswith("http"):  # that server has the UI already
         print(links(ledgers, without_credentials(uri)))
         return
     with orderly_termination(), served(uri, "127.0.0.1", port) as process:
         print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nPress Ctrl-C to stop", flush=True)
+        # Waits until MLflow ends, which it does not do by itself; the error says how it ended.
         raise ended(process)
 
 
 def links(ledgers: list[Ledger], address: str) -> str:
-    """One line per sweep: its name and the address of its page.
+    """A line for each of the first sweeps: its name and the address of its page.
 
     The address selects the view that lists runs; MLflow would open the experiment in another one.
     """

@@ -58,9 +58,9 @@ def check_refused_optima(optima: pd.DataFrame) -> list[Check]:
     checks = []
     for code, text, advice in (
         ("minimum-at-edge", "edge", "Add smaller or larger sizes there."),
-        ("not-convex", "convex", "Widen the row, or see which of its runs is out of line."),
+        ("not-convex", "convex", "Use a wider range of sizes, or look for an outlying run."),
         ("few-sizes-in-row", "a curve needs", "Add sizes there."),
-        ("shallow-row", "too flat", "Widen the row, or average over seeds."),
+        ("shallow-row", "too flat", "Use a wider range of sizes, or average over seeds."),
     ):
         hit = optima["refused"].str.contains(text, regex=False)
         if hit.any():
@@ -79,10 +79,11 @@ def check_shallow_rows(optima: pd.DataFrame) -> list[Check]:
         return []
     least = float(optima.loc[shallow, "depth"].min())
     message = (
-        f"the ends of a row lie only {least:.1f} times the noise above its minimum "
+        f"an IsoFLOP curve is shallow: its ends lie only {least:.1f} times the noise above its "
+        f"minimum "
         f"({_budgets(optima[shallow])})."
     )
-    return [Check("shallow-row", "warn", message, "Widen the rows.")]
+    return [Check("shallow-row", "warn", message, "Use a wider range of sizes.")]
 
 
 def check_power_laws(optima: pd.DataFrame) -> list[Check]:
@@ -105,11 +106,11 @@ def check_starts(fit: ParametricFit) -> list[Check]:
     if fit.agreement >= LEAST_AGREEMENT:
         return []
     message = (
-        f"only {fit.agreement:.0%} of {fit.num_starts} starts of the fit ended at its best optimum."
+        f"only {fit.agreement:.0%} of {fit.num_starts} starting points of the optimiser "
+        "reached the best fit."
     )
-    return [
-        Check("starts-disagree", "warn", message, "Several laws fit about as well: add budgets.")
-    ]
+    advice = "The runs may not determine the law: add budgets."
+    return [Check("starts-disagree", "warn", message, advice)]
 
 
 def check_irreducible_loss(fit: ParametricFit) -> list[Check]:
@@ -199,9 +200,10 @@ def check_approaches(findings: Findings) -> list[Check]:
         if np.isfinite([other_low, other_high]).all() and apart:
             message = (
                 f"the {name} give N_opt ~ C^{laws.n_opt.exponent:.3f}, the parametric law "
-                f"C^{expected:.3f}: beyond their intervals."
+                f"C^{expected:.3f}: their 95 % intervals do not overlap."
             )
-            checks.append(Check("approaches-disagree", "warn", message, "Trust neither far out."))
+            advice = "Rely on neither far beyond the largest budget."
+            checks.append(Check("approaches-disagree", "warn", message, advice))
     return checks
 
 
@@ -217,8 +219,8 @@ def check_backtest(table: pd.DataFrame, fit: ParametricFit) -> list[Check]:
         return []
     ratio, limit = float(tested["ratio"].iloc[0]), float(tested["limit"].iloc[0])
     message = (
-        f"held out, the largest budget's losses are missed by {ratio:.1f} times the noise "
-        f"(chance allows {limit:.1f})."
+        f"a fit without the largest budget predicts its losses with an RMS error of {ratio:.1f} "
+        f"times the noise (chance explains {limit:.1f} times at most)."
     )
     advice = "The law does not continue as the smaller budgets predict: extrapolate with care."
     return graded("backtest", ratio, limit, np.inf, message, advice)

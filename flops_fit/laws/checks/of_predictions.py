@@ -33,7 +33,7 @@ def check_prediction(
     checks = []
     if factor > FAR:
         refused = factor > TOO_FAR and not has_interval
-        message = f"{factor:.3g} times the largest budget of the sweep."
+        message = f"the budget is {factor:.3g} times the largest one of the sweep."
         advice = "Add a budget nearer to it."
         checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
@@ -51,7 +51,7 @@ def check_without_law(power_laws: PowerLaws) -> list[Check]:
         power_laws: The laws through the IsoFLOP minima; the loss is missing where `l_opt` was
             refused.
     """
-    message = "from the IsoFLOP power laws alone, without intervals"
+    message = "predicted from the IsoFLOP power laws alone, without intervals"
     reason = power_laws.l_opt.refused
     message += f"; no loss is predicted: {reason}." if reason else "."
     return [Check("no-parametric-law", "warn", message, "See the checks of the result.")]
@@ -70,7 +70,10 @@ def check_ratio(ratio: float, fitted_runs: pd.DataFrame) -> list[Check]:
     low, high = float(trained.min()), float(trained.max())
     if low / RATIO_MARGIN <= ratio <= high * RATIO_MARGIN:
         return []
-    message = f"{ratio:.3g} tokens per parameter, where runs had {low:.3g} to {high:.3g}."
+    message = (
+        f"the prediction has {ratio:.3g} tokens per parameter, "
+        f"the runs have {low:.3g} to {high:.3g}."
+    )
     advice = "Train some runs at such a ratio: the law was not fitted there."
     return [Check("ratio-beyond-data", "warn", message, advice)]
 

@@ -67,7 +67,7 @@ def check_num_runs(fitted: pd.DataFrame) -> list[Check]:
     """Warn about fewer than 20 runs."""
     if len(fitted) >= FEW_RUNS:
         return []
-    message = f"only {counted(len(fitted), 'run')} to fit (best {FEW_RUNS} or more)."
+    message = f"only {counted(len(fitted), 'run')} to fit ({FEW_RUNS} or more are recommended)."
     return [Check("few-runs", "warn", message, DESIGN_ADVICE)]
 
 
@@ -80,7 +80,7 @@ def check_num_budgets(budgets: np.ndarray) -> list[Check]:
     num_budgets = len(np.unique(budgets))
     if num_budgets >= FEW_BUDGETS:
         return []
-    message = f"only {counted(num_budgets, 'budget')} (best {FEW_BUDGETS} or more)."
+    message = f"only {counted(num_budgets, 'budget')} ({FEW_BUDGETS} or more are recommended)."
     return [Check("few-budgets", "warn", message, DESIGN_ADVICE)]
 
 
@@ -96,7 +96,7 @@ def check_num_sizes(fitted: pd.DataFrame, budgets: np.ndarray) -> list[Check]:
     if median >= FEW_SIZES:
         return []
     few = counted(int(median), "size")
-    message = f"half of the budgets have {few} or fewer (best {FEW_SIZES} or more)."
+    message = f"half of the budgets have {few} or fewer ({FEW_SIZES} or more are recommended)."
     return [Check("few-sizes", "warn", message, DESIGN_ADVICE)]
 
 
@@ -106,7 +106,10 @@ def check_span(fitted: pd.DataFrame) -> list[Check]:
     span = float(np.log10(C.max() / C.min()))
     if span >= SHORT_SPAN:
         return []
-    message = f"the budgets span a factor of {10**span:.2g} (best {10**SHORT_SPAN:.2g} or more)."
+    message = (
+        f"the budgets span a factor of {10**span:.2g} "
+        f"({10**SHORT_SPAN:.2g} or more is recommended)."
+    )
     return [Check("short-span", "warn", message, DESIGN_ADVICE)]
 
 
@@ -186,7 +189,7 @@ def check_steps(fitted: pd.DataFrame) -> list[Check]:
     least = float(fitted["steps"].astype(float).min())
     if not least < FEW_STEPS:
         return []
-    message = f"a run has only {least:g} steps (best {FEW_STEPS} or more)."
+    message = f"a run has only {least:g} steps ({FEW_STEPS} or more are recommended)."
     return [Check("few-steps", "warn", message, "Use smaller batches or larger budgets.")]
 
 
@@ -199,7 +202,8 @@ def check_rounding(fitted: pd.DataFrame) -> list[Check]:
     if not off > ROUNDED:
         return []
     message = f"a run spent {off:.1%} more or less than its budget."
-    return [Check("rounded-tokens", "warn", message, "Use smaller batches, or read C from flops.")]
+    advice = "Use smaller batches, or give the FLOPs spent as the budget of the run."
+    return [Check("rounded-tokens", "warn", message, advice)]
 
 
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:

@@ -131,7 +131,7 @@ def refuse_approach(optima: pd.DataFrame) -> str:
     found = int((optima["refused"] == "").sum())
     if found < 2:
         budgets = counted(len(optima), "budget")
-        return f"an optimum was found for {found} of {budgets}, two are needed"
+        return f"an optimum was found for {found} of {budgets}; at least two are needed"
     return ""
 
 

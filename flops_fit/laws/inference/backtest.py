@@ -107,6 +107,8 @@ def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -
     reason = f"alpha and beta fitted separately: with alpha = beta {error} as large"
     if F > F_BOUND:
         reason += f", and the runs contradict it (F {_short(F)})"
+    elif share < CLEARLY:
+        reason += f", but all runs together fit worse (F {_short(F)})"
     return "five", reason
 
 

@@ -171,8 +171,8 @@ def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
     least = max(LEAST_SHARE * unconstrained, 1.0)
     if cap < least:
         raise ArgumentError(
-            f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, which pay for "
-            f"{unconstrained:.3g}: expected at least {least:.2g}"
+            f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, whose optimum without "
+            f"repetition has {unconstrained:.3g}: expected at least {least:.2g}"
         )
 
 
@@ -180,6 +180,6 @@ def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
     if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
         asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
         raise ArgumentError(
-            f"{row['compute_budget']:.3g} FLOPs do not pay for {asked or 'one token'}: raise the "
-            "budget"
+            f"{row['compute_budget']:.3g} FLOPs are too few for {asked or 'one token'}: use "
+            "a larger budget"
         )

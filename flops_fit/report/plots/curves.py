@@ -49,14 +49,14 @@ def plot_curves(curves: pd.DataFrame, runs: pd.DataFrame, *, ax: Axes | None = N
     )
     ax.add_collection(lines)
     C, lowest = lower_envelope([points for *_, points in drawn])
-    ax.plot(C, lowest, color="black", linewidth=1.8, label="lower envelope, in mid-schedule")
+    ax.plot(C, lowest, color="black", linewidth=1.8, label="lower envelope of the training curves")
     ends = known.loc[[name for name, *_ in drawn]].reset_index()
     ends = ends[np.isfinite(ends["loss"].astype(float))]
     style.points(ax, ends, "flops", "loss", color="black", marker="o")
     handles = [ax.lines[0], style.handle("held-out loss at the end", color="black", marker="o")]
     if (ends["excluded"] != "").any():
         handles.append(style.excluded_handle())
-    ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="training loss")
+    ax.set(xscale="log", xlabel="compute spent, FLOPs", ylabel="loss (lines: training)")
     # The axis starts near the losses after the first, steep tenth of the runs.
     top = float(np.median([_early(points) for *_, points in drawn]))
     held_out = ends["loss"].to_numpy(float)

@@ -40,6 +40,7 @@ def plot_plan(plan: PlanView, *, ax: Axes | None = None) -> Axes:
         marker = MARKERS[index % len(MARKERS)]
         _iso_flop_line(ax, row, colour)
         to_do = ~row["done"] if plan.done is not None else np.zeros(len(row), bool)
+        # `style.points` draws a row hollow if `excluded` is not empty: here the trials still to do.
         shown = row.assign(excluded=np.where(to_do, "not done", ""))
         style.points(ax, shown, "num_params", "num_tokens", color=colour, marker=marker)
         label = flops(budget, digits=2)

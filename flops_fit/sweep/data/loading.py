@@ -39,9 +39,13 @@ from flops_fit.sweep.data.source import (
 from flops_fit.warn import warn_user
 
 
-@seeded(0)
+@seeded(0)  # reading may draw random numbers: the caller's generators stay as they are
 def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     """Open, check and split the user's data.
+
+    Args:
+        dataset: A Dataset, a DataLoader, or a function without arguments that returns one.
+        eval_dataset: The same for the held-out data; None sets a twentieth of `dataset` aside.
 
     Raises:
         ArgumentError: Lists every error found: empty, wrong structure, custom sampler, and so on.
@@ -119,9 +123,9 @@ def _open(
     if isinstance(data, DataLoader):
         if not _in_plain_order(data):
             problems.append(
-                f"{name}: this DataLoader has a custom sampler; flops-fit draws the order itself, "
-                "from each trial's seed. Pass the dataset, or a DataLoader with batch_size and "
-                "shuffle only"
+                f"{name}: this DataLoader has a custom sampler or no batch_size; flops-fit "
+                "draws the order itself, from each trial's seed. Pass the dataset, or a DataLoader "
+                "with batch_size and shuffle only"
             )
             return None
         opened = _Opened(
@@ -208,7 +212,7 @@ def _split(dataset: Any) -> tuple[Any, Any]:
         if varies(*_readings(dataset)):
             warn_user(
                 "dataset: this stream yields different examples each time it is read, so the "
-                "twentieth set aside by position may also be trained on; pass eval_dataset"
+                "examples held out for evaluation may also be trained on; pass eval_dataset"
             )
         return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
     count = len(dataset)

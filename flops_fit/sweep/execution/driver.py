@@ -138,7 +138,7 @@ def _run_missing(job: Job, runs: list[Run], launch: _Launch, announcement: str) 
     forgiven = failed_before if launch.retry_failed else set()
     left = missing(job, runs, forgiven)
     if not left:
-        print(f"all {len(job.trials)} trials have ended; none is run again", file=sys.stderr)
+        print(f"all {len(job.trials)} trials have ended; nothing is left to train", file=sys.stderr)
         clear_ended(job, runs)
         write_summary(job, runs)
         return runs

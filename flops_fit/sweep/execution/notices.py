@@ -37,10 +37,10 @@ def _resume_message(job: Job) -> str:
     where = without_credentials(job.ledger.tracking_uri)
     runs = with_timeout(5 * PROMPT_S, lambda: tracking.fetch_all_runs(job.ledger, job.setting))
     if runs is None:
-        done = f"{where} is away; what it missed is kept"
+        done = f"{where} does not answer; finished work is kept here and sent to it later"
     else:
         done = f"{done_in_words(job, runs)} and kept in {where}"
-    return f"Stopped: {done}. Start it again to go on from there"
+    return f"Stopped: {done}. Run the same again to continue"
 
 
 def warn_of_failures(job: Job, runs: list[Run]) -> None:

@@ -21,7 +21,7 @@ _NOTE_EVERY_S = 15.0  # least time between two notes while trials end
 
 @contextlib.contextmanager
 def state_shown(ledger: Ledger) -> Iterator[None]:
-    """Tag the parent run as running in this block; afterwards as complete, or planned on error."""
+    """Set the parent run's state: running inside the block, then complete; planned on error."""
     tracking.set_parent_state(ledger, "running")
     try:
         yield
@@ -55,6 +55,6 @@ def write_summary(job: Job, runs: list[Run]) -> None:
 
 
 def _write(job: Job, progress_text: str) -> None:
-    """Write the description above the plan; the sweep does not wait long for a server."""
+    """Write the MLflow description of the parent run, unless the server takes too long."""
     note = f"{progress_text}\n\n{job.note}"
     with_timeout(PROMPT_S, lambda: tracking.write_note(job.ledger, note))

@@ -136,7 +136,9 @@ def count_waiting(job: Job, study: Any) -> int:
         left = {trial.trial_id for trial in missing(job, all_runs(job))}
         unclaimed = left - claimed(job, study)
         if unclaimed and not num_waiting:
-            raise NotYetError(f"{len(unclaimed)} trials are neither queued nor claimed")
+            raise NotYetError(
+                f"{len(unclaimed)} trials are not queued yet, and no worker trains them"
+            )
         return num_waiting
 
     try:

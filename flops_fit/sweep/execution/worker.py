@@ -144,7 +144,7 @@ def _wait_for_delivery(bench: _Bench) -> None:
             return
         if bench.stop:
             raise bench.stop.exception()
-        raise NotYetError("the MLflow store lacks the last records")
+        raise NotYetError("some records have not reached the MLflow store")
 
     try:
         poll(
@@ -157,8 +157,8 @@ def _wait_for_delivery(bench: _Bench) -> None:
         )
     except NotYetError:
         raise bench.outbox.fault or StoreError(
-            "the MLflow store is too slow; records that it lacks are kept in "
-            f"{bench.job.journal_folder}: call again"
+            "the MLflow store did not take all records in time; the others are kept in "
+            f"{bench.job.journal_folder} and are sent by the next call"
         ) from None
 
 

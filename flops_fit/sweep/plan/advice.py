@@ -66,7 +66,7 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
             )
     change = _least_change(rows, budgets) if messages else ""
     if change:
-        messages.append(f"the rows surround the expected optimum with {change}")
+        messages.append(f"with {change}, every budget has sizes on both sides of its optimum")
     return messages
 
 
@@ -98,7 +98,7 @@ def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
     reasons = []
     if bounds.smallest_above:
         smallest = plural(bounds.smallest_above, "parameter")
-        reasons.append(f"the smallest model has {smallest}, too many")
+        reasons.append(f"even the smallest model, with {smallest}, is too large")
     if bounds.short_of_data:
         examples = plural(rows.source.num_examples or 0, "training example")
         reasons.append(

@@ -41,7 +41,7 @@ def test_reach(result):
     require_reach(result.findings, np.array([1e20]))
     alone = replace(result.findings, law=None)
     require_reach(alone, np.array([1e13, 1e17]))
-    with pytest.raises(FitError, match="without an interval: 1e"):
+    with pytest.raises(FitError, match=r"without an interval: the budget is 1e\+04 times"):
         require_reach(alone, np.array([1e13, 1e18]))
 
 

@@ -54,7 +54,7 @@ def test_a_prediction_reads_as_text(result):
     lines = str(result.predict(1e17)).splitlines()
     assert lines[0] == "1e+17 FLOPs, 1e+03 times the largest budget"
     assert lines[1].startswith("  parameters ")
-    assert lines[-1].startswith("  warn: 1e+03 times the largest budget of the sweep.")
+    assert lines[-1].startswith("  warn: the budget is 1e+03 times the largest one")
 
 
 def test_unique_tokens(result):
@@ -103,7 +103,7 @@ def test_fewer_unique_tokens_raise_the_loss_and_warn(result):
             {"compute_budget": 1e16, "tokens_per_param": 20, "inference_tokens": 1e9},
             "give one of tokens_per_param, inference_tokens",
         ),
-        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "do not pay for"),
+        ({"compute_budget": 1e3, "inference_tokens": 1e20}, "are too few for"),
     ],
 )
 def test_arguments_of_predict(result, options, message):

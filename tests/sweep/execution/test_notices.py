@@ -12,7 +12,7 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
             raise KeyboardInterrupt
 
     train_with(interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of 8 .* Start it again to go on"):
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped: 5 of 8 .* Run the same again"):
         small.run()
     train_with(lambda trial, keeper: None)
     runs = small.run()

@@ -59,7 +59,7 @@ def test_a_worker_waits_for_the_driver_to_enqueue_and_then_gives_up(
     study = trial_queue.open_study(job.study_name, job.storage)
     assert status.count_waiting(job, study) == 0
     assert caplog.messages == [
-        "8 trials are neither queued nor claimed: waiting 0.2 s for a driver"
+        "8 trials are not queued yet, and no worker trains them: waiting 0.2 s for a driver"
     ]
     trial_queue.enqueue(study, job.trials[:3])
     assert status.count_waiting(job, study) == 3

@@ -48,7 +48,7 @@ def assert_change_works(planned, message, given, budgets):
     line = next(
         line
         for line in message.splitlines()
-        if "work with Rec" in line or "work with about" in line or "optimum with" in line
+        if "work with Rec" in line or "work with about" in line or "every budget has sizes" in line
     )
     batch = re.search(r"Recipe\(batch_size=(\d+)\)", line)
     more = re.search(r"about ([\d,]+) training examples", line)
@@ -118,7 +118,7 @@ def test_rows_that_do_not_surround_the_expected_optimum(planned):
 
 
 def test_smallest_model_too_large_for_a_budget(planned, mlp):
-    with pytest.raises(InfeasiblePlanError, match="smallest model has 80,011 parameters"):
+    with pytest.raises(InfeasiblePlanError, match="smallest model, with 80,011 parameters"):
         planned(model_cls=lambda width: mlp(10_000 + width), compute_budgets=[1e6])
 
 
