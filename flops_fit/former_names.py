@@ -25,7 +25,7 @@ MOVED = {
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Gives a module of a former name, whose attributes are those of the module it is now."""
+    """Finds the module that now has another name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -33,10 +33,8 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        now = MOVED[module.__name__]
-        module.__doc__ = f"Moved to `{now}`."
-        # Attributes are looked up on demand (PEP 562), so that private modules stay lazy.
-        vars(module)["__getattr__"] = lambda name: getattr(importlib.import_module(now), name)
+        # The import system returns what stands in `sys.modules` afterwards: the module itself.
+        sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
 
 
 def keep_importable() -> None:

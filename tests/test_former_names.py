@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +31,16 @@ def test_documented_deep_names_stay_importable(module):
 def test_a_name_that_never_was_is_an_import_error():
     with pytest.raises(ImportError, match="nothing"):
         from flops_fit.sweep.grid import nothing  # noqa: F401
+
+
+def test_a_former_name_is_the_module_itself():
+    """In a process of its own: nothing is imported before, in whatever order the names come."""
+    code = (
+        "import flops_fit.sweep.grid as grid\n"
+        "from flops_fit.sweep.estimate import Estimate\n"
+        "import flops_fit.sweep_plan\n"
+        "assert grid is flops_fit.sweep_plan\n"
+        "from flops_fit.laws.parametric import *\n"
+        "assert ParametricLaw\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

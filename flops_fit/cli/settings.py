@@ -204,12 +204,14 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _canonical(document: Mapping[Any, Any], file: Path, problems: list[str]) -> dict[str, Any]:
     """The keys in their current spelling: `-` becomes `_`, and aliases are replaced."""
     values: dict[str, Any] = {}
+    spellings: dict[str, object] = {}
     for written, value in document.items():
         key = str(written).replace("-", "_")
         key = _ALIASES.get(key, key)
         if key in values:
-            problems.append(f"{file}: {key} is given twice, the second time as {written!r}")
+            problems.append(f"{file}: {key} is given twice, as {spellings[key]!r} and {written!r}")
         values[key] = value
+        spellings[key] = written
     return values
 
 

@@ -224,7 +224,8 @@ def _by_budget(plan: PlanView) -> list[str]:
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    text = tabulate(rows, head, tablefmt="plain", stralign="right", disable_numparse=True)
+    # The head is passed as a row: tabulate would pad the columns by two more characters for it.
+    text = tabulate([head, *rows], tablefmt="plain", stralign="right", disable_numparse=True)
     return [line.rstrip() for line in text.splitlines()]
 
 
