@@ -142,10 +142,18 @@ def _known(source: Source | None) -> Source:
 def _check_sizes(sizes: Any, problems: list[str]) -> list[Size]:
     """The different sizes as Python scalars; empty if there are errors, added to `problems`."""
     try:
-        # Arrays and tensors have `tolist`; `dict.fromkeys` drops repeated sizes in order.
-        given = list(dict.fromkeys(getattr(sizes, "tolist", lambda: sizes)()))
+        # Arrays and tensors have `tolist`.
+        given = list(getattr(sizes, "tolist", lambda: sizes)())
     except TypeError:
         given = []
+    try:
+        given = list(dict.fromkeys(given))  # drops repeated sizes, in order
+    except TypeError:
+        problems.append(
+            f"sizes: expected numbers or names, got {given}; give each size a name, and pass a "
+            "function of the name that builds the model"
+        )
+        return []
     if isinstance(sizes, str) or len(given) < MIN_GIVEN_SIZES:
         problems.append(
             f"sizes: expected at least {MIN_GIVEN_SIZES} different values, got {sizes!r}"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -195,6 +196,12 @@ def count_params(model: object, size: Size) -> int:
     name = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model_cls: expected it to return an nn.Module, got {name}")
+    lazy = [key for key, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise ArgumentError(
+            f"model_cls: {name} has lazy layers ({', '.join(lazy[:3])}), whose parameters have no "
+            "shape before a batch has run: give these layers their input size"
+        )
     own_count: Any = getattr(model, "num_params", None)
     if own_count is None:
         raise ArgumentError(f"model_cls: {name} has no num_params(); {_HOW_TO_COUNT}")

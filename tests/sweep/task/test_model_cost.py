@@ -202,3 +202,16 @@ def test_a_search_for_sizes_builds_quietly(capsys, recwarn):
     assert cost_of(task, task.open(), 3).convention == "measured"
     assert capsys.readouterr().out == ""
     assert not recwarn.list
+
+
+def test_lazy_layers_are_refused():
+    def lazy(width):
+        model = Sized(width)
+        model.layer = nn.LazyLinear(width)
+        return model
+
+    task = Task(lazy, "width", {}, TensorDataset(torch.ones(9, 4), torch.ones(9)), mse_to_zero)
+    with pytest.raises(
+        ArgumentError, match=r"lazy layers \(layer.weight, layer.bias\).*input size"
+    ):
+        params_of(task, 3)
