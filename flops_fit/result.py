@@ -24,7 +24,8 @@ from flops_fit.laws.predict import tables
 from flops_fit.laws.predict.intervals import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
-from flops_fit.laws.runs.table import Runs, read_curves, read_runs
+from flops_fit.laws.runs.formats import Runs
+from flops_fit.laws.runs.table import read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
 
@@ -312,10 +313,11 @@ def _analysed(
     runs: Runs, options: Options, curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None
 ) -> Findings:
     options.require_sound()
-    table, assumptions = read_runs(runs)
+    table, found = read_runs(runs)
     points = None if curves is None else read_curves(curves)
     # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
     with np.errstate(all="ignore"):
         findings = analyse(table, options, curves=points)
-    notes = [Check("assumed", "note", assumption) for assumption in assumptions]
-    return replace(findings, checks=[*findings.checks, *notes])
+    doubts = [check for check in found if check.severity != "note"]
+    notes = [check for check in found if check.severity == "note"]
+    return replace(findings, checks=[*doubts, *findings.checks, *notes])
