@@ -17,8 +17,9 @@ from scipy import stats
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.runs.columns import ALIASES, holds_numbers, plain, words
+from flops_fit.laws.runs.columns import holds_numbers
 from flops_fit.laws.runs.exclusions import epochs
+from flops_fit.laws.runs.names import ALIASES, plain, words
 from flops_fit.laws.runs.repeats import OF_THE_RUN
 from flops_fit.records import RUN_COLUMNS
 
@@ -115,7 +116,7 @@ def _ordered_by(finished: pd.DataFrame, name: str) -> bool:
 
 
 def _smooth(finished: pd.DataFrame, name: str) -> bool:
-    """Whether a numeric column is a function of N and D, such as a depth or tokens per parameter."""
+    """Whether a numeric column is a function of N and D, such as depth or tokens a parameter."""
     values = pd.to_numeric(finished[name], errors="coerce").to_numpy(float)
     if pd.api.types.is_bool_dtype(finished[name].dtype) or not np.isfinite(values).all():
         return False
@@ -144,7 +145,7 @@ def _effect(finished: pd.DataFrame, name: str, residuals: Array) -> _Effect:
 
 
 def _trend(finished: pd.DataFrame) -> Array:
-    """An orthonormal basis of smooth trends in ln N and ln D, and of repeated data, shape (n, k)."""
+    """An orthonormal basis of trends in ln N, ln D and the passes over the data, shape (n, k)."""
     x, y = np.log(finished[["num_params", "num_tokens"]].to_numpy(float)).T
     x, y = (x - x.mean()) / (x.std() or 1), (y - y.mean()) / (y.std() or 1)
     columns = [np.ones_like(x), x, y, x * x, x * y, y * y]
@@ -160,7 +161,7 @@ def _orthonormal(columns: Array) -> Array:
 
 
 def _f_test(scores: Array, trend: Array, extra: Array) -> tuple[float, float]:
-    """p value of columns beyond a trend, and the share of the variance that they explain."""
+    """The p value of columns beyond a trend, and the share of the variance that they explain."""
     rest = scores - trend @ (trend.T @ scores)
     beyond = extra - trend @ (trend.T @ extra)
     U, s, _ = np.linalg.svd(beyond, full_matrices=False)

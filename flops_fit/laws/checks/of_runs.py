@@ -7,7 +7,15 @@ import pandas as pd
 
 from flops_fit.laws.check import Check, counted, graded
 from flops_fit.laws.runs.budgets import group_budgets
-from flops_fit.laws.runs.exclusions import BEATEN, CHECKING, DIVERGED, MOST_EPOCHS, REPEATED, TUNED, epochs
+from flops_fit.laws.runs.exclusions import (
+    BEATEN,
+    CHECKING,
+    DIVERGED,
+    MOST_EPOCHS,
+    REPEATED,
+    TUNED,
+    epochs,
+)
 
 # Least sound design (docs/method.md, "When it refuses").
 FEW_RUNS = 20

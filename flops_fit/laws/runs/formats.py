@@ -72,9 +72,7 @@ def _with_flat_names(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.set_axis(pd.Index(names, dtype=object), axis=1)
     # What `to_csv` and `reset_index` write where an index has no name.
     counters = ("", "index", "level_0")
-    drop = [
-        str(name).startswith("Unnamed: ") or str(name) in counters for name in frame.columns
-    ]
+    drop = [str(name).startswith("Unnamed: ") or str(name) in counters for name in frame.columns]
     for place, unnamed in enumerate(drop):
         column = frame.iloc[:, place]
         numbered = pd.api.types.is_integer_dtype(column.dtype) and column.is_unique

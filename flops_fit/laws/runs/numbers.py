@@ -18,7 +18,10 @@ SCALES = {
 }
 # Units of compute, in FLOPs; a PF-day is 1e15 FLOP/s for a day.
 COMPUTE_SCALES = {
-    **{f"{prefix}flop": scale for prefix, scale in zip("kmgtpezy", 10.0 ** np.arange(3, 27, 3))},
+    **{
+        f"{prefix}flop": 10.0**power
+        for prefix, power in zip("kmgtpezy", range(3, 27, 3), strict=True)
+    },
     **{f"{word}flop": scale for word, scale in (("peta", 1e15), ("exa", 1e18), ("zetta", 1e21))},
     **dict.fromkeys(("pfday", "pfsday", "pflopday", "pflopsday", "petaflopday"), 8.64e19),
     **dict.fromkeys(("petaflopsday", "petaflopsdays", "pflopsdays"), 8.64e19),
@@ -30,8 +33,12 @@ UNITS = frozenset(
     "token tokens tok toks param params parameter parameters example examples sample samples "
     "sequence sequences image images flop flops nat nats".split()
 )
-_NUMBER = re.compile(r"[~\u2248]?\s*([-+]?)(\d[\d., '_\u00a0\u2009\u202f]*|\.\d+)(e[-+]?\d+)?\s*(.*)")
-_POWER_OF_TEN = re.compile(r"(?:(?<=[\d.,])\s*[x\u00d7*\u00b7]\s*|^)10\s*(?:\^|\*\*)\s*\{?([-+]?\d+)\}?")
+_NUMBER = re.compile(
+    r"[~\u2248]?\s*([-+]?)(\d[\d., '_\u00a0\u2009\u202f]*|\.\d+)(e[-+]?\d+)?\s*(.*)"
+)
+_POWER_OF_TEN = re.compile(
+    r"(?:(?<=[\d.,])\s*[x\u00d7*\u00b7]\s*|^)10\s*(?:\^|\*\*)\s*\{?([-+]?\d+)\}?"
+)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _THOUSANDS_AND_POINT = re.compile(r"\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}")
 _DECIMAL_COMMA = re.compile(r"(?:\d{1,3}(?:\.\d{3})+|\d*),\d+")
@@ -114,7 +121,7 @@ def _parse(text: str, decimal_comma: bool) -> float:
 
 
 def _plain_powers(text: str) -> str:
-    """ "6 x 10^18" as "6e18", and "10**18" as "1e18"."""
+    """Powers of ten as exponents: "6 x 10^18" as "6e18", and "10**18" as "1e18"."""
     text = re.sub(r"([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: "^" + m[1].translate(_SUPERSCRIPTS), text)
     return _POWER_OF_TEN.sub(lambda m: f"{'1' if m.start() == 0 else ''}e{m[1]}", text)
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.runs.budgets import group_budgets
-from flops_fit.laws.runs.columns import holds_numbers, plain, words
+from flops_fit.laws.runs.columns import holds_numbers
 from flops_fit.laws.runs.exclusions import BEATEN
+from flops_fit.laws.runs.names import plain, words
 from flops_fit.records import RUN_COLUMNS
 
 # Settings that people tune, as words of a column's name.

@@ -1,8 +1,8 @@
 """Reading tables of runs, in the forms that people keep them in, into the columns of `Run`.
 
-`formats` opens a table, `columns` finds out which column is what, `numbers` reads the cells, `states`
-tells finished runs from others, `units` looks for wrong units and mistyped numbers, and `repeats`
-for several runs of one point. All faults are reported together, each with its row.
+`formats` opens a table, `columns` finds out which column is what, `numbers` reads the cells,
+`states` tells finished runs from others, `units` looks for wrong units and mistyped numbers, and
+`repeats` for several runs of one point. All faults are reported together, each with its row.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import TableError
+from flops_fit.errors import ArgumentError, TableError
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.runs.columns import recognise
 from flops_fit.laws.runs.formats import Runs, open_table
+from flops_fit.laws.runs.names import plain
 from flops_fit.laws.runs.numbers import to_numbers, uses_decimal_comma
 from flops_fit.laws.runs.repeats import duplicate_rows, keep_best
 from flops_fit.laws.runs.states import fill_states
@@ -74,7 +75,8 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     """
     frame, counting = open_table(runs)
     ours = set(RUN_COLUMNS) <= set(frame.columns)
-    recognised = recognise(frame)
+    by = find_columns(frame, by)
+    recognised = recognise(frame, by)
     frame, checks = recognised.frame, list(recognised.checks)
     _require_columns(frame, recognised.checks)
     frame = _fill_defaults(frame)
@@ -93,6 +95,22 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     if not ours:
         checks += _look_closer(frame, given, by)
     return _ordered(frame), checks
+
+
+def find_columns(frame: pd.DataFrame, names: Collection[str]) -> list[str]:
+    """The columns of these names, which may differ in case and punctuation.
+
+    Raises:
+        ArgumentError: A name is that of no column.
+    """
+    found = []
+    for name in names:
+        alike = [c for c in frame.columns if plain(c) == plain(name)]
+        if name not in frame.columns and len(alike) != 1:
+            known = ", ".join(map(str, frame.columns))
+            raise ArgumentError(f"by: the table has no column {name!r}; it has: {known}")
+        found.append(name if name in frame.columns else str(alike[0]))
+    return found
 
 
 def _look_closer(frame: pd.DataFrame, flops_given: bool, by: Collection[str]) -> list[Check]:
@@ -200,8 +218,10 @@ def _has_decimal_commas(frame: pd.DataFrame) -> bool:
     losses = [cell for cell in text["loss"] if isinstance(cell, str)] if "loss" in text else []
     with_comma = [cell for cell in losses if "," in cell]
     # A loss over a thousand is none; but N = 1,000,000 beside it shows what a comma is here.
-    return bool(with_comma) and not any("." in c for c in with_comma) and not any(
-        isinstance(cell, str) and cell.count(",") > 1 for cell in cells
+    return (
+        bool(with_comma)
+        and not any("." in c for c in with_comma)
+        and not any(isinstance(cell, str) and cell.count(",") > 1 for cell in cells)
     )
 
 

@@ -77,7 +77,9 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
         frame: A clean table, with FLOPs; its index numbers the rows.
     """
     fitted = frame[frame["excluded"] == ""]
-    checks = []
+    checks: list[Check] = []
+    if len(fitted) < NEIGHBOURS:
+        return checks
     for column, expected in (("flops", None), ("compute_budget", "flops")):
         cost = fitted["num_params"] * fitted["num_tokens"] if expected is None else fitted[expected]
         ratio = np.log(fitted[column].to_numpy(float) / cost.to_numpy(float))
@@ -86,7 +88,9 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
         if not out.any():
             continue
         names = "C / (N D)" if expected is None else "the budget over the FLOPs"
-        factors = {int(i): float(np.exp(x)) for i, x in zip(fitted.index[out], off[out])}
+        factors = {
+            int(i): float(np.exp(x)) for i, x in zip(fitted.index[out], off[out], strict=True)
+        }
         listed = ", ".join(f"row {i} ({factor:.3g} times)" for i, factor in factors.items())
         told = f"{names} of {counted(len(factors), 'run')} is out of line with the others: {listed}"
         if out.mean() > MOST_OUT_OF_LINE and out.sum() > 1:
@@ -165,7 +169,9 @@ def _check_perplexity(fitted: pd.DataFrame) -> list[Check]:
     middle = float(fitted["loss"].median())
     if not PERPLEXITIES[0] < middle < PERPLEXITIES[1]:
         return []
-    message = f"the loss is {middle:.3g} in the middle run, more than a cross-entropy in nats can be."
+    message = (
+        f"the loss is {middle:.3g} in the middle run, more than a cross-entropy in nats can be."
+    )
     return [Check("units", "warn", message, "If these are perplexities, fit their logarithm.")]
 
 
