@@ -30,8 +30,8 @@ _TUNED = (
 _POINT = ("num_params", "unique_tokens", "size", "epochs")
 # D of one point may differ by this, since runs end with a whole batch.
 WHOLE_BATCHES = 0.0025
-# Share of runs that have seeds, from which on it is noted.
-MANY_REPEATED = 0.25
+# Share of runs with seeds from which on they are noted.
+MANY_REPEATED = 0.5
 # Columns that a run itself decides: they make no other point.
 OF_THE_RUN = (
     "runname name displayname id uuid rep replicate repeat repetition trial run host hostname node "

@@ -84,11 +84,12 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     if recognised.perplexity:
         frame["loss"] = np.log(frame["loss"].where(frame["loss"] > 0))
     checks += _fill_tokens(frame, by_row)
-    faults = _listed(by_row)
-    faults += duplicate_rows(frame.drop(index=list(by_row)))
-    if faults:
-        heading = f"{counted(len(faults), 'fault')} in the table of runs ({counting}):"
-        raise TableError(_shortened(faults), heading)
+    faults, copies = _listed(by_row), duplicate_rows(frame.drop(index=list(by_row)))
+    if faults or copies:
+        number = counted(len(faults) + len(copies), "fault")
+        advice = "; runs of their own need a column that tells them apart, such as seed"
+        heading = f"{number} in the table of runs ({counting}{advice if copies else ''}):"
+        raise TableError(_shortened(faults + copies), heading)
     given = any(name in frame.columns for name in COMPUTE)
     checks += _fill_flops(frame)
     _exclude_infinite_losses(frame)
@@ -229,13 +230,14 @@ def _fault(name: str, raw: object, number: float, required: bool) -> str:
     """What is wrong with one cell; empty if nothing is. A loss may be any number, also NaN."""
     if np.isnan(number):
         if not _is_empty(raw):
-            return f"{name} is not a number: {raw!r}"
+            return f"{name} is not a number: {raw!r:.80}"
         # Plain text that spells NaN is a number that is missing, too.
         return f"{name} is missing" if required else ""
     if name in ("loss", "wall_time_s"):
         return ""
     if not np.isfinite(number) or number <= 0:
-        return f"{name} must be positive and finite: {raw!r}"
+        overflow = ", an integer that overflowed?" if name == "flops" and number < 0 else ""
+        return f"{name} must be positive and finite: {raw!r:.80}{overflow}"
     return ""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.check import Check, counted
+from flops_fit.laws.check import Check, Severity, counted
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 
 # kappa in C = kappa N D where FLOPs were not measured (Kaplan et al. 2020, section 2.1).
@@ -36,6 +36,8 @@ PRODUCTS = {
     1e-3: "C in units of 1e18 FLOPs, N in millions and D in billions",
 }
 NEAR = 3.0
+# No table in one unit has runs whose C / (N D) differs this many times from that of the middle run.
+MIXED = 300.0
 # A run is out of line if its C / (N D) is this many times that of runs of about its size ...
 OUT_OF_LINE = 1.5
 # ... and differs by this many times the scatter of the others; at most this share of the runs.
@@ -52,7 +54,7 @@ NOMINAL_SCATTER = 0.005
 
 
 def check_units(frame: pd.DataFrame, flops_given: bool) -> list[Check]:
-    """Warn about numbers that look like another unit; nothing is converted.
+    """Doubt numbers that look like another unit; nothing is converted.
 
     Args:
         frame: A clean table.
@@ -132,6 +134,11 @@ def _ratios(fitted: pd.DataFrame) -> Array:
 
 def _check_product(ratios: Array) -> list[Check]:
     middle = float(np.median(ratios))
+    apart = np.abs(np.log(ratios / middle)) > np.log(MIXED)
+    if apart.mean() > MOST_OUT_OF_LINE and apart.sum() > 1:
+        ends = f"{ratios.min():.2g} to {ratios.max():.2g}"
+        message = f"units: C / (6 N D) runs from {ends}: units differ between rows."
+        return [Check("units", "refuse", message, "Give all rows in the same units.")]
     if ODD_RATIO[0] < middle < ODD_RATIO[1]:
         return []
     distance = {unit: abs(np.log(middle / unit)) for unit in PRODUCTS}
@@ -140,11 +147,13 @@ def _check_product(ratios: Array) -> list[Check]:
     likely = f": likely {PRODUCTS[nearest]}" if known else ""
     message = f"units: C / (6 N D) is {middle:.2g}, not about 1{likely}. Nothing was converted."
     advice = "Give N as a count, D in tokens and C in FLOPs; predictions are in the units given."
-    return [Check("units", "warn", message, advice)]
+    # Predictions ask for budgets in FLOPs: where C is not, they would be far off.
+    severity: Severity = "refuse" if "C in" in likely else "warn"
+    return [Check("units", severity, message, advice)]
 
 
 def _check_counts(fitted: pd.DataFrame, name: str) -> list[Check]:
-    """Warn about counts that are small and not whole, where no C tells the unit."""
+    """Refuse counts that are small and not whole, where no C tells the unit and C is 6 N D."""
     values = fitted[name].to_numpy(float)
     if values.max() > 1e5 or (np.abs(values - np.round(values)) < 1e-9 * values).all():
         return []
@@ -153,7 +162,7 @@ def _check_counts(fitted: pd.DataFrame, name: str) -> list[Check]:
         "billions. Nothing was converted, and C = 6 N D is not in FLOPs then."
     )
     advice = "Give N as a count and D in tokens; predictions are in the units given."
-    return [Check("units", "warn", message, advice)]
+    return [Check("units", "refuse", message, advice)]
 
 
 def _check_swapped(fitted: pd.DataFrame) -> list[Check]:
