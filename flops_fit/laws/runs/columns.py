@@ -161,7 +161,9 @@ def _note_left(frame: pd.DataFrame, name: str, taken: Candidate, *left: Candidat
     # Losses of unknown kind count as candidates beside held-out ones.
     last = GENERIC if name == "loss" else taken.group
     within = 1e-3 if name == "loss" else SAME_WITHIN
-    doubtful = [c for c in left if c.group <= last and not c.weak and _differ(frame, taken, c) > within]
+    # A column n beside N counts something else.
+    rivals = [c for c in left if c.group <= last and c.column not in ("n", "d", "c", "l")]
+    doubtful = [c for c in rivals if _differ(frame, taken, c) > within]
     advice = f"To fit another one, rename it to {name} and drop the rest."
     return [Check("columns", "warn" if doubtful else "note", message, advice if doubtful else "")]
 
