@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.check import Check, counted, graded
+from flops_fit.laws.check import Check, Severity, counted, graded
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.exclusions import (
     BEATEN,
@@ -35,6 +36,8 @@ FEW_RATES = 3
 # Share of the loss by which the edge must be better: seeds of small models differ by as much.
 EDGE_GAIN = 0.002
 ROUNDED = 0.01
+# Scatter of FLOPs per token: above the first it is noted, above the second it warns.
+SCATTERED = (0.01, 0.05)
 DROPPED = 0.10
 # Residuals over seed noise.
 SEED_RATIO = 1.5
@@ -212,6 +215,17 @@ def check_rounding(fitted: pd.DataFrame) -> list[Check]:
     message = f"a run spent {off:.1%} more or less than its budget."
     advice = "Use smaller batches, or give the FLOPs spent as the budget of the run."
     return [Check("rounded-tokens", "warn", message, advice)]
+
+
+def check_cost(cost: FlopsPerToken) -> list[Check]:
+    """Report costs that scatter about a smooth f(N) by more than 1 %; warn above 5 %."""
+    if not cost.scatter > SCATTERED[0]:
+        return []
+    curve = "a smooth curve in N" if cost.curve else f"{cost.flops_per_param_token:.3g} N"
+    message = f"FLOPs per token, C / D, scatter by {cost.scatter:.1%} about {curve}, which is used."
+    advice = "The budgets may be rounded, or sizes differ in shape: give the FLOPs that were spent."
+    severity: Severity = "warn" if cost.scatter > SCATTERED[1] else "note"
+    return [Check("cost-scatter", severity, message, advice)]
 
 
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
