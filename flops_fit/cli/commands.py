@@ -122,7 +122,7 @@ def worker(config: Path | None, **values: Any) -> None:
 
 
 @main.command()
-@click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--by", multiple=True, help="Fit the runs of each value of this column apart.")
 @options.json
 def fit(table: Path, by: tuple[str, ...], as_json: bool) -> None:

@@ -210,7 +210,7 @@ def _read_csv(text: str) -> pd.DataFrame:
     declared = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
     if declared:
         skip = len(declared.group(0))
-    text = text[skip:]
+    text = _without_rules(text[skip:])
     delimiter = declared.group(1) if declared else _delimiter(text)
     if delimiter == ",":
         return _with_row_names(pd.read_csv(io.StringIO(text)), text)
@@ -221,6 +221,14 @@ def _read_csv(text: str) -> pd.DataFrame:
     ):
         return pd.read_csv(io.StringIO(text), **options)
     return cells.apply(_with_decimal_comma)
+
+
+def _without_rules(text: str) -> str:
+    """A table of Markdown without its rule and its outer bars; another text as it is."""
+    lines = text.strip().splitlines()
+    if len(lines) < 2 or "-" not in lines[1] or not re.fullmatch(r"[|\s:-]+", lines[1]):
+        return text
+    return "\n".join(line.strip().strip("|") for line in (lines[0], *lines[2:]))
 
 
 def _delimiter(text: str) -> str:

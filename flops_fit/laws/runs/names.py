@@ -52,7 +52,7 @@ ALIASES: dict[str, list[list[str]]] = {
             "flops flop trainingflop trainingflops trainflops c compute totalflops "
             "trainingcompute traincompute totalcompute computeflops computeflop trainflop "
             "totaltrainingflops flopstotal numflops flopsspent measuredflops modelflops "
-            "totalflos trainingcomputeflop trainingcomputeflops pfdays petaflopdays "
+            "totalflos totalgflops trainingcomputeflop trainingcomputeflops pfdays petaflopdays "
             "petaflopsdays exaflops zettaflops",
         ],
         "compute_budget": [
@@ -83,6 +83,8 @@ _PREFIX = re.compile(
     r"user_attrs|results?|model|model_config|cfg)[./]|(?:params|user_attrs)_",
     re.IGNORECASE,
 )
+# A last part of a path that is this long says what it is, whatever stands before it.
+LEAST_LETTERS = 8
 _IN_BRACKETS = re.compile(r"\s*[(\[]([^()\[\]]*)[)\]]\s*$")
 _LAST_WORD = re.compile(
     r"(.*?)(?:[\s_,-]+in)?[\s_,-]+((?:pf|petaflop|pflop)s?[-_ /]?s?[-_ ]?days?|[a-z0-9^]+)$", re.I
@@ -144,6 +146,9 @@ def _readings(column: str) -> list[tuple[str, float, str]]:
     while _PREFIX.match(stripped):
         stripped = _PREFIX.sub("", stripped, count=1)
     readings = []
+    last_part = re.split(r"[./]", stripped)[-1]
+    if len(plain(last_part)) >= LEAST_LETTERS and not _group_of_loss(f"eval {last_part}"):
+        stripped = last_part  # throughput/total_tokens
     for text in dict.fromkeys((column, stripped)):
         readings.append((text, _bare_scale(text), ""))
         bracket, last = _IN_BRACKETS.search(text), _LAST_WORD.fullmatch(text)
@@ -167,7 +172,8 @@ def _bare_scale(column: str) -> float:
     """The scale of names that are units themselves, such as PF-days."""
     name = plain(column)
     days = name in ("pfdays", "petaflopdays", "petaflopsdays")
-    return 8.64e19 if days else {"exaflops": 1e18, "zettaflops": 1e21}.get(name, 1.0)
+    scales = {"exaflops": 1e18, "zettaflops": 1e21, "totalgflops": 1e9}
+    return 8.64e19 if days else scales.get(name, 1.0)
 
 
 def place_of(name: str, groups: list[list[str]]) -> tuple[int, int] | None:

@@ -104,6 +104,8 @@ def _number(cell: object, decimal_comma: bool) -> float:
 
 def _parse(text: str, decimal_comma: bool) -> float:
     text = text.strip().lower()
+    guarded = re.fullmatch(r'=\(?"(.*)"\)?', text)  # Excel's text that looks like a number
+    text = guarded[1] if guarded else text
     if not decimal_comma:
         try:
             return float(text) if "_" not in text else float(text.replace("_", ""))

@@ -15,7 +15,7 @@ import pandas as pd
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.columns import holds_numbers
-from flops_fit.laws.runs.exclusions import BEATEN
+from flops_fit.laws.runs.exclusions import BEATEN, NOT_FINITE
 from flops_fit.laws.runs.names import plain, words
 from flops_fit.records import RUN_COLUMNS
 
@@ -30,12 +30,17 @@ _TUNED = (
 _POINT = ("num_params", "unique_tokens", "size", "epochs")
 # D of one point may differ by this, since runs end with a whole batch.
 WHOLE_BATCHES = 0.0025
+# Columns that name a run, least rows of one run that make a curve, and even steps that do.
+_NAMES = ("runid", "runname", "name", "displayname", "trialid", "run", "id")
+LEAST_POINTS = 3
+MANY_STEPS = 8
 # Share of runs with seeds from which on they are noted.
 MANY_REPEATED = 0.5
 # Columns that a run itself decides: they make no other point.
 OF_THE_RUN = (
     "runname name displayname id uuid rep replicate repeat repetition trial run host hostname node "
-    "gpu gpus device user jobid group tags notes created bestloss index rowname"
+    "gpu gpus device user jobid created bestloss index rowname step "
+    "iteration iterations iter globalstep epoch timestamp runtime"
 ).split()
 
 
@@ -50,6 +55,41 @@ def duplicate_rows(frame: pd.DataFrame) -> list[str]:
     rows = included.index.to_series()
     first = rows.groupby(columns, sort=False, dropna=False).transform("first")
     return [f"row {i}: the same run as row {first[i]}" for i in rows[rows != first]]
+
+
+def check_curves(frame: pd.DataFrame) -> list[Check]:
+    """Doubt rows that are points of training curves, and not runs; rows of them without a loss go.
+
+    Args:
+        frame: A clean table; changed in place.
+    """
+    point = [frame["num_params"], frame["num_tokens"]]
+    for name in frame.columns:
+        cells = frame[name].astype(object).map(_hashable)
+        if plain(name) not in _NAMES or cells.nunique() * LEAST_POINTS > len(frame):
+            continue
+        several = frame["num_tokens"].groupby(cells).transform("nunique") >= LEAST_POINTS
+        one_model = frame["num_params"].groupby(cells).transform("nunique") == 1
+        if (several & one_model).mean() > 0.5:
+            frame.loc[frame["excluded"] == NOT_FINITE, "excluded"] = "no loss in this row"
+            return [_told_curves(f"{cells.nunique()} values of '{name}'", len(frame))]
+    D = frame["num_tokens"].drop_duplicates().sort_values()
+    steps = frame.drop_duplicates(["num_params", "num_tokens"]).sort_values("num_tokens")
+    even = steps.groupby("num_params")["num_tokens"].agg(_evenly_spaced)
+    if len(frame.groupby(point)) == len(frame) and len(D) and even.mean() > 0.5:
+        return [_told_curves(f"{len(even)} sizes, at even steps of D", len(frame))]
+    return []
+
+
+def _evenly_spaced(D: pd.Series) -> bool:
+    steps = np.diff(D.to_numpy(float))
+    return len(steps) >= MANY_STEPS and bool(steps.max() < 1.01 * steps.min())
+
+
+def _told_curves(whose: str, num_rows: int) -> Check:
+    message = f"{num_rows} rows have {whose}: points of training curves, not runs?"
+    advice = "Losses in mid-schedule are too high: fit the last row of each, the rest is `curves=`."
+    return Check("curve-points", "warn", message, advice)
 
 
 def keep_best(frame: pd.DataFrame, by: Collection[str] = ()) -> list[Check]:

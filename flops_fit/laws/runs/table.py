@@ -16,10 +16,11 @@ import pandas as pd
 from flops_fit.errors import ArgumentError, TableError
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.runs.columns import recognise
+from flops_fit.laws.runs.exclusions import NOT_FINITE
 from flops_fit.laws.runs.formats import Runs, open_table
 from flops_fit.laws.runs.names import plain
 from flops_fit.laws.runs.numbers import to_numbers, uses_decimal_comma
-from flops_fit.laws.runs.repeats import duplicate_rows, keep_best
+from flops_fit.laws.runs.repeats import check_curves, duplicate_rows, keep_best
 from flops_fit.laws.runs.states import fill_states
 from flops_fit.laws.runs.units import (
     FLOPS_PER_PARAM_TOKEN,
@@ -120,7 +121,7 @@ def _look_closer(frame: pd.DataFrame, flops_given: bool, by: Collection[str]) ->
     if flops_given:
         checks += exclude_out_of_line(frame)
         checks += check_nominal(frame)
-    return [*checks, *keep_best(frame, by)]
+    return [*checks, *check_curves(frame), *keep_best(frame, by)]
 
 
 def read_curves(curves: Any) -> pd.DataFrame:
@@ -295,7 +296,7 @@ def _fill_flops(frame: pd.DataFrame) -> list[Check]:
 
 def _exclude_infinite_losses(frame: pd.DataFrame) -> None:
     bad = ~np.isfinite(frame["loss"]) & (frame["excluded"] == "")
-    frame.loc[bad, "excluded"] = "loss is not finite"
+    frame.loc[bad, "excluded"] = NOT_FINITE
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,10 @@ COLUMNS = ["num_params", "num_tokens", "flops", "loss"]
         ("Parameters", "Training Tokens", "Training compute (FLOP)", "Validation Loss"),
         ("N", "D", "C", "eval/c4_loss"),
         ("N", "D", "C", "evalLoss"),
+        # What Marin and OLMo log to W&B (marin issue 646).
+        ("parameter_count", "throughput/total_tokens", "flops", "eval/paloma/c4_en/bpb"),
+        # The table of nanochat's sweeps (nanochat pull request 580).
+        ("params_total", "tokens_trained", "flops_budget", "val_bpb"),
     ],
 )
 def test_names_of_the_field(names):
@@ -39,6 +43,7 @@ def test_names_of_the_field(names):
     [
         (("N (M)", "D (B)", "C"), (1e6, 1e9, 1)),
         (("params_millions", "tokens_B", "compute (EFLOPs)"), (1e6, 1e9, 1e18)),
+        (("N", "D", "throughput/total_gflops"), (1, 1, 1e9)),
         (("Params in millions", "tokens [1e9]", "PF-days"), (1e6, 1e9, 8.64e19)),
     ],
 )

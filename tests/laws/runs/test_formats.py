@@ -35,6 +35,8 @@ TEXTS = {
     "tab": TABLE.to_csv(index=False, sep="\t"),
     "bar": TABLE.to_csv(index=False, sep="|"),
     "blanks": TABLE.to_string(index=False, float_format="{:.17g}".format),
+    "markdown": "| N | D | C | loss |\n|---|---:|:-:|---|\n"
+    + "\n".join(f"| {' | '.join(map(repr, row))} |" for row in TABLE.to_numpy().tolist()),
     "declared": "sep=;\n" + TABLE.to_csv(index=False, sep=";"),
     "index without a name": TABLE.to_csv(),
     "a comma at each end": "\n".join(

@@ -27,6 +27,7 @@ from flops_fit.laws.runs.table import read_runs
         ("3 EFLOPs", 3e18),
         ("12 PF-days", 12 * 8.64e19),
         ("~70M", 7e7),
+        ('=("70000000")', 7e7),  # Excel's guard, as in pandas issue 55105
         ("1e400", math.inf),
         ("5 apples", math.nan),
         ("0x10", math.nan),

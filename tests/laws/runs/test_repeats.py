@@ -92,6 +92,60 @@ def test_rows_equal_in_every_column_are_copies():
         read_runs([{"N": 1e6, "D": 1e8, "loss": 3.0, "tags": ["a"]}] * 2)
 
 
+def curves(**columns):
+    """Twelve points of each run's training curve, too high in mid-schedule."""
+    points = [
+        TABLE.assign(
+            D=TABLE["D"] * step / 12,
+            loss=TABLE["loss"] + 0.1 * (1 - step / 12),
+            **{name: value(step) for name, value in columns.items()},
+        )
+        for step in range(1, 13)
+    ]
+    return together(*points).drop(columns="C")
+
+
+@pytest.mark.parametrize(
+    ("columns", "whose"),
+    [
+        ({"run_name": lambda step: TABLE.index.map("run {}".format)}, "35 values of 'run_name'"),
+        ({"Name": lambda step: TABLE.index, "_step": lambda step: step}, "35 values of 'Name'"),
+        ({}, "35 sizes, at even steps of D"),
+    ],
+)
+def test_points_of_training_curves_are_no_runs(columns, whose):
+    _, checks = read_runs(curves(**columns))
+    assert codes(checks)["curve-points"] == "warn"
+    assert whose in next(c.message for c in checks if c.code == "curve-points")
+
+
+def test_steps_without_an_evaluation_are_no_diverged_runs():
+    """A history of W&B (wandb issue 5063): the loss is in the rows of evaluations only."""
+    table = curves(run_id=lambda step: TABLE.index, loss_given=lambda step: step)
+    table.loc[table["loss_given"] % 4 != 0, "loss"] = np.nan
+    table, _ = read_runs(table)
+    assert set(table["excluded"]) == {"", "no loss in this row"}
+
+
+def test_six_models_at_every_step():
+    """Per-step files of six models (minimind issue 786)."""
+    rows = [
+        {"params": N, "tokens": 3.4e7 * step, "loss": 1.8 + 480 / N**0.35 + 9 / step}
+        for N in (5.3e7, 6.4e7, 1.6e8, 2.1e8, 3.2e8, 4.8e8)
+        for step in range(1, 128)
+    ]
+    assert codes(read_runs(rows)[1])["curve-points"] == "warn"
+
+
+def test_a_grid_of_n_and_d_is_one_of_runs():
+    rows = [
+        {"N": N, "D": D, "loss": 1.8 + 480 / N**0.35 + 2100 / D**0.37, "name": f"{N:.0f}"}
+        for N in np.geomspace(1e7, 1e9, 7)
+        for D in (1e9, 1.1e10)
+    ]
+    assert codes(read_runs(rows)[1]) == {"assumed": "note"}
+
+
 def test_tuned_repeats_do_not_move_the_law():
     found = fit(together(worse(1.02, lr=1), worse(1.0, lr=2)), num_draws=100)
     assert found.law == fit(TABLE, num_draws=100).law

@@ -77,6 +77,15 @@ def test_too_many_runs_out_of_line_are_not_left_out():
     assert (read_runs(table)[0]["excluded"] == "").all()
 
 
+def test_tokens_counted_with_another_batch_are_doubted():
+    """D from a batch size that some runs do not have (nanochat pull request 580)."""
+    table = TABLE.assign(D=TABLE["D"] * np.where(TABLE.index % 7 > 3, 0.5, 1.0))
+    assert "out-of-line" in {check.code for check in read_runs(table)[1]}
+    table = TABLE.assign(D=TABLE["D"] * np.where(TABLE["C"] > 2e19, 0.5, 1.0))
+    codes = {check.code: check.severity for check in fit(table, num_draws=100).checks}
+    assert codes["cost-scatter"] == "warn"
+
+
 def test_nominal_compute_is_noted():
     def rounded(values):
         return [float(f"{value:.1e}") for value in values]
