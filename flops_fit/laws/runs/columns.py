@@ -94,6 +94,8 @@ def _usable(frame: pd.DataFrame, name: str, found: Sequence[Candidate]) -> list[
     """The candidates that hold what the quantity is, the best first."""
     if name == "state":
         return [c for c in found if has_known_states(frame[c.column])]
+    filled = [c for c in found if frame[c.column].notna().any()]
+    found = filled or found
     numeric = [c for c in found if holds_numbers(frame[c.column])]
     if name == "num_params":
         named = [c for c in numeric if c.group == NAMED]

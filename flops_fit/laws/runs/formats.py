@@ -13,7 +13,7 @@ import json
 import lzma
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,13 @@ def open_table(runs: Runs) -> tuple[pd.DataFrame, str]:
         frame, counting = _with_index(runs.to_pandas()), COUNTING  # type: ignore[union-attr]
     elif isinstance(runs, Mapping):
         frame, counting = _from_columns(runs), COUNTING
+    elif callable(getattr(runs, "read", None)):
+        content = runs.read()  # type: ignore[attr-defined]
+        frame, counting = _opened("the file", lambda: _read(content, "the file"))
     else:
         frame, counting = _from_records(runs), COUNTING
+    # Spreadsheets export empty rows below a table.
+    frame = frame.dropna(how="all").reset_index(drop=True)
     return _with_flat_names(frame), counting
 
 
@@ -105,19 +110,25 @@ def _from_records(runs: Iterable[Any]) -> pd.DataFrame:
 
 def _open_file(path: str | PathLike[str]) -> tuple[pd.DataFrame, str]:
     name = fspath(path)
+    if "://" in name:
+        counting = f"{COUNTING}: row 0 is line 2 of {name}"
+        return _opened(name, lambda: (pd.read_csv(name), counting))
+    return _opened(name, lambda: _read(Path(name).read_bytes(), name))
+
+
+def _opened(name: str, read: Callable[[], tuple[pd.DataFrame, str]]) -> tuple[pd.DataFrame, str]:
+    """What `read` gives; what is wrong with the file as a `TableError`."""
     try:
-        if "://" in name:
-            return pd.read_csv(name), f"{COUNTING}: row 0 is line 2 of {name}"
-        return _read(_unpacked(Path(name).read_bytes()), name)
+        return read()
     except FileNotFoundError as error:
-        raise TableError(f"no such file: {path}") from error
+        raise TableError(f"no such file: {name}") from error
     except IsADirectoryError as error:
-        raise TableError(f"{path} is a folder; expected {EXPECTED}") from error
+        raise TableError(f"{name} is a folder; expected {EXPECTED}") from error
     except ImportError as error:
-        reason = f"{path} could not be read: pandas needs another package for it ({error})"
+        reason = f"{name} could not be read: pandas needs another package for it ({error})"
         raise TableError(f"{reason}. Install that, or save the table as CSV") from error
     except (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile) as error:
-        raise TableError(f"{path} could not be read as {_kind(name)}: {error}") from error
+        raise TableError(f"{name} could not be read as {_kind(name)}: {error}") from error
 
 
 def _kind(name: str) -> str:
@@ -141,8 +152,9 @@ def _unpacked(content: bytes) -> bytes:
     return content
 
 
-def _read(content: bytes, name: str) -> tuple[pd.DataFrame, str]:
+def _read(content: str | bytes, name: str) -> tuple[pd.DataFrame, str]:
     """The table in a file's content, and how its rows are counted."""
+    content = content.encode() if isinstance(content, str) else _unpacked(content)
     if content.startswith(b"PAR1"):
         return _with_index(pd.read_parquet(io.BytesIO(content))), f"{COUNTING} in {name}"
     if content.startswith((b"ARROW1", b"FEA1")):

@@ -132,6 +132,8 @@ def _without_groups(digits: str, decimal_comma: bool) -> str | None:
     """Digits without separators of thousands, and with a decimal point; None if they are amiss."""
     digits = re.sub(r"[ '_\u00a0\u2009\u202f]+(?=\d{3}(?!\d))", "", digits)
     group, mark = (".", ",") if decimal_comma else (",", ".")
+    if re.fullmatch(r"\d{1,3}(?:\.\d{3}){2,}", digits):  # 1.234.567 is no decimal number
+        return digits.replace(".", "")
     whole, _, decimals = digits.partition(mark)
     if group in whole and not re.fullmatch(rf"\d{{1,3}}(?:\{group}\d{{3}})+", whole):
         # A lone point, as in 2.5 among decimal commas, is a point.

@@ -18,6 +18,10 @@ from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 FLOPS_PER_PARAM_TOKEN = 6.0
 # C / (6 N D) outside of these is a matter of units.
 ODD_RATIO = (1e-4, 3e5)
+# Within these, C is that of a dense model with embeddings and attention; outside it is noted.
+USUAL_RATIO = (0.6, 3.0)
+# A count below this is hardly one.
+SMALL_COUNT = 1e5
 # What the product of two units can be, with the units; C / (6 N D) comes within NEAR of it.
 PRODUCTS = {
     1e15: "N in millions and D in billions",
@@ -64,7 +68,7 @@ def check_units(frame: pd.DataFrame, flops_given: bool) -> list[Check]:
     if fitted.empty:
         return []
     if flops_given:
-        checks = _check_product(_ratios(fitted))
+        checks = _check_product(fitted)
     else:
         checks = [c for name in ("num_params", "num_tokens") for c in _check_counts(fitted, name)]
     if not checks:
@@ -132,7 +136,8 @@ def _ratios(fitted: pd.DataFrame) -> Array:
     return np.asarray(fitted["flops"] / product, float)
 
 
-def _check_product(ratios: Array) -> list[Check]:
+def _check_product(fitted: pd.DataFrame) -> list[Check]:
+    ratios = _ratios(fitted)
     middle = float(np.median(ratios))
     apart = np.abs(np.log(ratios / middle)) > np.log(MIXED)
     if apart.mean() > MOST_OUT_OF_LINE and apart.sum() > 1:
@@ -140,22 +145,34 @@ def _check_product(ratios: Array) -> list[Check]:
         message = f"units: C / (6 N D) runs from {ends}: units differ between rows."
         return [Check("units", "refuse", message, "Give all rows in the same units.")]
     if ODD_RATIO[0] < middle < ODD_RATIO[1]:
-        return []
+        return _note_convention(middle)
     distance = {unit: abs(np.log(middle / unit)) for unit in PRODUCTS}
     nearest = min(distance, key=lambda unit: distance[unit])
     known = distance[nearest] < np.log(NEAR)
     likely = f": likely {PRODUCTS[nearest]}" if known else ""
+    small = [q for q in ("num_params", "num_tokens") if fitted[q].median() < SMALL_COUNT]
+    if len(small) == 1:
+        likely = likely.replace("N or D", "N" if small == ["num_params"] else "D")
     message = f"units: C / (6 N D) is {middle:.2g}, not about 1{likely}. Nothing was converted."
     advice = "Give N as a count, D in tokens and C in FLOPs; predictions are in the units given."
     # Predictions ask for budgets in FLOPs: where C is not, they would be far off.
-    severity: Severity = "refuse" if "C in" in likely else "warn"
+    severity: Severity = "refuse" if middle < 1 or "C in" in likely else "warn"
     return [Check("units", severity, message, advice)]
+
+
+def _note_convention(middle: float) -> list[Check]:
+    """Note a C that is not about 6 N D, as of experts, images or forward passes alone."""
+    if USUAL_RATIO[0] < middle < USUAL_RATIO[1]:
+        return []
+    message = f"C is {middle:.2g} times 6 N D in the middle run; it is used as it is."
+    advice = "Experts or images explain that; so do FLOPs of forward passes alone (a third)."
+    return [Check("flops-convention", "note", message, advice)]
 
 
 def _check_counts(fitted: pd.DataFrame, name: str) -> list[Check]:
     """Refuse counts that are small and not whole, where no C tells the unit and C is 6 N D."""
     values = fitted[name].to_numpy(float)
-    if values.max() > 1e5 or (np.abs(values - np.round(values)) < 1e-9 * values).all():
+    if values.max() > SMALL_COUNT or (np.abs(values - np.round(values)) < 1e-9 * values).all():
         return []
     message = (
         f"units: {name} runs from {values.min():.3g} to {values.max():.3g}, as if in millions or "

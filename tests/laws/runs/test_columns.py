@@ -77,6 +77,12 @@ def test_held_out_loss_is_taken_before_training_loss(extra, severity, taken):
     assert "left out: 'train_loss'" in check.message or "'loss'" in check.message
 
 
+def test_an_empty_column_is_no_candidate():
+    table, checks = read_runs(TABLE.assign(val_loss=np.nan))
+    assert table["loss"].tolist() == TABLE["loss"].tolist()
+    assert checks == []
+
+
 def test_columns_that_were_left_keep_their_values():
     table, _ = read_runs(TABLE.assign(val_loss=1.0 + TABLE["loss"]))
     assert table["loss_given"].tolist() == TABLE["loss"].tolist()

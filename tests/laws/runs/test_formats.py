@@ -1,4 +1,5 @@
 import gzip
+import io
 import json
 
 import pandas as pd
@@ -10,6 +11,7 @@ from flops_fit.laws.runs.formats import open_table
 from flops_fit.laws.runs.table import read_runs
 
 TABLE = isoflop_table().head(4).assign(N=[5e6, 6e6, 7.5e6, 1.2e7])
+TABLE["D"] = (TABLE["C"] / 6 / TABLE["N"]).round()
 COLUMNS = ["num_params", "num_tokens", "flops", "loss"]
 
 
@@ -42,6 +44,7 @@ TEXTS = {
     "a comma at each end": "\n".join(
         line + "," * bool(i) for i, line in enumerate(TABLE.to_csv(index=False).splitlines())
     ),
+    "empty rows of a spreadsheet": TABLE.to_csv(index=False, sep=";") + ";;;\n;;;\n",
     "json records": json.dumps(TABLE.to_dict("records")),
     "json columns": json.dumps(TABLE.to_dict("list")),
     "json split": json.dumps(TABLE.to_dict("split")),
@@ -58,6 +61,13 @@ def test_texts_are_told_by_their_content(tmp_path, name):
     for given, column in zip("N D C loss".split(), COLUMNS, strict=True):
         assert table[column].tolist() == pytest.approx(TABLE[given].tolist(), rel=1e-11)
     assert checks == []
+
+
+def test_open_files():
+    assert len(read_runs(io.StringIO(TEXTS["tab"]))[0]) == 4
+    assert len(read_runs(io.BytesIO(gzip.compress(TEXTS["jsonl"].encode())))[0]) == 4
+    with pytest.raises(TableError, match="the file could not be read as CSV"):
+        read_runs(io.StringIO(""))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])

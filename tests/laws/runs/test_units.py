@@ -21,8 +21,9 @@ def coded(table, code):
     ("table", "severity", "message"),
     [
         (scaled(N=1e6, D=1e9), "warn", "likely N in millions and D in billions"),
-        (scaled(N=1e6), "warn", "likely N or D in millions"),
-        (scaled(D=1e9), "warn", "likely N or D in billions"),
+        (scaled(N=1e6), "warn", "likely N in millions"),
+        (scaled(D=1e9), "warn", "likely D in billions"),
+        (scaled(C=3e11), "refuse", "C / (6 N D) is 3.3e-12"),  # a speed, say
         (scaled(C=1e18), "refuse", "likely C in units of 1e18 FLOPs"),
         (scaled(C=8.64e19), "refuse", "likely C in PF-days"),
         (scaled(N=1e6, D=1e9).drop(columns="C"), "refuse", "num_params runs from 15"),
@@ -49,6 +50,13 @@ def test_units_are_named(table, severity, message):
 )
 def test_other_models_raise_no_doubt(table):
     assert not {"units", "out-of-line"} & {check.code for check in read_runs(table)[1]}
+
+
+def test_compute_that_is_counted_otherwise_is_noted():
+    (check,) = coded(scaled(C=3), "flops-convention")
+    assert check.severity == "note"
+    assert "C is 0.33 times 6 N D" in check.message
+    assert coded(scaled(C=1 / 1.4), "flops-convention") == []
 
 
 def test_no_prediction_in_flops_where_compute_is_in_another_unit():
