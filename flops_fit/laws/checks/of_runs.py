@@ -8,7 +8,15 @@ import pandas as pd
 from flops_fit.laws.check import Check, Severity, counted, graded
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.budgets import group_budgets
-from flops_fit.laws.runs.exclusions import CHECKING, DIVERGED, MOST_EPOCHS, REPEATED, TUNED, epochs
+from flops_fit.laws.runs.exclusions import (
+    BEATEN,
+    CHECKING,
+    DIVERGED,
+    MOST_EPOCHS,
+    REPEATED,
+    TUNED,
+    epochs,
+)
 
 # Least sound design (docs/method.md, "When it refuses").
 FEW_RUNS = 20
@@ -270,4 +278,4 @@ def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
 
 def _reasons(runs: pd.DataFrame) -> pd.Series:
     """Reasons of excluded runs, without those that only tried another learning rate."""
-    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING]), "excluded"]
+    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING, BEATEN]), "excluded"]
