@@ -38,6 +38,9 @@ EDGE_GAIN = 0.002
 ROUNDED = 0.01
 # Scatter of FLOPs per token: above the first it is noted, above the second it warns.
 SCATTERED = (0.01, 0.05)
+# C looks like a label if this share of the runs have a value that so many runs have.
+MOST_LABELLED = 0.8
+RUNS_PER_LABEL = 3
 DROPPED = 0.10
 # Residuals over seed noise.
 SEED_RATIO = 1.5
@@ -217,13 +220,17 @@ def check_rounding(fitted: pd.DataFrame) -> list[Check]:
     return [Check("rounded-tokens", "warn", message, advice)]
 
 
-def check_cost(cost: FlopsPerToken) -> list[Check]:
+def check_cost(cost: FlopsPerToken, fitted: pd.DataFrame) -> list[Check]:
     """Report costs that scatter about a smooth f(N) by more than 1 %; warn above 5 %."""
     if not cost.scatter > SCATTERED[0]:
         return []
     curve = "a smooth curve in N" if cost.curve else f"{cost.flops_per_param_token:.3g} N"
     message = f"FLOPs per token, C / D, scatter by {cost.scatter:.1%} about {curve}, which is used."
     advice = "The budgets may be rounded, or sizes differ in shape: give the FLOPs that were spent."
+    per_value = fitted.groupby("flops")["flops"].transform("size")
+    if (per_value >= RUNS_PER_LABEL).mean() > MOST_LABELLED:
+        values = fitted["flops"].nunique()
+        message += f" C looks nominal: {len(fitted)} runs have {values} values."
     severity: Severity = "warn" if cost.scatter > SCATTERED[1] else "note"
     return [Check("cost-scatter", severity, message, advice)]
 

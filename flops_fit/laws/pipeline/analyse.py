@@ -133,7 +133,7 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     """The checks so far, then those of the runs and of the fits."""
     checks = [*check_conditions(findings), *findings.checks]
     checks += check_runs(findings.runs, options.tolerance)
-    checks += check_cost(findings.cost)
+    checks += check_cost(findings.cost, findings.fitted_runs)
     if "headline" in findings.fits:
         checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
     return [*checks, *check_fits(findings)]

@@ -31,7 +31,7 @@ _POINT = ("num_params", "unique_tokens", "size", "epochs")
 # D of one point may differ by this, since runs end with a whole batch.
 WHOLE_BATCHES = 0.0025
 # Columns that name a run, least rows of one run that make a curve, and even steps that do.
-_NAMES = ("runid", "runname", "name", "displayname", "trialid", "run", "id")
+_NAMES = ("runid", "runname", "trialid", "name", "displayname", "run", "id")
 LEAST_POINTS = 3
 MANY_STEPS = 8
 # Share of runs with seeds from which on they are noted.
@@ -64,9 +64,13 @@ def check_curves(frame: pd.DataFrame) -> list[Check]:
         frame: A clean table; changed in place.
     """
     point = [frame["num_params"], frame["num_tokens"]]
+    # A name may be that of a model, unless rows have steps.
+    stepped = any(plain(name) in ("step", "globalstep") for name in frame.columns)
     for name in frame.columns:
         cells = frame[name].astype(object).map(_hashable)
-        if plain(name) not in _NAMES or cells.nunique() * LEAST_POINTS > len(frame):
+        if plain(name) not in _NAMES[
+            : 3 if not stepped else None
+        ] or cells.nunique() * LEAST_POINTS > len(frame):
             continue
         several = frame["num_tokens"].groupby(cells).transform("nunique") >= LEAST_POINTS
         one_model = frame["num_params"].groupby(cells).transform("nunique") == 1

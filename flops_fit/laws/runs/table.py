@@ -24,7 +24,6 @@ from flops_fit.laws.runs.repeats import check_curves, duplicate_rows, keep_best
 from flops_fit.laws.runs.states import fill_states
 from flops_fit.laws.runs.units import (
     FLOPS_PER_PARAM_TOKEN,
-    check_nominal,
     check_units,
     exclude_out_of_line,
 )
@@ -120,7 +119,6 @@ def _look_closer(frame: pd.DataFrame, flops_given: bool, by: Collection[str]) ->
     checks = check_units(frame, flops_given)
     if flops_given:
         checks += exclude_out_of_line(frame)
-        checks += check_nominal(frame)
     return [*checks, *check_curves(frame), *keep_best(frame, by)]
 
 

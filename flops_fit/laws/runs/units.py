@@ -52,9 +52,6 @@ NEIGHBOURS = 7
 SWAPPED = 5.0
 # A loss above ln of the largest vocabularies is no cross-entropy in nats; this far, a perplexity.
 PERPLEXITIES = (13.0, 2000.0)
-# Budgets that are labels: at least this many runs each; C scatters by more than this about f(N).
-RUNS_PER_LABEL = 3
-NOMINAL_SCATTER = 0.005
 
 
 def check_units(frame: pd.DataFrame, flops_given: bool) -> list[Check]:
@@ -110,24 +107,6 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
         checks.append(Check("out-of-line", "warn", message, "Correct C, N or D of these runs."))
         fitted = frame[frame["excluded"] == ""]
     return checks
-
-
-def check_nominal(frame: pd.DataFrame) -> list[Check]:
-    """Note that C is a label of the budget, not what each run spent."""
-    fitted = frame[frame["excluded"] == ""]
-    per_label = fitted.groupby("flops")["num_params"].transform("size")
-    if len(fitted) < 2 * NEIGHBOURS or not (per_label >= RUNS_PER_LABEL).mean() > 0.8:
-        return []
-    x = np.log(fitted["num_params"].to_numpy(float))
-    off = _deviations(x, np.log(_ratios(fitted)))[1]
-    scatter = float(np.median(np.abs(off))) * MAD_TO_STD
-    if not NOMINAL_SCATTER < scatter < 0.3:
-        return []
-    message = (
-        f"C looks nominal: it has {fitted['flops'].nunique()} values, and C / (N D) scatters by "
-        f"{scatter:.1%} about its trend in N."
-    )
-    return [Check("nominal-compute", "note", message, "Give the FLOPs that each run spent.")]
 
 
 def _ratios(fitted: pd.DataFrame) -> Array:
