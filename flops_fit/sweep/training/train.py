@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from flops_fit.records import Trial
 from flops_fit.runtime import distributed
+from flops_fit.runtime.caller_state import own_accelerate_state
 from flops_fit.runtime.cpu_threads import threads_that_help
 from flops_fit.runtime.malloc import freed_memory_kept
 from flops_fit.runtime.rng import seeded
@@ -91,6 +91,19 @@ def train(
         LostRankError: Another rank is gone, or silent beyond the timeout.
         KeyboardInterrupt, SystemExit: A signal asked to stop; the state is saved first.
     """
+    with own_accelerate_state():
+        return _train(task, source, trial, recipe, report, keeper, stop)
+
+
+def _train(
+    task: Task,
+    source: Source,
+    trial: Trial,
+    recipe: Recipe,
+    report: Report,
+    keeper: Keeper | None,
+    stop: StopRequest | None,
+) -> Outcome:
     with distributed.together():
         accelerator = _accelerator(recipe)
     with (
@@ -135,8 +148,6 @@ def _flops_of(trial: Trial, counted: Counted) -> float:
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    # Accelerate keeps its first settings; another sweep in this process may differ in precision.
-    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=recipe.precision)
     if recipe.precision == "fp16" and not accelerator.native_amp:
         # On a CPU, Accelerate ignores fp16 without a warning, though torch supports it.
