@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from flops_fit import tracking
-from flops_fit.errors import FitError, NoRunsError
+from flops_fit.errors import FitError, NoRunsError, StoreError
 from flops_fit.records import Size
 from flops_fit.report import html_page
 from flops_fit.result import Result, fit
@@ -29,14 +29,15 @@ def analyze_ledger(
 ) -> Result:
     """Fit the runs of a sweep's latest setting, and log the result on its parent run.
 
-    A server that goes away meanwhile is waited for, up to `FLOPS_FIT_TIMEOUT` seconds.
+    A server that goes away meanwhile is waited for, up to `FLOPS_FIT_TIMEOUT` seconds. A store that
+    can be read but not written gives a warning.
 
     Args:
         ledger: The sweep.
         build_size: Gives the size value for N parameters; by default found by interpolation.
 
     Raises:
-        StoreError: The store cannot be used, or is away for longer.
+        StoreError: The store cannot be read, or is away for longer.
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
@@ -48,8 +49,21 @@ def analyze_ledger(
     with slow, tempfile.TemporaryDirectory() as folder:
         write_files(result, Path(folder))
         log = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
-        wait_for_store(log, timeout_s)
+        try:
+            wait_for_store(log, timeout_s)
+        except StoreError as error:
+            warn_user(
+                "the result is complete, but its report, tables and laws could not be logged "
+                f"({error}); result.save(...) and result.report(...) write them elsewhere"
+            )
+            return _without_report(result)
     return result
+
+
+def _without_report(result: Result) -> Result:
+    """The result, whose report was not logged."""
+    meta = {key: value for key, value in result.meta.items() if key != "report"}
+    return replace(result, findings=replace(result.findings, meta=meta))
 
 
 def fit_ledger(

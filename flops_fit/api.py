@@ -18,6 +18,7 @@ from flops_fit.report import plan_text
 from flops_fit.result import Result
 from flops_fit.result import fit as fit
 from flops_fit.runtime import distributed
+from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.plan.extension import extension
@@ -34,6 +35,7 @@ from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
 
 
+@keeps_caller_state
 def find_optimal(
     model_cls: Callable[..., torch.nn.Module],
     model_size_param: str,
@@ -49,7 +51,7 @@ def find_optimal(
     flops: FlopsConvention = "measured",
     name: str | None = None,
     tracking_uri: str | PathLike[str] | None = None,
-    storage: str | None = None,
+    storage: str | PathLike[str] | None = None,
     workers: int | str = 1,
     executor: Any = None,
     seed: int = 0,
@@ -87,7 +89,8 @@ def find_optimal(
         flops: "measured", "6ND", or a function from a model to FLOPs for one unit of D.
         name: Name of the sweep, which is its MLflow experiment; by default the model class's.
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
-        storage: Optuna storage URL; by default `optuna.db` beside the MLflow store.
+        storage: URL of an Optuna storage, or path of a `.db` file; by default `optuna.db` beside
+            the MLflow store.
         workers: Number of worker processes; "auto" is one per GPU, else one per core. Must be 1
             under a launch of several processes.
         executor: Anything with `submit()`, to run the workers elsewhere; None under a launch.
@@ -185,6 +188,7 @@ def run_and_analyze(
     return _analyzed(lambda: job.ledger, build_size)
 
 
+@keeps_caller_state
 def plan_sweep(
     model_cls: Callable[..., torch.nn.Module],
     model_size_param: str,
@@ -225,6 +229,7 @@ def plan_sweep(
     return plan_only(task, request, StoreAddress(name, tracking_uri))
 
 
+@keeps_caller_state
 def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Result:
     """Fit the finished runs of a sweep, and log table, plots and laws on its parent run.
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import isfunction
 from typing import Any
 
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
+from flops_fit.runtime.sending import UnsendableError, size_to_send
+from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned, make_plan
 from flops_fit.sweep.plan.request import PlanRequest
-from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.hashing import digest, qualified_name
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.validate import is_count_or_auto
 from flops_fit.warn import warn_user
+
+_DATA = ("dataset", "eval_dataset")
+_MUCH_TO_SEND = 256 * 2**20  # bytes
 
 
 def prepare(
@@ -45,8 +53,10 @@ def prepare(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    problems = address.problems() + _worker_problems(workers, executor)
-    problems += distributed.launch_faults()
+    faults_of_workers = _worker_problems(workers, executor)
+    problems = address.problems() + faults_of_workers + distributed.launch_faults()
+    if not faults_of_workers and (executor is not None or count_workers(workers) > 1):
+        problems += _sending_faults(task, request.recipe)
     if on_code_change not in ("warn", "error", "rerun"):
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
@@ -144,6 +154,39 @@ def _check_same_plan(plan: Grid) -> None:
             "than rank 0: give every rank the same model and data, draw data from a fixed seed, "
             "and do not shard the data: flops-fit divides each batch between the ranks"
         )
+
+
+def _sending_faults(task: Task, recipe: Recipe) -> list[str]:
+    """Which arguments cannot be sent to workers; warns of those that take long to send."""
+    faults = []
+    arguments = {
+        "model_cls": task.model_cls,
+        "model_kwargs": task.model_kwargs,
+        "dataset": task.dataset,
+        "eval_dataset": task.eval_dataset,
+        "loss_fn": task.loss_fn,
+        "metrics": task.metrics,
+        "recipe": recipe,
+    }
+    for name, value in arguments.items():
+        try:
+            num_bytes = size_to_send(value)
+        except UnsendableError as error:
+            remedy = "make it where it is used"
+            if name in _DATA and not isfunction(value):
+                remedy = f"pass a function that opens the data, as {name}=lambda: ..."
+            faults.append(
+                f"{name}: cannot be sent to workers: {name}{error.path} is of type "
+                f"{qualified_name(type(error.part))} ({error.reason}); {remedy}, or leave out "
+                "workers and executor"
+            )
+            continue
+        if num_bytes > _MUCH_TO_SEND:
+            warn_user(
+                f"{name}: {memory(num_bytes)} in memory are copied to each worker; pass a function "
+                "that opens the data there, or a memory map (np.memmap), whose path is sent alone"
+            )
+    return faults
 
 
 def _worker_problems(workers: int | str, executor: Any) -> list[str]:

@@ -35,6 +35,8 @@ class Trial:
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
         at_own_rate: Id of the same trial at the recipe's own rate; empty if it is that one.
         added: Whether it was added to its row because the loss was least at the row's edge.
+        padded_tokens: Expected D with padding and labels that do not count, where examples differ
+            in length and FLOPs were measured on padded batches; else 0.
     """
 
     trial_id: str
@@ -51,6 +53,7 @@ class Trial:
     lr_multiplier: float = 1.0
     at_own_rate: str = ""
     added: bool = False
+    padded_tokens: int = 0
 
     @property
     def flops_per_token(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch.utils.data import Subset
@@ -89,7 +90,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
 def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) -> Job:
     plan = planned.plan
     return Job(
-        task=task,
+        task=replace(task, weighting=planned.weighting),
         trials=plan.trials,
         recipe=plan.recipe,
         ledger=ledger,

@@ -30,7 +30,7 @@ class RecipeView(Protocol):
     def batch_tokens(self) -> int | None:
         """Units of D per step, in place of `batch_size`."""
 
-    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: int) -> int:
+    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: float) -> int:
         """The batch size at a budget."""
 
 
@@ -66,7 +66,7 @@ class PlanView(Protocol):
         """What D counts."""
 
     @property
-    def tokens_per_example(self) -> int:
+    def tokens_per_example(self) -> float:
         """Units of D per example."""
 
     @property

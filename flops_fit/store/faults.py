@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 from mlflow.exceptions import MlflowException
-from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from flops_fit.errors import StoreError
-from flops_fit.store.uri import SECRET_PARAMETER, sqlite_folder, without_credentials
+from flops_fit.store.uri import SECRET_PARAMETER, sqlite_file, sqlite_folder, without_credentials
 
 # MLflow's error codes for a store that is there and declines: a retry would not help.
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
@@ -66,9 +64,9 @@ def store_error(uri: str, error: Exception, kind: str = "MLflow store") -> Store
     for phrases, remedy in _ADVICE:
         if any(phrase in reason for phrase in phrases):
             advice = remedy
-    file = make_url(uri).database if sqlite_folder(uri) is not None else None
+    file = sqlite_file(uri) if sqlite_folder(uri) is not None else None
     # SQLite calls an open database "readonly" when its file was deleted.
-    if file and "readonly" in reason and not os.path.exists(file):
+    if file and "readonly" in reason and not file.exists():
         advice = "its file was deleted: restore it from a backup"
     return StoreError(
         f"the {kind} {shown} cannot be used: {reason[:_REASON_LIMIT]}; {advice}, then call again: "

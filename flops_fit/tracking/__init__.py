@@ -1,10 +1,9 @@
 """MLflow as the ledger: which trials have been trained, and with what results."""
 
+from flops_fit.tracking.artifacts import artifact_address, log_analysis
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
 from flops_fit.tracking.ledger import ENDED, STATE, TRIAL_ID, WORKER, Ledger
 from flops_fit.tracking.parent_run import (
-    artifact_address,
-    log_analysis,
     log_dataset,
     read_meta,
     set_parent_state,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from flops_fit.errors import ArgumentError
-from flops_fit.store.uri import check_uri
+from flops_fit.store.uri import check_storage, check_uri, sqlite_url
 from flops_fit.tracking import mlflow_project
 from flops_fit.tracking.experiments import check_name, find_ledger, open_ledger
 from flops_fit.tracking.ledger import Ledger
@@ -20,12 +21,13 @@ class StoreAddress:
     Attributes:
         name: Name of the sweep, which is its MLflow experiment.
         tracking_uri: The MLflow store; by default MLflow's own setting, else `mlruns/mlflow.db`.
-        storage: Optuna storage URL; by default `optuna.db` beside the MLflow store.
+        storage: URL of the Optuna storage, or the path of a `.db` file; by default `optuna.db`
+            beside the MLflow store.
     """
 
     name: str | None = None
     tracking_uri: str | PathLike[str] | None = None
-    storage: str | None = None
+    storage: str | PathLike[str] | None = None
 
     @property
     def is_given(self) -> bool:
@@ -33,18 +35,19 @@ class StoreAddress:
         return self.name is not None or self.tracking_uri is not None
 
     def problems(self) -> list[str]:
-        """What is wrong with the name and the MLflow store; empty if nothing is."""
+        """What is wrong with the name and the stores; empty if nothing is."""
         problems: list[str] = []
-        try:
-            if self.name is not None:
-                check_name(self.name)
-        except ArgumentError as error:
-            problems += error.problems
-        try:
-            if self.tracking_uri is not None:
-                check_uri(self.tracking_uri)
-        except ArgumentError as error:
-            problems += error.problems
+        checks: list[tuple[Callable[[object], object], object]] = [
+            (check_name, self.name),
+            (check_uri, self.tracking_uri),
+            (check_storage, self.storage),
+        ]
+        for check, value in checks:
+            try:
+                if value is not None:
+                    check(value)
+            except ArgumentError as error:
+                problems += error.problems
         return problems
 
     def sweep_name(self, default: str) -> str:
@@ -74,8 +77,8 @@ class StoreAddress:
         Beside a server's ledger that is `mlruns/optuna.db` in the working directory.
         """
         if self.storage is not None:
-            return self.storage
-        return f"sqlite:///{local_folder(ledger) / 'optuna.db'}"
+            return check_storage(self.storage)
+        return sqlite_url(local_folder(ledger) / "optuna.db")
 
 
 def local_folder(ledger: Ledger) -> Path:

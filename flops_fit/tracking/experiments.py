@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
+from typing import Any
 
+from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.store.client import client_of, exclusive
 from flops_fit.store.uri import is_missing_file, resolve_uri, sqlite_folder, without_credentials
+from flops_fit.tracking.artifacts import ARTIFACTS, made_in
 from flops_fit.tracking.ledger import STATE, SWEEP, Ledger
+from flops_fit.warn import warn_user
 
 NAME_LIMIT = 200  # characters
 _MOST_NAMES_SHOWN = 10
+_MOST_EXPERIMENTS = 500  # searched in one query
 
 
 def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
@@ -32,9 +37,10 @@ def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
     uri = resolve_uri(tracking_uri)
     with exclusive(uri):
         client = client_of(uri)
-        experiment_id = _experiment(client, name) or _create_experiment(client, name, uri)
-        parent = _parent(client, experiment_id) or _create_parent(client, experiment_id, name)
-    return Ledger(name, uri, experiment_id, parent)
+        experiment = _experiment(client, name) or _create_experiment(client, name, uri)
+        found = _parent(client, experiment.experiment_id)
+        parent = found or _create_parent(client, experiment.experiment_id, name)
+    return _ledger(name, uri, experiment, parent)
 
 
 def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
@@ -50,14 +56,14 @@ def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
     uri = _existing(tracking_uri)
     with exclusive(uri):
         client = client_of(uri)
-        experiment_id = _experiment(client, name)
-        parent = _parent(client, experiment_id) if experiment_id else None
-    if experiment_id is None or parent is None:
+        experiment = _experiment(client, name)
+        parent = _parent(client, experiment.experiment_id) if experiment else None
+    if experiment is None or parent is None:
         names = sorted(ledger.name for ledger in _ledgers(client, uri))
         raise SweepError(
             f"no sweep named {name!r} in {without_credentials(uri)}; it holds: {_listed(names)}"
         )
-    return Ledger(name, uri, experiment_id, parent)
+    return _ledger(name, uri, experiment, parent)
 
 
 def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger]:
@@ -76,7 +82,13 @@ def _ledgers(client: MlflowClient, uri: str) -> Iterator[Ledger]:
     for experiment in client.search_experiments():
         parent = _parent(client, experiment.experiment_id)
         if parent is not None:
-            yield Ledger(experiment.name, uri, experiment.experiment_id, parent)
+            yield _ledger(experiment.name, uri, experiment, parent)
+
+
+def _ledger(name: str, uri: str, experiment: Experiment, parent: str) -> Ledger:
+    home = sqlite_folder(uri)
+    moved_from = home and made_in(experiment.artifact_location, home)
+    return Ledger(name, uri, experiment.experiment_id, parent, str(moved_from or ""))
 
 
 def _listed(names: list[str]) -> str:
@@ -112,23 +124,60 @@ def check_name(name: object) -> None:
         )
 
 
-def _experiment(client: MlflowClient, name: str) -> str | None:
-    """Id of an experiment by its name; None if there is none."""
-    experiment = client.get_experiment_by_name(name)
+def _experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """The experiment of a sweep, by its name or else by its parent run; None if there is none."""
+    experiment = client.get_experiment_by_name(name) or _renamed(client, name)
     if experiment is None:
         return None
     if experiment.lifecycle_stage == "deleted":
         raise SweepError(
-            f"the experiment {name!r} was deleted in MLflow; restore it there, or use another name"
+            f"the experiment {experiment.name!r} of the sweep {name!r} was deleted in MLflow; "
+            "restore it there, or use another name"
         )
-    return experiment.experiment_id
+    if experiment.name != name:
+        warn_user(
+            f"the experiment of the sweep {name!r} is called {experiment.name!r} in MLflow now: "
+            "its runs are used; pass another name= for a sweep of its own"
+        )
+    return experiment
 
 
-def _create_experiment(client: MlflowClient, name: str, uri: str) -> str:
+def _renamed(client: MlflowClient, name: str) -> Experiment | None:
+    """An experiment whose parent run says that it is this sweep; the earliest, of several."""
+    found = _all_pages(client.search_experiments, view_type=ViewType.ALL)
+    experiments = {experiment.experiment_id: experiment for experiment in found}
+    ids = list(experiments)
+    for start in range(0, len(ids), _MOST_EXPERIMENTS):
+        parents = _all_pages(
+            client.search_runs,
+            experiment_ids=ids[start : start + _MOST_EXPERIMENTS],
+            filter_string="tags.`flops_fit.kind` = 'sweep'",
+            run_view_type=ViewType.ALL,
+            order_by=["attributes.start_time ASC"],
+        )
+        # Names are compared here: a filter cannot express every name.
+        for run in parents:
+            if run.data.tags.get(SWEEP) == name:
+                return experiments[run.info.experiment_id]
+    return None
+
+
+def _all_pages(search: Callable[..., Any], **query: Any) -> Iterator[Any]:
+    """All results of a search of MLflow's client."""
+    token = None
+    while True:
+        page = search(**query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _create_experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
     folder = sqlite_folder(uri)
-    location = None if folder is None else (folder / "artifacts").as_uri()
+    location = None if folder is None else (folder / ARTIFACTS).as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location)
+        return client.get_experiment(client.create_experiment(name, artifact_location=location))
     except MlflowException:
         created = _experiment(client, name)  # perhaps another driver was first
         if created is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from flops_fit.store.faults import store_errors
-from flops_fit.store.uri import sqlite_folder, without_credentials
+from flops_fit.store.uri import sqlite_file, sqlite_folder, sqlite_url, without_credentials
 
 # Tags of a trial's run. They are a stored format: never rename them.
 TRIAL_ID = "flops_fit.trial_id"
@@ -38,12 +39,21 @@ class Ledger:
         tracking_uri: The MLflow store.
         experiment_id: The sweep's experiment.
         parent_run_id: The run whose children are the trials.
+        made_in: The folder in which a SQLite store was made, if it has moved since; else empty.
     """
 
     name: str
     tracking_uri: str
     experiment_id: str
     parent_run_id: str
+    made_in: str = ""
+
+    @property
+    def first_uri(self) -> str:
+        """The address that the store had when it was made."""
+        if not self.made_in:
+            return self.tracking_uri
+        return sqlite_url(Path(self.made_in) / sqlite_file(self.tracking_uri).name)
 
     @property
     def home(self) -> Path | None:
@@ -60,7 +70,7 @@ class Ledger:
         uri = without_credentials(self.tracking_uri)
         if uri.startswith("http"):
             return f"{uri.rstrip('/')}/{self.page}"
-        return f"mlflow ui --backend-store-uri {uri}\n  then http://127.0.0.1:5000/{self.page}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}\n  then http://127.0.0.1:5000/{self.page}"
 
 
 def raises_store_errors(

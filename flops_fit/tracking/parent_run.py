@@ -1,29 +1,18 @@
-"""The parent run of a sweep: its plan, its state, its data and the analysis as artifacts."""
+"""The parent run of a sweep: its plan, its state and its data."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from flops_fit.store.client import client_of
 from flops_fit.tracking.experiments import NAME_LIMIT
-from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, now_ms, raises_store_errors
+from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, raises_store_errors
 
 _DIGEST_LIMIT = 36  # characters of a dataset's digest in MLflow's schema
 _STATUS_OF_STATE = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED"}
-
-
-def artifact_address(ledger: Ledger, name: str) -> str:
-    """Where an artifact of the parent run is: a path if it is a local file, else its URI."""
-    run = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id)
-    uri = f"{run.info.artifact_uri}/{name}"
-    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 @raises_store_errors
@@ -85,21 +74,3 @@ def set_parent_state(ledger: Ledger, state: str) -> None:
         client.update_run(ledger.parent_run_id, status="RUNNING")
     else:
         client.set_terminated(ledger.parent_run_id, status=_STATUS_OF_STATE[state])
-
-
-@raises_store_errors
-def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Log a folder of tables, plots and laws as artifacts, and headline numbers as metrics.
-
-    Args:
-        ledger: The sweep.
-        folder: The files.
-        metrics: Numbers by name; those that are not finite are left out.
-    """
-    client = client_of(ledger.tracking_uri)
-    client.log_artifacts(ledger.parent_run_id, str(folder))
-    logged_at = now_ms()
-    values = [
-        Metric(name, value, logged_at, 0) for name, value in metrics.items() if math.isfinite(value)
-    ]
-    client.log_batch(ledger.parent_run_id, metrics=values)

@@ -184,7 +184,8 @@ def _to_run(run: Any) -> Run:
         compute_budget=float(params.get("compute_budget", math.nan)),
         size=_size(params.get("size", "null")),
         num_params=float(params.get("num_params", math.nan)),
-        num_tokens=float(params.get("num_tokens", math.nan)),
+        # Counted while training where examples differ in length; else as planned.
+        num_tokens=metrics.get("num_tokens", float(params.get("num_tokens", math.nan))),
         flops=metrics.get("flops", math.nan),
         loss=metrics.get("loss", math.nan) if state == "complete" else math.nan,
         wall_time_s=metrics.get("wall_time_s", math.nan),

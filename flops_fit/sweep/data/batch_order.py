@@ -14,11 +14,21 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from flops_fit.errors import ArgumentError
+from flops_fit.records import Trial
 from flops_fit.runtime.rng import rng_state, seeded, set_rng_state
 from flops_fit.warn import warn_user
 
 Collate = Callable[[list[Any]], Any]
 Parts = Sequence[slice]
+
+
+def trial_seed(trial: Trial) -> int:
+    """The seed of a trial's own randomness; trials of one sweep draw independent noise.
+
+    Trials that differ only in the multiplier of the learning rate share a seed, so that comparing
+    them compares the rates and not the seeds.
+    """
+    return int(trial.at_own_rate or trial.trial_id, 16) % 2**63
 
 
 def parts_of(batch_size: int, *, rank: int = 0, ranks: int = 1, most: int | None = None) -> Parts:

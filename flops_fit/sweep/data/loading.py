@@ -23,6 +23,7 @@ from torch.utils.data import (
 
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.runtime.rng import seeded
+from flops_fit.sweep.data.examples import labels_held, recalled, row_faults
 from flops_fit.sweep.data.fingerprint import Leaves, fingerprint_of, leaves_of, varies
 from flops_fit.sweep.data.source import (
     Source,
@@ -33,6 +34,7 @@ from flops_fit.sweep.data.source import (
     length_by_reading,
     length_of,
     spread,
+    targets_of,
     tensors_of,
     unit_of,
 )
@@ -71,21 +73,30 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
         train_data, held_out_data = _split(train.dataset)
     else:
         train_data, held_out_data = train.dataset, held_out.dataset
-    unit, tokens = unit_of(sample)
+    collate_held_out = held_out.collate if held_out else train.collate
+    lengths = labels_held("dataset", train_data, train.collate, problems)
+    rule = lengths.rule if lengths else None
+    name = "eval_dataset" if held_out else "held-out share of the dataset"
+    held_out_lengths = labels_held(name, held_out_data, collate_held_out, problems, rule)
+    if problems:
+        raise ArgumentError(problems)
+    unit, tokens = unit_of(sample, lengths)
     return Source(
         train=train_data,
         held_out=held_out_data,
         num_examples=length_by_reading(train_data),
         unit=unit,
-        tokens_per_example=tokens,
+        sample_tokens=tokens,
         sample=sample,
         fingerprint="+".join(_fingerprint(part.dataset) for part in (train, held_out) if part),
         batch_size=train.batch_size,
         collate=train.collate,
-        held_out_collate=held_out.collate if held_out else train.collate,
+        held_out_collate=collate_held_out,
         num_workers=train.num_workers,
         worker_init_fn=train.worker_init_fn,
         draws=_draws_at_random(train),
+        lengths=lengths,
+        held_out_lengths=held_out_lengths,
     )
 
 
@@ -109,10 +120,17 @@ def _open(
     """Call a factory, unpack a loader; None if there are errors, which are added to `problems`."""
     if callable(data) and not _looks_like_data(data):
         try:
-            data = data()
+            data = recalled(data)
         except Exception as error:
             problems.append(f"{name}: calling the factory raised {in_short(error)}")
             return None
+    if isinstance(data, DataLoader) and data.batch_size is None and not _has_batch_sampler(data):
+        problems.append(
+            f"{name}: this DataLoader has batch_size=None, so its dataset yields ready batches; "
+            "flops-fit draws single examples and batches them itself, at each trial's batch size. "
+            "Pass a dataset that yields one example at a time"
+        )
+        return None
     if not _looks_like_data(data):
         problems.append(
             f"{name}: expected a map-style Dataset, an IterableDataset, a DataLoader, or a "
@@ -123,9 +141,9 @@ def _open(
     if isinstance(data, DataLoader):
         if not _in_plain_order(data):
             problems.append(
-                f"{name}: this DataLoader has a custom sampler or no batch_size; flops-fit "
-                "draws the order itself, from each trial's seed. Pass the dataset, or a DataLoader "
-                "with batch_size and shuffle only"
+                f"{name}: this DataLoader has a custom sampler or batch_sampler; flops-fit "
+                "draws the order itself, from each trial's seed, in batches of equally many "
+                "examples. Pass the dataset, or a DataLoader with batch_size and shuffle only"
             )
             return None
         opened = _Opened(
@@ -138,9 +156,13 @@ def _open(
     return opened
 
 
+def _has_batch_sampler(loader: DataLoader[Any]) -> bool:
+    return loader.batch_sampler is not None
+
+
 def _in_plain_order(loader: DataLoader[Any]) -> bool:
     """Whether a loader draws batches as `batch_size` and `shuffle` alone would."""
-    if loader.batch_size is None:  # the loader has a batch sampler, or does not batch at all
+    if loader.batch_size is None:  # the loader has a batch sampler
         return False
     in_order = isinstance(loader.sampler, RandomSampler | SequentialSampler)
     return is_iterable(loader.dataset) or (in_order and type(loader.batch_sampler) is BatchSampler)
@@ -151,7 +173,12 @@ def _unreadable(dataset: Any) -> str:
     if not is_iterable(dataset):
         sized = hasattr(dataset, "__len__")
         return "" if sized else "has no __len__; give it one, or make it an IterableDataset"
-    return "can be read only once; make its __iter__ start over" if _single_use(dataset) else ""
+    if not _single_use(dataset):
+        return ""
+    return (
+        "can be read only once; make its __iter__ start over, or pass the generator function "
+        "itself, which is called anew for each pass"
+    )
 
 
 def _single_use(dataset: Any) -> bool:
@@ -178,6 +205,7 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
         batch = opened.collate(examples) if examples else None
     except Exception as error:
         problems.append(f"{name}: reading two examples raised {in_short(error)}")
+        problems[-1] += row_faults(opened.dataset, opened.collate)
         return None
     if not examples:
         problems.append(f"{name}: it is empty")
@@ -185,8 +213,13 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
     if not _well_formed(batch):
         problems.append(
             f"{name}: expected batches of (inputs, targets) or a mapping of tensors; a batch of "
-            f"two examples is {_describe(batch)}"
+            f"two examples is {_describe(batch)}{row_faults(opened.dataset, opened.collate)}"
         )
+        return None
+    if isinstance(targets_of(batch), list) and (
+        advice := row_faults(opened.dataset, opened.collate)
+    ):
+        problems.append(f"{name}: its targets are no tensor{advice}")
         return None
     return batch
 

@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, default_collat
 
 from flops_fit.sweep.data.batch_order import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 from flops_fit.sweep.data.device_cache import Held, Read, hold, room_for
+from flops_fit.sweep.data.labels import targets_of
+from flops_fit.sweep.data.lengths import Lengths
 
 HELD_OUT_EVERY = 20  # without eval_dataset, one example in twenty is set aside
+_COSTED_EXAMPLES = 8  # in a batch whose FLOPs are counted, if no loader sets the batch size
 _MAX_READ = 1000  # examples of a stream without a length that are read to count them
-_TARGET_KEYS = ("labels", "label", "targets", "target")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Source:
         held_out: The same for the held-out loss; no example is in both.
         num_examples: Number of examples in `train`; None if unknown.
         unit: "tokens" if an example's target holds many labels, else "examples".
-        tokens_per_example: Labels in one example's target; 1 if the unit is examples.
+        sample_tokens: Labels in the first example's target; 1 if the unit is examples.
         sample: One collated batch of (up to) two examples.
         fingerprint: Hash of length, structure and a few examples.
         batch_size: Batch size of the user's `DataLoader`, in examples; None if not set by one.
@@ -41,13 +43,15 @@ class Source:
         num_workers: Worker processes of the user's `DataLoader`.
         worker_init_fn: Its function called first in each worker process, or None.
         draws: Whether reading or collating draws random numbers.
+        lengths: How many labels the training examples hold; None if all hold equally many.
+        held_out_lengths: The same for the held-out examples.
     """
 
     train: Any
     held_out: Any
     num_examples: int | None
     unit: str
-    tokens_per_example: int
+    sample_tokens: int
     sample: Any
     fingerprint: str
     batch_size: int | None
@@ -56,13 +60,36 @@ class Source:
     num_workers: int
     worker_init_fn: Callable[[int], None] | None
     draws: bool = False
+    lengths: Lengths | None = None
+    held_out_lengths: Lengths | None = None
     # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def tokens_per_example(self) -> float:
+        """Units of D in one example; where examples differ, the mean of the labels that count."""
+        return self.sample_tokens if self.lengths is None else self.lengths.mean
+
+    @property
     def num_tokens(self) -> int | None:
         """Amount of training data in units of D; None if unknown."""
-        return None if self.num_examples is None else self.num_examples * self.tokens_per_example
+        if self.num_examples is None:
+            return None
+        return round(self.num_examples * self.tokens_per_example)
+
+    @property
+    def costed(self) -> list[tuple[Any, float]]:
+        """Batches to count FLOPs on, each with the units of D that it stands for."""
+        if self.lengths is None:
+            return [(self.sample, count_examples(self.sample) * self.tokens_per_example)]
+        return self.lengths.costed(self.batch_size or _COSTED_EXAMPLES)
+
+    def padding_at(self, batch_size: int) -> float:
+        """FLOPs of an example in batches of this size, relative to those of `costed`."""
+        if self.lengths is None:
+            return 1.0
+        reference = self.lengths.elements(self.batch_size or _COSTED_EXAMPLES)
+        return self.lengths.elements(batch_size) / reference
 
     def training_steps(
         self,
@@ -134,6 +161,7 @@ class Source:
             # Copied data skip collate function and workers, so both must be the defaults.
             fits = room_for(device, len(self.train) * bytes_of(self.sample))
             plain = self.collate is default_collate and not self.draws and not self.num_workers
+            plain = plain and self.lengths is None  # labels are counted on the host
             self._held[device] = hold(read, len(self.train), device) if fits and plain else None
         return self._held[device]
 
@@ -209,13 +237,6 @@ def is_iterable(dataset: Any) -> bool:
     return not hasattr(dataset, "__getitem__") and hasattr(dataset, "__iter__")
 
 
-def targets_of(batch: Any) -> Any:
-    """The targets of a batch: the second of a pair, or a mapping's labels; None if it has none."""
-    if not isinstance(batch, Mapping):
-        return batch[1]
-    return next((batch[key] for key in _TARGET_KEYS if key in batch), batch.get("input_ids"))
-
-
 def count_examples(batch: Any) -> int:
     """Examples in a batch: the first length of its first tensor."""
     return len(tensors_of(batch)[0])
@@ -263,13 +284,13 @@ def spread(count: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
-def unit_of(batch: Any) -> tuple[str, int]:
+def unit_of(batch: Any, lengths: Lengths | None = None) -> tuple[str, int]:
     """Unit of D and units per example: tokens if a target holds several integer labels."""
     target = targets_of(batch)
     if not isinstance(target, torch.Tensor) or target.is_floating_point() or target.ndim < 2:
         return "examples", 1
     labels = target[0].numel()  # of one example, which may hold several sequences
-    return ("tokens", labels) if labels > 1 else ("examples", 1)
+    return ("tokens", labels) if labels > 1 or lengths is not None else ("examples", 1)
 
 
 def tensors_of(batch: Any) -> list[torch.Tensor]:

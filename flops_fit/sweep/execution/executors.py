@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle
-
 from flops_fit.records import Event, Listener
+from flops_fit.runtime import sending
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.local_pool import run_in_processes
@@ -42,7 +42,7 @@ def start_workers(
     """
     count = min(count_workers(workers), num_missing)
     if executor is not None:
-        payload = cloudpickle.dumps(job)
+        payload = sending.dumps(job)
         futures = [executor.submit(work_remotely, payload, index) for index in range(count)]
         _listen_to_ledger(job, futures, listener)
         for future in futures:
@@ -50,7 +50,7 @@ def start_workers(
     elif count == 1:
         work(job, listener, source)
     else:
-        run_in_processes(cloudpickle.dumps((work, job)), count, listener)
+        run_in_processes(sending.dumps((work, job)), count, listener)
 
 
 def work_remotely(payload: bytes, index: int) -> None:
@@ -60,7 +60,7 @@ def work_remotely(payload: bytes, index: int) -> None:
         payload: The cloudpickled job.
         index: Number of the worker: some executors run identical calls only once.
     """
-    work(cloudpickle.loads(payload), lambda event: None)
+    work(pickle.loads(payload), lambda event: None)  # from our own driver
 
 
 def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> None:

@@ -54,8 +54,11 @@ class Job:
 
     @property
     def journal_folder(self) -> Path:
-        """Folder of the records that the ledger lacks: one per sweep, beside the checkpoints."""
-        uri = without_credentials(self.ledger.tracking_uri)
+        """Folder of the records that the ledger lacks: one per sweep, beside the checkpoints.
+
+        Its name holds the store's first address, so that records move with the store.
+        """
+        uri = without_credentials(self.ledger.first_uri)
         return self.checkpoints.parent / "spool" / digest([uri, self.ledger.experiment_id])
 
     @property

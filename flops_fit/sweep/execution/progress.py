@@ -49,6 +49,7 @@ class Progress:
         self._timed = False
         self._lines: dict[str, Any] = {}
         self._handler: logging.Handler | None = None
+        self._level_before = logging.NOTSET
         self._bar: Any = tqdm(
             total=sum(trial.flops for trial in trials),
             initial=sum(self._spent.values()),
@@ -66,6 +67,7 @@ class Progress:
         if not self._watched and not _LOG.hasHandlers():
             self._handler = logging.StreamHandler(sys.stderr)
             _LOG.addHandler(self._handler)
+            self._level_before = _LOG.level
             _LOG.setLevel(logging.INFO)
         return self
 
@@ -75,7 +77,7 @@ class Progress:
         self._bar.close()
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
-            _LOG.setLevel(logging.NOTSET)
+            _LOG.setLevel(self._level_before)
 
     def __call__(self, event: Event) -> None:
         """Show an event."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from flops_fit.records import Trial
 from flops_fit.runtime.process_id import is_dead, lives_here
 from flops_fit.store.faults import store_error
 from flops_fit.store.locks import one_at_a_time
+from flops_fit.store.quiet import quieten
 from flops_fit.store.uri import is_missing_file, sqlite_folder, without_credentials
 from flops_fit.sweep.execution.storage_outage import (
     BEAT_S,
@@ -50,8 +50,6 @@ _LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
 _LARGEST_INDEX = 10_000
 _SQLITE_LOCK_TIMEOUT_S = 120
-# Once, on import: a Ctrl-C inside `setLevel` would leave logging's lock held for good.
-logging.getLogger("optuna").setLevel(logging.ERROR)
 
 
 class _Storage(RDBStorage):
@@ -96,6 +94,7 @@ def open_study(name: str, url: str) -> optuna.Study:
     engine_options: dict[str, Any] = {"pool_pre_ping": True}
     if is_file:
         engine_options = {"connect_args": {"timeout": _SQLITE_LOCK_TIMEOUT_S}}
+    quieten()
     with _quiet(), storage_errors(url), one_at_a_time(url, _LOCK):
         try:
             storage = _Storage(

@@ -271,5 +271,16 @@ def _metrics(trial: Trial, outcome: Outcome) -> dict[str, float]:
         "epochs": outcome.epochs,
         "num_params": float(trial.num_params),
         "log10_num_params": math.log10(trial.num_params),
+        **_counted(outcome),
         **{f"eval_{name}": value for name, value in outcome.metrics.items()},
+    }
+
+
+def _counted(outcome: Outcome) -> dict[str, float]:
+    """D as it was trained, where it may differ from the plan: examples differ in length."""
+    if outcome.num_tokens is None or outcome.padded_tokens is None:
+        return {}
+    return {
+        "num_tokens": float(outcome.num_tokens),
+        "padded_tokens": float(outcome.padded_tokens),
     }

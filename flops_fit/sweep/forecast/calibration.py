@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pandas as pd
 import torch
 from accelerate.utils import send_to_device
@@ -25,6 +24,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from flops_fit.errors import SweepError
 from flops_fit.records import Trial
+from flops_fit.runtime import sending
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
@@ -89,7 +89,7 @@ def calibrate(
     with tempfile.TemporaryDirectory() as folder:
         call = _measure_into_folder, (task, tuple(trials), recipe, Path(folder))
         started = time.time()
-        run_in_processes(cloudpickle.dumps(call), processes, lambda event: None)
+        run_in_processes(sending.dumps(call), processes, lambda event: None)
         files = sorted(Path(folder).glob("*.json"))
         results = [pd.DataFrame(json.loads(file.read_text())) for file in files]
     if not results:

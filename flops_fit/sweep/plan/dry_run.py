@@ -14,13 +14,17 @@ from torch.utils._pytree import tree_map
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
-from flops_fit.sweep.data.source import Source, count_examples
+from flops_fit.sweep.data.source import Source, count_examples, first_examples
 from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
+from flops_fit.sweep.task.weighting import split_loss
+from flops_fit.sweep.training.checkpoint import why_not_saved
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.weights import non_persistent_buffers
 from flops_fit.validate import is_non_negative
+from flops_fit.warn import warn_user
 
 _MAX_SIZES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # models up to this size are always run
@@ -94,13 +98,58 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
+        _warn_if_not_saved(model, optimizer)
     except Exception as error:
         return [f"recipe: one step at size {size!r} raised {in_short(error)}"]
     return []
 
 
+def _warn_if_not_saved(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    state = {
+        "model": model.state_dict(),
+        "buffers": non_persistent_buffers(model),
+        "optimizer": optimizer.state_dict(),
+    }
+    if reason := why_not_saved(state):
+        warn_user(
+            f"no checkpoint of this model or optimizer can be written ({reason}): a trial that is "
+            "stopped will start over. Keep sparse tensors out of buffers and parameters, for "
+            "example their indices and values in their place"
+        )
+
+
+@seeded(0)
+def part_faults(task: Task, source: Source, size: Size, parts: Mapping[int, str]) -> list[str]:
+    """An error for each size of a forward pass in training that the model cannot take.
+
+    Args:
+        task: Model and loss, which run on two examples.
+        source: The data.
+        size: The size to build.
+        parts: Numbers of examples, and for each where it comes from.
+    """
+    faults = []
+    for count, origin in parts.items():
+        try:
+            model = task.build(size).train()
+            task.loss(model, source.collate(first_examples(source.train, count))).backward()
+        except Exception as error:
+            faults.append(
+                f"model_cls: a forward pass of {count} example in training raised "
+                f"{in_short(error)}; {origin}. Train with larger batches, or use a norm that "
+                "works on one example, such as GroupNorm or LayerNorm in place of BatchNorm"
+            )
+    return faults
+
+
 def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> list[str]:
-    loss: Any = task.loss(model, source.sample)
+    raw: Any = task.raw_loss(model, source.sample)
+    if isinstance(raw, tuple) and not _is_sum_and_count(raw):
+        return [
+            f"loss_fn: expected a scalar tensor, or a tuple (sum, count) of the loss's sum and the "
+            f"number of labels in it, got a tuple of {len(raw)}: {', '.join(map(_kind, raw))}"
+        ]
+    loss, _ = split_loss(raw)
     if not isinstance(loss, torch.Tensor):
         return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
     if loss.ndim:
@@ -115,6 +164,21 @@ def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> li
     if _is_sum(task, model.eval(), source.sample):
         return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
     return []
+
+
+def _is_sum_and_count(value: tuple[Any, ...]) -> bool:
+    if len(value) != 2 or not isinstance(value[0], torch.Tensor) or value[0].ndim:
+        return False
+    count = value[1]
+    if isinstance(count, torch.Tensor):
+        return count.ndim == 0 and not count.requires_grad and bool(count >= 0)
+    return is_non_negative(count)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
@@ -160,7 +224,7 @@ def _metric_faults(task: Task, model: nn.Module, batch: Any) -> list[str]:
     for name in task.metrics:
         try:
             one = replace(task, metrics={name: task.metrics[name]})
-            float(one.held_out(model, batch)[name])
+            float(one.held_out(model, batch)[name][0])
         except Exception as error:
             faults.append(f"metrics: {name!r} raised {in_short(error)}")
     return faults

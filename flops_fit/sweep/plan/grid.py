@@ -32,7 +32,7 @@ class Grid:
         trials: The grid points, by budget, then ascending in size.
         skipped: Points left out, each with the reason.
         data_unit: What D counts: "tokens" or "examples".
-        tokens_per_example: Units of D in one example.
+        tokens_per_example: Units of D in one example; their mean where examples differ.
         available: Units of D in the training data; None if unknown.
         flops_convention: How FLOPs were counted.
         recipe: How each trial trains.
@@ -47,7 +47,7 @@ class Grid:
     trials: tuple[Trial, ...]
     skipped: tuple[Skipped, ...]
     data_unit: str
-    tokens_per_example: int
+    tokens_per_example: float
     available: int | None
     flops_convention: str
     recipe: Recipe

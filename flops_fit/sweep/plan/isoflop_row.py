@@ -191,8 +191,12 @@ class IsoflopRows:
         """One grid point: D is the budget over FLOPs per token, in whole steps."""
         per_example = self.source.tokens_per_example
         batch = self.batch_size(budget)
-        steps = round(budget / (cost.flops_per_token * batch * per_example))
-        tokens = steps * batch * per_example
+        measured = cost.convention.startswith("measured")
+        per_token = cost.flops_per_token * (self.source.padding_at(batch) if measured else 1.0)
+        steps = round(budget / (per_token * batch * per_example))
+        tokens = round(steps * batch * per_example)
+        lengths = self.source.lengths
+        padded = round(steps * batch * lengths.elements(batch)) if lengths and measured else 0
         trial = Trial(
             trial_id="",
             compute_budget=budget,
@@ -200,11 +204,12 @@ class IsoflopRows:
             size_index=index,
             num_params=cost.num_params,
             num_tokens=tokens,
-            flops=tokens * cost.flops_per_token,
+            flops=tokens * per_token,
             steps=steps,
             batch_size=batch,
             learning_rate=math.nan,
             seed=self.seed,
+            padded_tokens=padded,
         )
         # The recipe's rate may be a function of the trial, and the id depends on the rate.
         trial = replace(trial, learning_rate=self.recipe.peak_learning_rate(trial))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flops_fit.errors import InfeasiblePlanError
+from flops_fit.errors import ArgumentError, InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
+from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
+from flops_fit.sweep.data.batch_order import parts_of
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
+from flops_fit.sweep.plan.dry_run import part_faults
 from flops_fit.sweep.plan.grid import Grid, Origin
-from flops_fit.sweep.plan.isoflop_row import IsoflopRows
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
+from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.sweep.task.weighting import Weighting
+from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS, Recipe
 from flops_fit.warn import warn_user
 
 
@@ -33,6 +38,11 @@ class Planned:
     def source(self) -> Source:
         """The data, opened."""
         return self.rows.source
+
+    @property
+    def weighting(self) -> Weighting:
+        """What a batch's loss weighs."""
+        return self.plan.origin.task.weighting if self.plan.origin else Weighting()
 
     @property
     def finder(self) -> SizeFinder:
@@ -55,9 +65,11 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
     with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
         budgets, source, finder = check_all(task, request, faults)
     recipe = request.recipe
+    task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets)
+        _check_parts(task, source, finder, recipe, trials)
     # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
@@ -75,6 +87,26 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         origin=Origin(task, rows),
     )
     return Planned(plan, rows)
+
+
+def _check_parts(
+    task: Task, source: Source, finder: SizeFinder, recipe: Recipe, trials: Sequence[Trial]
+) -> None:
+    """Check that the model trains on single examples, if a step's batch is divided so far.
+
+    Raises:
+        ArgumentError: It does not, as with BatchNorm.
+    """
+    ranks = distributed.launched()[1]
+    parts: dict[int, str] = {}
+    for batch in sorted({trial.batch_size for trial in trials}):
+        most = -(-batch // (ranks * recipe.accumulate))
+        shares = [parts_of(batch, rank=rank, ranks=ranks, most=most) for rank in range(ranks)]
+        if any(part.stop - part.start == 1 for share in shares for part in share):
+            divided = f" on {ranks} ranks in {recipe.accumulate} parts" if most < batch else ""
+            parts[1] = f"the plan has batches of {plural(batch, 'example')}{divided}"
+    if faults := part_faults(task, source, finder.smallest(), parts):
+        raise ArgumentError(faults)
 
 
 def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:

@@ -8,7 +8,7 @@ count of a size between them is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from time import monotonic
@@ -23,63 +23,68 @@ MAX_DEGREE = 3
 CHECKED = 2
 
 
+# FLOPs of each batch that is counted.
+Counts = tuple[float, ...]
+
+
 @dataclass
 class CountCurve:
     """Counted FLOPs by size, and those that follow from them.
 
     Attributes:
         patience_s: Seconds that may be spent on counting before any count is computed.
-        counts: FLOPs of one batch by size, as counted.
-        computed: The same as computed, for sizes that were not counted.
+        counted: FLOPs of each batch by size, as counted.
     """
 
     patience_s: float = PATIENCE_S
-    counts: dict[int, int] = field(default_factory=dict)
-    computed: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, Counts] = field(default_factory=dict)
     _spent_s: float = 0.0
 
-    def count(self, size: Size, counted: Callable[[], float]) -> float:
-        """FLOPs of one batch at a size.
+    def counts_at(self, size: Size, batches: Sequence[Callable[[], float]]) -> Counts:
+        """FLOPs of each batch at a size.
 
         Args:
             size: The size.
-            counted: Counts them; raises if the model does not run.
+            batches: For each batch a function that counts; it raises if the model does not run.
         """
         whole = int(size) if is_whole_number(size) else None
         known = None if whole is None else self._computed(whole)
         if known is not None:
-            return float(known)
+            return known
         start = monotonic()
-        flops = counted()
+        counts = tuple(count() for count in batches)
         self._spent_s += monotonic() - start
-        if whole is not None and flops.is_integer():
-            self.counts[whole] = int(flops)
-        return flops
+        if whole is not None and all(flops.is_integer() for flops in counts):
+            self.counted[whole] = counts
+        return counts
 
-    def _computed(self, size: int) -> int | None:
+    def _computed(self, size: int) -> Counts | None:
         """FLOPs at a size between those counted; None if they do not follow from the counts."""
-        if self._spent_s < self.patience_s or not self.counts:
+        if self._spent_s < self.patience_s or not self.counted:
             return None
-        if not min(self.counts) < size < max(self.counts):
+        if not min(self.counted) < size < max(self.counted):
             return None
-        for degree in range(1, MAX_DEGREE + 1):
-            value = self._on_polynomial(degree, size)
-            if value is not None:
-                self.computed[size] = value
-                return value
-        return None
+        columns = zip(*self.counted.values(), strict=True)
+        values = [
+            _computed(dict(zip(self.counted, map(int, column), strict=True)), size)
+            for column in columns
+        ]
+        known = [float(value) for value in values if value is not None]
+        return tuple(known) if len(known) == len(values) else None
 
-    def _on_polynomial(self, degree: int, size: int) -> int | None:
-        """The value of the polynomial through the counts; None if it is none of this degree."""
-        sizes = sorted(self.counts)
+
+def _computed(counts: dict[int, int], size: int) -> int | None:
+    """The value of the polynomial of lowest degree through all counts; None if there is none."""
+    sizes = sorted(counts)
+    for degree in range(1, MAX_DEGREE + 1):
         if len(sizes) < degree + 1 + CHECKED:
             return None
         step = (len(sizes) - 1) / degree
-        points = {s: self.counts[s] for s in (sizes[round(i * step)] for i in range(degree + 1))}
-        if any(_interpolate(points, s) != self.counts[s] for s in sizes):
-            return None
-        value = _interpolate(points, size)
-        return int(value) if value.denominator == 1 else None
+        points = {s: counts[s] for s in (sizes[round(i * step)] for i in range(degree + 1))}
+        if all(_interpolate(points, s) == counts[s] for s in sizes):
+            value = _interpolate(points, size)
+            return int(value) if value.denominator == 1 else None
+    return None
 
 
 def _interpolate(points: dict[int, int], at: int) -> Fraction:

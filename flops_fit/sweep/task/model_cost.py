@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -22,7 +24,7 @@ from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.announce import quietly
 from flops_fit.runtime.rng import seeded
-from flops_fit.sweep.data.source import Source, count_examples
+from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.count_curve import CountCurve
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
@@ -136,27 +138,31 @@ def _measured(
     Raises:
         Exception: Whatever the model or the loss raises on a real batch.
     """
-    tokens = count_examples(source.sample) * source.tokens_per_example
+    costed = source.costed
     try:
         # `build_empty` may have fallen back to the CPU, where batches on meta cannot be used.
         if any(not p.is_meta for p in model.parameters()):
             raise RuntimeError("its constructor creates real tensors")
-        if count := curve.count(size, lambda: _count(task, model, _to_meta(source.sample))):
-            return count / tokens, "measured"
+        counts = curve.counts_at(
+            size, [partial(_count, task, model, _to_meta(batch)) for batch, _ in costed]
+        )
+        if count := mean(c / tokens for c, (_, tokens) in zip(counts, costed, strict=True)):
+            return count, "measured"
         why = "the meta device shows no matrix product or convolution"
     except Exception as error:
         why = f"the model or loss does not run on the meta device ({_short(error)})"
     try:
         # `FlopCounterMode` does not count the fused attention kernel of the CPU.
         with sdpa_kernel(SDPBackend.MATH):
-            count = _count(task, task.build(size), source.sample)
+            real = task.build(size)
+            count = mean(_count(task, real, batch) / tokens for batch, tokens in costed)
     except Exception as error:
         # Only counting fails, or else the error is the user's and is raised here.
         task.loss(task.build(size).train(), source.sample).backward()
         why = f"counting fails on a real batch ({_short(error)})"
         count = 0.0
     _warn(why, "one real batch" if count else "6ND")
-    return count / tokens, "measured on one batch" if count else "6ND"
+    return count, "measured on one batch" if count else "6ND"
 
 
 def _count(task: Task, model: nn.Module, batch: Any) -> float:

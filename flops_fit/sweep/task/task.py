@@ -13,6 +13,7 @@ from flops_fit.records import Size
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.data.source import Source, targets_of
 from flops_fit.sweep.task.hashing import plain, qualified_name
+from flops_fit.sweep.task.weighting import Weighting, split_loss
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Task:
         model_kwargs: The other arguments.
         dataset: Training data, or a function that returns it.
         loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches.
+            Returns the mean over the batch, or a tuple of sum and count.
         eval_dataset: Held-out data; None sets a share of `dataset` aside.
         metrics: Other measures of the held-out data, by name; called as `loss_fn` is.
+        weighting: What a batch's loss weighs; found out while planning.
     """
 
     model_cls: Callable[..., nn.Module]
@@ -36,6 +39,7 @@ class Task:
     loss_fn: Callable[..., torch.Tensor] | None = None
     eval_dataset: Any = None
     metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    weighting: Weighting = field(default_factory=Weighting)
 
     @property
     def model_name(self) -> str:
@@ -47,19 +51,35 @@ class Task:
         return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
 
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """The loss of a model on a batch, with its gradient graph."""
+        """The mean loss of a model on a batch, with its gradient graph."""
+        return split_loss(self.raw_loss(model, batch))[0]
+
+    def raw_loss(self, model: nn.Module, batch: Any) -> Any:
+        """What the user's loss returns for a batch."""
         assert self.loss_fn is not None
         return self.loss_fn(outputs_of(model, batch), _truth_of(batch))
 
-    def held_out(self, model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-        """Loss (as "loss") and metrics on a batch, from one forward pass, as scalar tensors."""
+    def weighed_loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, Any]:
+        """The mean loss of a model on a batch, and its weight in a mean over batches."""
+        mean, count = split_loss(self.raw_loss(model, batch))
+        return mean, self.weighting.weight(batch) if count is None else count
+
+    def held_out(self, model: nn.Module, batch: Any) -> dict[str, tuple[torch.Tensor, Any]]:
+        """Loss (as "loss") and metrics on a batch, from one forward pass.
+
+        Returns:
+            For each name the mean, a scalar tensor, and its weight in a mean over batches.
+        """
         assert self.loss_fn is not None
         outputs = outputs_of(model, batch)
         truth = _truth_of(batch)
-        measures = {"loss": self.loss_fn, **self.metrics}
-        return {
-            name: torch.as_tensor(measure(outputs, truth)) for name, measure in measures.items()
-        }
+        loss, count = split_loss(self.loss_fn(outputs, truth))
+        weight = self.weighting.weight(batch) if count is None else count
+        measures = {"loss": (torch.as_tensor(loss), weight)}
+        for name, metric in self.metrics.items():
+            value, own_count = split_loss(metric(outputs, truth))
+            measures[name] = torch.as_tensor(value), weight if own_count is None else own_count
+        return measures
 
     def open(self) -> Source:
         """The data, opened and split."""
@@ -78,10 +98,15 @@ def _truth_of(batch: Any) -> Any:
 
 def task_identity(task: Task, source: Source) -> dict[str, Any]:
     """The parts of the task that determine a trial's result, as plain JSON values."""
-    return {
+    identity = {
         "model": plain(task.model_cls),
         "size_param": task.size_param,
         "model_kwargs": plain(task.model_kwargs),
         "data": source.fingerprint,
         "loss": plain(task.loss_fn),
     }
+    if source.lengths is not None or task.weighting.rule is not None:
+        # Not of data whose examples hold equally many labels: their ids are older than these.
+        identity["weighting"] = repr(task.weighting)
+        identity["tokens_per_example"] = source.tokens_per_example
+    return identity

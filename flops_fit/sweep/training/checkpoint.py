@@ -30,6 +30,13 @@ SCHEMA = 2
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _MANIFEST = "manifest.json"
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+# Types that safetensors does not store in all the versions that we accept.
+_STORED_AS_BYTES = {
+    value
+    for name, value in _DTYPES.items()
+    if value.is_complex or name.startswith(("float8", "uint16", "uint32", "uint64"))
+}
 _LOG = logging.getLogger("flops_fit")
 
 
@@ -156,15 +163,39 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
-        key = str(len(tensors))
-        tensors[key] = value.detach().cpu().contiguous().clone()
-        return {"tensor": key}
+        return _pack_tensor(value.detach(), tensors)
     if isinstance(value, Mapping):
         return {"dict": [[_pack(k, tensors), _pack(v, tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_pack(item, tensors) for item in value]}
     raise TypeError(f"a {type(value).__name__} cannot be saved without pickle")
+
+
+def _pack_tensor(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
+    """A tensor's key in `tensors`; of types that safetensors lacks, with its type and shape."""
+    if value.layout is not torch.strided or value.is_quantized:
+        raise TypeError(f"a tensor of layout {value.layout}, type {value.dtype} cannot be saved")
+    name = str(value.dtype).removeprefix("torch.")
+    shape = list(value.shape)
+    if value.is_meta:  # it has no content
+        return {"meta": [name, shape]}
+    key = str(len(tensors))
+    whole = value.resolve_conj().resolve_neg().cpu().contiguous().clone()
+    if value.dtype in _STORED_AS_BYTES:
+        tensors[key] = whole.reshape(-1).view(torch.uint8)
+        return {"bytes": [key, name, shape]}
+    tensors[key] = whole
+    return {"tensor": key}
+
+
+def why_not_saved(state: Mapping[str, Any]) -> str:
+    """Why a state cannot be saved; empty if it can."""
+    try:
+        _pack(dict(state), {})
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -174,6 +205,11 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "meta":
+        return torch.empty(content[1], dtype=_DTYPES[content[0]], device="meta")
+    if kind == "bytes":
+        key, name, shape = content
+        return tensors[key].clone().view(_DTYPES[name]).reshape(shape)
     if kind == "dict":
         return {_unpack(k, tensors): _unpack(v, tensors) for k, v in content}
     items = [_unpack(item, tensors) for item in content]

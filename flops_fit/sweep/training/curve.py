@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flops_fit.errors import DivergedError
+
 
 @dataclass(frozen=True)
 class Point:
@@ -26,3 +28,8 @@ class Point:
 
 
 Report = Callable[[Point], None]
+
+
+def diverged(loss: float, step: int) -> DivergedError:
+    """The error of a training loss that is not finite."""
+    return DivergedError(f"the training loss is {loss} at step {step}", step)

@@ -16,32 +16,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 
-from flops_fit.errors import DivergedError, LostRankError, RankError
+from flops_fit.errors import LostRankError, RankError
 from flops_fit.records import Trial
 from flops_fit.runtime import distributed
 from flops_fit.runtime.rng import rng_state, set_rng_state, start_from
 from flops_fit.runtime.signals import StopRequest
-from flops_fit.sweep.data.batch_order import parts_of
+from flops_fit.sweep.data.batch_order import parts_of, trial_seed
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
-from flops_fit.sweep.training.curve import Point, Report
+from flops_fit.sweep.training.curve import Point, Report, diverged
 from flops_fit.sweep.training.optimizer import multiplier
-from flops_fit.sweep.training.prepared_model import PreparedModel
+from flops_fit.sweep.training.prepared_model import PreparedModel, out_of_memory
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.weighed_step import Counted, divide_by_weight, weighed_backward
 
 _LOG = logging.getLogger("flops_fit")
-
-
-def trial_seed(trial: Trial) -> int:
-    """The seed of a trial's own randomness; trials of one sweep draw independent noise.
-
-    Trials that differ only in the multiplier of the learning rate share a seed, so that comparing
-    them compares the rates and not the seeds.
-    """
-    return int(trial.at_own_rate or trial.trial_id, 16) % 2**63
 
 
 class TrainingLoop:
@@ -78,13 +70,14 @@ class TrainingLoop:
         self.seconds = 0.0
         self.micro_batch = -(-trial.batch_size // (distributed.count() * recipe.accumulate))
         self.updating = False
+        self.counted = Counted()
         # The training curve: sum and mean of the losses since the last point.
         self._log_every = max(1, trial.steps // recipe.log_points)
         self._logged_step = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._mean_loss = math.nan
         self._last_point: Point | None = None
-        # First step whose loss was not finite, 0 for none; on the device, read with each point.
+        # First step without a finite loss, 0 for none; on the device, read with each point.
         self._bad_step = torch.zeros((), device=accelerator.device)
         # What the ranks agreed on: a signal to stop (0 for none), a checkpoint, a common error.
         self._one_rank = distributed.count() == 1
@@ -126,7 +119,7 @@ class TrainingLoop:
         self.prepared.model.train()
         self._saved_at = time.monotonic()
         while (error := self._train(report)) is not None:
-            if self.updating or self.micro_batch == 1 or not _out_of_memory(error):
+            if self.updating or self.micro_batch == 1 or not out_of_memory(error):
                 raise error
             self._joint_error = None
             del error  # its traceback holds the tensors that the step had allocated
@@ -167,9 +160,9 @@ class TrainingLoop:
         self._checkpoint_due = bool(due)
         if not failed:
             return None
-        retry = error is not None and not self.updating and _out_of_memory(error)
+        retry = error is not None and not self.updating and out_of_memory(error)
         joint = distributed.joint_error(error, retry)
-        if last_step != -minus_first_step and _out_of_memory(joint):
+        if last_step != -minus_first_step and out_of_memory(joint):
             # Some ranks have made this update and others have not: a smaller micro-batch would
             # let them train different weights.
             joint = RankError(f"memory ran out during an update that other ranks finished: {joint}")
@@ -197,9 +190,10 @@ class TrainingLoop:
     def _train_step(self, batches: list[Any]) -> None:
         """One optimiser step over all micro-batches."""
         self.prepared.set_learning_rate(multiplier(self.recipe, self.step, self.trial.steps))
-        loss = self._backward_pass(batches)
-        if not self._one_rank:
-            loss = self._sum_over_ranks(loss)
+        if self.source.lengths is not None:
+            self.counted.add(self.source.lengths.rule, batches)
+        plain = self.task.weighting.is_plain
+        loss = self._backward_pass(batches) if plain else self._weighed_pass(batches)
         self._require_finite(loss)
         if self.recipe.clip is not None:
             self.prepared.clip(self.prepared.parameters, self.recipe.clip)
@@ -211,19 +205,30 @@ class TrainingLoop:
         self.step += 1
 
     def _backward_pass(self, batches: list[Any]) -> torch.Tensor:
-        """This rank's share of a step's mean loss; its gradients are left on the parameters."""
+        """The mean loss of a step; its gradients are left on the parameters."""
         device, model = self.accelerator.device, self.prepared.model
-        whole = self._weights == [1.0]  # then no product: the loss keeps its bits
-        losses = []
+        whole, losses = self._weights == [1.0], []  # then no product: the loss keeps its bits
         for batch, weight in zip(batches, self._weights, strict=True):
             loss = self.task.loss(model, send_to_device(batch, device, non_blocking=True))
             loss = loss if whole else loss * weight
             self.prepared.backward(loss)
             losses.append(loss.detach())
-        return losses[0] if whole else sum(losses, torch.zeros((), device=device))
+        loss = losses[0] if whole else sum(losses, torch.zeros((), device=device))
+        return self._sum_over_ranks(loss)
+
+    def _weighed_pass(self, batches: list[Any]) -> torch.Tensor:
+        """The mean loss over all labels of a step, 0 if none counts; gradients are left too."""
+        reference = self.trial.num_tokens / self.trial.steps  # the weight expected
+        loss, weight = weighed_backward(self.task, self.prepared, batches, reference)
+        loss = self._sum_over_ranks(loss)
+        mean, total = divide_by_weight(self.prepared, loss, weight, reference)
+        self.counted.empty_steps += not total
+        return mean
 
     def _sum_over_ranks(self, loss: torch.Tensor) -> torch.Tensor:
         """Sum loss and gradients over the ranks, once all have finished their backward pass."""
+        if self._one_rank:
+            return loss
         send = distributed.gradient_sum(loss, self.prepared.parameters)
         if joint := self._agree():
             raise joint
@@ -236,7 +241,7 @@ class TrainingLoop:
         """
         if loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
-                raise _diverged(loss.item(), self.step + 1)
+                raise diverged(loss.item(), self.step + 1)
             return
         first = (self._bad_step == 0) & ~torch.isfinite(loss)
         self._bad_step = torch.where(first, self.step + 1, self._bad_step)
@@ -247,11 +252,13 @@ class TrainingLoop:
         Raises:
             DivergedError: The loss was not finite in a step since the last point.
         """
-        if self.step > self._logged_step:
-            self._mean_loss = self._loss_sum.item() / (self.step - self._logged_step)
-        if not math.isfinite(self._mean_loss):
-            raise _diverged(self._mean_loss, int(self._bad_step.item()) or self.step)
+        num_steps = self.step - self._logged_step - self.counted.empty_steps
+        if num_steps:
+            self._mean_loss = self._loss_sum.item() / num_steps
+        if num_steps and not math.isfinite(self._mean_loss):
+            raise diverged(self._mean_loss, int(self._bad_step.item()) or self.step)
         self._logged_step = self.step
+        self.counted.empty_steps = 0
         self._loss_sum.zero_()
         share = self.step / self.trial.steps
         tokens = round(self.trial.num_tokens * share)
@@ -283,10 +290,11 @@ class TrainingLoop:
         if self._one_rank:  # of several ranks, `_agree` has set both
             self._look_for_stop()
         if self._stop_signal or self._checkpoint_due:
+            self.counted.gather()
             self._save(distributed.gather(rng_state()))
 
     def between_held_out_batches(self) -> None:
-        """As `between_steps`, for the held-out evaluation, which rank 0 makes alone."""
+        """As `between_steps`, for the evaluation, which rank 0 makes alone."""
         self._look_for_stop()
         if self._stop_signal or self._checkpoint_due:
             self._save([rng_state()])
@@ -323,6 +331,7 @@ class TrainingLoop:
             "mean": self._mean_loss,
             "seconds": self.seconds,
             "most": self.micro_batch,
+            "counted": self.counted.state(),
         }
 
     def _restore(self, step: int, state: dict[str, Any]) -> None:
@@ -334,16 +343,7 @@ class TrainingLoop:
         self._loss_sum = state["total"].to(self.accelerator.device)
         self._logged_step = state["logged"]
         self._mean_loss = state["mean"]
+        self.counted = Counted.restored(state.get("counted", ()))
         rank = distributed.rank()
         if rank < len(state["rng"]):  # the checkpoint may come from fewer ranks
             set_rng_state(state["rng"][rank])
-
-
-def _diverged(loss: float, step: int) -> DivergedError:
-    return DivergedError(f"the training loss is {loss} at step {step}", step)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(
-        error
-    )

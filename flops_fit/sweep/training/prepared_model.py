@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
 
 from flops_fit.records import Trial
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.weights import non_persistent_buffers, restore_weights
 
 
 class PreparedModel:
@@ -55,24 +57,25 @@ class PreparedModel:
     def state(self) -> dict[str, Any]:
         """State of model and optimiser for a checkpoint. Its keys are a stored format."""
         scaler = self.accelerator.scaler
+        model = self.accelerator.unwrap_model(self.model)
         return {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
-            "buffers": self._non_persistent_buffers(),
+            "model": model.state_dict(),
+            "buffers": non_persistent_buffers(model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load a state returned by `state`."""
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        for name, buffer in self._non_persistent_buffers().items():
-            buffer.copy_(state["buffers"][name])
+        model = self.accelerator.unwrap_model(self.model)
+        restore_weights(model, state["model"], state["buffers"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def _non_persistent_buffers(self) -> dict[str, torch.Tensor]:
-        """Buffers that the model's state dict leaves out: training may have changed them."""
-        model = self.accelerator.unwrap_model(self.model)
-        persistent = model.state_dict().keys()
-        return {name: buffer for name, buffer in model.named_buffers() if name not in persistent}
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(
+        error
+    )

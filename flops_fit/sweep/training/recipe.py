@@ -109,7 +109,7 @@ class Recipe:
             return float(rate)
         return float(self.learning_rate)
 
-    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: int) -> int:
+    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: float) -> int:
         """Examples a step for a budget in FLOPs."""
         if self.batch_tokens is not None:
             return max(1, round(self.batch_tokens / tokens_per_example))

@@ -17,20 +17,22 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from flops_fit.records import Trial
 from flops_fit.runtime import distributed
+from flops_fit.runtime.caller_state import own_accelerate_state
 from flops_fit.runtime.cpu_threads import threads_that_help
 from flops_fit.runtime.malloc import freed_memory_kept
 from flops_fit.runtime.rng import seeded
 from flops_fit.runtime.signals import StopRequest
+from flops_fit.sweep.data.batch_order import trial_seed
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import Keeper
 from flops_fit.sweep.training.evaluation import evaluate
-from flops_fit.sweep.training.loop import Report, TrainingLoop, trial_seed
+from flops_fit.sweep.training.loop import Report, TrainingLoop
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.weighed_step import Counted
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Outcome:
         loss: Mean held-out loss.
         train_loss: Mean training loss since the last but one point of the curve.
         flops: FLOPs actually spent in training.
+        num_tokens: Labels trained on, where examples differ in length; else None.
+        padded_tokens: The same with padding and labels that do not count.
         wall_time_s: Seconds of training, without the held-out evaluation.
         tokens_per_second: Units of D trained on per second.
         epochs: Passes over the training data; NaN if its length is unknown.
@@ -56,6 +60,8 @@ class Outcome:
     epochs: float
     device: str
     metrics: dict[str, float] = field(default_factory=dict)
+    num_tokens: int | None = None
+    padded_tokens: int | None = None
 
 
 def train(
@@ -85,6 +91,19 @@ def train(
         LostRankError: Another rank is gone, or silent beyond the timeout.
         KeyboardInterrupt, SystemExit: A signal asked to stop; the state is saved first.
     """
+    with own_accelerate_state():
+        return _train(task, source, trial, recipe, report, keeper, stop)
+
+
+def _train(
+    task: Task,
+    source: Source,
+    trial: Trial,
+    recipe: Recipe,
+    report: Report,
+    keeper: Keeper | None,
+    stop: StopRequest | None,
+) -> Outcome:
     with distributed.together():
         accelerator = _accelerator(recipe)
     with (
@@ -97,22 +116,38 @@ def train(
             loop = TrainingLoop(accelerator, task, source, trial, recipe, keeper, stop)
         loop.begin()
         last = loop.run(report)
+        loop.counted.gather()
         held_out = distributed.from_main(lambda: evaluate(loop))
+    counted = loop.counted if source.lengths is not None else None
+    num_tokens = counted.labels if counted else last.num_tokens
     return Outcome(
         loss=held_out.pop("loss"),
         train_loss=last.train_loss,
-        flops=last.flops,
+        flops=_flops_of(trial, counted) if counted else last.flops,
         wall_time_s=loop.seconds,
-        tokens_per_second=last.num_tokens / loop.seconds,
-        epochs=last.num_tokens / (source.num_tokens or math.nan),
+        tokens_per_second=num_tokens / loop.seconds,
+        epochs=_epochs(source, trial, last.num_tokens),
         device=accelerator.device.type,
         metrics=held_out,
+        num_tokens=counted.labels if counted else None,
+        padded_tokens=counted.elements if counted else None,
     )
 
 
+def _epochs(source: Source, trial: Trial, num_tokens: int) -> float:
+    if source.lengths is None:
+        return num_tokens / (source.num_tokens or math.nan)
+    return trial.steps * trial.batch_size / (source.num_examples or math.nan)
+
+
+def _flops_of(trial: Trial, counted: Counted) -> float:
+    """FLOPs spent: in proportion to what was computed, or to D if that is how they are counted."""
+    if trial.padded_tokens:
+        return trial.flops * counted.elements / trial.padded_tokens
+    return trial.flops * counted.labels / trial.num_tokens
+
+
 def _accelerator(recipe: Recipe) -> Accelerator:
-    # Accelerate keeps its first settings; another sweep in this process may differ in precision.
-    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=recipe.precision)
     if recipe.precision == "fp16" and not accelerator.native_amp:
         # On a CPU, Accelerate ignores fp16 without a warning, though torch supports it.

@@ -141,7 +141,7 @@ def test_sizes_that_are_words_or_fractions(planned, mlp):
 
 @pytest.mark.parametrize("size", [{"width": 4}, [4, 2], (4, [2])])
 def test_sizes_that_are_no_names_are_refused(planned, size):
-    with pytest.raises(ArgumentError, match="^sizes: expected numbers or names, got .*a name"):
+    with pytest.raises(ArgumentError, match=r"^sizes: expected numbers or names, got .*a name"):
         planned(sizes=[size, size, size])
 
 

@@ -20,8 +20,8 @@ class Model:
 
 def counts(flops, sizes, patience_s=0.0):
     model, curve = Model(flops), CountCurve(patience_s)
-    found = [curve.count(size, model.at(size)) for size in sizes]
-    assert found == [flops(size) for size in sizes]
+    found = [curve.counts_at(size, [model.at(size)]) for size in sizes]
+    assert found == [(flops(size),) for size in sizes]
     return model.counted
 
 
@@ -65,3 +65,11 @@ def test_sizes_that_are_no_whole_numbers_are_counted():
     sizes = ["small", 1.5, "large"]
     flops = {"small": 3, 1.5: 4, "large": 5}
     assert counts(flops.__getitem__, sizes) == sizes
+
+
+def test_batches_of_several_lengths_have_a_polynomial_each():
+    short, long = Model(lambda width: 3 * width), Model(lambda width: 7 * width + width**2)
+    curve = CountCurve(patience_s=0.0)
+    found = [curve.counts_at(size, [short.at(size), long.at(size)]) for size in SIZES]
+    assert found == [(3 * size, 7 * size + size**2) for size in SIZES]
+    assert long.counted == short.counted == SIZES[:5]

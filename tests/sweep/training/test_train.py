@@ -15,10 +15,10 @@ from trials import RECIPE, a_trial
 
 from flops_fit.errors import DivergedError
 from flops_fit.runtime.signals import stop_at_boundary
+from flops_fit.sweep.data.batch_order import trial_seed
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
-from flops_fit.sweep.training.loop import trial_seed
 from flops_fit.sweep.training.train import train
 
 

@@ -1,0 +1,189 @@
+"""Data whose examples hold different numbers of labels: how many count, how many are padding.
+
+A few examples spread over the data show whether they differ. If they do, up to a thousand are
+read, and batches of them are drawn and collated as training does: how far a batch is padded depends
+on how its lengths vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from flops_fit.sweep.data.labels import (
+    IGNORED,
+    LabelRule,
+    has_labels,
+    num_elements,
+    targets_of,
+)
+
+FIRST_LOOK = 64  # examples that show whether lengths differ
+_GROUP = 8  # of them collated together
+MOST_READ = 1024  # examples whose labels are counted if they do
+_MOST_DRAWN = 2048  # examples in the batches drawn of one size
+_MOST_BATCHES = 32
+_COSTED = (1 / 6, 1 / 2, 5 / 6)  # quantiles of the batches whose FLOPs are counted
+_MOST_COSTED = 16  # examples of such a batch
+
+Collate = Callable[[list[Any]], Any]
+Read = Callable[[Sequence[int]], list[Any]]
+
+
+class NoLabelsError(Exception):
+    """No example of some data has a label that counts."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Examples that differ in their number of labels.
+
+    Attributes:
+        rule: Which labels count.
+        indices: Examples to read, spread over the data.
+        read: Reads examples by index.
+        collate: From a list of examples to a batch.
+    """
+
+    rule: LabelRule
+    indices: tuple[int, ...]
+    read: Read
+    collate: Collate
+    _elements: dict[int, list[int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Labels that count, of each example in `indices`."""
+        counts: list[int] = []
+        for k in range(0, len(self.indices), FIRST_LOOK):
+            examples = self.read(self.indices[k : k + FIRST_LOOK])
+            counts += [self.rule.count(self.collate([example])) for example in examples]
+        return tuple(counts)
+
+    @property
+    def mean(self) -> float:
+        """Mean number of labels that count in an example."""
+        return float(np.mean(self.counts))
+
+    @property
+    def empty(self) -> list[int]:
+        """Indices of the examples read without any label that counts."""
+        return [i for i, n in zip(self.indices, self.counts, strict=True) if not n]
+
+    def batches(self, batch_size: int) -> list[Any]:
+        """Batches drawn at random from the examples read, the same at each call."""
+        size = min(batch_size, _MOST_DRAWN)
+        number = max(2, min(_MOST_BATCHES, _MOST_DRAWN // size))
+        generator = np.random.default_rng(0)
+        drawn = [generator.choice(self.indices, size) for _ in range(number)]
+        return [self.collate(self.read(batch.tolist())) for batch in drawn]
+
+    def elements(self, batch_size: int) -> float:
+        """Mean number of labels an example, padding included, in batches of this size."""
+        if batch_size not in self._elements:
+            self._elements[batch_size] = list(map(num_elements, self.batches(batch_size)))
+        return float(np.mean(self._elements[batch_size])) / min(batch_size, _MOST_DRAWN)
+
+    def costed(self, batch_size: int) -> list[tuple[Any, float]]:
+        """Batches to count FLOPs on, short to long, each with the labels that it stands for.
+
+        Args:
+            batch_size: Examples a step. Larger batches are padded further; the labels are scaled
+                to it.
+        """
+        size = min(batch_size, _MOST_COSTED)
+        batches = sorted(self.batches(size), key=num_elements)
+        chosen = [batches[int(q * len(batches))] for q in _COSTED]
+        # FLOPs grow about in proportion to the elements; these batches hold other than the mean.
+        share = np.mean([num_elements(batch) for batch in chosen]) / size
+        labels = size * self.mean * float(share) / self.elements(batch_size)
+        return [(batch, labels) for batch in chosen]
+
+    def describe(self, batch_size: int, unit: str) -> str:
+        """The figures, and what to do about the padding."""
+        padded = self.elements(batch_size)
+        text = (
+            f"dataset: its examples differ in length: {min(self.counts):,} to "
+            f"{max(self.counts):,} {unit} that count, {self.mean:.4g} on average in "
+            f"{len(self.counts):,} examples"
+        )
+        if padded > 1.02 * self.mean:
+            text += (
+                f"; in batches of {batch_size} an example takes {padded:.4g} with padding and "
+                f"labels that do not count ({1 - self.mean / padded:.0%}). D counts the {unit} "
+                "that count, C the whole. To spend less on padding, pack examples end to end or "
+                "cut them to one length"
+            )
+        return f"{text}. Each run records the D and C that it was really trained with"
+
+
+def lengths_of(
+    read: Read,
+    indices: Sequence[int],
+    more: Sequence[int],
+    collate: Collate,
+    rule: LabelRule | None = None,
+) -> Lengths | None:
+    """The lengths of some data; None if all examples hold equally many labels that count.
+
+    Args:
+        read: Reads examples by index.
+        indices: The examples to look at first, spread over the data.
+        more: Those to read if they differ.
+        collate: From a list of examples to a batch.
+        rule: Which labels count; found out if None.
+
+    Raises:
+        NoLabelsError: No example has a label that counts.
+        Exception: Whatever reading or collating raises.
+    """
+    examples = read(indices)
+    groups = [examples[k : k + _GROUP] for k in range(0, len(examples), _GROUP)]
+    batches = [collate(group) for group in groups]
+    if not all(map(has_labels, batches)):
+        return None
+    rule = rule or _rule(groups, batches, collate)
+    counts = {count for batch in batches for count in rule.count_rows(batch)}
+    shapes = {targets_of(batch).shape[1:] for batch in batches}
+    if len(shapes) == 1 and len(counts) == 1 and counts != {0}:
+        return None
+    lengths = Lengths(rule, tuple(more), read, collate)
+    if counts == {0} and not any(lengths.counts):
+        raise NoLabelsError(
+            f"none of the {len(more):,} examples read has a label that counts ({rule.describe()}), "
+            "so that there is no loss"
+        )
+    return lengths
+
+
+def _rule(groups: list[list[Any]], batches: list[Any], collate: Collate) -> LabelRule:
+    """Which labels count: by the ignored value, else by a mask, else by what pads the targets."""
+    if any(bool((targets_of(batch) == IGNORED).any()) for batch in batches):
+        return LabelRule(ignored=IGNORED)
+    mask = "attention_mask"
+    if all(isinstance(batch, Mapping) for batch in batches):
+        if all(mask in b and b[mask].shape == targets_of(b).shape for b in batches):
+            return LabelRule(mask=mask)
+    for group, batch in zip(groups, batches, strict=True):
+        target = targets_of(batch)
+        for row, example in zip(target, group, strict=False):
+            filler = _filler(row, targets_of(collate([example])))
+            if filler is not None:
+                return LabelRule(ignored=filler)
+    return LabelRule()
+
+
+def _filler(row: torch.Tensor, alone: torch.Tensor) -> int | None:
+    """The value that pads a row, found by comparing it with the example collated alone."""
+    if row.ndim != 1 or alone.ndim != 2 or len(alone) != 1 or len(row) <= alone.shape[1]:
+        return None
+    length = alone.shape[1]
+    for part, rest in ((row[:length], row[length:]), (row[-length:], row[:-length])):
+        if torch.equal(part, alone[0]) and len(rest.unique()) == 1:
+            return int(rest[0])
+    return None
