@@ -325,7 +325,7 @@ def fit(
     )
     options.require_sound()
     metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
-    columns = [] if by is None else [by] if not isinstance(by, list | tuple) else list(by)
+    columns = [] if by is None else list(by) if isinstance(by, list | tuple) else [str(by)]
     table, found = read_runs(runs, columns)
     points = None if curves is None else read_curves(curves)
 

@@ -54,6 +54,8 @@ def test_columns_may_be_several_and_of_other_spellings():
     assert list(by(missing)) == ["a", "none"]
     with pytest.raises(ArgumentError, match="by: the table has no column 'corpus'; it has: N, D"):
         by(BOTH, "corpus")
+    with pytest.raises(ArgumentError, match="by: the table has no column '3'"):
+        by(BOTH, 3)
 
 
 def test_tuned_settings_are_compared_within_a_value_only():

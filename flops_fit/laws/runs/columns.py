@@ -80,7 +80,9 @@ def recognise(frame: pd.DataFrame, apart: Collection[str] = ()) -> Recognised:
     names = {candidate.column: name for name, candidate in reversed(taken.items())}
     # A column that was left keeps its values, but not a name that another one has now.
     aside = {
-        name: f"{name}_given" for name in ALIASES if name in frame and name not in (*names, *apart)
+        name: _free(f"{name}_given", frame)
+        for name in ALIASES
+        if name in frame and name not in (*names, *apart)
     }
     scales = {
         name: c.scale for name, c in taken.items() if _needs_scale(frame[c.column], name, c.scale)
@@ -88,6 +90,13 @@ def recognise(frame: pd.DataFrame, apart: Collection[str] = ()) -> Recognised:
     checks += _note_units(taken, scales) + _note_overlooked(frame, names)
     perplexity = "loss" in taken and taken["loss"].group == PERPLEXITY
     return Recognised(frame.rename(columns=aside | names), scales, perplexity, checks)
+
+
+def _free(name: str, frame: pd.DataFrame) -> str:
+    """A name that no column has."""
+    while name in frame.columns:
+        name += "_"
+    return name
 
 
 def _usable(frame: pd.DataFrame, name: str, found: Sequence[Candidate]) -> list[Candidate]:

@@ -86,6 +86,8 @@ def test_an_empty_column_is_no_candidate():
 def test_columns_that_were_left_keep_their_values():
     table, _ = read_runs(TABLE.assign(val_loss=1.0 + TABLE["loss"]))
     assert table["loss_given"].tolist() == TABLE["loss"].tolist()
+    table, _ = read_runs(TABLE.assign(val_loss=1.0 + TABLE["loss"], loss_given=7))
+    assert table["loss_given_"].tolist() == TABLE["loss"].tolist()
 
 
 @pytest.mark.parametrize(
