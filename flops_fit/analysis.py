@@ -14,6 +14,7 @@ from flops_fit.records import Size
 from flops_fit.report import html_page
 from flops_fit.result import Result, fit
 from flops_fit.runtime import distributed
+from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.store.retry import wait_for_store
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.warn import warn_user
@@ -41,8 +42,10 @@ def analyze_ledger(
     """
     timeout_s = 0.0 if ledger.home else distributed.timeout().total_seconds()
     fit_runs = partial(fit_ledger, ledger, build_size=build_size, curves=True)
-    result = wait_for_store(fit_runs, timeout_s)
-    with tempfile.TemporaryDirectory() as folder:
+    with announce_if_slow(f"Fitting scaling laws to the runs of {ledger.name!r}"):
+        result = wait_for_store(fit_runs, timeout_s)
+    slow = announce_if_slow("Drawing the report, and logging it to the store")
+    with slow, tempfile.TemporaryDirectory() as folder:
         write_files(result, Path(folder))
         log = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
         wait_for_store(log, timeout_s)

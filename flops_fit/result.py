@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,31 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
-from flops_fit.laws.options import Curve, Method, Options
+from flops_fit.laws.options import (
+    Curve,
+    FitArguments,
+    FormOption,
+    Method,
+    Options,
+    Outliers,
+    SharedErrors,
+)
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.pipeline.analyse import analyse
 from flops_fit.laws.predict import tables
 from flops_fit.laws.predict.intervals import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
-from flops_fit.laws.runs.table import Runs, read_curves, read_runs
+from flops_fit.laws.runs.formats import Runs
+from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
+from flops_fit.results_by import Results, fit_each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Prediction", "Result", "fit"]
+__all__ = ["Prediction", "Result", "Results", "fit"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,15 +252,22 @@ class Result:
         return summary.summary_html(self.findings)
 
 
+@overload
+def fit(runs: Runs, *, by: None = None, **options: Unpack[FitArguments]) -> Result: ...
+@overload
+def fit(
+    runs: Runs, *, by: str | Sequence[str], **options: Unpack[FitArguments]
+) -> Results[Result]: ...
 def fit(
     runs: Runs,
     *,
+    by: str | Sequence[str] | None = None,
     delta: float | None = None,
     method: Method | None = None,
-    form: Literal["auto", "five", "tied"] = "auto",
+    form: FormOption = "auto",
     curve: Curve = "parabola",
-    outliers: Literal["residuals", "iqr", "keep"] = "residuals",
-    shared_errors: Literal["auto", "size", "none"] = "auto",
+    outliers: Outliers = "residuals",
+    shared_errors: SharedErrors = "auto",
     tolerance: float = 0.1,
     num_draws: int = 600,
     seed: int = 0,
@@ -259,13 +276,16 @@ def fit(
     name: str = "",
     meta: Mapping[str, str] | None = None,
     build_size: Callable[[float], Size | None] | None = None,
-) -> Result:
+) -> Result | Results[Result]:
     """Fit scaling laws to any table of runs.
 
     Args:
-        runs: A DataFrame, the path of a CSV file or a list of dicts, one row per run, with N, D and
-            loss and, if measured, C in FLOPs (else 6 N D). Common column names are recognised
-            (`params`, `tokens`, `flops`, ...).
+        runs: A DataFrame, the path of a file (CSV, TSV, JSON, JSONL, Parquet, Excel), columns or a
+            list of dicts, one row per run, with loss, N, and D in tokens or C in FLOPs, or both
+            (C = 6 N D gives the one that is missing). Common column names are recognised; the guide
+            lists them.
+        by: Fit the runs of each value of this column, or of these, apart. Returns `Results`, a
+            mapping from the values to a `Result` each, with a `table` of them.
         delta: Fit with the Huber loss of ln L and this threshold, without screening outliers, as
             published fits do with 1e-3. Default: screen outliers, then refit.
         method: "screened" (the default), "huber", "log" or "linear": see `Options`.
@@ -303,19 +323,25 @@ def fit(
         seed=seed,
         unfinished_curves=unfinished_curves,
     )
+    options.require_sound()
     metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
-    findings = _analysed(runs, options, curves)
-    return Result(replace(findings, meta=metadata, build_size=build_size))
+    columns = [by] if isinstance(by, str) else list(by or ())
+    table, found = read_runs(runs, columns)
+    points = None if curves is None else read_curves(curves)
+
+    def fit_one(part: pd.DataFrame) -> Result:
+        findings = _analysed(part, found, options, points)
+        return Result(replace(findings, meta=metadata, build_size=build_size))
+
+    return fit_each(table, find_columns(table, columns), fit_one) if columns else fit_one(table)
 
 
 def _analysed(
-    runs: Runs, options: Options, curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None
+    table: pd.DataFrame, found: list[Check], options: Options, curves: pd.DataFrame | None
 ) -> Findings:
-    options.require_sound()
-    table, assumptions = read_runs(runs)
-    points = None if curves is None else read_curves(curves)
     # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
     with np.errstate(all="ignore"):
-        findings = analyse(table, options, curves=points)
-    notes = [Check("assumed", "note", assumption) for assumption in assumptions]
-    return replace(findings, checks=[*findings.checks, *notes])
+        findings = analyse(table, options, curves=curves)
+    doubts = [check for check in found if check.severity != "note"]
+    notes = [check for check in found if check.severity == "note"]
+    return replace(findings, checks=[*doubts, *findings.checks, *notes])

@@ -122,6 +122,25 @@ def worker(config: Path | None, **values: Any) -> None:
 
 
 @main.command()
+@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--by", multiple=True, help="Fit the runs of each value of this column apart.")
+@options.json
+def fit(table: Path, by: tuple[str, ...], as_json: bool) -> None:
+    """Fit a table of runs that were trained elsewhere.
+
+    The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
+    for C in FLOPs if you have it. Without D, it is C / (6 N).
+
+    \b
+    Example:
+      flops-fit fit runs.csv --by dataset
+    """
+    from flops_fit.cli import results
+
+    results.fit_table(table, by, as_json)
+
+
+@main.command()
 @options.name
 @options.tracking_uri
 @options.json

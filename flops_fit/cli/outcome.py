@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from flops_fit.errors import ArgumentError, FlopsFitError, split_problem
+from flops_fit.errors import ArgumentError, FlopsFitError, TableError, split_problem
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -48,7 +48,8 @@ class Command(click.Command):
                 # Click does not pass the option on (expose_value=False).
                 if _is_given(ctx, "traceback"):
                     traceback.print_exc()
-                kind = _UsageFailure if isinstance(error, ArgumentError) else _Failure
+                usage = isinstance(error, ArgumentError | TableError)
+                kind = _UsageFailure if usage else _Failure
                 raise kind(_message(error, ctx)) from error
 
 

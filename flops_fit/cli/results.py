@@ -1,9 +1,9 @@
-"""`flops-fit analyze`, `predict` and `report`: they read runs, and do not import the model."""
+"""`flops-fit fit`, `analyze`, `predict` and `report` read runs, and do not import the model."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +12,33 @@ from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
-from flops_fit.result import Result
+from flops_fit.result import Result, fit
 from flops_fit.tracking.experiments import find_ledger
+
+
+def fit_table(path: Path, by: Sequence[str], as_json: bool) -> None:
+    """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
+    if not by:
+        _print(fit(path), as_json)
+        return
+    results = fit(path, by=by)
+    if as_json:
+        shown = {
+            str(value): shown_as_json.of_result(result, _table(result))
+            for value, result in results.items()
+        }
+        failed = {str(value): reason for value, reason in results.failed.items()}
+        print(shown_as_json.dumps({"by": results.by, "results": shown, "failed": failed}))
+        return
+    print(results)
+    for value, result in results.items():
+        print(f"\n{value}")
+        show(result)
 
 
 def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
     """Fit a sweep, log the results, and print them."""
-    result = analyze_ledger(find_ledger(name, tracking_uri))
-    if as_json:
-        print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result))))
-    else:
-        show(result)
+    _print(analyze_ledger(find_ledger(name, tracking_uri)), as_json)
 
 
 def predict(
@@ -61,6 +77,13 @@ def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
     """1 if a trial of these budgets failed, else 0."""
     failed = result.runs[result.runs["state"] == "failed"]
     return int(failed["compute_budget"].isin(compute_budgets).any())
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
+        print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result))))
+    else:
+        show(result)
 
 
 def _table(result: Result) -> pd.DataFrame | None:

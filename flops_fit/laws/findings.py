@@ -101,13 +101,14 @@ class Findings:
         """
         return hull(self.spreads, quantity, step)
 
-    def noise_around(self, low: Array, high: Array, k: int) -> Array:
+    def noise_around(self, low: Array, high: Array, k: int, cost_noise: Array) -> Array:
         """How much the noise of one run widens an interval of the loss, on either side.
 
         Args:
             low: Low ends of intervals; the last k are of losses.
             high: High ends, of the same shape.
             k: Number of losses.
+            cost_noise: Standard deviation of the loss by the cost of one size, shape (k,).
 
         Returns:
             Shape (k,).
@@ -118,4 +119,5 @@ class Findings:
         # The residual standard deviation is relative: to the loss, or in linear space to its mean.
         if fit.space == "linear":
             level = np.full(k, np.exp(fit.centre[2]))
-        return np.hypot(half, quantile * spread.residual_std * level) - half
+        noise = np.hypot(quantile * spread.residual_std * level, quantile * cost_noise)
+        return np.hypot(half, noise) - half

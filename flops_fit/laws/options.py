@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -27,6 +28,25 @@ CHOICES: dict[str, Any] = {
     "outliers": Outliers,
     "shared_errors": SharedErrors,
 }
+
+
+class FitArguments(TypedDict, total=False):
+    """The keyword arguments of `fit` that do not change what it returns."""
+
+    delta: float | None
+    method: Method | None
+    form: FormOption
+    curve: Curve
+    outliers: Outliers
+    shared_errors: SharedErrors
+    tolerance: float
+    num_draws: int
+    seed: int
+    curves: Any
+    unfinished_curves: bool
+    name: str
+    meta: Mapping[str, str] | None
+    build_size: Callable[[float], Any] | None
 
 
 @dataclass(frozen=True)

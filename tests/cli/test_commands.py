@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from tables import isoflop_table
 
 import flops_fit
 from flops_fit import tracking
@@ -26,7 +28,9 @@ from flops_fit.sweep.execution import status, worker
 from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
-COMMANDS = ("demo", "plan", "run", "worker", "analyze", "predict", "report", "ui", "server")
+COMMANDS = (
+    "demo", "plan", "run", "worker", "fit", "analyze", "predict", "report", "ui", "server",
+)  # fmt: skip
 TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
     "--loss-fn=torch.nn.functional:cross_entropy", "--compute-budgets=1e10,3e10,1e11",
@@ -159,6 +163,20 @@ def test_analyze_prints_json_alone(finished):
     assert printed["name"] == "tiny"
     assert {row["state"] for row in printed["runs"]} == {"complete"}
     assert printed["table"][0]["compute_budget"] == 1e10
+
+
+def test_fit_reads_a_file_and_fits_each_value_apart(tmp_path):
+    path = tmp_path / "runs.csv"
+    both = [isoflop_table(i).assign(data=name) for i, name in enumerate("ab")]
+    pd.concat(both).to_csv(path, sep=";", index=False)
+    shown = json.loads(call("fit", path, "--json").stdout, parse_constant=not_a_number)
+    assert shown["law"]["a"] == flops_fit.fit(path).law.a
+    shown = json.loads(call("fit", path, "--by", "data", "--json").stdout)
+    assert list(shown["results"]) == ["a", "b"]
+    printed = call("fit", path, "--by", "data").stdout
+    assert printed.startswith("Results by data: 2 fitted, 0 not")
+    assert call("fit", path, "--by", "corpus").exit_code == 2
+    assert call("fit", tmp_path / "none.csv").exit_code == 2
 
 
 def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypatch):

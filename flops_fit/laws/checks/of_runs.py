@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.check import Check, counted, graded
+from flops_fit.laws.check import Check, Severity, counted, graded
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.budgets import group_budgets
-from flops_fit.laws.runs.exclusions import CHECKING, DIVERGED, MOST_EPOCHS, REPEATED, TUNED, epochs
+from flops_fit.laws.runs.exclusions import (
+    BEATEN,
+    CHECKING,
+    DIVERGED,
+    MOST_EPOCHS,
+    REPEATED,
+    TUNED,
+    epochs,
+)
 
 # Least sound design (docs/method.md, "When it refuses").
 FEW_RUNS = 20
@@ -27,6 +36,8 @@ FEW_RATES = 3
 # Share of the loss by which the edge must be better: seeds of small models differ by as much.
 EDGE_GAIN = 0.002
 ROUNDED = 0.01
+# Scatter of FLOPs per token: above the first it is noted, above the second it warns.
+SCATTERED = (0.01, 0.05)
 DROPPED = 0.10
 # Residuals over seed noise.
 SEED_RATIO = 1.5
@@ -206,6 +217,17 @@ def check_rounding(fitted: pd.DataFrame) -> list[Check]:
     return [Check("rounded-tokens", "warn", message, advice)]
 
 
+def check_cost(cost: FlopsPerToken) -> list[Check]:
+    """Report costs that scatter about a smooth f(N) by more than 1 %; warn above 5 %."""
+    if not cost.scatter > SCATTERED[0]:
+        return []
+    curve = "a smooth curve in N" if cost.curve else f"{cost.flops_per_param_token:.3g} N"
+    message = f"FLOPs per token, C / D, scatter by {cost.scatter:.1%} about {curve}, which is used."
+    advice = "The budgets may be rounded, or sizes differ in shape: give the FLOPs that were spent."
+    severity: Severity = "warn" if cost.scatter > SCATTERED[1] else "note"
+    return [Check("cost-scatter", severity, message, advice)]
+
+
 def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
     """Warn if the best learning rate lies at the edge of three or more that were tried.
 
@@ -256,4 +278,4 @@ def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
 
 def _reasons(runs: pd.DataFrame) -> pd.Series:
     """Reasons of excluded runs, without those that only tried another learning rate."""
-    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING]), "excluded"]
+    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING, BEATEN]), "excluded"]

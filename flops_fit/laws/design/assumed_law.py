@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.model.cost import measure_cost
+from flops_fit.laws.fitting.cost import measure_cost
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.parametric_law import ParametricLaw
 

@@ -1,14 +1,14 @@
 """The cost of a token: f(N), training FLOPs per token as a function of the number of parameters.
 
 A run spends C = f(N) D. Where f(N) = kappa N (kappa = 6: Kaplan et al. 2020, section 2.1), the
-optimum has a closed form. Elsewhere f is a monotone interpolation of the measured costs in log-log
-space, extended beyond the measured sizes with its end slopes (see `CostCurve.extrapolates`).
+optimum has a closed form. Elsewhere f is a monotone curve in log-log space, extended beyond the
+measured sizes with its end slopes (see `CostCurve.extrapolates`). `fitting.cost` measures it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,10 +17,6 @@ from scipy.interpolate import CubicHermiteSpline, PchipInterpolator, PPoly
 
 from flops_fit.laws.model.arrays import Array
 
-# Costs whose ratio f(N) / N varies by less than this are taken as proportional to N.
-PROPORTIONAL_WITHIN = 0.01
-# Sizes are merged until at most this many knots are left.
-MOST_KNOTS = 64
 # Least d ln f / d ln N: a flat or falling cost would have no optimum.
 LEAST_SLOPE = 0.05
 # The grid's outer points, in ln N beyond the measured sizes, and its number of inner points.
@@ -30,15 +26,18 @@ GRID = 1500
 
 @dataclass(frozen=True)
 class CostCurve:
-    """FLOPs per token at measured sizes, interpolated between them.
+    """FLOPs per token at a number of knots, interpolated between them.
 
     Attributes:
         log_params: ln N of the knots, increasing.
         log_flops_per_token: ln f(N) at the knots.
+        errors: Changes of ln f at the knots by one standard error along each principal axis of the
+            coefficients of a smoothed curve; empty if the curve goes through every measured cost.
     """
 
     log_params: tuple[float, ...]
     log_flops_per_token: tuple[float, ...]
+    errors: tuple[tuple[float, ...], ...] = ()
 
     def flops_per_token(self, N: ArrayLike) -> Array:
         """FLOPs per token f(N), shape of N."""
@@ -112,41 +111,31 @@ class FlopsPerToken:
     Attributes:
         flops_per_param_token: kappa, FLOPs per parameter and token; the median of f(N) / N if there
             is a curve.
-        curve: The measured curve; None if f(N) = kappa N within 1 %.
+        curve: The measured curve; None if f is proportional to N.
+        scatter: Standard deviation of ln C / D of the single sizes about ln f(N); 0 where every
+            measured cost lies on f, within 1 % if there is no curve.
+        kappa_error: Standard error of ln kappa, if f is proportional to N.
     """
 
     flops_per_param_token: float = 6.0
     curve: CostCurve | None = None
+    scatter: float = 0.0
+    kappa_error: float = 0.0
+
+    def one_error_away(self) -> list[FlopsPerToken]:
+        """The costs one standard error away from f, along each axis of its uncertainty."""
+        if self.curve is None:
+            return [self.scaled(self.kappa_error)] if self.kappa_error else []
+        return [replace(self, curve=_moved(self.curve, error)) for error in self.curve.errors]
+
+    def scaled(self, log_factor: float) -> FlopsPerToken:
+        """The cost exp(log_factor) f(N)."""
+        curve = self.curve and _moved(self.curve, (log_factor,) * len(self.curve.log_params))
+        kappa = self.flops_per_param_token * math.exp(log_factor)
+        return replace(self, flops_per_param_token=kappa, curve=curve)
 
 
-def measure_cost(N: Sequence[float] | Array, D: Sequence[float] | Array, C: Array) -> FlopsPerToken:
-    """Measure FLOPs per token from finished runs.
-
-    Args:
-        N: Parameters of each run, shape (n,).
-        D: Tokens of each run, shape (n,).
-        C: FLOPs that each run spent, shape (n,).
-    """
-    x = np.log(np.asarray(N, float))
-    f = np.log(np.asarray(C, float)) - np.log(np.asarray(D, float))
-    ratio = f - x
-    kappa = float(np.exp(np.median(ratio)))
-    if np.ptp(ratio) <= 2 * PROPORTIONAL_WITHIN:
-        return FlopsPerToken(kappa)
-    knots_x, knots_f = _knots(x, f)
-    return FlopsPerToken(kappa, CostCurve(tuple(knots_x.tolist()), tuple(knots_f.tolist())))
-
-
-def _knots(x: Array, f: Array) -> tuple[Array, Array]:
-    """The median cost at each size, made non-decreasing. Sizes within 0.1 % count as one."""
-    order = np.argsort(x, kind="stable")
-    x, f = x[order], f[order]
-    group = np.concatenate([[0], np.cumsum(np.diff(x) > 1e-3)])
-    if group[-1] >= MOST_KNOTS:
-        # Too many sizes: merge them in equal steps of ln N.
-        edges = np.linspace(x[0], x[-1], MOST_KNOTS + 1)[1:-1]
-        group = np.searchsorted(edges, x)
-    labels = np.unique(group)
-    knots = np.array([np.median(x[group == g]) for g in labels])
-    costs = np.array([np.median(f[group == g]) for g in labels])
-    return knots, np.maximum.accumulate(costs)
+def _moved(curve: CostCurve, change: tuple[float, ...]) -> CostCurve:
+    """The curve with ln f changed at each knot."""
+    costs = np.maximum.accumulate(np.add(curve.log_flops_per_token, change))
+    return replace(curve, log_flops_per_token=tuple(costs.tolist()))

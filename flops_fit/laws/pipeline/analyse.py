@@ -14,8 +14,9 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import NOT_SEPARABLE, Check
+from flops_fit.laws.checks.of_conditions import check_conditions
 from flops_fit.laws.checks.of_fits import check_fits
-from flops_fit.laws.checks.of_runs import check_runs, check_seed_noise
+from flops_fit.laws.checks.of_runs import check_cost, check_runs, check_seed_noise
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
@@ -130,7 +131,9 @@ def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Opt
 
 def _checks(findings: Findings, options: Options) -> list[Check]:
     """The checks so far, then those of the runs and of the fits."""
-    checks = [*findings.checks, *check_runs(findings.runs, options.tolerance)]
+    checks = [*check_conditions(findings), *findings.checks]
+    checks += check_runs(findings.runs, options.tolerance)
+    checks += check_cost(findings.cost)
     if "headline" in findings.fits:
         checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
     return [*checks, *check_fits(findings)]

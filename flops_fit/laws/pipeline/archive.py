@@ -147,9 +147,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         intervals=tables["intervals"].set_index("parameter").rename_axis(None),
         checks=[Check(**check) for check in document["checks"]],
         backtest=tables["backtest"],
-        cost=FlopsPerToken(
-            document["cost"]["flops_per_param_token"], _curve(document["cost"]["curve"])
-        ),
+        cost=FlopsPerToken(**{**document["cost"], "curve": _curve(document["cost"]["curve"])}),
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
         curves=tables.get("curves", pd.DataFrame()),
@@ -181,7 +179,10 @@ def _fit(stored: dict[str, Any]) -> ParametricFit:
 
 
 def _curve(stored: dict[str, Any] | None) -> CostCurve | None:
-    return None if stored is None else CostCurve(**_tuples(stored))
+    if stored is None:
+        return None
+    errors = tuple(tuple(row) for row in stored.get("errors", ()))
+    return CostCurve(**{**_tuples(stored), "errors": errors})
 
 
 def _spread(tables: Mapping[str, pd.DataFrame], i: int, stored: dict[str, Any]) -> Spread:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check, counted
+from flops_fit.laws.fitting.cost import measure_cost
 from flops_fit.laws.fitting.parametric import (
     FEW_STARTS,
     MANY_STARTS,
@@ -18,7 +19,7 @@ from flops_fit.laws.fitting.parametric import (
 )
 from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
 from flops_fit.laws.model.arrays import Array, Space
-from flops_fit.laws.model.cost import FlopsPerToken, measure_cost
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.repetition_law import RepetitionLaw, effective_tokens
 from flops_fit.laws.options import Options
 from flops_fit.laws.runs.points import Points

@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import check_prediction
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import Quantity
+from flops_fit.laws.inference.intervals import LEVEL, Quantity
 from flops_fit.laws.model import constrained
 from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
@@ -74,7 +76,9 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     with np.errstate(all="ignore"):
         middle = np.hstack(_path(findings, findings.law.vector[None], C, terms))[0]
         low, high = _ends(findings, C, terms)
-        noise = findings.noise_around(low, high, len(C))
+        error, scatter = _cost_errors(findings, middle, C, terms)
+        low, high = _widened(middle, low, high, error)
+        noise = findings.noise_around(low, high, len(C), scatter[2 * len(C) :])
     frame = _frame(C, middle, low, high, noise)
     # No loss lies below the low end of E's interval; the loss of one noisy run may, but stays
     # positive.
@@ -140,6 +144,38 @@ def _ends(findings: Findings, C: Array, terms: Terms) -> tuple[Array, Array]:
     most_tokens = free_high[len(C) : 2 * len(C)]
     ample = np.tile(np.log(terms.unique_tokens) >= most_tokens + AMPLE, 3)
     return np.where(ample, free_low, low), np.where(ample, free_high, high)
+
+
+def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> tuple[Array, Array]:
+    """Standard errors of (ln N, ln D, L) by the cost f(N), shape (3 k,) each.
+
+    Returns:
+        The error of the smooth f together with, for ln D, the scatter of a single size about it;
+        and the effect of that scatter alone, which the loss of one run has too.
+    """
+    law, cost = findings.law, findings.cost
+    assert law is not None
+
+    def change(cost: FlopsPerToken) -> Array:
+        kappa, curve = cost.flops_per_param_token, cost.curve
+        moved_law = replace(law, flops_per_param_token=kappa, curve=curve)
+        moved = replace(findings, cost=cost, law=moved_law)
+        return np.hstack(_path(moved, law.vector[None], C, terms))[0] - middle
+
+    scatter = change(cost.scaled(cost.scatter)) if cost.scatter else np.zeros_like(middle)
+    tokens = slice(len(C), 2 * len(C))
+    parts = [change(away) for away in cost.one_error_away()]
+    of_one_size = np.zeros_like(middle)
+    of_one_size[tokens] = cost.scatter
+    return np.sqrt(np.sum(np.square([of_one_size, *parts]), axis=0)), np.abs(scatter)
+
+
+def _widened(middle: Array, low: Array, high: Array, error: Array) -> tuple[Array, Array]:
+    """The ends with one more independent error, added in quadrature on either side."""
+    if not error.any():
+        return low, high
+    half = stats.norm.ppf(0.5 + LEVEL / 2) * error
+    return middle - np.hypot(middle - low, half), middle + np.hypot(high - middle, half)
 
 
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> constrained.Path:

@@ -23,6 +23,8 @@ DIVERGED = "diverged: the loss rose over 1.2 times its best"
 WARMED = "over a quarter of the run was warm-up"
 REPEATED = "saw its data over 16 times"
 TUNED = "another learning rate did better"
+BEATEN = "another setting did better at this N and D"
+NOT_FINITE = "loss is not finite"
 CHECKING = "tried to check the learning rate"
 
 

@@ -1,57 +1,48 @@
 """Reading tables of runs, in the forms that people keep them in, into the columns of `Run`.
 
-Column names are matched without regard to case, blanks, dashes and underscores. All faults are
-reported together, each with its row.
+`formats` opens a table, `columns` finds out which column is what, `numbers` reads the cells,
+`states` tells finished runs from others, `units` looks for wrong units and mistyped numbers, and
+`repeats` for several runs of one point. All faults are reported together, each with its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from os import PathLike
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import TableError
-from flops_fit.laws.check import counted
+from flops_fit.errors import ArgumentError, TableError
+from flops_fit.laws.check import Check, counted
+from flops_fit.laws.runs.columns import recognise
+from flops_fit.laws.runs.exclusions import NOT_FINITE
+from flops_fit.laws.runs.formats import Runs, open_table
+from flops_fit.laws.runs.names import plain
+from flops_fit.laws.runs.numbers import to_numbers, uses_decimal_comma
+from flops_fit.laws.runs.repeats import check_curves, duplicate_rows, keep_best
+from flops_fit.laws.runs.states import fill_states
+from flops_fit.laws.runs.units import (
+    FLOPS_PER_PARAM_TOKEN,
+    check_nominal,
+    check_units,
+    exclude_out_of_line,
+)
 from flops_fit.records import RUN_COLUMNS
 
-Runs = pd.DataFrame | str | PathLike[str] | Iterable[Mapping[str, Any]]
-
-# Accepted names of each column, lower case without punctuation, in order of preference.
-ALIASES: dict[str, list[str]] = {
-    "num_params": (
-        "numparams params n parameters nparams modelsize paramcount numparameters nparameters "
-        "modelparams totalparams"
-    ).split(),
-    "num_tokens": (
-        "numtokens tokens d ntokens traintokens trainingtokens data tokensseen totaltokens "
-        "datasetsize numexamples examples"
-    ).split(),
-    "loss": (
-        "loss valloss evalloss testloss heldoutloss finalloss l validationloss finalvalloss "
-        "finalevalloss nll"
-    ).split(),
-    "flops": "flops flop trainingflop trainingflops trainflops c compute totalflops".split(),
-    "compute_budget": "computebudget budget isoflop".split(),
-    "unique_tokens": "uniquetokens uniqued u".split(),
-}
 # Names that an error message suggests.
 SUGGESTED_NAMES = {
     "num_params": "num_params, params, N, parameters, model_size",
     "num_tokens": "num_tokens, tokens, D, train_tokens, dataset_size",
     "loss": "loss, val_loss, eval_loss, test_loss, L",
 }
-EXPECTED = "a DataFrame, the path of a CSV file or a list of dicts"
 NEEDED = ("num_params", "num_tokens", "loss")
+COMPUTE = ("flops", "compute_budget")
 CURVE_COLUMNS = ("trial_id", "num_tokens", "loss")
-# kappa in C = kappa N D where FLOPs were not measured (Kaplan et al. 2020, section 2.1).
-FLOPS_PER_PARAM_TOKEN = 6.0
 # Faults listed in full; of further ones only the rows are named.
 MOST_FAULTS = 50
-# States of a run that has finished.
-FINISHED = ("", "complete", "completed", "finished")
+# Cells that hold nothing.
+EMPTY = frozenset(("", "nan", "none", "null", "na", "n/a", "-", "\u2013", "?", "#n/a"))
 # Values of columns that the table lacks.
 DEFAULTS: dict[str, Any] = {
     "trial_id": "",
@@ -69,33 +60,68 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def read_runs(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
+def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[Check]]:
     """Read a table of runs.
 
     Args:
-        runs: A DataFrame, the path of a CSV file, or an iterable of mappings, with N, D and loss
-            and, if measured, C.
+        runs: A DataFrame, the path of a file, columns, or mappings, with N, loss and D or C.
+        by: Columns whose values are fitted apart, so that runs are not compared across them.
 
     Returns:
         The table, one row per run in the order given, with `RUN_COLUMNS` first; runs that cannot be
-        fitted have a reason in `excluded`. And the assumptions that were made, as sentences.
+        fitted have a reason in `excluded`. And what was decided, assumed or found doubtful.
 
     Raises:
         TableError: Columns are missing, or rows hold impossible values; lists every fault.
     """
-    frame, counting = _load(runs)
-    frame = _rename(frame)
-    _require_columns(frame)
-    frame = _fill_state(frame)
-    by_row = _faulty_numbers(frame)
-    faults = [f"row {i}: {fault}" for i in sorted(by_row) for fault in by_row[i]]
-    faults += _duplicates(frame.drop(index=list(by_row)))
-    if faults:
-        heading = f"{counted(len(faults), 'fault')} in the table of runs ({counting}):"
-        raise TableError(_shortened(faults), heading)
-    notes = _fill_flops(frame)
+    frame, counting = open_table(runs)
+    ours = set(RUN_COLUMNS) <= set(frame.columns)
+    by = find_columns(frame, by)
+    recognised = recognise(frame, by)
+    frame, checks = recognised.frame, list(recognised.checks)
+    _require_columns(frame, recognised.checks)
+    frame = _fill_defaults(frame)
+    by_row = _convert(frame, recognised.scales)
+    if recognised.perplexity:
+        frame["loss"] = np.log(frame["loss"].where(frame["loss"] > 0))
+    checks += _fill_tokens(frame, by_row)
+    faults, copies = _listed(by_row), duplicate_rows(frame.drop(index=list(by_row)))
+    if faults or copies:
+        number = counted(len(faults) + len(copies), "fault")
+        advice = "; runs of their own need a column that tells them apart, such as seed"
+        heading = f"{number} in the table of runs ({counting}{advice if copies else ''}):"
+        raise TableError(_shortened(faults + copies), heading)
+    given = any(name in frame.columns for name in COMPUTE)
+    checks += _fill_flops(frame)
     _exclude_infinite_losses(frame)
-    return _ordered(frame), notes
+    if not ours:
+        checks += _look_closer(frame, given, by)
+    return _ordered(frame), checks
+
+
+def find_columns(frame: pd.DataFrame, names: Collection[str]) -> list[str]:
+    """The columns of these names, which may differ in case and punctuation.
+
+    Raises:
+        ArgumentError: A name is that of no column.
+    """
+    found = []
+    for name in names:
+        alike = [c for c in frame.columns if plain(c) == plain(name)]
+        if name not in frame.columns and len(alike) != 1:
+            known = ", ".join(map(str, frame.columns))
+            raise ArgumentError(f"by: the table has no column {name!r}; it has: {known}")
+        found.append(name if name in frame.columns else str(alike[0]))
+    return found
+
+
+def _look_closer(frame: pd.DataFrame, flops_given: bool, by: Collection[str]) -> list[Check]:
+    """Units, mistyped numbers and repeats, in a table that this package did not write."""
+    checks = check_units(frame, flops_given)
+    if flops_given:
+        checks += exclude_out_of_line(frame)
+        checks += check_nominal(frame)
+    return [*checks, *check_curves(frame), *keep_best(frame, by)]
 
 
 def read_curves(curves: Any) -> pd.DataFrame:
@@ -110,7 +136,7 @@ def read_curves(curves: Any) -> pd.DataFrame:
     Raises:
         TableError: Columns are missing, or tokens or losses are not numbers.
     """
-    frame = _rename(_load(curves)[0])
+    frame = recognise(open_table(curves)[0]).frame
     missing = [name for name in CURVE_COLUMNS if name not in frame.columns]
     if missing:
         raise TableError(
@@ -139,128 +165,117 @@ def _shortened(faults: list[str]) -> list[str]:
     return [*faults[:MOST_FAULTS], f"... and {len(rest)} more, in rows {rows}"]
 
 
-def _load(runs: Runs) -> tuple[pd.DataFrame, str]:
-    """The table as given, and a text that states how its rows are counted."""
-    counting = "rows count from 0"
-    if isinstance(runs, pd.DataFrame):
-        return runs.reset_index(drop=True).copy(), counting
-    if isinstance(runs, str | PathLike):
-        return _read_csv(runs), f"{counting}: row 0 is line 2 of {runs}"
-    try:
-        rows = list(runs)
-    except TypeError as error:
-        raise TableError(f"expected {EXPECTED}, got {type(runs).__name__}") from error
-    wrong = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Mapping)]
-    if wrong:
-        i, row = wrong[0]
-        got = f"a {type(runs).__name__} whose row {i} is {type(row).__name__} {row!r:.60}"
-        raise TableError(f"expected {EXPECTED} (one dict per run, with N, D and loss), got {got}")
-    return pd.DataFrame([dict(row) for row in rows]), counting
-
-
-def _read_csv(path: str | PathLike[str]) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except FileNotFoundError as error:
-        raise TableError(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path} could not be read as CSV: {error}") from error
-
-
-def _rename(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rename recognised columns; an exact name takes precedence over an alias."""
-    taken, names = set(map(str, frame.columns)), {}
-    for name, aliases in ALIASES.items():
-        if name in taken:
-            continue
-        hits = [c for c in frame.columns if _plain(c) in aliases]
-        hits.sort(key=lambda c: aliases.index(_plain(c)))
-        if hits:
-            names[hits[0]] = name
-    return frame.rename(columns=names)
-
-
-def _plain(column: object) -> str:
-    """A column's name in lower case, without blanks and punctuation."""
-    return "".join(letter for letter in str(column).lower() if letter.isalnum())
-
-
-def _require_columns(frame: pd.DataFrame) -> None:
-    if frame.columns.duplicated().any():
-        repeated = sorted(set(map(str, frame.columns[frame.columns.duplicated()])))
-        raise TableError(f"these columns occur twice: {', '.join(repeated)}")
+def _require_columns(frame: pd.DataFrame, checks: Collection[Check]) -> None:
     missing = [name for name in NEEDED if name not in frame.columns]
+    if missing == ["num_tokens"] and any(name in frame.columns for name in COMPUTE):
+        missing = []  # D = C / (6 N)
     if missing:
         found = ", ".join(map(str, frame.columns)) or "none"
         known = "; ".join(f"for {name} {SUGGESTED_NAMES[name]}" for name in missing)
+        told = "".join(f" {check.message}" for check in checks if check.code == "columns")
         raise TableError(
             f"expected columns for N, D and loss; {', '.join(missing)} not found among: {found}. "
-            f"Rename a column (known names: {known})"
+            f"Rename a column (known names: {known}).{told}"
         )
     if frame.empty:
         raise TableError("the table has no rows")
 
 
-def _fill_state(frame: pd.DataFrame) -> pd.DataFrame:
+def _fill_defaults(frame: pd.DataFrame) -> pd.DataFrame:
     """Add missing columns with their defaults, and exclude runs that have not finished."""
-    for name, value in DEFAULTS.items():
-        if name not in frame.columns:
-            frame[name] = value
-    for name in ("state", "excluded", "trial_id", "run_id"):
+    frame = frame.assign(**{name: v for name, v in DEFAULTS.items() if name not in frame.columns})
+    for name in ("trial_id", "run_id"):
         frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-    unfinished = ~frame["state"].str.lower().isin(FINISHED)
-    without_reason = unfinished & (frame["excluded"] == "")
-    frame.loc[without_reason, "excluded"] = frame.loc[without_reason, "state"]
+    fill_states(frame)
     return frame
 
 
-def _faulty_numbers(frame: pd.DataFrame) -> dict[int, list[str]]:
+def _convert(frame: pd.DataFrame, scales: Mapping[str, float]) -> dict[int, list[str]]:
     """Convert numeric columns to floats, in place; return the faults of each row."""
     faults: dict[int, list[str]] = {}
     included = (frame["excluded"] == "").to_numpy()
-    optional = ("flops", "compute_budget", "unique_tokens", "lr_multiplier")
-    for name in (*NEEDED, *(name for name in optional if name in frame), "wall_time_s"):
+    optional = (*COMPUTE, "unique_tokens", "lr_multiplier", "wall_time_s")
+    names = [name for name in (*NEEDED, *optional) if name in frame]
+    decimal_comma = _has_decimal_commas(frame[names])
+    # D can follow from C, so that a missing one is not a fault yet.
+    derivable = any(name in frame for name in COMPUTE)
+    for name in names:
         given = frame[name].astype(object).tolist()
-        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        numbers = to_numbers(frame[name], decimal_comma=decimal_comma) * scales.get(name, 1.0)
         frame[name] = numbers.replace([np.inf, -np.inf], np.inf)
+        required = name == "num_params" or (name == "num_tokens" and not derivable)
         for i, (raw, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
-            fault = _fault(name, raw, number, name in NEEDED[:2]) if included[i] else ""
+            fault = _fault(name, raw, number, required) if included[i] else ""
             if fault:
                 faults.setdefault(i, []).append(fault)
     return faults
 
 
+def _has_decimal_commas(frame: pd.DataFrame) -> bool:
+    """Whether commas are decimal marks in these columns: also in losses such as 3,702."""
+    text = frame.select_dtypes(exclude="number")
+    cells = [cell for name in text for cell in text[name].tolist()]
+    if uses_decimal_comma(cells):
+        return True
+    losses = [cell for cell in text["loss"] if isinstance(cell, str)] if "loss" in text else []
+    with_comma = [cell for cell in losses if "," in cell]
+    # A loss over a thousand is none; but N = 1,000,000 beside it shows what a comma is here.
+    return (
+        bool(with_comma)
+        and not any("." in c for c in with_comma)
+        and not any(isinstance(cell, str) and cell.count(",") > 1 for cell in cells)
+    )
+
+
 def _fault(name: str, raw: object, number: float, required: bool) -> str:
     """What is wrong with one cell; empty if nothing is. A loss may be any number, also NaN."""
-    missing = raw is None or raw is pd.NA or (isinstance(raw, float) and np.isnan(raw))
-    if missing:
+    if np.isnan(number):
+        if not _is_empty(raw):
+            return f"{name} is not a number: {raw!r:.80}"
+        # Plain text that spells NaN is a number that is missing, too.
         return f"{name} is missing" if required else ""
-    if np.isnan(number) and not _spells_nan(raw):
-        return f"{name} is not a number: {raw!r}"
     if name in ("loss", "wall_time_s"):
         return ""
     if not np.isfinite(number) or number <= 0:
-        return f"{name} must be positive and finite: {raw!r}"
+        overflow = ", an integer that overflowed?" if name == "flops" and number < 0 else ""
+        return f"{name} must be positive and finite: {raw!r:.80}{overflow}"
     return ""
 
 
-def _spells_nan(raw: object) -> bool:
-    return isinstance(raw, float) or str(raw).strip().lower() in ("nan", "")
+def _is_empty(raw: object) -> bool:
+    if raw is None or raw is pd.NA or raw is pd.NaT or isinstance(raw, float):
+        return True
+    return str(raw).strip().lower() in EMPTY
 
 
-def _duplicates(frame: pd.DataFrame) -> list[str]:
-    """Faults of rows that agree in every column that distinguishes runs."""
-    keys = ["num_params", "num_tokens", "loss", "seed", "trial_id", "run_id", "flops", "size"]
-    included = frame[frame["excluded"] == ""]
-    columns = [included[name].astype(object) for name in keys if name in frame.columns]
-    rows = included.index.to_series()
-    first = rows.groupby(columns, sort=False, dropna=False).transform("first")
-    return [f"row {i}: the same run as row {first[i]}" for i in rows[rows != first]]
+def _listed(by_row: Mapping[int, list[str]]) -> list[str]:
+    """One fault a row."""
+    return [f"row {i}: {'; '.join(by_row[i])}" for i in sorted(by_row)]
 
 
-def _fill_flops(frame: pd.DataFrame) -> list[str]:
+def _fill_tokens(frame: pd.DataFrame, by_row: dict[int, list[str]]) -> list[Check]:
+    """Fill in missing D from C, in place; a D that stays missing is a fault of its row."""
+    C = pd.Series(np.nan, frame.index)
+    for name in COMPUTE:
+        C = C.fillna(frame[name]) if name in frame.columns else C
+    lacking = "num_tokens" not in frame.columns
+    if lacking:
+        frame["num_tokens"] = np.nan
+    missing = frame["num_tokens"].isna() & (frame["excluded"] == "")
+    missing &= ~frame.index.isin([i for i in by_row if any("num_tokens" in f for f in by_row[i])])
+    frame.loc[missing, "num_tokens"] = (C / (FLOPS_PER_PARAM_TOKEN * frame["num_params"]))[missing]
+    for i in frame.index[missing & frame["num_tokens"].isna()]:
+        if i not in by_row:
+            by_row[i] = ["num_tokens is missing, and so is C"]
+    if not missing.any():
+        return []
+    whose = "no D in the table" if lacking else f"{counted(int(missing.sum()), 'run')} without D"
+    return [Check("assumed", "note", f"{whose}: D = C / (6 N) was assumed")]
+
+
+def _fill_flops(frame: pd.DataFrame) -> list[Check]:
     """Fill in missing C, in place: with the budget, or 6 N D. Returns the assumptions."""
-    notes = []
+    notes: list[str] = []
     product = FLOPS_PER_PARAM_TOKEN * frame["num_params"] * frame["num_tokens"]
     if "flops" not in frame.columns:
         if "compute_budget" in frame.columns:
@@ -276,12 +291,12 @@ def _fill_flops(frame: pd.DataFrame) -> list[str]:
     if "compute_budget" not in frame.columns:
         frame["compute_budget"] = frame["flops"]
     frame["compute_budget"] = frame["compute_budget"].fillna(frame["flops"])
-    return notes
+    return [Check("assumed", "note", note) for note in notes]
 
 
 def _exclude_infinite_losses(frame: pd.DataFrame) -> None:
     bad = ~np.isfinite(frame["loss"]) & (frame["excluded"] == "")
-    frame.loc[bad, "excluded"] = "loss is not finite"
+    frame.loc[bad, "excluded"] = NOT_FINITE
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:

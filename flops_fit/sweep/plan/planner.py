@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from flops_fit.errors import ArgumentError, InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
 from flops_fit.runtime import distributed
+from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.batch_order import parts_of
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
@@ -61,12 +62,14 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
         InfeasiblePlanError: No budget can be planned; says what would work.
     """
-    budgets, source, finder = check_all(task, request, faults)
+    with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
+        budgets, source, finder = check_all(task, request, faults)
     recipe = request.recipe
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
-    trials, skipped = _plan_rows(rows, budgets)
-    _check_parts(task, source, finder, recipe, trials)
+    with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
+        trials, skipped = _plan_rows(rows, budgets)
+        _check_parts(task, source, finder, recipe, trials)
     # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})

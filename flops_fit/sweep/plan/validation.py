@@ -15,6 +15,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
 from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.task.count_curve import CountCurve
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
@@ -49,9 +50,10 @@ def check_all(
     problems += _request_faults(request)
     buildable = _without_clash(task)
     source, data_faults = _open(task)
+    curve = CountCurve()
     finder = SizeFinder(
         count=lambda size: params_of(buildable, size),
-        measure=lambda size: cost_of(buildable, _known(source), size, request.flops),
+        measure=lambda size: cost_of(buildable, _known(source), size, request.flops, curve),
         given=sizes or None,
     )
     model_faults = check_model_arguments(task)
@@ -140,10 +142,18 @@ def _known(source: Source | None) -> Source:
 def _check_sizes(sizes: Any, problems: list[str]) -> list[Size]:
     """The different sizes as Python scalars; empty if there are errors, added to `problems`."""
     try:
-        # Arrays and tensors have `tolist`; `dict.fromkeys` drops repeated sizes in order.
-        given = list(dict.fromkeys(getattr(sizes, "tolist", lambda: sizes)()))
+        # Arrays and tensors have `tolist`.
+        given = list(getattr(sizes, "tolist", lambda: sizes)())
     except TypeError:
         given = []
+    try:
+        given = list(dict.fromkeys(given))  # drops repeated sizes, in order
+    except TypeError:
+        problems.append(
+            f"sizes: expected numbers or names, got {given}; give each size a name, and pass a "
+            "function of the name that builds the model"
+        )
+        return []
     if isinstance(sizes, str) or len(given) < MIN_GIVEN_SIZES:
         problems.append(
             f"sizes: expected at least {MIN_GIVEN_SIZES} different values, got {sizes!r}"

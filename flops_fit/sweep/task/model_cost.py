@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
+from flops_fit.runtime.announce import quietly
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.task.count_curve import CountCurve
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.validate import is_count, is_positive
@@ -51,12 +55,17 @@ class ModelCost:
 
 @seeded(0)
 def build_empty(task: Task, size: Size) -> nn.Module:
-    """A model on the meta device; on the CPU if its constructor fails on the meta device."""
-    try:
-        with torch.device("meta"):
+    """A model on the meta device; on the CPU if its constructor fails on the meta device.
+
+    What the constructor prints is dropped: dozens of sizes are built in a search. It is heard when
+    the model is tried on real data.
+    """
+    with quietly():
+        try:
+            with torch.device("meta"):
+                return task.build(size)
+        except Exception:
             return task.build(size)
-    except Exception:
-        return task.build(size)
 
 
 def params_of(task: Task, size: Size) -> int:
@@ -69,9 +78,20 @@ def params_of(task: Task, size: Size) -> int:
 
 
 def cost_of(
-    task: Task, source: Source, size: Size, flops: FlopsConvention = "measured"
+    task: Task,
+    source: Source,
+    size: Size,
+    flops: FlopsConvention = "measured",
+    curve: CountCurve | None = None,
 ) -> ModelCost:
     """Parameters and FLOPs of one size.
+
+    Args:
+        task: Model and loss.
+        source: The data.
+        size: Value of the size parameter.
+        flops: How to count.
+        curve: The counts of other sizes, which may save this one.
 
     Raises:
         ArgumentError: The model has no valid `num_params()`, or a custom count is not positive.
@@ -86,7 +106,7 @@ def cost_of(
         count = _custom(source, model, size, flops)
         convention = "custom"
     elif flops != "6ND":
-        measured, convention = _measured(task, source, model, size)
+        measured, convention = _measured(task, source, model, size, curve or CountCurve())
         count = measured or count  # 6ND if nothing could be counted
     return ModelCost(size, num_params, count, shapes, convention)
 
@@ -107,7 +127,9 @@ def _custom(
 
 
 @seeded(0)
-def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple[float, str]:
+def _measured(
+    task: Task, source: Source, model: nn.Module, size: Size, curve: CountCurve
+) -> tuple[float, str]:
     """FLOPs for one unit of D, and where they were counted.
 
     They are counted on the meta device; if that fails, on a real batch; if that fails too, the
@@ -121,7 +143,10 @@ def _measured(task: Task, source: Source, model: nn.Module, size: Size) -> tuple
         # `build_empty` may have fallen back to the CPU, where batches on meta cannot be used.
         if any(not p.is_meta for p in model.parameters()):
             raise RuntimeError("its constructor creates real tensors")
-        if count := mean(_count(task, model, _to_meta(batch)) / tokens for batch, tokens in costed):
+        counts = curve.counts_at(
+            size, [partial(_count, task, model, _to_meta(batch)) for batch, _ in costed]
+        )
+        if count := mean(c / tokens for c, (_, tokens) in zip(counts, costed, strict=True)):
             return count, "measured"
         why = "the meta device shows no matrix product or convolution"
     except Exception as error:
@@ -177,6 +202,12 @@ def count_params(model: object, size: Size) -> int:
     name = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model_cls: expected it to return an nn.Module, got {name}")
+    lazy = [key for key, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise ArgumentError(
+            f"model_cls: {name} has lazy layers ({', '.join(lazy[:3])}), whose parameters have no "
+            "shape before a batch has run: give these layers their input size"
+        )
     own_count: Any = getattr(model, "num_params", None)
     if own_count is None:
         raise ArgumentError(f"model_cls: {name} has no num_params(); {_HOW_TO_COUNT}")

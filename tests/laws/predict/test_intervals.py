@@ -67,3 +67,55 @@ def test_far_table_without_intervals_is_refused(result):
     assert alone.chinchilla_table([1e16])["loss_low"].isna().all()
     with pytest.raises(FitError, match="without an interval"):
         alone.chinchilla_table([1e13, 1e20])
+
+
+LAW = ParametricLaw(1.82, 480.0, 2100.0, 0.35, 0.37)
+
+
+def two_digits(values):
+    return np.array([float(f"{value:.1e}") for value in values])
+
+
+def nominal(seed):
+    """35 runs whose N and D have two digits, with the label of their row as C."""
+    table = runs(seed=seed, law=LAW)
+    return table.assign(
+        num_params=two_digits(table["num_params"]), num_tokens=two_digits(table["num_tokens"])
+    )
+
+
+def scattered(seed):
+    """35 runs of models that cost 3 % more or less than 6 N."""
+    table = runs(seed=seed, law=LAW)
+    flops = table["flops"] * np.exp(np.random.default_rng(seed).normal(0, 0.03, len(table)))
+    return table.assign(flops=flops, compute_budget=flops)
+
+
+def mistyped(seed):
+    """35 runs, of which one has ten times its FLOPs."""
+    table = runs(seed=seed, law=LAW)
+    flops = table["flops"].where(table.index != 17, 10 * table["flops"])
+    return table.assign(flops=flops, compute_budget=flops)
+
+
+@pytest.mark.parametrize("table", [nominal, scattered, mistyped])
+def test_costs_at_fault_leave_the_optimum_where_it_is(table):
+    truth = LAW.n_opt(BUDGETS)
+    covered = 0
+    for seed in range(4):
+        found = fit(table(seed), num_draws=100)
+        frame = predict_intervals(found.findings, BUDGETS)
+        assert np.abs(np.log(frame["num_params"] / truth)).max() < 0.15
+        inside = (frame["num_params_low"] <= truth) & (truth <= frame["num_params_high"])
+        covered += int(inside.sum())
+    assert covered >= 18
+
+
+def test_scatter_of_the_cost_widens_the_interval_of_tokens():
+    exact = fit(runs(law=LAW), num_draws=100).predict(BUDGETS[-1])
+    noisy = fit(scattered(0), num_draws=100)
+    assert noisy.findings.cost.scatter == pytest.approx(0.03, rel=0.5)
+    low, high = noisy.predict(BUDGETS[-1]).num_tokens_interval
+    assert np.log(high / low) > 1.96 * 2 * noisy.findings.cost.scatter
+    assert "cost-scatter" in [check.code for check in noisy.checks]
+    assert exact.num_tokens_interval[1] / exact.num_tokens_interval[0] < high / low

@@ -139,6 +139,12 @@ def test_sizes_that_are_words_or_fractions(planned, mlp):
     assert [t.size for t in fractions.trials[:3]] == [0.25, 0.5, 1.0]
 
 
+@pytest.mark.parametrize("size", [{"width": 4}, [4, 2], (4, [2])])
+def test_sizes_that_are_no_names_are_refused(planned, size):
+    with pytest.raises(ArgumentError, match=r"^sizes: expected numbers or names, got .*a name"):
+        planned(sizes=[size, size, size])
+
+
 def test_model_sized_by_depth():
     def deep(depth):
         model = nn.Sequential(nn.Linear(4, 8), *(nn.Linear(8, 8) for _ in range(depth)))
@@ -362,7 +368,7 @@ def test_nothing_passed_at_all(mlp):
         ({"sizes": "small"}, "sizes: expected at least 3 different values, got 'small'"),
         ({"sizes": 8}, "sizes: expected at least 3 different values, got 8"),
         ({"sizes": [8, 8, 8]}, "sizes: expected at least 3 different values"),
-        ({"sizes": [[8], [9], [10]]}, "sizes: expected at least 3 different values"),
+        ({"sizes": [[8], [9], [10]]}, "sizes: expected numbers or names"),
         ({"recipe": {}}, "recipe: expected a Recipe, got dict"),
         ({"flops": 6}, "flops: expected 'measured', '6ND' or a function, got 6"),
         ({"seed": 0.5}, "seed: expected a whole number from 0 up, got 0.5"),

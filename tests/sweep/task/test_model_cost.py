@@ -185,3 +185,33 @@ def test_building_leaves_the_callers_generators_alone(classes):
         warnings.simplefilter("ignore")
         cost_of(Task(BuildsReal, "width", {}, None, mse_to_zero), open_source(classes), 5)
     assert state() == before
+
+
+class Chatty(Sized):
+    """Prints and warns whenever one is built, as some model libraries do."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        print("a banner")
+        warnings.warn("a deprecation", stacklevel=1)
+
+
+def test_a_search_for_sizes_builds_quietly(capsys, recwarn):
+    task = Task(Chatty, "width", {}, TensorDataset(torch.ones(9, 4), torch.ones(9)), mse_to_zero)
+    assert params_of(task, 3) == 15
+    assert cost_of(task, task.open(), 3).convention == "measured"
+    assert capsys.readouterr().out == ""
+    assert not recwarn.list
+
+
+def test_lazy_layers_are_refused():
+    def lazy(width):
+        model = Sized(width)
+        model.layer = nn.LazyLinear(width)
+        return model
+
+    task = Task(lazy, "width", {}, TensorDataset(torch.ones(9, 4), torch.ones(9)), mse_to_zero)
+    with pytest.raises(
+        ArgumentError, match=r"lazy layers \(layer.weight, layer.bias\).*input size"
+    ):
+        params_of(task, 3)
