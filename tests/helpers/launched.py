@@ -23,7 +23,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from flops_fit.records import Trial
 from flops_fit.runtime import distributed
 from flops_fit.runtime.signals import stop_at_boundary
+from flops_fit.sweep.data.labels import LabelRule
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.task.weighting import Weighting
 from flops_fit.sweep.training.checkpoint import Keeper
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.train import train
@@ -98,6 +100,19 @@ def plain(data: Any, loss: Any = F.cross_entropy, **options: Any) -> Task:
     return Task(Net, "width", options, data, loss, Points())
 
 
+def sum_and_count(outputs: torch.Tensor, targets: torch.Tensor) -> tuple[Any, Any]:
+    return F.cross_entropy(outputs, targets, reduction="sum"), (targets != -100).sum()
+
+
+def weighed(by: Any, loss: Any) -> Task:
+    """Points of which two thirds have no label."""
+    x = Points().x
+    labels = [-100 if k % 3 else int(x[k, 0] > 0) for k in range(60)]
+    data = list(zip(x, labels, strict=True))
+    weighting = Weighting(by, LabelRule(ignored=-100))
+    return Task(Net, "width", {}, data, loss, data, weighting=weighting)
+
+
 CASES: dict[str, tuple[Callable[[], Task], Trial, Recipe]] = {
     "map": (lambda: plain(Points()), a_trial(30, 8), RECIPE),
     "ragged": (lambda: plain(Points()), a_trial(30, 10), RECIPE),
@@ -122,6 +137,8 @@ CASES: dict[str, tuple[Callable[[], Task], Trial, Recipe]] = {
         a_trial(20, 16),
         RECIPE,
     ),
+    "unlabelled": (lambda: weighed("labels", F.cross_entropy), a_trial(20, 5), RECIPE),
+    "summed": (lambda: weighed("returned", sum_and_count), a_trial(20, 5), RECIPE),
     "last": (lambda: plain(Points()), a_trial(10, 9), RECIPE),  # and all is well again
 }
 

@@ -12,7 +12,8 @@ from launched import CASES, become
 from processes import ended_processes
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "launched.py"
-SOUND = ["map", "ragged", "few", "stream", "parts", "noisy", "loader", "last"]
+SOUND = ["map", "ragged", "few", "stream", "parts", "noisy", "loader"]
+SOUND += ["unlabelled", "summed", "last"]
 
 
 def torchrun(processes: int, *command: object) -> list[str]:

@@ -26,8 +26,7 @@ from flops_fit.sweep.data.labels import (
 FIRST_LOOK = 64  # examples that show whether lengths differ
 _GROUP = 8  # of them collated together
 MOST_READ = 1024  # examples whose labels are counted if they do
-_MOST_DRAWN = 2048  # examples in the batches drawn of one size
-_MOST_BATCHES = 32
+_MOST_DRAWN = 1024  # examples in the batches drawn of one size
 _COSTED = (1 / 6, 1 / 2, 5 / 6)  # quantiles of the batches whose FLOPs are counted
 _MOST_COSTED = 16  # examples of such a batch
 
@@ -75,19 +74,31 @@ class Lengths:
         """Indices of the examples read without any label that counts."""
         return [i for i, n in zip(self.indices, self.counts, strict=True) if not n]
 
-    def batches(self, batch_size: int) -> list[Any]:
-        """Batches drawn at random from the examples read, the same at each call."""
-        size = min(batch_size, _MOST_DRAWN)
-        number = max(2, min(_MOST_BATCHES, _MOST_DRAWN // size))
-        generator = np.random.default_rng(0)
-        drawn = [generator.choice(self.indices, size) for _ in range(number)]
-        return [self.collate(self.read(batch.tolist())) for batch in drawn]
+    def batch(self, number: int, batch_size: int) -> Any:
+        """One of the batches drawn at random from the examples read, the same at each call."""
+        generator = np.random.default_rng([number, batch_size])
+        order = generator.permutation(self.indices)
+        if batch_size <= len(order):  # each example is drawn about equally often
+            passes, place = divmod(number, len(order) // batch_size)
+            order = np.random.default_rng([passes, batch_size]).permutation(self.indices)
+            order = order[place * batch_size : (place + 1) * batch_size]
+        else:
+            order = generator.choice(self.indices, batch_size)
+        return self.collate(self.read(order.tolist()))
+
+    def _sizes(self, batch_size: int) -> list[int]:
+        """Labels in each of the batches of a size, padding included."""
+        if batch_size not in self._elements:
+            number = max(2, _MOST_DRAWN // batch_size)
+            self._elements[batch_size] = [
+                num_elements(self.batch(k, batch_size)) for k in range(number)
+            ]
+        return self._elements[batch_size]
 
     def elements(self, batch_size: int) -> float:
         """Mean number of labels an example, padding included, in batches of this size."""
-        if batch_size not in self._elements:
-            self._elements[batch_size] = list(map(num_elements, self.batches(batch_size)))
-        return float(np.mean(self._elements[batch_size])) / min(batch_size, _MOST_DRAWN)
+        size = min(batch_size, _MOST_DRAWN)
+        return float(np.mean(self._sizes(size))) / size
 
     def costed(self, batch_size: int) -> list[tuple[Any, float]]:
         """Batches to count FLOPs on, short to long, each with the labels that it stands for.
@@ -97,12 +108,13 @@ class Lengths:
                 to it.
         """
         size = min(batch_size, _MOST_COSTED)
-        batches = sorted(self.batches(size), key=num_elements)
-        chosen = [batches[int(q * len(batches))] for q in _COSTED]
+        sizes = self._sizes(size)
+        order = np.argsort(sizes, kind="stable")
+        chosen = [int(order[int(q * len(order))]) for q in _COSTED]
         # FLOPs grow about in proportion to the elements; these batches hold other than the mean.
-        share = np.mean([num_elements(batch) for batch in chosen]) / size
-        labels = size * self.mean * float(share) / self.elements(batch_size)
-        return [(batch, labels) for batch in chosen]
+        share = float(np.mean([sizes[k] for k in chosen])) / size
+        labels = size * self.mean * share / self.elements(batch_size)
+        return [(self.batch(k, size), labels) for k in chosen]
 
     def describe(self, batch_size: int, unit: str) -> str:
         """The figures, and what to do about the padding."""

@@ -7,6 +7,7 @@ it is are the ones that the sweep uses.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.examples import named
@@ -54,6 +56,7 @@ def find_weighting(task: Task, source: Source, size: Size) -> Weighting:
                 f"label that counts (training examples {named(empty)}); they weigh nothing in any "
                 "loss, but cost FLOPs: leave them out"
             )
+            _check_empty(task, source, size, source.lengths)
     if found.fixed_batch:
         warn_user(
             "loss_fn: the loss of a batch is not the mean of the losses of its parts, neither by "
@@ -62,6 +65,24 @@ def find_weighting(task: Task, source: Source, size: Size) -> Weighting:
             "and the sum of the weights"
         )
     return found
+
+
+@seeded(0)
+@torch.no_grad()
+def _check_empty(task: Task, source: Source, size: Size, lengths: Lengths) -> None:
+    """Check that rows without any label that counts leave the loss of others finite.
+
+    Raises:
+        ArgumentError: They do not.
+    """
+    fullest = lengths.indices[max(range(len(lengths.counts)), key=lengths.counts.__getitem__)]
+    batch = source.collate(lengths.read([lengths.empty[0], fullest]))
+    if not math.isfinite(float(task.loss(task.build(size).eval(), batch))):
+        raise ArgumentError(
+            f"loss_fn: it is not finite for a batch with a row that has no label that counts "
+            f"({len(lengths.empty):,} of {len(lengths.counts):,} training examples read: "
+            f"{named(lengths.empty)}); leave these rows out, or divide by at least 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,10 +136,10 @@ def _probe(task: Task, source: Source, size: Size, lengths: Lengths | None) -> W
     best = min(errors, key=lambda candidate: errors[candidate])
     if errors[candidates[0]] <= max(1e-6, 10 * errors[best]) and errors[candidates[0]] <= tolerance:
         best = candidates[0]  # of equal candidates the plainest
-    if rule is not None and best == candidates[0]:
-        best = Weighting("rows", rule)
-    if not errors[best if best in errors else candidates[0]] <= tolerance:
+    if not errors[best] <= tolerance:
         return Weighting("labels" if rule else "rows", rule, fixed_batch=True)
+    if best.by == "rows":
+        best = Weighting("rows", rule)
     return replace(
         best,
         fixed_batch=_depends_on_padding(task, model, source, examples, best, collate, tolerance),

@@ -22,6 +22,7 @@ from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
+from flops_fit.sweep.task.uncounted import warn_of_uncounted
 from flops_fit.sweep.task.weighting import Weighting
 from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS, Recipe
 from flops_fit.warn import warn_user
@@ -66,6 +67,8 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         budgets, source, finder = check_all(task, request, faults)
     recipe = request.recipe
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
+    if request.flops == "measured":
+        warn_of_uncounted(task, source, finder.smallest())
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets)
