@@ -9,7 +9,8 @@ from accelerate import Accelerator
 
 from flops_fit.records import Trial
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.optimizer import build_optimizer
+from flops_fit.sweep.training.model_state import model_state, restore_model
+from flops_fit.sweep.training.optimizer import build_optimizer, restore_optimizer
 from flops_fit.sweep.training.recipe import Recipe
 
 
@@ -56,23 +57,21 @@ class PreparedModel:
         """State of model and optimiser for a checkpoint. Its keys are a stored format."""
         scaler = self.accelerator.scaler
         return {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
-            "buffers": self._non_persistent_buffers(),
+            "model": model_state(self.accelerator.unwrap_model(self.model)),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load a state returned by `state`."""
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        for name, buffer in self._non_persistent_buffers().items():
-            buffer.copy_(state["buffers"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        model = self.accelerator.unwrap_model(self.model)
+        if "buffers" in state:  # a checkpoint of schema 2
+            model.load_state_dict(state["model"])
+            for name, buffer in model.named_buffers():
+                if name in state["buffers"]:
+                    buffer.copy_(state["buffers"][name])
+        else:
+            restore_model(model, state["model"], self.accelerator.device)
+        restore_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-
-    def _non_persistent_buffers(self) -> dict[str, torch.Tensor]:
-        """Buffers that the model's state dict leaves out: training may have changed them."""
-        model = self.accelerator.unwrap_model(self.model)
-        persistent = model.state_dict().keys()
-        return {name: buffer for name, buffer in model.named_buffers() if name not in persistent}
