@@ -19,10 +19,10 @@ from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
 from flops_fit.sweep.task.weighting import split_loss
-from flops_fit.sweep.training.checkpoint import why_not_saved
+from flops_fit.sweep.training.model_state import model_state
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.sweep.training.weights import non_persistent_buffers
+from flops_fit.sweep.training.state_tree import why_not_packed
 from flops_fit.validate import is_non_negative
 from flops_fit.warn import warn_user
 
@@ -105,16 +105,12 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
 
 
 def _warn_if_not_saved(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    state = {
-        "model": model.state_dict(),
-        "buffers": non_persistent_buffers(model),
-        "optimizer": optimizer.state_dict(),
-    }
-    if reason := why_not_saved(state):
+    state = {"model": model_state(model), "optimizer": optimizer.state_dict()}
+    if reason := why_not_packed(state):
         warn_user(
             f"no checkpoint of this model or optimizer can be written ({reason}): a trial that is "
-            "stopped will start over. Keep sparse tensors out of buffers and parameters, for "
-            "example their indices and values in their place"
+            "stopped will start over. Keep such values out of parameters, buffers and the "
+            "optimizer's state"
         )
 
 

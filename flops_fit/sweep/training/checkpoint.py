@@ -1,12 +1,12 @@
 """Checkpoints of a running trial: written beside and renamed, verified by hash, never unpickled.
 
     <folder>/000000001234/      one checkpoint, named for its step
-        tensors.safetensors     every tensor
-        state.json              everything else, and where each tensor belongs
+        tensors.safetensors     the storages of all tensors, as bytes
+        state.json              everything else, and the view that each tensor is of its storage
         manifest.json           SHA-256 of the other two, written last
 
-A state is a tree of dicts, lists, tuples, tensors and plain values. The previous checkpoint is
-removed only after the new one has been read back and verified.
+A state is a tree of dicts, lists, tuples, tensors and plain values, packed by `state_tree`. The
+previous checkpoint is removed only after the new one has been read back and verified.
 """
 
 from __future__ import annotations
@@ -21,22 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 
 from flops_fit.runtime.atomic_write import sync_folder
+from flops_fit.sweep.training.state_tree import pack, unpack
 
-SCHEMA = 2
+SCHEMA = 3
+_READABLE = (2, 3)  # schema 2 holds each tensor by itself
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _MANIFEST = "manifest.json"
-_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-# Types that safetensors does not store in all the versions that we accept.
-_STORED_AS_BYTES = {
-    value
-    for name, value in _DTYPES.items()
-    if value.is_complex or name.startswith(("float8", "uint16", "uint32", "uint64"))
-}
 _LOG = logging.getLogger("flops_fit")
 
 
@@ -119,9 +113,9 @@ class Keeper:
 
 def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Write a checkpoint, readable by the user only, and make it last through a power failure."""
-    tensors: dict[str, torch.Tensor] = {}
-    skeleton = {"schema": SCHEMA, "step": step, "state": _pack(dict(state), tensors)}
-    files = {_TENSORS: save(tensors), _STATE: json.dumps(skeleton).encode()}
+    tree, storages = pack(dict(state))
+    skeleton = {"schema": SCHEMA, "step": step, "state": tree}
+    files = {_TENSORS: save(storages), _STATE: json.dumps(skeleton).encode()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -153,64 +147,6 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
         if not isinstance(hashes, dict) or hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise DamagedError(f"{name} does not match its hash")
     skeleton = json.loads(files[_STATE])
-    if skeleton["schema"] != SCHEMA:
-        raise DamagedError(f"schema {skeleton['schema']}; this version reads {SCHEMA}")
-    return skeleton["step"], _unpack(skeleton["state"], load(files[_TENSORS]))
-
-
-def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """A tree as JSON; tensors are moved to `tensors` and replaced by their keys."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, torch.Tensor):
-        return _pack_tensor(value.detach(), tensors)
-    if isinstance(value, Mapping):
-        return {"dict": [[_pack(k, tensors), _pack(v, tensors)] for k, v in value.items()]}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_pack(item, tensors) for item in value]}
-    raise TypeError(f"a {type(value).__name__} cannot be saved without pickle")
-
-
-def _pack_tensor(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
-    """A tensor's key in `tensors`; of types that safetensors lacks, with its type and shape."""
-    if value.layout is not torch.strided or value.is_quantized:
-        raise TypeError(f"a tensor of layout {value.layout}, type {value.dtype} cannot be saved")
-    name = str(value.dtype).removeprefix("torch.")
-    shape = list(value.shape)
-    if value.is_meta:  # it has no content
-        return {"meta": [name, shape]}
-    key = str(len(tensors))
-    whole = value.resolve_conj().resolve_neg().cpu().contiguous().clone()
-    if value.dtype in _STORED_AS_BYTES:
-        tensors[key] = whole.reshape(-1).view(torch.uint8)
-        return {"bytes": [key, name, shape]}
-    tensors[key] = whole
-    return {"tensor": key}
-
-
-def why_not_saved(state: Mapping[str, Any]) -> str:
-    """Why a state cannot be saved; empty if it can."""
-    try:
-        _pack(dict(state), {})
-    except Exception as error:
-        return str(error)
-    return ""
-
-
-def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The tree that `_pack` was given."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "meta":
-        return torch.empty(content[1], dtype=_DTYPES[content[0]], device="meta")
-    if kind == "bytes":
-        key, name, shape = content
-        return tensors[key].clone().view(_DTYPES[name]).reshape(shape)
-    if kind == "dict":
-        return {_unpack(k, tensors): _unpack(v, tensors) for k, v in content}
-    items = [_unpack(item, tensors) for item in content]
-    return items if kind == "list" else tuple(items)
+    if skeleton["schema"] not in _READABLE:
+        raise DamagedError(f"schema {skeleton['schema']}; this version reads {_READABLE}")
+    return skeleton["step"], unpack(skeleton["state"], load(files[_TENSORS]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -26,6 +27,32 @@ def build_optimizer(recipe: Recipe, model: torch.nn.Module, peak: float) -> torc
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=peak, betas=recipe.betas, fused=fused
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict, with the number formats that its tensors had.
+
+    `load_state_dict` casts the state of each parameter to the parameter's own format: integers and
+    sums of higher precision would be rounded.
+    """
+    optimizer.load_state_dict(state)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, saved in state["state"].items():
+        key = parameters[index] if isinstance(index, int) else index
+        if key in optimizer.state:
+            optimizer.state[key] = _in_formats_of(saved, optimizer.state[key])
+
+
+def _in_formats_of(saved: Any, loaded: Any) -> Any:
+    """The loaded tree, with the saved tensors wherever loading has changed their format."""
+    if isinstance(saved, torch.Tensor) and isinstance(loaded, torch.Tensor):
+        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device)
+    if isinstance(saved, dict) and isinstance(loaded, dict):
+        return {k: _in_formats_of(saved.get(k), value) for k, value in loaded.items()}
+    if isinstance(saved, list | tuple) and isinstance(loaded, list | tuple):
+        pairs = zip(saved, loaded, strict=True)
+        return type(saved)(_in_formats_of(one, two) for one, two in pairs)
+    return saved if isinstance(saved, str) else loaded  # a text is taken for a list of characters
 
 
 def multiplier(recipe: Recipe, step: int, steps: int) -> float:

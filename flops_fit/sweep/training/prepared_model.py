@@ -10,9 +10,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from flops_fit.records import Trial
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.optimizer import build_optimizer
+from flops_fit.sweep.training.model_state import model_state, restore_model
+from flops_fit.sweep.training.optimizer import build_optimizer, restore_optimizer
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.sweep.training.weights import non_persistent_buffers, restore_weights
 
 
 class PreparedModel:
@@ -59,8 +59,7 @@ class PreparedModel:
         scaler = self.accelerator.scaler
         model = self.accelerator.unwrap_model(self.model)
         return {
-            "model": model.state_dict(),
-            "buffers": non_persistent_buffers(model),
+            "model": model_state(model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
@@ -68,8 +67,14 @@ class PreparedModel:
     def restore(self, state: dict[str, Any]) -> None:
         """Load a state returned by `state`."""
         model = self.accelerator.unwrap_model(self.model)
-        restore_weights(model, state["model"], state["buffers"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "buffers" in state:  # a checkpoint of schema 2
+            model.load_state_dict(state["model"])
+            for name, buffer in model.named_buffers():
+                if name in state["buffers"]:
+                    buffer.copy_(state["buffers"][name])
+        else:
+            restore_model(model, state["model"], self.accelerator.device)
+        restore_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 

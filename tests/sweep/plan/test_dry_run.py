@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
+from flops_fit.errors import FlopsFitWarning
 from flops_fit.sweep.data.loading import open_source
-from flops_fit.sweep.plan.dry_run import check_batches
+from flops_fit.sweep.plan.dry_run import check_batches, step_faults
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,16 @@ def test_held_out_data_that_the_loss_cannot_take_are_reported_first(mlp, classes
     )
     (problem,) = check_batches(task, task.open(), 4)
     assert problem.startswith(message)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+def test_what_no_checkpoint_holds_is_said_before_training(mlp, classes, cross_entropy):
+    def quantized(width):
+        model = mlp(width)
+        scale = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+        model.register_buffer("scale", scale)
+        return model
+
+    task = Task(quantized, "width", {}, classes, cross_entropy)
+    with pytest.warns(FlopsFitWarning, match=r"no checkpoint .*quantized.*stopped will start over"):
+        assert step_faults(task, task.open(), Recipe(), 4) == []

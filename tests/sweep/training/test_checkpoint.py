@@ -143,7 +143,7 @@ assert [path.name for path in keeper.folder.iterdir()] == ["000000000001"]
 
 
 def test_what_cannot_be_written_costs_no_training(keeper, caplog):
-    assert not keeper.save(1, {"adjacency": torch.eye(2).to_sparse()})
+    assert not keeper.save(1, {"weight": torch.eye(2).to_mkldnn()})
     assert "could not be saved" in caplog.text
     assert not keeper.exists()
 
