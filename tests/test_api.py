@@ -1,6 +1,8 @@
 """The calls: their arguments are checked together, before anything is written or trained."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -14,6 +16,7 @@ def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
         flops_fit.find_optimal(
             "GPT", "width", dataset=[], loss_fn=None, compute_budgets=[-1],
             metrics={"loss": len, "a b": len, "f1": 1}, workers=-1, name="", tracking_uri="",
+            storage="",
         )  # fmt: skip
     text = str(caught.value)
     faulty = (
@@ -27,6 +30,7 @@ def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
         "workers",
         "name:",
         "tracking_uri",
+        "storage:",
     )
     assert [name for name in faulty if name not in text] == []
     assert not list(tmp_path.iterdir())
@@ -43,6 +47,31 @@ def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
 def test_bad_workers_are_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
         flops_fit.find_optimal(print, "width", **options)
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"executor": ThreadPoolExecutor(1)}])
+def test_what_workers_cannot_get_is_refused_with_the_other_faults(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {
+        "model_kwargs": {"file": open(__file__, "rb")},
+        "dataset": [threading.Lock()],
+        "loss_fn": partial(print, (i for i in range(3))),
+        "recipe": flops_fit.Recipe(optimizer=partial(print, threading.local())),
+    }
+    with pytest.raises(ArgumentError) as caught:
+        flops_fit.find_optimal(print, "width", compute_budgets=[-1], **arguments, **options)
+    arguments["model_kwargs"]["file"].close()
+    text = str(caught.value)
+    for words in (
+        "model_kwargs: cannot be sent to workers: model_kwargs['file'] is of type",
+        "dataset: cannot be sent to workers: dataset[0] is of type _thread.lock",
+        "pass a function that opens the data, as dataset=lambda: ...",
+        "loss_fn: cannot be sent to workers: loss_fn.args[0] is of type builtins.generator",
+        "recipe: cannot be sent to workers: recipe.optimizer.args[0] is of type _thread._local",
+        "compute_budgets: expected positive",
+    ):
+        assert words in text
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
