@@ -81,7 +81,7 @@ def _restore_buffer(
 def _fill(own: torch.Tensor, value: torch.Tensor) -> None:
     """Write a value into a tensor, though several of its elements may share one place."""
     length = own.untyped_storage().nbytes() // own.element_size()
-    if own.numel() <= length and not _overlaps(own):
+    if own.numel() <= length and not overlaps(own):
         own.copy_(value)
         return
     places = torch.arange(length).as_strided(own.shape, own.stride(), own.storage_offset())
@@ -89,7 +89,7 @@ def _fill(own: torch.Tensor, value: torch.Tensor) -> None:
     flat[places.reshape(-1).to(own.device)] = value.to(own.device).reshape(-1)
 
 
-def _overlaps(tensor: torch.Tensor) -> bool:
+def overlaps(tensor: torch.Tensor) -> bool:
     """Whether two elements may share one place: judged by strides, as torch does."""
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):

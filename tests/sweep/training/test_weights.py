@@ -207,3 +207,19 @@ def test_what_no_checkpoint_holds_is_said_before_training(classes, cross_entropy
     task = Task(Sparse, "width", {}, classes, cross_entropy)
     with pytest.warns(FlopsFitWarning, match=r"no checkpoint .*sparse.*stopped will start over"):
         assert step_faults(task, task.open(), RECIPE, 8) == []
+
+
+def test_parameters_that_share_their_elements_are_refused_before_training(classes, cross_entropy):
+    """lucidrains/titans-pytorch issue 64: a parameter made of an expanded tensor."""
+
+    class Heads(Tied):
+        def make(self):
+            super().make()
+            self.heads = nn.Parameter(torch.randn(1).expand(3))
+
+        def read(self):
+            return self.heads
+
+    task = Task(Heads, "width", {}, classes, cross_entropy)
+    (fault,) = step_faults(task, task.open(), RECIPE, 8)
+    assert "single memory location" in fault
