@@ -19,7 +19,7 @@ from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
 from flops_fit.sweep.task.weighting import split_loss
-from flops_fit.sweep.training.model_state import model_state
+from flops_fit.sweep.training.model_state import model_state, overlaps
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.state_tree import why_not_packed
@@ -93,6 +93,12 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
     """An error if one step of the recipe's optimiser on a real batch raises."""
     try:
         model = task.build(size).train()
+        if shared := [name for name, p in model.named_parameters() if overlaps(p)]:
+            return [
+                f"model_cls: elements of {', '.join(shared)} share a single memory location, as "
+                "those of an expanded tensor do, so that no optimizer can update them; call "
+                ".clone() on the tensor first"
+            ]
         optimizer = build_optimizer(recipe, model, _TEST_RATE)
         task.loss(model, source.sample).backward()
         if recipe.clip is not None:

@@ -107,10 +107,11 @@ class _Trials:
         for parts, losses in zip(self.parts, self.losses, strict=True):
             weights = [weighting.weight(part) for part in parts]
             if not sum(weights):
-                return float("inf")
+                return math.inf
             terms = [w * x for w, x in zip(weights, losses, strict=True) if w]
             errors.append(abs(sum(terms) / sum(weights) - self.loss))
-        return max(errors) / max(abs(self.loss), 1e-12)
+        largest = max(errors) / max(abs(self.loss), 1e-12)
+        return largest if all(map(math.isfinite, errors)) else math.inf
 
 
 @seeded(0)

@@ -145,3 +145,14 @@ def _set_buffer(model: nn.Module, name: str, tensor: torch.Tensor | None) -> Non
         module._buffers[own_name] = tensor
     elif own_name not in module._parameters:  # the first forward pass registers it
         module.register_buffer(own_name, tensor)
+
+
+def overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements may share one place, judged by strides, as torch does."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False

@@ -76,3 +76,16 @@ def test_what_no_checkpoint_holds_is_said_before_training(mlp, classes, cross_en
     task = Task(quantized, "width", {}, classes, cross_entropy)
     with pytest.warns(FlopsFitWarning, match=r"no checkpoint .*quantized.*stopped will start over"):
         assert step_faults(task, task.open(), Recipe(), 4) == []
+
+
+def test_parameters_that_share_their_elements_are_refused(mlp, classes, cross_entropy):
+    """As in lucidrains/titans-pytorch issue 64: a parameter made of an expanded tensor."""
+
+    def expanded(width):
+        model = mlp(width)
+        model.heads = torch.nn.Parameter(torch.randn(1).expand(3))
+        return model
+
+    task = Task(expanded, "width", {}, classes, cross_entropy)
+    (fault,) = step_faults(task, task.open(), Recipe(), 4)
+    assert "model_cls: elements of heads share a single memory location" in fault

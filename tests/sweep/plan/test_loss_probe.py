@@ -90,3 +90,34 @@ def test_rows_without_labels_are_named():
     with pytest.warns(FlopsFitWarning, match=r"\d+ of 95 examples read have no label that counts"):
         weighting = found(Task(LM, "width", {}, loader(collate, data), ragged.label_mean))
     assert weighting == Weighting("labels", LabelRule(ignored=-100))
+
+
+class PixelNet(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, width, 1), torch.nn.ReLU(), torch.nn.Conv2d(width, 3, 1)
+        )
+
+    def num_params(self):
+        return sum(p.numel() for p in self.parameters())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_images_with_an_ignored_border_and_one_that_is_all_ignored():
+    """NVIDIA/DIGITS issue 1285: one image with nothing but the label "ignore"."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 1, 6, 6, generator=generator)
+    y = (x[:, 0] > 0).long()
+    for k in range(60):
+        y[k, k % 5 :] = 255
+    y[0] = 255
+    data = torch.utils.data.TensorDataset(x, y)
+
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs, targets, ignore_index=255)
+
+    weighting = found(Task(PixelNet, "width", {}, data, loss, data))
+    assert weighting == Weighting("labels", LabelRule(ignored=255))

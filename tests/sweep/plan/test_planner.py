@@ -463,3 +463,35 @@ def test_finder_builds_sizes_beyond_the_plan(mlp, classes, cross_entropy):
         Task(mlp, "width", {}, classes, cross_entropy), PlanRequest(BUDGETS, recipe=UNLIMITED)
     )
     assert planned.finder.nearest(8 * 1000 + 3) == 1000
+
+
+class Normed(nn.Module):
+    """A perceptron with a batch norm over its hidden layer."""
+
+    def __init__(self, width, norm=nn.BatchNorm1d):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, width), norm(width), nn.Linear(width, 3))
+
+    def num_params(self):
+        return sum(p.numel() for p in self.parameters())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [Recipe(batch_size=1), Recipe(batch_size=2, accumulate=2), Recipe(batch_size=5, accumulate=3)],
+)
+def test_a_norm_over_one_example_is_found_before_training(classes, cross_entropy, recipe):
+    recipe = replace(recipe, max_epochs=1e12)
+    with pytest.raises(ArgumentError, match=r"pass of 1 example in training raised .*BatchNorm"):
+        make_plan(
+            Task(Normed, "width", {}, classes, cross_entropy),
+            PlanRequest([1e8], [8, 16, 32], recipe),
+        )
+    plain = {"norm": nn.LayerNorm}
+    make_plan(
+        Task(Normed, "width", plain, classes, cross_entropy),
+        PlanRequest([1e8], [8, 16, 32], recipe),
+    )
