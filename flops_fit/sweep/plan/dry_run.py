@@ -15,6 +15,7 @@ from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, count_examples
+from flops_fit.sweep.plan.explanation import explained
 from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
@@ -52,7 +53,7 @@ def try_batches(
         try:
             return check_batches(task, source, size, with_loss=with_loss)
         except Exception as error:
-            first_error = first_error or f"one batch at size {size!r} raised {in_short(error)}"
+            first_error = first_error or _first_error(error, task, source, size)
             finder.refuse(size, error)
         try:
             size = finder.smallest()
@@ -68,6 +69,15 @@ def try_batches(
 
 
 @seeded(0)
+def _first_error(error: Exception, task: Task, source: Source, size: Size) -> str:
+    try:
+        said = explained(error, task, task.build(size), source.sample)
+    except Exception:  # the model cannot be built
+        said = in_short(error)
+    return f"one batch at size {size!r} raised {said}"
+
+
+@seeded(0)
 def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = True) -> list[str]:
     """Errors in the loss of one real batch (shape, gradient, finiteness), and in held-out data.
 
@@ -75,6 +85,8 @@ def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = T
         Exception: Whatever the model or the loss raises on a batch of the training data.
     """
     model = task.build(size).train()
+    if fault := _meta_fault(model):
+        return [fault]
     if with_loss:
         faults = _loss_faults(task, model, source, size)
     else:
@@ -99,12 +111,26 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
     return []
 
 
+def _meta_fault(model: nn.Module) -> str:
+    """An error if a tensor of a built model holds no data; empty otherwise."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    names = [name for name, tensor in tensors if tensor.is_meta]
+    if not names:
+        return ""
+    return (
+        f"model_cls: {', '.join(names[:3])} of the built model are on the meta device and hold no "
+        "data; create them on the default device, or fill them with to_empty() and initial values"
+    )
+
+
 def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> list[str]:
     loss: Any = task.loss(model, source.sample)
     if not isinstance(loss, torch.Tensor):
-        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
+        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}{_of_type(loss)}"]
     if loss.ndim:
         return [f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; {_TAKE_THE_MEAN}"]
+    if not loss.requires_grad and not any(p.requires_grad for p in model.parameters()):
+        return ["model_cls: no parameter has requires_grad set, so nothing can be trained"]
     if not loss.requires_grad:
         return ["loss_fn: its result carries no gradient; do not detach it or call .item()"]
     if not torch.isfinite(loss) or not loss:
@@ -115,6 +141,15 @@ def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> li
     if _is_sum(task, model.eval(), source.sample):
         return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
     return []
+
+
+def _of_type(loss: object) -> str:
+    """What to do about a loss that is no tensor."""
+    if loss is None:
+        return "; is a `return` missing?"
+    if isinstance(loss, float | int):
+        return "; do not call .item() or float()"
+    return "; return the loss alone"
 
 
 def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
@@ -139,6 +174,7 @@ def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
 
 def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bool) -> list[str]:
     """An error if the first held-out examples fail, which would show only after the training."""
+    batch = None
     try:
         with torch.no_grad():
             batch = source.held_out_sample()
@@ -147,7 +183,8 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
                 return []
             loss = float(task.loss(model, batch))
     except Exception as error:
-        return [f"eval_dataset: one batch raised {in_short(error)}"]
+        said = in_short(error) if batch is None else explained(error, task, model, batch)
+        return [f"eval_dataset: one batch raised {said}"]
     if not math.isfinite(loss):
         return [f"eval_dataset: the loss of one batch is {loss}"]
     return [] if metric_faults(task) else _metric_faults(task, model, batch)

@@ -57,6 +57,8 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
     trials, skipped = _plan_rows(rows, budgets)
     # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
+    for note in sorted({note for cost in finder.costs.values() for note in cost.notes}):
+        warn_user(note)
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = Grid(
         trials=tuple(_with_rates(rows, trials)),

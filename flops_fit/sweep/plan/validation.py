@@ -14,6 +14,7 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
+from flops_fit.sweep.plan.real_batches import real_batch_faults
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
@@ -60,6 +61,8 @@ def check_all(
         model_faults += _growth_faults(finder)
         trial_finder = _counting_tensors(buildable, finder) if model_faults else finder
         data_faults += _dry_run_faults(buildable, source, trial_finder, request.recipe)
+        if source is not None and not data_faults and isinstance(request.recipe, Recipe):
+            data_faults += _real_batch_faults(buildable, source, trial_finder, request, budgets)
         if source is not None and not model_faults and not data_faults:
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
@@ -130,6 +133,19 @@ def _dry_run_faults(
         if source is not None and isinstance(recipe, Recipe) and not (faults or loss_faults(task)):
             faults += step_faults(task, source, recipe, finder.smallest())
     return faults
+
+
+def _real_batch_faults(
+    task: Task, source: Source, finder: SizeFinder, request: PlanRequest, budgets: Sequence[float]
+) -> list[str]:
+    """Errors of batches that come later, at the smallest size."""
+    if not budgets or loss_faults(task):
+        return []
+    with contextlib.suppress(ArgumentError):
+        size = finder.smallest()
+        flops = 6.0 * finder.counts[size]
+        return real_batch_faults(task, source, request.recipe, budgets, size, flops)
+    return []
 
 
 def _known(source: Source | None) -> Source:
