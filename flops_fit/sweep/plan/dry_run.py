@@ -19,9 +19,12 @@ from flops_fit.sweep.plan.explanation import explained
 from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
+from flops_fit.sweep.training.model_state import model_state
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
+from flops_fit.sweep.training.state_tree import pack
 from flops_fit.validate import is_non_negative
+from flops_fit.warn import warn_user
 
 _MAX_SIZES = 64  # sizes tried until the model runs
 _TINY_PARAMS = 1_000_000  # models up to this size are always run
@@ -106,9 +109,22 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
+        _warn_if_unsavable(model, optimizer)
     except Exception as error:
         return [f"recipe: one step at size {size!r} raised {in_short(error)}"]
     return []
+
+
+def _warn_if_unsavable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Warn if a trial cannot be saved, which would show only once it is stopped."""
+    try:
+        pack({"model": model_state(model), "optimizer": optimizer.state_dict()})
+    except Exception as error:
+        warn_user(
+            "trials of this model and optimiser cannot be saved while they train, so one that is "
+            f"stopped starts over: {in_short(error)}. Keep tensors, numbers, texts, lists and "
+            "dicts of these in buffers, get_extra_state() and the optimiser's state"
+        )
 
 
 def _meta_fault(model: nn.Module) -> str:
