@@ -112,11 +112,9 @@ def _part_sizes(row: int, recipe: Recipe) -> set[int]:
 
 
 def _last_sizes(source: Source, recipe: Recipe, rows: Sequence[int]) -> set[int]:
-    """Examples of the last held-out batch; of data whose length is unknown, it may be 1."""
+    """Examples of the last held-out batch; data of unknown length are taken to be long."""
     length = length_of(source.held_out)
-    if length is None:
-        return {1}
-    count = min(length, recipe.eval_examples)
+    count = recipe.eval_examples if length is None else min(length, recipe.eval_examples)
     sizes = {_micro_batch(row, recipe) for row in rows}
     return {count % size or size for size in sizes}
 
