@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from torch.utils.data import IterableDataset, default_collate
 
 from flops_fit.errors import in_short
 from flops_fit.sweep.data.labels import LabelRule
@@ -15,22 +12,6 @@ from flops_fit.sweep.data.source import first_examples, is_iterable, spread
 
 _MOST_STREAMED = 256  # examples of a stream that are read to measure lengths
 _MOST_NAMED = 5
-
-
-class Recalled(IterableDataset[Any]):
-    """The examples of a generator function, which is called anew for each pass."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.function())
-
-
-def recalled(factory: Callable[[], Any]) -> Any:
-    """What a factory returns; a stream that calls it for each pass if it makes generators."""
-    data = factory()
-    return Recalled(factory) if inspect.isgenerator(data) else data
 
 
 def labels_held(
@@ -80,29 +61,6 @@ def labels_held(
             "differ in length, pass a DataLoader with a collate_fn that pads them"
         )
     return None
-
-
-def row_faults(dataset: Any, collate: Callable[[list[Any]], Any]) -> str:
-    """Advice to append where examples hold Python lists or other values that are not collated."""
-    if collate is not default_collate:
-        return ""
-    try:
-        (example,) = first_examples(dataset, 1)
-    except Exception:
-        return ""
-    fields = example.items() if isinstance(example, Mapping) else enumerate(_as_tuple(example))
-    lists = [repr(key) for key, value in fields if isinstance(value, list)]
-    if lists:
-        return (
-            f"; the rows hold Python lists ({', '.join(lists)}): make them tensors, for a dataset "
-            "of the Hugging Face hub with dataset.with_format('torch'), and if they differ in "
-            "length pass a DataLoader with a collate_fn that pads them"
-        )
-    return ""
-
-
-def _as_tuple(example: Any) -> tuple[Any, ...]:
-    return tuple(example) if isinstance(example, tuple | list) else (example,)
 
 
 def named(indices: Sequence[int]) -> str:

@@ -23,8 +23,16 @@ from torch.utils.data import (
 
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.runtime.rng import seeded
-from flops_fit.sweep.data.examples import labels_held, recalled, row_faults
+from flops_fit.sweep.data.examples import labels_held
 from flops_fit.sweep.data.fingerprint import Leaves, fingerprint_of, leaves_of, varies
+from flops_fit.sweep.data.forms import (
+    ONCE,
+    READY_BATCHES,
+    collate_advice,
+    form_advice,
+    list_fault,
+    opened_by,
+)
 from flops_fit.sweep.data.source import (
     Source,
     Strided,
@@ -34,7 +42,6 @@ from flops_fit.sweep.data.source import (
     length_by_reading,
     length_of,
     spread,
-    targets_of,
     tensors_of,
     unit_of,
 )
@@ -120,16 +127,12 @@ def _open(
     """Call a factory, unpack a loader; None if there are errors, which are added to `problems`."""
     if callable(data) and not _looks_like_data(data):
         try:
-            data = recalled(data)
+            data = opened_by(data)
         except Exception as error:
             problems.append(f"{name}: calling the factory raised {in_short(error)}")
             return None
-    if isinstance(data, DataLoader) and data.batch_size is None and not _has_batch_sampler(data):
-        problems.append(
-            f"{name}: this DataLoader has batch_size=None, so its dataset yields ready batches; "
-            "flops-fit draws single examples and batches them itself, at each trial's batch size. "
-            "Pass a dataset that yields one example at a time"
-        )
+    if hasattr(data, "__next__"):
+        problems.append(f"{name}: {ONCE}")
         return None
     if not _looks_like_data(data):
         problems.append(
@@ -139,6 +142,9 @@ def _open(
         return None
     opened = _Opened(data, collate)
     if isinstance(data, DataLoader):
+        if data.batch_size is None and data.batch_sampler is None:
+            problems.append(f"{name}: {READY_BATCHES}")
+            return None
         if not _in_plain_order(data):
             problems.append(
                 f"{name}: this DataLoader has a custom sampler or batch_sampler; flops-fit "
@@ -202,24 +208,29 @@ def _sample(name: str, opened: _Opened, problems: list[str]) -> Any:
     """One collated batch of two examples; None if there are errors, added to `problems`."""
     try:
         examples = first_examples(opened.dataset, 2)
-        batch = opened.collate(examples) if examples else None
     except Exception as error:
         problems.append(f"{name}: reading two examples raised {in_short(error)}")
-        problems[-1] += row_faults(opened.dataset, opened.collate)
         return None
     if not examples:
         problems.append(f"{name}: it is empty")
         return None
+    by_default = opened.collate is default_collate
+    try:
+        # More than two: of examples that differ in length the first may be alike.
+        opened.collate(_a_few(opened.dataset))
+        batch = opened.collate(examples)
+    except Exception as error:
+        advice = collate_advice(examples) if by_default else ""
+        problems.append(f"{name}: collating examples raised {in_short(error)}{advice}")
+        return None
+    if by_default and (fault := list_fault(examples[0])):
+        problems.append(f"{name}: {fault}")
+        return None
     if not _well_formed(batch):
         problems.append(
             f"{name}: expected batches of (inputs, targets) or a mapping of tensors; a batch of "
-            f"two examples is {_describe(batch)}{row_faults(opened.dataset, opened.collate)}"
+            f"two examples is {_describe(batch)}{form_advice(batch)}"
         )
-        return None
-    if isinstance(targets_of(batch), list) and (
-        advice := row_faults(opened.dataset, opened.collate)
-    ):
-        problems.append(f"{name}: its targets are no tensor{advice}")
         return None
     return batch
 

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
 from flops_fit.runtime.rng import seeded
-from flops_fit.sweep.data.source import Source, count_examples, first_examples
+from flops_fit.sweep.data.source import Source, count_examples
+from flops_fit.sweep.plan.explanation import explained
 from flops_fit.sweep.task.signatures import metric_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, outputs_of
@@ -22,7 +23,7 @@ from flops_fit.sweep.task.weighting import split_loss
 from flops_fit.sweep.training.model_state import model_state, overlaps
 from flops_fit.sweep.training.optimizer import build_optimizer
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.sweep.training.state_tree import why_not_packed
+from flops_fit.sweep.training.state_tree import pack
 from flops_fit.validate import is_non_negative
 from flops_fit.warn import warn_user
 
@@ -56,7 +57,7 @@ def try_batches(
         try:
             return check_batches(task, source, size, with_loss=with_loss)
         except Exception as error:
-            first_error = first_error or f"one batch at size {size!r} raised {in_short(error)}"
+            first_error = first_error or _first_error(error, task, source, size)
             finder.refuse(size, error)
         try:
             size = finder.smallest()
@@ -72,6 +73,15 @@ def try_batches(
 
 
 @seeded(0)
+def _first_error(error: Exception, task: Task, source: Source, size: Size) -> str:
+    try:
+        said = explained(error, task, task.build(size), source.sample)
+    except Exception:  # the model cannot be built
+        said = in_short(error)
+    return f"one batch at size {size!r} raised {said}"
+
+
+@seeded(0)
 def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = True) -> list[str]:
     """Errors in the loss of one real batch (shape, gradient, finiteness), and in held-out data.
 
@@ -79,6 +89,8 @@ def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = T
         Exception: Whatever the model or the loss raises on a batch of the training data.
     """
     model = task.build(size).train()
+    if fault := _meta_fault(model):
+        return [fault]
     if with_loss:
         faults = _loss_faults(task, model, source, size)
     else:
@@ -104,44 +116,34 @@ def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
-        _warn_if_not_saved(model, optimizer)
+        _warn_if_unsavable(model, optimizer)
     except Exception as error:
         return [f"recipe: one step at size {size!r} raised {in_short(error)}"]
     return []
 
 
-def _warn_if_not_saved(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    state = {"model": model_state(model), "optimizer": optimizer.state_dict()}
-    if reason := why_not_packed(state):
+def _warn_if_unsavable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Warn if a trial cannot be saved, which would show only once it is stopped."""
+    try:
+        pack({"model": model_state(model), "optimizer": optimizer.state_dict()})
+    except Exception as error:
         warn_user(
-            f"no checkpoint of this model or optimizer can be written ({reason}): a trial that is "
-            "stopped will start over. Keep such values out of parameters, buffers and the "
-            "optimizer's state"
+            "trials of this model and optimiser cannot be saved while they train, so one that is "
+            f"stopped starts over: {in_short(error)}. Keep tensors, numbers, texts, lists and "
+            "dicts of these in buffers, get_extra_state() and the optimiser's state"
         )
 
 
-@seeded(0)
-def part_faults(task: Task, source: Source, size: Size, parts: Mapping[int, str]) -> list[str]:
-    """An error for each size of a forward pass in training that the model cannot take.
-
-    Args:
-        task: Model and loss, which run on two examples.
-        source: The data.
-        size: The size to build.
-        parts: Numbers of examples, and for each where it comes from.
-    """
-    faults = []
-    for count, origin in parts.items():
-        try:
-            model = task.build(size).train()
-            task.loss(model, source.collate(first_examples(source.train, count))).backward()
-        except Exception as error:
-            faults.append(
-                f"model_cls: a forward pass of {count} example in training raised "
-                f"{in_short(error)}; {origin}. Train with larger batches, or use a norm that "
-                "works on one example, such as GroupNorm or LayerNorm in place of BatchNorm"
-            )
-    return faults
+def _meta_fault(model: nn.Module) -> str:
+    """An error if a tensor of a built model holds no data; empty otherwise."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    names = [name for name, tensor in tensors if tensor.is_meta]
+    if not names:
+        return ""
+    return (
+        f"model_cls: {', '.join(names[:3])} of the built model are on the meta device and hold no "
+        "data; create them on the default device, or fill them with to_empty() and initial values"
+    )
 
 
 def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> list[str]:
@@ -153,9 +155,11 @@ def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> li
         ]
     loss, _ = split_loss(raw)
     if not isinstance(loss, torch.Tensor):
-        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}"]
+        return [f"loss_fn: expected a scalar tensor, got {type(loss).__name__}{_of_type(loss)}"]
     if loss.ndim:
         return [f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; {_TAKE_THE_MEAN}"]
+    if not loss.requires_grad and not any(p.requires_grad for p in model.parameters()):
+        return ["model_cls: no parameter has requires_grad set, so nothing can be trained"]
     if not loss.requires_grad:
         return ["loss_fn: its result carries no gradient; do not detach it or call .item()"]
     if not torch.isfinite(loss) or not loss:
@@ -183,6 +187,15 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
+def _of_type(loss: object) -> str:
+    """What to do about a loss that is no tensor."""
+    if loss is None:
+        return "; is a `return` missing?"
+    if isinstance(loss, float | int):
+        return "; do not call .item() or float()"
+    return "; return the loss alone"
+
+
 def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
     """Whether a repeated example has twice the loss; False if the model fails on it."""
     count = count_examples(batch)
@@ -205,6 +218,7 @@ def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
 
 def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bool) -> list[str]:
     """An error if the first held-out examples fail, which would show only after the training."""
+    batch = None
     try:
         with torch.no_grad():
             batch = source.held_out_sample()
@@ -213,7 +227,8 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
                 return []
             loss = float(task.loss(model, batch))
     except Exception as error:
-        return [f"eval_dataset: one batch raised {in_short(error)}"]
+        said = in_short(error) if batch is None else explained(error, task, model, batch)
+        return [f"eval_dataset: one batch raised {said}"]
     if not math.isfinite(loss):
         return [f"eval_dataset: the loss of one batch is {loss}"]
     return [] if metric_faults(task) else _metric_faults(task, model, batch)

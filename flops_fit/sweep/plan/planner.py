@@ -6,17 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from flops_fit.errors import ArgumentError, InfeasiblePlanError
+from flops_fit.errors import InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
-from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
-from flops_fit.sweep.data.batch_order import parts_of
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
-from flops_fit.sweep.plan.dry_run import part_faults
 from flops_fit.sweep.plan.grid import Grid, Origin
-from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows
 from flops_fit.sweep.plan.loss_probe import find_weighting
+from flops_fit.sweep.plan.real_batches import real_batch_faults
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
@@ -24,7 +22,8 @@ from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.uncounted import warn_of_uncounted
 from flops_fit.sweep.task.weighting import Weighting
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS, Recipe
+from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
 
@@ -72,9 +71,14 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets)
-        _check_parts(task, source, finder, recipe, trials)
+    with announce_if_slow("Planning: trying the model on batches as they will be trained"):
+        batch_sizes = sorted({trial.batch_size for trial in trials})
+        smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
+        raise_problems(real_batch_faults(task, source, recipe, batch_sizes, smallest))
     # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
+    for note in sorted({note for cost in finder.costs.values() for note in cost.notes}):
+        warn_user(note)
     conventions = sorted({finder.costs[trial.size].convention for trial in trials})
     plan = Grid(
         trials=tuple(_with_rates(rows, trials)),
@@ -90,26 +94,6 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         origin=Origin(task, rows),
     )
     return Planned(plan, rows)
-
-
-def _check_parts(
-    task: Task, source: Source, finder: SizeFinder, recipe: Recipe, trials: Sequence[Trial]
-) -> None:
-    """Check that the model trains on single examples, if a step's batch is divided so far.
-
-    Raises:
-        ArgumentError: It does not, as with BatchNorm.
-    """
-    ranks = distributed.launched()[1]
-    parts: dict[int, str] = {}
-    for batch in sorted({trial.batch_size for trial in trials}):
-        most = -(-batch // (ranks * recipe.accumulate))
-        shares = [parts_of(batch, rank=rank, ranks=ranks, most=most) for rank in range(ranks)]
-        if any(part.stop - part.start == 1 for share in shares for part in share):
-            divided = f" on {ranks} ranks in {recipe.accumulate} parts" if most < batch else ""
-            parts[1] = f"the plan has batches of {plural(batch, 'example')}{divided}"
-    if faults := part_faults(task, source, finder.smallest(), parts):
-        raise ArgumentError(faults)
 
 
 def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:

@@ -26,6 +26,7 @@ from flops_fit.runtime.announce import quietly
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.count_curve import CountCurve
+from flops_fit.sweep.task.count_notes import count_notes, ffts_as_zero, modules_called
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.validate import is_count, is_positive
@@ -44,6 +45,7 @@ class ModelCost:
         flops_per_token: FLOPs for one unit of D (token or example), forward and backward.
         shapes: Hash of the names and shapes of all parameters.
         convention: How FLOPs were counted: "measured", "measured on one batch", "6ND", "custom".
+        notes: What the count leaves out or has twice.
     """
 
     size: Size
@@ -51,6 +53,7 @@ class ModelCost:
     flops_per_token: float
     shapes: str
     convention: str
+    notes: tuple[str, ...] = ()
 
 
 @seeded(0)
@@ -102,13 +105,14 @@ def cost_of(
     shapes = digest({name: list(p.shape) for name, p in model.named_parameters()})
     count = 6.0 * num_params
     convention = "6ND"
+    notes: set[str] = set()
     if callable(flops):
         count = _custom(source, model, size, flops)
         convention = "custom"
     elif flops != "6ND":
-        measured, convention = _measured(task, source, model, size, curve or CountCurve())
+        measured, convention = _measured(task, source, model, size, curve or CountCurve(), notes)
         count = measured or count  # 6ND if nothing could be counted
-    return ModelCost(size, num_params, count, shapes, convention)
+    return ModelCost(size, num_params, count, shapes, convention, tuple(sorted(notes)))
 
 
 def _custom(
@@ -128,12 +132,18 @@ def _custom(
 
 @seeded(0)
 def _measured(
-    task: Task, source: Source, model: nn.Module, size: Size, curve: CountCurve
+    task: Task,
+    source: Source,
+    model: nn.Module,
+    size: Size,
+    curve: CountCurve,
+    notes: set[str],
 ) -> tuple[float, str]:
     """FLOPs for one unit of D, and where they were counted.
 
     They are counted on the meta device; if that fails, on a real batch; if that fails too, the
-    count is 0 and the caller uses 6ND. Each fallback is announced by a warning.
+    count is 0 and the caller uses 6ND. Each fallback is announced by a warning. What the count
+    leaves out or has twice is added to `notes`.
 
     Raises:
         Exception: Whatever the model or the loss raises on a real batch.
@@ -144,7 +154,7 @@ def _measured(
         if any(not p.is_meta for p in model.parameters()):
             raise RuntimeError("its constructor creates real tensors")
         counts = curve.counts_at(
-            size, [partial(_count, task, model, _to_meta(batch)) for batch, _ in costed]
+            size, [partial(_count, task, model, _to_meta(batch), notes) for batch, _ in costed]
         )
         if count := mean(c / tokens for c, (_, tokens) in zip(counts, costed, strict=True)):
             return count, "measured"
@@ -155,7 +165,7 @@ def _measured(
         # `FlopCounterMode` does not count the fused attention kernel of the CPU.
         with sdpa_kernel(SDPBackend.MATH):
             real = task.build(size)
-            count = mean(_count(task, real, batch) / tokens for batch, tokens in costed)
+            count = mean(_count(task, real, batch, notes) / tokens for batch, tokens in costed)
     except Exception as error:
         # Only counting fails, or else the error is the user's and is raised here.
         task.loss(task.build(size).train(), source.sample).backward()
@@ -165,16 +175,20 @@ def _measured(
     return count, "measured on one batch" if count else "6ND"
 
 
-def _count(task: Task, model: nn.Module, batch: Any) -> float:
-    with FlopCounterMode(display=False) as counter:
-        task.loss(model.train(), batch).backward()
+def _count(task: Task, model: nn.Module, batch: Any, notes: set[str]) -> float:
+    uncounted, uncounted_ops = ffts_as_zero()
+    with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
+        loss = task.loss(model.train(), batch)
+        with modules_called() as called:
+            loss.backward()
+    notes.update(count_notes(uncounted_ops, recomputed=bool(called)))
     return float(counter.get_total_flops())
 
 
 def _to_meta(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         batch = dict(batch)
-    return tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, batch)
+    return tree_map(lambda x: x.detach().to("meta") if isinstance(x, torch.Tensor) else x, batch)
 
 
 def _short(error: Exception) -> str:

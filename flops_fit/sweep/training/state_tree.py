@@ -33,15 +33,6 @@ def pack(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     return tree, packer.storages()
 
 
-def why_not_packed(value: Any) -> str:
-    """Why a tree cannot be packed; empty if it can."""
-    try:
-        pack(value)
-    except TypeError as error:
-        return str(error)
-    return ""
-
-
 def unpack(value: Any, storages: Mapping[str, torch.Tensor]) -> Any:
     """The tree that `pack` was given; tensors that shared memory share it again."""
     # A copy is aligned as torch aligns its own memory, which vectorised kernels may depend on.

@@ -1,6 +1,8 @@
 import warnings
 from collections import UserDict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -39,6 +41,9 @@ class NoLength(Dataset):
         return torch.zeros(4), 0
 
 
+READ_ONCE = iter([(torch.zeros(4), 0)] * 9)
+
+
 class OneShot(IterableDataset):
     """A stream that hands out the same iterator every time."""
 
@@ -47,6 +52,23 @@ class OneShot(IterableDataset):
 
     def __iter__(self):
         return self.pairs
+
+
+def generated():
+    for k in range(40):
+        yield torch.full((4,), float(k)), k % 3
+
+
+@pytest.mark.parametrize(
+    "factory", [generated, lambda: (pair for pair in generated()), lambda: iter(list(generated()))]
+)
+def test_a_generator_function_is_called_again_for_each_pass(factory):
+    source = open_source(factory)
+    assert source.num_examples == 38
+    with pytest.warns(FlopsFitWarning, match="read again"):
+        trained = trained_on(replace(source, num_examples=None), 19, steps=4, seed=1)
+    assert trained[:38] == trained[38:]
+    assert len(indices(source.held_out_batches(8, 100))) == 2
 
 
 def test_map_style_set_is_split_once_and_for_all(numbered):
@@ -197,10 +219,18 @@ def test_factories_are_called(numbered, stream):
         (Pairs(lambda i: (torch.zeros(4), 0, 0)), "expected batches of .*a list of 3"),
         (Pairs(lambda i: ("a", "b")), "expected batches of"),
         (Pairs(lambda i: 1 / 0), "reading two examples raised ZeroDivisionError"),
-        (Pairs(lambda i: (torch.zeros(1 + i), 0)), "reading two examples raised RuntimeError"),
+        (Pairs(lambda i: (torch.zeros(1 + i), 0)), "collating.*RuntimeError.*differ in size: pad"),
         (Pairs(lambda i: (torch.zeros(4), 0), count=1), "1 example cannot be split"),
         (DataLoader([(0, 0)] * 9, sampler=[0, 1]), "a custom sampler"),
-        (DataLoader([(0, 0)] * 9, batch_size=None), "batch_size=None.*ready batches.*one example"),
+        (DataLoader([(0, 0)] * 9, batch_size=None), "yields ready-made batches"),
+        (lambda: READ_ONCE, "pass the generator function itself"),
+        (Pairs(lambda i: ([1, 2], 0)), "the input is a Python list of numbers.*with_format"),
+        (Pairs(lambda i: {"ids": [[1], [2]], "y": 0}), "'ids' is a Python list of numbers"),
+        (Pairs(lambda i: {"ids": [0] * (i + 1), "y": 0}), "differ in size: pad or cut"),
+        (Pairs(lambda i: (torch.zeros(1 + (i > 9)), 0), count=99), "differ in size: pad or cut"),
+        (Pairs(lambda i: (torch.zeros(4), None)), "the target is None"),
+        (Pairs(lambda i: "some text"), "it is text: tokenize it"),
+        (Pairs(lambda i: (np.array(["a"]), 0)), "TypeError"),
     ],
 )
 def test_faults_of_data_are_reported(data, message):

@@ -3,13 +3,13 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import MLP
 from torch.utils.data import TensorDataset
 
-from flops_fit.errors import FlopsFitWarning
+from flops_fit import FlopsFitWarning, Recipe
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.plan.dry_run import check_batches, step_faults
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,42 @@ def test_held_out_data_that_the_loss_cannot_take_are_reported_first(mlp, classes
     assert problem.startswith(message)
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize")
-def test_what_no_checkpoint_holds_is_said_before_training(mlp, classes, cross_entropy):
-    def quantized(width):
-        model = mlp(width)
-        scale = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
-        model.register_buffer("scale", scale)
-        return model
+class Extra(MLP):
+    """Keeps an object in its state."""
 
-    task = Task(quantized, "width", {}, classes, cross_entropy)
-    with pytest.warns(FlopsFitWarning, match=r"no checkpoint .*quantized.*stopped will start over"):
-        assert step_faults(task, task.open(), Recipe(), 4) == []
+    def get_extra_state(self):
+        return {"seen": object()}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Packed(MLP):
+    def __init__(self, width):
+        super().__init__(width)
+        self.register_buffer("table", torch.eye(2).to_mkldnn())
+
+
+class Noting(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["seen"] = {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "what"),
+    [
+        (Extra, "adamw", "a object cannot be saved"),
+        (Packed, "adamw", "layout torch._mkldnn"),
+        (MLP, Noting, "a set cannot be saved"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_before_the_training(classes, model, optimizer, what):
+    task = Task(model, "width", {}, classes, F.cross_entropy)
+    recipe = Recipe(learning_rate=0.01, optimizer=optimizer)
+    with pytest.warns(FlopsFitWarning, match=f"one that is stopped starts over: .*{what}"):
+        assert not step_faults(task, task.open(), recipe, 4)
 
 
 def test_parameters_that_share_their_elements_are_refused(mlp, classes, cross_entropy):

@@ -305,3 +305,20 @@ def test_parameters_of_another_model_do_not_fit():
     for other in (nn.Linear(3, 2), nn.Linear(2, 3, dtype=torch.float64), nn.Bilinear(2, 2, 3)):
         with pytest.raises(ValueError, match="parameter"):
             restore_model(other, state, torch.device("cpu"))
+
+
+class Placeholder(nn.Module):
+    """A parameter that is expanded until it gets its real values (pytorch/pytorch#28318)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3).expand(2, -1))
+
+
+def test_an_expanded_parameter_takes_the_values_of_a_full_one():
+    trained, new = Placeholder(), Placeholder()
+    trained.weight.data = torch.randn(2, 3)
+    parameter = new.weight
+    restore_model(new, model_state(trained), torch.device("cpu"))
+    assert new.weight is parameter
+    assert torch.equal(new.weight, trained.weight)

@@ -1,0 +1,106 @@
+"""Forms of data that cannot be taken as they are, and what to do about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+ONCE = (
+    "an iterator or generator can be read only once, and each trial reads the data from the start; "
+    "pass the generator function itself, not called (it is called again for each pass), or an "
+    "IterableDataset whose __iter__ starts over"
+)
+READY_BATCHES = (
+    "this DataLoader has batch_size=None, so its dataset yields ready-made batches; flops-fit "
+    "forms the batches itself, since their size depends on the budget. Let the dataset yield "
+    "single examples, and pass it alone or in a DataLoader with a batch_size"
+)
+_AS_TENSORS = (
+    'return tensors: `dataset.with_format("torch")` for a Hugging Face dataset, '
+    "`torch.tensor(...)` in __getitem__ for your own"
+)
+_COLLATE_FN = "pass a DataLoader whose collate_fn makes tensors of a list of examples"
+
+
+class CalledForEachPass(IterableDataset[Any]):
+    """A stream from a function that returns a new iterator at each call, as generators do."""
+
+    def __init__(self, function: Callable[[], Iterator[Any]]) -> None:
+        self.function = function
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.function()
+
+
+def opened_by(factory: Callable[[], Any]) -> Any:
+    """What a function without arguments returns; if that is an iterator, a stream of new ones."""
+    data = factory()
+    if not hasattr(data, "__next__") or isinstance(data, IterableDataset):
+        return data
+    return data if factory() is data else CalledForEachPass(factory)
+
+
+def list_fault(example: Any) -> str:
+    """An error if an example holds lists of numbers, which the default collation transposes."""
+    for name, value in _fields(example):
+        inner = value
+        while isinstance(inner, list) and inner:
+            inner = inner[0]
+        if isinstance(value, list) and isinstance(inner, int | float | np.number):
+            return (
+                f"{name} is a Python list of numbers, of which a batch would hold one tensor for "
+                f"each position; {_AS_TENSORS}"
+            )
+    return ""
+
+
+def collate_advice(examples: list[Any]) -> str:
+    """What to do about examples that the default collation cannot stack; "" if not known."""
+    for name, value in _fields(examples[0]):
+        if value is None:
+            return f"; {name} is None: return a tensor or a number"
+        if isinstance(value, str | bytes):
+            return f"; {name} is text: tokenize it, and {_AS_TENSORS}"
+        if hasattr(value, "convert") and hasattr(value, "getbands"):
+            return (
+                f"; {name} is a PIL image: make a tensor of it in the dataset, as with "
+                "torchvision.transforms.ToTensor()"
+            )
+        if not isinstance(value, torch.Tensor | np.ndarray | np.number | int | float | list):
+            return f"; {name} is a {type(value).__name__}: {_AS_TENSORS}"
+    return (
+        "; the examples differ in size: pad or cut them to one length in the dataset, or "
+        f"{_COLLATE_FN} (with the labels of padding set to -100)"
+    )
+
+
+def form_advice(batch: Any) -> str:
+    """What to do about a batch that is neither a pair nor a mapping of tensors."""
+    if isinstance(batch, torch.Tensor) or (isinstance(batch, tuple | list) and len(batch) == 1):
+        return (
+            "; return (inputs, targets) for each example, for language models (row[:-1], row[1:])"
+        )
+    leaves = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if isinstance(leaves, tuple | list) and leaves and isinstance(leaves[0], str):
+        return f"; it is text: tokenize it, and {_AS_TENSORS}"
+    if isinstance(batch, tuple | list) and len(batch) > 2:
+        return (
+            "; group the inputs, as ((a, b), targets), or return a dict, whose keys are passed to "
+            "the model by name"
+        )
+    return ""
+
+
+def _fields(example: Any) -> list[tuple[str, Any]]:
+    """The parts of an example and what they are called in messages."""
+    if isinstance(example, Mapping):
+        return [(repr(key), value) for key, value in example.items()]
+    if isinstance(example, tuple | list) and len(example) == 2:
+        return [("the input", example[0]), ("the target", example[1])]
+    if isinstance(example, tuple | list):
+        return [(f"part {number}", value) for number, value in enumerate(example)]
+    return [("an example", example)]
