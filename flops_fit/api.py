@@ -12,7 +12,8 @@ import torch
 
 from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
-from flops_fit.prepare import plan_only, prepare
+from flops_fit.errors import StoreError
+from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare
 from flops_fit.records import Size
 from flops_fit.report import plan_text
 from flops_fit.result import Result
@@ -33,6 +34,7 @@ from flops_fit.sweep_setup import open_job
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
+from flops_fit.warn import warn_user
 
 
 @keeps_caller_state
@@ -134,8 +136,12 @@ def find_optimal(
         executor=executor,
         on_code_change=on_code_change,
     )
+    try:
+        job = open_job(task, planned, address)
+    except StoreError as error:
+        return _from_read_only_store(planned, address, error)
     return run_and_analyze(
-        open_job(task, planned, address),
+        job,
         planned,
         workers=workers,
         executor=executor,
@@ -143,6 +149,19 @@ def find_optimal(
         on_code_change=on_code_change,
         extend=extend,
     )
+
+
+def _from_read_only_store(planned: Planned, address: StoreAddress, error: StoreError) -> Result:
+    """The result of a finished sweep whose store can be read only; else the error is raised."""
+    try:
+        left = flops_to_come(planned, address)
+    except StoreError:
+        raise error from None
+    if left:
+        raise error
+    warn_user(f"all trials are done, and this plan was not recorded: {error}")
+    ledger = address.find_ledger(default_name(planned.plan))
+    return _analyzed(lambda: ledger, _builder(planned))
 
 
 def run_and_analyze(
@@ -183,9 +202,12 @@ def run_and_analyze(
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
-    # With sizes given by the user, sizes between them may not exist.
-    build_size = planned.finder.nearest if planned.finder.given is None else None
-    return _analyzed(lambda: job.ledger, build_size)
+    return _analyzed(lambda: job.ledger, _builder(planned))
+
+
+def _builder(planned: Planned) -> Callable[[float], Size | None] | None:
+    """From N to a size value; None if the user gave the sizes, between which none may exist."""
+    return planned.finder.nearest if planned.finder.given is None else None
 
 
 @keeps_caller_state

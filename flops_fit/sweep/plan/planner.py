@@ -14,13 +14,12 @@ from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows
 from flops_fit.sweep.plan.loss_probe import find_weighting
-from flops_fit.sweep.plan.real_batches import real_batch_faults
+from flops_fit.sweep.plan.real_batches import batch_size_faults
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
-from flops_fit.sweep.task.uncounted import warn_of_uncounted
 from flops_fit.sweep.task.weighting import Weighting
 from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
 from flops_fit.validate import raise_problems
@@ -66,15 +65,13 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         budgets, source, finder = check_all(task, request, faults)
     recipe = request.recipe
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
-    if request.flops == "measured":
-        warn_of_uncounted(task, source, finder.smallest())
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
-        raise_problems(real_batch_faults(task, source, recipe, batch_sizes, smallest))
+        raise_problems(batch_size_faults(task, source, recipe, batch_sizes, smallest))
     # Sizes that the model refused are refused at every budget.
     refused = [Skipped(math.nan, size, reason) for size, reason in finder.refused.items()]
     for note in sorted({note for cost in finder.costs.values() for note in cost.notes}):

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten_with_path
 from torch.utils.data import Subset, TensorDataset
 
 from flops_fit.errors import in_short
+from flops_fit.records import Size
 from flops_fit.runtime import distributed
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.batch_order import parts_of
@@ -41,14 +42,27 @@ _NO_LABEL = -100
 
 
 @seeded(0)
-def real_batch_faults(
-    task: Task,
-    source: Source,
-    recipe: Recipe,
-    rows: Sequence[int],
-    cost: ModelCost,
+def extreme_faults(task: Task, source: Source, size: Size, flops_per_token: float) -> list[str]:
+    """Errors that examples with the lowest and highest values raise, at one size of the model.
+
+    Args:
+        task: Model, data and loss, which work on two examples.
+        source: The data.
+        size: Size of the model.
+        flops_per_token: Its training FLOPs, which limit how many examples are tried.
+    """
+    most = 3 * _affordable(source, flops_per_token)
+    model = task.build(size)
+    faults = _extreme_faults("dataset", task, model, source.train, source.collate, source, most)
+    held_out = (source.held_out, source.held_out_collate)
+    return faults + _extreme_faults("eval_dataset", task, model, *held_out, source, most)
+
+
+@seeded(0)
+def batch_size_faults(
+    task: Task, source: Source, recipe: Recipe, rows: Sequence[int], cost: ModelCost
 ) -> list[str]:
-    """Errors that only some batches of the sweep raise, found at one size of the model.
+    """An error if a batch as small or as large as one of the sweep raises, at one size.
 
     Args:
         task: Model, data and loss, which work on two examples.
@@ -57,17 +71,10 @@ def real_batch_faults(
         rows: Examples a step of the planned trials.
         cost: The size of the model to try; its FLOPs limit the batches tried.
     """
-    affordable = max(2, int(_MOST_FLOPS / (cost.flops_per_token * source.tokens_per_example)))
-    most = min(affordable, _most_read(source, source.train))
+    most = min(_affordable(source, cost.flops_per_token), _most_read(source, source.train))
     parts = {count for row in rows for count in _part_sizes(row, recipe)}
     model = task.build(cost.size)
-    held_out = (source.held_out, source.held_out_collate)
-    data = {"dataset": (source.train, source.collate), "eval_dataset": held_out}
     faults: list[str] = []
-    for name, (examples, collate) in data.items():
-        faults += _extreme_faults(name, task, model, examples, collate, source, 3 * affordable)
-    if faults:  # the batches below would raise the same
-        return faults
     for count in sorted({min(parts), min(max(parts), most)} - {2}):
         what = f"recipe: a training batch of {_examples(count)} (of {_listed(rows)} a step)"
         some = first_examples(source.train, count)
@@ -77,6 +84,11 @@ def real_batch_faults(
         some = first_examples(source.held_out, count)
         faults += _raised(what, task, model.eval(), some, source.held_out_collate)
     return faults[:1]
+
+
+def _affordable(source: Source, flops_per_token: float) -> int:
+    """Examples whose training step costs at most `_MOST_FLOPS`."""
+    return max(2, int(_MOST_FLOPS / (flops_per_token * source.tokens_per_example)))
 
 
 def _most_read(source: Source, data: Any) -> int:

@@ -14,6 +14,7 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
+from flops_fit.sweep.plan.real_batches import extreme_faults
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.count_curve import CountCurve
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
@@ -62,6 +63,8 @@ def check_all(
         model_faults += _growth_faults(finder)
         trial_finder = _counting_tensors(buildable, finder) if model_faults else finder
         data_faults += _dry_run_faults(buildable, source, trial_finder, request.recipe)
+        if source is not None and not data_faults and not loss_faults(task):
+            data_faults += _extreme_faults(buildable, source, trial_finder)
         if source is not None and not model_faults and not data_faults:
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
@@ -132,6 +135,14 @@ def _dry_run_faults(
         if source is not None and isinstance(recipe, Recipe) and not (faults or loss_faults(task)):
             faults += step_faults(task, source, recipe, finder.smallest())
     return faults
+
+
+def _extreme_faults(task: Task, source: Source, finder: SizeFinder) -> list[str]:
+    """Errors of examples far from the first, at the smallest size."""
+    with contextlib.suppress(ArgumentError):
+        size = finder.smallest()
+        return extreme_faults(task, source, size, 6.0 * finder.counts[size])
+    return []
 
 
 def _known(source: Source | None) -> Source:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
-_FFTS = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
+_PRODUCTS = frozenset(("mm", "bmm", "addmm", "baddbmm", "convolution"))
 
 
-def ffts_as_zero() -> tuple[dict[Any, Callable[..., int]], set[str]]:
-    """A mapping for `FlopCounterMode`, which knows no FFTs, and the set of those that were met."""
-    met: set[str] = set()
+class Noted(TorchDispatchMode):
+    """Notes the operations that `FlopCounterMode` does not count as they are.
 
-    def noting(name: str) -> Callable[..., int]:
-        def flops(*args: Any, **kwargs: Any) -> int:
-            met.add(name)
-            return 0
+    Attributes:
+        ffts: Names of the FFT operations that took part.
+        complex_products: Whether complex tensors were multiplied.
+    """
 
-        return flops
+    def __init__(self) -> None:
+        super().__init__()
+        self.ffts: set[str] = set()
+        self.complex_products = False
 
-    return {getattr(torch.ops.aten, name): noting(name) for name in _FFTS}, met
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name.startswith("_fft_"):
+            self.ffts.add(name)
+        elif name in _PRODUCTS:
+            self.complex_products |= any(isinstance(x, Tensor) and x.is_complex() for x in args)
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -37,18 +46,23 @@ def modules_called() -> Iterator[list[None]]:
         handle.remove()
 
 
-def count_notes(ffts: Iterable[str], *, recomputed: bool) -> list[str]:
+def count_notes(noted: Noted, *, recomputed: bool) -> list[str]:
     """What to say about a count.
 
     Args:
-        ffts: FFT operations that took part.
+        noted: The operations that took part.
         recomputed: Whether modules ran again in the backward pass.
     """
     notes = []
-    if names := ", ".join(sorted(ffts)):
+    if names := ", ".join(sorted(noted.ffts)):
         notes.append(
             f"FLOPs: the FFTs of this model ({names}) are not counted in C; if they are a large "
             "part of its work, pass flops=, a function of the model that returns its FLOPs"
+        )
+    if noted.complex_products:
+        notes.append(
+            "FLOPs: products of complex tensors are counted in C as if they were real, a quarter; "
+            "to count them in full, pass flops=, a function of the model that returns its FLOPs"
         )
     if recomputed:
         notes.append(

@@ -26,7 +26,7 @@ from flops_fit.runtime.announce import quietly
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.count_curve import CountCurve
-from flops_fit.sweep.task.count_notes import count_notes, ffts_as_zero, modules_called
+from flops_fit.sweep.task.count_notes import Noted, count_notes, modules_called
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.validate import is_count, is_positive
@@ -176,12 +176,11 @@ def _measured(
 
 
 def _count(task: Task, model: nn.Module, batch: Any, notes: set[str]) -> float:
-    uncounted, uncounted_ops = ffts_as_zero()
-    with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
+    with FlopCounterMode(display=False) as counter, Noted() as noted:
         loss = task.loss(model.train(), batch)
         with modules_called() as called:
             loss.backward()
-    notes.update(count_notes(uncounted_ops, recomputed=bool(called)))
+    notes.update(count_notes(noted, recomputed=bool(called)))
     return float(counter.get_total_flops())
 
 

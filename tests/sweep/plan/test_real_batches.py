@@ -116,6 +116,7 @@ def test_values_out_of_range_anywhere_in_the_data(data, where, what):
         assert re.search(rf"\(indices .*\b{where}\b.*\)", problem)
 
 
+@pytest.mark.filterwarnings("ignore:dataset: ")
 def test_labels_that_do_not_count_are_no_fault():
     labels = one_changed(Y, slice(1, 400, 4), -100)
     recipe = Recipe(learning_rate=0.01, max_epochs=1e9, batch_size=8)

@@ -93,3 +93,12 @@ def test_nothing_is_said_where_nothing_is_left_out(options):
     assert not notes_of(MLP, **options)
     if options:
         assert not notes_of(RealFft, **options)
+
+
+def test_products_of_complex_tensors_are_said_to_count_as_real():
+    class ComplexProduct(MLP):
+        def forward(self, x):
+            return super().forward((x.cfloat() @ torch.eye(4, dtype=torch.cfloat)).real)
+
+    (note,) = notes_of(ComplexProduct)
+    assert "products of complex tensors are counted in C as if they were real" in note
