@@ -116,5 +116,5 @@ def test_a_generator_function_is_called_anew_for_each_pass():
 @pytest.mark.parametrize("ragged", [True, False])
 def test_rows_of_python_lists_get_the_advice_of_their_library(ragged):
     data = [{"input_ids": list(range(3 + (ragged and k % 2))), "labels": [1] * 3} for k in range(9)]
-    with pytest.raises(ArgumentError, match="Python list of numbers|differ in size: pad"):
+    with pytest.raises(ArgumentError, match=r"Python list of numbers|differ in size: pad"):
         open_source(data)
