@@ -75,7 +75,7 @@ def try_batches(
 @seeded(0)
 def _first_error(error: Exception, task: Task, source: Source, size: Size) -> str:
     try:
-        said = explained(error, task, task.build(size), source.sample)
+        said = explained(error, task, task.build_quietly(size), source.sample)
     except Exception:  # the model cannot be built
         said = in_short(error)
     return f"one batch at size {size!r} raised {said}"
@@ -104,7 +104,7 @@ def check_batches(task: Task, source: Source, size: Size, *, with_loss: bool = T
 def step_faults(task: Task, source: Source, recipe: Recipe, size: Size) -> list[str]:
     """An error if one step of the recipe's optimiser on a real batch raises."""
     try:
-        model = task.build(size).train()
+        model = task.build_quietly(size).train()
         if shared := [name for name, p in model.named_parameters() if overlaps(p)]:
             return [
                 f"model_cls: elements of {', '.join(shared)} share a single memory location, as "

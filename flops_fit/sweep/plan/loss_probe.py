@@ -77,7 +77,7 @@ def _check_empty(task: Task, source: Source, size: Size, lengths: Lengths) -> No
     """
     fullest = lengths.indices[max(range(len(lengths.counts)), key=lengths.counts.__getitem__)]
     batch = source.collate(lengths.read([lengths.empty[0], fullest]))
-    if not math.isfinite(float(task.loss(task.build(size).eval(), batch))):
+    if not math.isfinite(float(task.loss(task.build_quietly(size).eval(), batch))):
         raise ArgumentError(
             f"loss_fn: it is not finite for a batch with a row that has no label that counts "
             f"({len(lengths.empty):,} of {len(lengths.counts):,} training examples read: "
@@ -121,7 +121,7 @@ def _probe(task: Task, source: Source, size: Size, lengths: Lengths | None) -> W
     examples = _examples(source, lengths)
     if len(examples) < 2:
         return None
-    model = task.build(size).eval()
+    model = task.build_quietly(size).eval()
     collate = source.collate if lengths is source.lengths else source.held_out_collate
     whole = collate(examples)
     if isinstance(task.raw_loss(model, whole), tuple):

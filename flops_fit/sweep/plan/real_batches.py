@@ -52,7 +52,7 @@ def extreme_faults(task: Task, source: Source, size: Size, flops_per_token: floa
         flops_per_token: Its training FLOPs, which limit how many examples are tried.
     """
     most = 3 * _affordable(source, flops_per_token)
-    model = task.build(size)
+    model = task.build_quietly(size)
     faults = _extreme_faults("dataset", task, model, source.train, source.collate, source, most)
     held_out = (source.held_out, source.held_out_collate)
     return faults + _extreme_faults("eval_dataset", task, model, *held_out, source, most)
@@ -73,7 +73,7 @@ def batch_size_faults(
     """
     most = min(_affordable(source, cost.flops_per_token), _most_read(source, source.train))
     parts = {count for row in rows for count in _part_sizes(row, recipe)}
-    model = task.build(cost.size)
+    model = task.build_quietly(cost.size)
     faults: list[str] = []
     for count in sorted({min(parts), min(max(parts), most)} - {2}):
         what = f"recipe: a training batch of {_examples(count)} (of {_listed(rows)} a step)"

@@ -129,7 +129,7 @@ def _dry_run_faults(
         smallest = finder.smallest()
         if isinstance(recipe, Recipe):
             with seeded(0):
-                faults += recipe_faults(recipe, task.build(smallest))
+                faults += recipe_faults(recipe, task.build_quietly(smallest))
         if source is not None:
             faults += try_batches(task, source, finder, with_loss=not loss_faults(task))
         if source is not None and isinstance(recipe, Recipe) and not (faults or loss_faults(task)):

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flops_fit.errors import ArgumentError, in_short
 from flops_fit.records import Size
-from flops_fit.runtime.announce import quietly
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.count_curve import CountCurve
@@ -58,17 +57,12 @@ class ModelCost:
 
 @seeded(0)
 def build_empty(task: Task, size: Size) -> nn.Module:
-    """A model on the meta device; on the CPU if its constructor fails on the meta device.
-
-    What the constructor prints is dropped: dozens of sizes are built in a search. It is heard when
-    the model is tried on real data.
-    """
-    with quietly():
-        try:
-            with torch.device("meta"):
-                return task.build(size)
-        except Exception:
-            return task.build(size)
+    """A model on the meta device; on the CPU if its constructor fails on the meta device."""
+    try:
+        with torch.device("meta"):
+            return task.build_quietly(size)
+    except Exception:
+        return task.build_quietly(size)
 
 
 def params_of(task: Task, size: Size) -> int:
@@ -164,11 +158,11 @@ def _measured(
     try:
         # `FlopCounterMode` does not count the fused attention kernel of the CPU.
         with sdpa_kernel(SDPBackend.MATH):
-            real = task.build(size)
+            real = task.build_quietly(size)
             count = mean(_count(task, real, batch, notes) / tokens for batch, tokens in costed)
     except Exception as error:
         # Only counting fails, or else the error is the user's and is raised here.
-        task.loss(task.build(size).train(), source.sample).backward()
+        task.loss(task.build_quietly(size).train(), source.sample).backward()
         why = f"counting fails on a real batch ({_short(error)})"
         count = 0.0
     _warn(why, "one real batch" if count else "6ND")

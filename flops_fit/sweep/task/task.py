@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from flops_fit.records import Size
+from flops_fit.runtime.announce import quietly
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.data.source import Source, targets_of
 from flops_fit.sweep.task.hashing import plain, qualified_name
@@ -49,6 +50,14 @@ class Task:
     def build(self, size: Size) -> nn.Module:
         """A new model of this size, on torch's current default device."""
         return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
+
+    def build_quietly(self, size: Size) -> nn.Module:
+        """A new model of this size; what its constructor prints and warns of is dropped.
+
+        Dozens are built before anything trains, and one of them is heard.
+        """
+        with quietly():
+            return self.build(size)
 
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """The mean loss of a model on a batch, with its gradient graph."""

@@ -495,3 +495,12 @@ def test_a_norm_over_one_example_is_found_before_training(classes, cross_entropy
         Task(Normed, "width", plain, classes, cross_entropy),
         PlanRequest([1e8], [8, 16, 32], recipe),
     )
+
+
+def test_a_model_that_prints_when_it_is_built_is_heard_once(planned, mlp, capsys):
+    def chatty(width):
+        print("a banner")
+        return mlp(width)
+
+    planned(model_cls=chatty)
+    assert capsys.readouterr().out == "a banner\n"
