@@ -126,7 +126,10 @@ def check_name(name: object) -> None:
 
 def _experiment(client: MlflowClient, name: str) -> Experiment | None:
     """The experiment of a sweep, by its name or else by its parent run; None if there is none."""
-    experiment = client.get_experiment_by_name(name) or _renamed(client, name)
+    experiment = client.get_experiment_by_name(name)
+    begun_as = None if experiment is None else _sweep_of(client, experiment)
+    if begun_as != name:
+        experiment = _of_former_name(experiment, begun_as, _renamed(client, name), name)
     if experiment is None:
         return None
     if experiment.lifecycle_stage == "deleted":
@@ -140,6 +143,42 @@ def _experiment(client: MlflowClient, name: str) -> Experiment | None:
             "its runs are used; pass another name= for a sweep of its own"
         )
     return experiment
+
+
+def _of_former_name(
+    named: Experiment | None, begun_as: str | None, renamed: Experiment | None, name: str
+) -> Experiment | None:
+    """Which experiment is a sweep, if none of its name says so.
+
+    Args:
+        named: The experiment that has this name now.
+        begun_as: The name with which the sweep in it was begun, if it holds one.
+        renamed: The experiment of a sweep that was begun with this name.
+        name: The name.
+
+    Raises:
+        SweepError: Both hold sweeps.
+    """
+    if named is None or renamed is None or named.experiment_id == renamed.experiment_id:
+        return named or renamed
+    if begun_as is not None:
+        raise SweepError(
+            f"two experiments may be the sweep {name!r}: the one called so now, which was begun as "
+            f"{begun_as!r}, and {renamed.name!r}, which was begun as {name!r}; pass "
+            f"name={begun_as!r} or name={renamed.name!r} for the one that is meant"
+        )
+    warn_user(
+        f"the experiment {name!r} is used, which holds no sweep yet; the sweep that was begun with "
+        f"this name is called {renamed.name!r} in MLflow now: pass name={renamed.name!r} to go on "
+        "with it"
+    )
+    return named
+
+
+def _sweep_of(client: MlflowClient, experiment: Experiment) -> str | None:
+    """The name that an experiment's sweep was begun with; None if it holds none."""
+    parent = _parent(client, experiment.experiment_id)
+    return None if parent is None else client.get_run(parent).data.tags.get(SWEEP)
 
 
 def _renamed(client: MlflowClient, name: str) -> Experiment | None:

@@ -101,6 +101,7 @@ def test_run_shows_plan_table_and_how_to_help(swept):
     assert "--recipe max_epochs=1000000000.0 --name tiny" in done.stderr
 
 
+@pytest.mark.filterwarnings("ignore:the store of the sweep")
 def test_run_again_asks_and_trains_nothing(finished, monkeypatch):
     monkeypatch.setattr(worker, "train", None)
     monkeypatch.setattr(sweeps, "ASK_ABOVE_ON_CPU", 0.0)
@@ -156,6 +157,7 @@ def test_plan_of_a_name_shows_what_is_done_or_why_that_is_not_known(finished):
     assert "\nError: the MLflow server http://127.0.0.1:9 does not answer" in refused.stderr
 
 
+@pytest.mark.filterwarnings("ignore:the store of the sweep")
 def test_analyze_prints_json_alone(finished):
     done = call("analyze", *where(finished), "--json")
     printed = json.loads(done.stdout, parse_constant=not_a_number)

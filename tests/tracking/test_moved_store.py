@@ -151,7 +151,22 @@ def test_a_new_experiment_of_the_old_name_is_a_sweep_of_its_own(store):
     ledger = tracking.open_ledger("a", uri)
     client_of(uri).rename_experiment(ledger.experiment_id, "archive")
     client_of(uri).create_experiment("a")
-    assert tracking.open_ledger("a", uri).experiment_id != ledger.experiment_id
+    with pytest.warns(FlopsFitWarning, match="called 'archive' in MLflow now: pass name='archive'"):
+        new = tracking.open_ledger("a", uri)
+    assert new.experiment_id != ledger.experiment_id
+
+
+def test_a_name_that_another_sweep_has_taken_is_refused(store):
+    uri = uri_in(store)
+    old, other = tracking.open_ledger("a", uri), tracking.open_ledger("b", uri)
+    client_of(uri).rename_experiment(old.experiment_id, "archive")
+    client_of(uri).rename_experiment(other.experiment_id, "a")
+    for find in (tracking.open_ledger, tracking.find_ledger):
+        with pytest.raises(SweepError, match="begun as 'b', and 'archive', which was begun as 'a'"):
+            find("a", uri)
+    assert tracking.open_ledger("archive", uri).experiment_id == old.experiment_id
+    with pytest.warns(FlopsFitWarning, match="is called 'a' in MLflow now"):
+        assert tracking.open_ledger("b", uri).experiment_id == other.experiment_id
 
 
 @pytest.mark.parametrize("renamed", [False, True])

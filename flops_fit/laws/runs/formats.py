@@ -218,6 +218,8 @@ def _from_mappings(value: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _read_csv(text: str) -> pd.DataFrame:
+    # Lines of comment stand above the header, if at all.
+    text = re.sub(r"\A(?:\s*#[^\n]*\n)+(?=[^#\s])", "", text)
     skip = 0
     declared = re.match(r"sep=(.)\r?\n", text)  # Excel's first line
     if declared:

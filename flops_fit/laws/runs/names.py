@@ -99,7 +99,7 @@ _MEASURES = {
 }
 # Words of a held-out loss with a name of its own, as in val/c4_loss, and those that name another
 # statistic of it.
-_EVALUATED = frozenset("val valid validation eval evaluation test heldout dev".split())
+_EVALUATED = frozenset("val valid validation eval evaluation test heldout holdout held dev".split())
 _OTHER = frozenset(
     "std stderr sem se err error var ci low high min max best ema smooth smoothed step steps delta "
     "ratio weight scale fn function type name aux z diff gap count".split()
@@ -187,10 +187,12 @@ def place_of(name: str, groups: list[list[str]]) -> tuple[int, int] | None:
 def _group_of_loss(column: str) -> int | None:
     """The group of a loss with a name of its own, such as val/c4_loss; None if it is none."""
     found = words(column)
-    if not {"loss", "nll", "bpb"} & set(found) or _OTHER & set(found):
+    if not {"loss", "nll", "bpb", "ce", "xent"} & set(found):
         return None
     if _EVALUATED & set(found):
-        return HELD_OUT
+        return HELD_OUT if not (_OTHER - {"best"}) & set(found) else None
+    if _OTHER & set(found):
+        return None
     return TRAINING if {"train", "training"} & set(found) else None
 
 

@@ -98,7 +98,9 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
         told = f"{names} of {counted(len(factors), 'run')} is out of line with the others: {listed}"
         if out.mean() > MOST_OUT_OF_LINE and out.sum() > 1:
             message = f"{told[:400]}; these are too many to leave out."
-            checks.append(Check("out-of-line", "warn", message, "Check C, N and D of these runs."))
+            checks.append(
+                Check("out-of-line", "refuse", message, "Check C, N and D of these runs.")
+            )
             continue
         for i, factor in factors.items():
             reason = f"C, N or D mistyped: {names} is {factor:.3g} times that of the others"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch.utils.data import Subset, TensorDataset
+
 from flops_fit.errors import in_short
-from flops_fit.sweep.data.labels import LabelRule
+from flops_fit.sweep.data.labels import IGNORED, LabelRule
 from flops_fit.sweep.data.lengths import FIRST_LOOK, MOST_READ, Lengths, NoLabelsError, lengths_of
 from flops_fit.sweep.data.source import first_examples, is_iterable, spread
 
@@ -45,7 +48,9 @@ def labels_held(
             return [pool[index % len(pool)] for index in indices]
 
     else:
-        first, more = spread(len(data), look), spread(len(data), MOST_READ)
+        odd = _rows_without_labels(data)
+        first = sorted({*spread(len(data), look), *odd})
+        more = sorted({*spread(len(data), MOST_READ), *odd})
         read_many = getattr(data, "__getitems__", None)
 
         def read(indices: Sequence[int]) -> list[Any]:
@@ -61,6 +66,21 @@ def labels_held(
             "differ in length, pass a DataLoader with a collate_fn that pads them"
         )
     return None
+
+
+def _rows_without_labels(data: Any) -> list[int]:
+    """An index of a row without any label, if data in memory have one that is easily found."""
+    indices: Any = slice(None)
+    while isinstance(data, Subset):
+        indices = torch.as_tensor(data.indices)[indices]
+        data = data.dataset
+    if type(data) is not TensorDataset or len(data.tensors) != 2:
+        return []
+    labels = data.tensors[1][indices]
+    if labels.is_floating_point() or labels.is_complex() or not labels.numel():
+        return []
+    empty = (labels.reshape(len(labels), -1) == IGNORED).all(1)
+    return [int(empty.nonzero()[0])] if bool(empty.any()) else []
 
 
 def named(indices: Sequence[int]) -> str:

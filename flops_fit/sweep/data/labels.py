@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 IGNORED = -100  # `ignore_index` of torch's cross-entropy, and the label that collators pad with
 _TARGET_KEYS = ("labels", "label", "targets", "target")
@@ -21,15 +22,19 @@ class LabelRule:
         mask: Key of a mask in mapping batches that is 0 where a label does not count; "" for none.
         skipped: Leading labels of each sequence that do not count: 1 where a loss compares each
             output with the next label.
+        per_row: Whether each row counts once, as where targets are not labels.
     """
 
     ignored: int | None = None
     mask: str = ""
     skipped: int = 0
+    per_row: bool = False
 
     def counted(self, batch: Any) -> torch.Tensor:
         """Whether each label of a batch counts, in the shape of the targets."""
         target = targets_of(batch)
+        if self.per_row:
+            return torch.ones(len(_leaves(batch)[0]), dtype=torch.bool)
         if self.mask:
             counted = batch[self.mask] != 0
         elif self.ignored is not None:
@@ -44,6 +49,8 @@ class LabelRule:
 
     def describe(self) -> str:
         """Which labels do not count, in words."""
+        if self.per_row:
+            return "each row counts once"
         if self.mask:
             return f"{self.mask} is 0"
         return "all count" if self.ignored is None else f"label {self.ignored} does not count"
@@ -73,5 +80,16 @@ def has_labels(batch: Any) -> bool:
 
 
 def num_elements(batch: Any) -> int:
-    """Number of labels in a batch, padding included."""
-    return targets_of(batch).numel()
+    """Number of labels in a batch, padding included; of inputs, where these are more."""
+    return max(leaf.shape[:2].numel() for leaf in _leaves(batch))
+
+
+def shapes_of(batch: Any) -> tuple[torch.Size, ...]:
+    """The shapes of one row of a batch's tensors."""
+    return tuple(leaf.shape[1:] for leaf in _leaves(batch))
+
+
+def _leaves(batch: Any) -> list[torch.Tensor]:
+    """The tensors of a batch that have rows."""
+    leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim]

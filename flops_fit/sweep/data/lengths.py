@@ -20,6 +20,7 @@ from flops_fit.sweep.data.labels import (
     LabelRule,
     has_labels,
     num_elements,
+    shapes_of,
     targets_of,
 )
 
@@ -119,6 +120,12 @@ class Lengths:
     def describe(self, batch_size: int, unit: str) -> str:
         """The figures, and what to do about the padding."""
         padded = self.elements(batch_size)
+        if max(self.counts) == 1:
+            return (
+                f"dataset: the inputs of its examples differ in length: in batches of {batch_size} "
+                f"one takes {padded:.4g} places on average, with padding; C counts them as they "
+                "are padded. Each run records the C that it was really trained with"
+            )
         text = (
             f"dataset: its examples differ in length: {min(self.counts):,} to "
             f"{max(self.counts):,} {unit} that count, {self.mean:.4g} on average in "
@@ -157,11 +164,12 @@ def lengths_of(
     examples = read(indices)
     groups = [examples[k : k + _GROUP] for k in range(0, len(examples), _GROUP)]
     batches = [collate(group) for group in groups]
-    if not all(map(has_labels, batches)):
-        return None
-    rule = rule or _rule(groups, batches, collate)
+    if all(map(has_labels, batches)):
+        rule = rule or _rule(groups, batches, collate)
+    else:
+        rule = LabelRule(per_row=True)
     counts = {count for batch in batches for count in rule.count_rows(batch)}
-    shapes = {targets_of(batch).shape[1:] for batch in batches}
+    shapes = set(map(shapes_of, batches))
     if len(shapes) == 1 and len(counts) == 1 and counts != {0}:
         return None
     lengths = Lengths(rule, tuple(more), read, collate)

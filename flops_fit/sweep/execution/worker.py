@@ -13,12 +13,19 @@ import platform
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flops_fit import tracking
-from flops_fit.errors import DivergedError, LostRankError, StoreError, in_short
+from flops_fit.errors import (
+    DivergedError,
+    FlopsFitWarning,
+    LostRankError,
+    StoreError,
+    in_short,
+)
 from flops_fit.records import Event, Listener, Trial
 from flops_fit.runtime import distributed
 from flops_fit.runtime.gc_freeze import frozen_gc
@@ -190,7 +197,10 @@ def _run_trial(bench: _Bench, trial: Trial) -> float:
             bench.listener(replace(event, state="resumed"))
         report = _reporter(job, event, attempt, bench.listener)
         announce(trial)
-        outcome = train(job.task, bench.source, trial, job.recipe, report, keeper, bench.stop)
+        with warnings.catch_warnings():
+            # Our advice must not fail a trial where the caller makes errors of warnings.
+            warnings.filterwarnings("default", category=FlopsFitWarning)
+            outcome = train(job.task, bench.source, trial, job.recipe, report, keeper, bench.stop)
         attempt.end("complete", metrics=_metrics(trial, outcome), step=trial.num_tokens)
         keeper.clear()
     except Exception as error:

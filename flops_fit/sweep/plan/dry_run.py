@@ -167,8 +167,14 @@ def _loss_faults(task: Task, model: nn.Module, source: Source, size: Size) -> li
             f"loss_fn: the loss of one batch at size {size!r} is {loss.item()}; expected a finite "
             "number that is not 0"
         ]
-    if _is_sum(task, model.eval(), source.sample):
+    ratio = _ratio_of_repeated(task, model.eval(), source.sample)
+    if math.isclose(ratio, 2, rel_tol=1e-3):
         return [f"loss_fn: twice the examples give twice the loss; {_TAKE_THE_MEAN}"]
+    if isinstance(raw, tuple) and math.isclose(ratio, 0.5, rel_tol=1e-3):
+        return [
+            "loss_fn: of twice the examples it returns twice the count, but not twice the sum; "
+            "return (sum, count), not (mean, count)"
+        ]
     return []
 
 
@@ -196,8 +202,8 @@ def _of_type(loss: object) -> str:
     return "; return the loss alone"
 
 
-def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
-    """Whether a repeated example has twice the loss; False if the model fails on it."""
+def _ratio_of_repeated(task: Task, model: nn.Module, batch: Any) -> float:
+    """The loss of a repeated example over that of one; NaN if the model fails on it."""
     count = count_examples(batch)
 
     def first_example(times: int) -> Any:
@@ -212,8 +218,8 @@ def _is_sum(task: Task, model: nn.Module, batch: Any) -> bool:
             once = float(task.loss(model, first_example(1)))
             twice = float(task.loss(model, first_example(2)))
     except Exception:
-        return False
-    return once != 0 and math.isclose(twice, 2 * once, rel_tol=1e-3)
+        return math.nan
+    return twice / once if once else math.nan
 
 
 def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bool) -> list[str]:

@@ -61,8 +61,8 @@ def find_weighting(task: Task, source: Source, size: Size) -> Weighting:
         warn_user(
             "loss_fn: the loss of a batch is not the mean of the losses of its parts, neither by "
             "rows nor by labels; held-out examples are therefore evaluated in batches of one size "
-            "for all trials. If it is a weighted mean, return (sum, count): the sum of the losses "
-            "and the sum of the weights"
+            "for all trials, and training depends a little on how a step's batch is divided. If it "
+            "is a weighted mean, return (sum, count): the sum of the losses and of the weights"
         )
     return found
 
@@ -133,6 +133,8 @@ def _probe(task: Task, source: Source, size: Size, lengths: Lengths | None) -> W
     if any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()):
         tolerance = _HALF_TOLERANCE
     candidates = [Weighting(), *(Weighting("labels", each) for each in _rules(whole, rule))]
+    if lengths and lengths.empty:  # rows without labels weigh nothing in a mean over labels
+        candidates.insert(0, Weighting("labels", rule))
     errors = {candidate: trials.error(candidate) for candidate in candidates}
     best = min(errors, key=lambda candidate: errors[candidate])
     if errors[candidates[0]] <= max(1e-6, 10 * errors[best]) and errors[candidates[0]] <= tolerance:

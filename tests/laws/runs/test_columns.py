@@ -4,6 +4,7 @@ import pytest
 from tables import isoflop_table
 
 from flops_fit.errors import TableError
+from flops_fit.laws.runs.columns import recognise
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.result import fit
 
@@ -160,3 +161,13 @@ def test_flops_of_a_budget_column_are_used():
     found = fit(frame.assign(num_params=frame["num_params"] + 3e7), num_draws=100)
     assert found.largest_budget == 1e20
     assert not any(check.code == "assumed" for check in found.checks)
+
+
+@pytest.mark.parametrize("held_out", ["best_val_loss", "holdout_loss", "final_val_ce", "dev/loss"])
+def test_a_held_out_loss_of_any_name_is_taken_before_loss(held_out):
+    frame = pd.DataFrame(
+        {"N": [1e6, 2e6], "D": [1e9, 2e9], "loss": [3.0, 2.0], held_out: [4.0, 3.5]}
+    )
+    found = recognise(frame)
+    assert found.frame["loss"].tolist() == [4.0, 3.5]
+    assert f"loss was read from '{held_out}'; left out: 'loss'" in found.checks[0].message

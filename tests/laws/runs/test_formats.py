@@ -146,3 +146,9 @@ def test_a_folder_and_a_dict_of_numbers(tmp_path):
         read_runs(tmp_path)
     with pytest.raises(TableError, match="a dict that is no table"):
         read_runs({"N": 1, "D": 2, "loss": 3})
+
+
+def test_comments_above_the_header_are_skipped(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("# my sweep\n# 35 runs\nN,D,loss\n1e6,1e9,3.0\n")
+    assert open_table(path)[0].columns.tolist() == ["N", "D", "loss"]

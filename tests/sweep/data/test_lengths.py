@@ -3,11 +3,13 @@
 import pytest
 import torch
 from ragged import keyed, loader, masked, paired, rows
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from flops_fit.errors import ArgumentError
 from flops_fit.sweep.data.labels import LabelRule
 from flops_fit.sweep.data.loading import open_source
+from flops_fit.sweep.task.model_cost import cost_of
+from flops_fit.sweep.task.task import Task
 
 
 class Stream(IterableDataset):
@@ -118,3 +120,36 @@ def test_rows_of_python_lists_get_the_advice_of_their_library(ragged):
     data = [{"input_ids": list(range(3 + (ragged and k % 2))), "labels": [1] * 3} for k in range(9)]
     with pytest.raises(ArgumentError, match=r"Python list of numbers|differ in size: pad"):
         open_source(data)
+
+
+class Pooled(torch.nn.Module):
+    """Classifies sequences of any length."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner, self.out = torch.nn.Linear(1, width), torch.nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.out(self.inner(x[..., None]).mean(1))
+
+    def num_params(self):
+        return sum(p.numel() for p in self.parameters())
+
+
+@pytest.mark.parametrize("target", [lambda k: torch.tensor(k % 3), lambda k: torch.randn(3)])
+def test_inputs_that_differ_in_length_are_costed_as_they_are_padded(target):
+    """One label a row: D counts rows, and C what they are padded to."""
+    rows = [(torch.randn(4 + k // 4), target(k)) for k in range(800)]
+
+    def collate(batch):
+        inputs = torch.nn.utils.rnn.pad_sequence([x for x, _ in batch], batch_first=True)
+        return inputs, torch.stack([y for _, y in batch])
+
+    source = open_source(DataLoader(rows, batch_size=8, shuffle=True, collate_fn=collate))
+    assert (source.unit, source.tokens_per_example) == ("examples", 1)
+    loss = torch.nn.functional.cross_entropy
+    cost = cost_of(Task(Pooled, "width", {}, rows, loss), source, 8)
+    mean_length = sum(len(x) for x, _ in rows) / 800
+    per_place = 3 * 2 * 8 - 2 * 8  # no gradient by the input
+    assert cost.flops_per_token > 1.3 * per_place * mean_length
+    assert cost.flops_per_token < 2.0 * per_place * mean_length

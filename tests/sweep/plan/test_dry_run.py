@@ -114,3 +114,13 @@ def test_parameters_that_share_their_elements_are_refused(mlp, classes, cross_en
     task = Task(expanded, "width", {}, classes, cross_entropy)
     (fault,) = step_faults(task, task.open(), Recipe(), 4)
     assert "model_cls: elements of heads share a single memory location" in fault
+
+
+def test_a_mean_with_its_count_is_no_sum(mlp, classes):
+    def mean_and_count(out, y):
+        return F.cross_entropy(out, y), y.numel()
+
+    (problem,) = check_batches(
+        Task(mlp, "width", {}, classes, mean_and_count), open_source(classes), 4
+    )
+    assert problem.endswith("return (sum, count), not (mean, count)")

@@ -1,13 +1,18 @@
 """The weight of a batch's loss is found by evaluating the same examples in two batchings."""
 
+import warnings
+
 import pytest
 import ragged
 import torch
 import torch.nn.functional as F
+from nets import MLP
 from ragged import LM, keyed, loader, masked, paired
+from torch.utils.data import TensorDataset
 
 from flops_fit.errors import FlopsFitWarning
 from flops_fit.sweep.data.labels import LabelRule
+from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.task.weighting import Weighting
@@ -121,3 +126,23 @@ def test_images_with_an_ignored_border_and_one_that_is_all_ignored():
 
     weighting = found(Task(PixelNet, "width", {}, data, loss, data))
     assert weighting == Weighting("labels", LabelRule(ignored=255))
+
+
+def test_rows_that_hold_all_labels_or_none_weigh_their_labels():
+    """Every tenth row has no label: a mean over labels of such a row is NaN."""
+    x, y = torch.randn(400, 4), torch.arange(400) % 3
+    y[::10] = -100
+    task = Task(MLP, "width", {}, TensorDataset(x, y), torch.nn.functional.cross_entropy)
+    source = task.open()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = find_weighting(task, source, 8)
+    empty, full = (x[:2], torch.full((2,), -100)), (x[:2], torch.zeros(2, dtype=torch.long))
+    assert (found.weight(empty), found.weight(full)) == (0, 2)
+
+
+def test_a_rare_row_without_labels_is_found_in_data_in_memory():
+    y = torch.arange(4000) % 3
+    y[1777] = -100
+    source = open_source(TensorDataset(torch.randn(4000, 4), y))
+    assert 0 in (source.lengths or source.held_out_lengths).counts
