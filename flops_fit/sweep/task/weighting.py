@@ -33,11 +33,10 @@ class Weighting:
         return self.by == "rows" and self.rule is None
 
     def weight(self, batch: Any) -> int:
-        """Of a batch's mean loss; 0 if no label counts."""
-        if self.rule is None:
+        """Of a batch's mean loss; 0 if it is a mean over labels, and none counts."""
+        if self.rule is None or self.by == "rows":
             return count_examples(batch)
-        labels = self.rule.count(batch)
-        return count_examples(batch) if self.by == "rows" and labels else labels
+        return self.rule.count(batch)
 
 
 def split_loss(value: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
