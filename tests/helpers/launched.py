@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Callable[[], Task], Trial, Recipe]] = {
         RECIPE,
     ),
     "unlabelled": (lambda: weighed("labels", F.cross_entropy), a_trial(20, 5), RECIPE),
-    "summed": (lambda: weighed("returned", sum_and_count), a_trial(20, 5), RECIPE),
+    "sum_and_count": (lambda: weighed("returned", sum_and_count), a_trial(20, 5), RECIPE),
     "last": (lambda: plain(Points()), a_trial(10, 9), RECIPE),  # and all is well again
 }
 

@@ -13,7 +13,7 @@ from processes import ended_processes
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "launched.py"
 SOUND = ["map", "ragged", "few", "stream", "parts", "noisy", "loader"]
-SOUND += ["unlabelled", "summed", "last"]
+SOUND += ["unlabelled", "sum_and_count", "last"]
 
 
 def torchrun(processes: int, *command: object) -> list[str]:
