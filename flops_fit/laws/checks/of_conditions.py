@@ -81,7 +81,7 @@ def check_conditions(findings: Findings) -> list[Check]:
     effects = [_effect(finished, name, residuals) for name in tested]
     found = [e for e in effects if e.p * len(tested) < LEVEL and e.explained > EXPLAINED[0]]
     if found:
-        return [_told(sorted(found, key=lambda e: -e.explained))]
+        return [_pooled(sorted(found, key=lambda e: -e.explained))]
     named = [name for name in ordered if _CONDITIONS & set(words(name))]
     return [_confounded(finished, name) for name in named[:1]]
 
@@ -174,7 +174,7 @@ def _f_test(scores: Array, trend: Array, extra: Array) -> tuple[float, float]:
     return float(stats.f.sf(F, q, dof)), explained
 
 
-def _told(found: list[_Effect]) -> Check:
+def _pooled(found: list[_Effect]) -> Check:
     best, others = found[0], found[1:5]
     shifts = best.shifts.sort_values()
     low, high = (f"{shifts.index[i]} {np.expm1(shifts.iloc[i]):+.1%}" for i in (0, -1))
@@ -197,6 +197,6 @@ def _told(found: list[_Effect]) -> Check:
 def _confounded(finished: pd.DataFrame, name: str) -> Check:
     message = (
         f"'{name}' has {_levels(finished[name]).nunique()} values that change together with N, D "
-        "or C: what it does to the loss cannot be told from the law."
+        "or C: its effect on the loss cannot be separated from the law's."
     )
     return Check("confounded", "warn", message, f"Fit each apart: fit(..., by={name!r}).")

@@ -1,4 +1,4 @@
-"""Which column is what, where several may be: the choice, and what is said about it.
+"""Which column holds which quantity, and the checks that state the choice.
 
 Among several candidates the one that `names` lists first is taken, and what was left is stated.
 """

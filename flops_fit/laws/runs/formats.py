@@ -1,6 +1,6 @@
 """Opening a table of runs: files in the formats that people keep, frames, columns and records.
 
-A file's format is told by its content, not only by its suffix: CSV with any usual delimiter, JSON,
+The content of a file decides its format, not its suffix alone: CSV with any usual delimiter, JSON,
 JSON Lines, Parquet, Feather and Excel, also compressed with gzip, bzip2 or xz.
 """
 
@@ -34,7 +34,7 @@ COUNTING = "rows count from 0"
 _ROWS = ("runs", "rows", "data", "results", "records", "trials")
 
 
-def open_table(runs: Runs) -> tuple[pd.DataFrame, str]:
+def open_table(runs: Any) -> tuple[pd.DataFrame, str]:
     """The table as given, and a text that states how its rows are counted.
 
     Args:
@@ -48,11 +48,11 @@ def open_table(runs: Runs) -> tuple[pd.DataFrame, str]:
     elif isinstance(runs, pd.DataFrame):
         frame, counting = _with_index(runs), COUNTING
     elif callable(getattr(runs, "to_pandas", None)):  # polars, Arrow, Hugging Face
-        frame, counting = _with_index(runs.to_pandas()), COUNTING  # type: ignore[union-attr]
+        frame, counting = _with_index(runs.to_pandas()), COUNTING
     elif isinstance(runs, Mapping):
         frame, counting = _from_columns(runs), COUNTING
     elif callable(getattr(runs, "read", None)):
-        content = runs.read()  # type: ignore[attr-defined]
+        content = runs.read()
         frame, counting = _opened("the file", lambda: _read(content, "the file"))
     else:
         frame, counting = _from_records(runs), COUNTING

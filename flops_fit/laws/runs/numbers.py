@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,13 +90,13 @@ def scale_of(unit: str) -> float | None:
     return SCALES.get(word) or COMPUTE_SCALES.get(word) or COMPUTE_SCALES.get(word.rstrip("s"))
 
 
-def _number(cell: object, decimal_comma: bool) -> float:
+def _number(cell: Any, decimal_comma: bool) -> float:
     if isinstance(cell, str):
         return _parse(cell, decimal_comma)
     if cell is None or cell is pd.NA or cell is pd.NaT:
         return math.nan
     try:
-        return float(cell)  # type: ignore[arg-type]
+        return float(cell)
     except OverflowError:
         return math.inf
     except (TypeError, ValueError):

@@ -76,12 +76,12 @@ def check_curves(frame: pd.DataFrame) -> list[Check]:
         one_model = frame["num_params"].groupby(cells).transform("nunique") == 1
         if (several & one_model).mean() > 0.5:
             frame.loc[frame["excluded"] == NOT_FINITE, "excluded"] = "no loss in this row"
-            return [_told_curves(f"{cells.nunique()} values of '{name}'", len(frame))]
+            return [_curves_check(f"{cells.nunique()} values of '{name}'", len(frame))]
     D = frame["num_tokens"].drop_duplicates().sort_values()
     steps = frame.drop_duplicates(["num_params", "num_tokens"]).sort_values("num_tokens")
     even = steps.groupby("num_params")["num_tokens"].agg(_evenly_spaced)
     if len(frame.groupby(point)) == len(frame) and len(D) and even.mean() > 0.5:
-        return [_told_curves(f"{len(even)} sizes, at even steps of D", len(frame))]
+        return [_curves_check(f"{len(even)} sizes, at even steps of D", len(frame))]
     return []
 
 
@@ -90,7 +90,7 @@ def _evenly_spaced(D: pd.Series) -> bool:
     return len(steps) >= MANY_STEPS and bool(steps.max() < 1.01 * steps.min())
 
 
-def _told_curves(whose: str, num_rows: int) -> Check:
+def _curves_check(whose: str, num_rows: int) -> Check:
     message = f"{num_rows} rows have {whose}: points of training curves, not runs?"
     advice = "Losses in mid-schedule are too high: fit the last row of each, the rest is `curves=`."
     return Check("curve-points", "warn", message, advice)
@@ -117,7 +117,9 @@ def keep_best(frame: pd.DataFrame, by: Collection[str] = ()) -> list[Check]:
         included, settings = included.drop(index=beaten), settings.drop(index=beaten)
         point = point.drop(index=beaten)
         if len(beaten):
-            checks.append(_told(tuned, point[settings > 1].nunique(), point.nunique(), len(beaten)))
+            checks.append(
+                _tuned_check(tuned, point[settings > 1].nunique(), point.nunique(), len(beaten))
+            )
     repeated = point.groupby(point).transform("size") > 1
     if repeated.mean() >= MANY_REPEATED:
         points = counted(point[repeated].nunique(), "point")
@@ -126,7 +128,7 @@ def keep_best(frame: pd.DataFrame, by: Collection[str] = ()) -> list[Check]:
     return checks
 
 
-def _told(tuned: list[str], tuned_points: int, points: int, num_beaten: int) -> Check:
+def _tuned_check(tuned: list[str], tuned_points: int, points: int, num_beaten: int) -> Check:
     names = ", ".join(tuned)
     message = (
         f"{tuned_points} of {counted(points, 'point')} (N, D) were run with several values of "

@@ -170,10 +170,10 @@ def _require_columns(frame: pd.DataFrame, checks: Collection[Check]) -> None:
     if missing:
         found = ", ".join(map(str, frame.columns)) or "none"
         known = "; ".join(f"for {name} {SUGGESTED_NAMES[name]}" for name in missing)
-        told = "".join(f" {check.message}" for check in checks if check.code == "columns")
+        notes = "".join(f" {check.message}" for check in checks if check.code == "columns")
         raise TableError(
             f"expected columns for N, D and loss; {', '.join(missing)} not found among: {found}. "
-            f"Rename a column (known names: {known}).{told}"
+            f"Rename a column (known names: {known}).{notes}"
         )
     if frame.empty:
         raise TableError("the table has no rows")

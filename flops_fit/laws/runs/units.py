@@ -95,9 +95,11 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
             int(i): float(np.exp(x)) for i, x in zip(fitted.index[out], off[out], strict=True)
         }
         listed = ", ".join(f"row {i} ({factor:.3g} times)" for i, factor in factors.items())
-        told = f"{names} of {counted(len(factors), 'run')} is out of line with the others: {listed}"
+        finding = (
+            f"{names} of {counted(len(factors), 'run')} is out of line with the others: {listed}"
+        )
         if out.mean() > MOST_OUT_OF_LINE and out.sum() > 1:
-            message = f"{told[:400]}; these are too many to leave out."
+            message = f"{finding[:400]}; these are too many to leave out."
             checks.append(
                 Check("out-of-line", "refuse", message, "Check C, N and D of these runs.")
             )
@@ -105,7 +107,7 @@ def exclude_out_of_line(frame: pd.DataFrame) -> list[Check]:
         for i, factor in factors.items():
             reason = f"C, N or D mistyped: {names} is {factor:.3g} times that of the others"
             frame.loc[i, "excluded"] = reason
-        message = f"{told}. They were left out."
+        message = f"{finding}. They were left out."
         checks.append(Check("out-of-line", "warn", message, "Correct C, N or D of these runs."))
         fitted = frame[frame["excluded"] == ""]
     return checks

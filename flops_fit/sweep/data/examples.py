@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch.utils.data import Subset, TensorDataset
-
 from flops_fit.errors import in_short
 from flops_fit.sweep.data.labels import IGNORED, LabelRule
 from flops_fit.sweep.data.lengths import FIRST_LOOK, MOST_READ, Lengths, NoLabelsError, lengths_of
-from flops_fit.sweep.data.source import first_examples, is_iterable, spread
+from flops_fit.sweep.data.source import first_examples, is_iterable, spread, tensors_behind
 
 _MOST_STREAMED = 256  # examples of a stream that are read to measure lengths
 _MOST_NAMED = 5
@@ -70,13 +67,10 @@ def labels_held(
 
 def _rows_without_labels(data: Any) -> list[int]:
     """An index of a row without any label, if data in memory have one that is easily found."""
-    indices: Any = slice(None)
-    while isinstance(data, Subset):
-        indices = torch.as_tensor(data.indices)[indices]
-        data = data.dataset
-    if type(data) is not TensorDataset or len(data.tensors) != 2:
+    tensors = tensors_behind(data)
+    if len(tensors) != 2:
         return []
-    labels = data.tensors[1][indices]
+    labels = tensors[1]
     if labels.is_floating_point() or labels.is_complex() or not labels.numel():
         return []
     empty = (labels.reshape(len(labels), -1) == IGNORED).all(1)

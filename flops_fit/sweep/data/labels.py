@@ -15,7 +15,7 @@ _TARGET_KEYS = ("labels", "label", "targets", "target")
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How the labels that count are told from the others; by default all count.
+    """Which labels count; by default all do.
 
     Attributes:
         ignored: Labels of this value do not count; None if the values say nothing.
@@ -34,7 +34,7 @@ class LabelRule:
         """Whether each label of a batch counts, in the shape of the targets."""
         target = targets_of(batch)
         if self.per_row:
-            return torch.ones(len(_leaves(batch)[0]), dtype=torch.bool)
+            return torch.ones(len(tensors_of(batch)[0]), dtype=torch.bool)
         if self.mask:
             counted = batch[self.mask] != 0
         elif self.ignored is not None:
@@ -81,15 +81,15 @@ def has_labels(batch: Any) -> bool:
 
 def num_elements(batch: Any) -> int:
     """Number of labels in a batch, padding included; of inputs, where these are more."""
-    return max(leaf.shape[:2].numel() for leaf in _leaves(batch))
+    return max(leaf.shape[:2].numel() for leaf in tensors_of(batch))
 
 
 def shapes_of(batch: Any) -> tuple[torch.Size, ...]:
     """The shapes of one row of a batch's tensors."""
-    return tuple(leaf.shape[1:] for leaf in _leaves(batch))
+    return tuple(leaf.shape[1:] for leaf in tensors_of(batch))
 
 
-def _leaves(batch: Any) -> list[torch.Tensor]:
+def tensors_of(batch: Any) -> list[torch.Tensor]:
     """The tensors of a batch that have rows."""
     leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim]

@@ -5,19 +5,18 @@ A batch is `(inputs, targets)` or a mapping; nothing here assumes text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 
 from flops_fit.sweep.data.batch_order import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 from flops_fit.sweep.data.device_cache import Held, Read, hold, room_for
-from flops_fit.sweep.data.labels import targets_of
+from flops_fit.sweep.data.labels import targets_of, tensors_of
 from flops_fit.sweep.data.lengths import Lengths
 
 HELD_OUT_EVERY = 20  # without eval_dataset, one example in twenty is set aside
@@ -242,6 +241,14 @@ def count_examples(batch: Any) -> int:
     return len(tensors_of(batch)[0])
 
 
+def tensors_behind(dataset: Any) -> list[torch.Tensor]:
+    """The tensors of a `TensorDataset`, restricted to a subset; empty for other data."""
+    if isinstance(dataset, Subset):
+        indices = torch.as_tensor(dataset.indices)
+        return [tensor[indices] for tensor in tensors_behind(dataset.dataset)]
+    return list(dataset.tensors) if type(dataset) is TensorDataset else []
+
+
 def bytes_of(batch: Any) -> float:
     """Bytes of one example in a batch."""
     return sum(leaf.nbytes for leaf in tensors_of(batch)) / count_examples(batch)
@@ -291,9 +298,3 @@ def unit_of(batch: Any, lengths: Lengths | None = None) -> tuple[str, int]:
         return "examples", 1
     labels = target[0].numel()  # of one example, which may hold several sequences
     return ("tokens", labels) if labels > 1 or lengths is not None else ("examples", 1)
-
-
-def tensors_of(batch: Any) -> list[torch.Tensor]:
-    """The tensors of a batch that have a length."""
-    leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim > 0]

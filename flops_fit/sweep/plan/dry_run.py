@@ -75,10 +75,10 @@ def try_batches(
 @seeded(0)
 def _first_error(error: Exception, task: Task, source: Source, size: Size) -> str:
     try:
-        said = explained(error, task, task.build_quietly(size), source.sample)
+        reason = explained(error, task, task.build_quietly(size), source.sample)
     except Exception:  # the model cannot be built
-        said = in_short(error)
-    return f"one batch at size {size!r} raised {said}"
+        reason = in_short(error)
+    return f"one batch at size {size!r} raised {reason}"
 
 
 @seeded(0)
@@ -233,8 +233,8 @@ def _held_out_faults(task: Task, model: nn.Module, source: Source, with_loss: bo
                 return []
             loss = float(task.loss(model, batch))
     except Exception as error:
-        said = in_short(error) if batch is None else explained(error, task, model, batch)
-        return [f"eval_dataset: one batch raised {said}"]
+        reason = in_short(error) if batch is None else explained(error, task, model, batch)
+        return [f"eval_dataset: one batch raised {reason}"]
     if not math.isfinite(loss):
         return [f"eval_dataset: the loss of one batch is {loss}"]
     return [] if metric_faults(task) else _metric_faults(task, model, batch)

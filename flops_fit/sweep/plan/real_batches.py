@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten_with_path
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import Subset
 
 from flops_fit.errors import in_short
 from flops_fit.records import Size
@@ -28,6 +28,7 @@ from flops_fit.sweep.data.source import (
     is_iterable,
     length_of,
     spread,
+    tensors_behind,
 )
 from flops_fit.sweep.plan.explanation import explained
 from flops_fit.sweep.task.model_cost import ModelCost
@@ -138,8 +139,8 @@ def _raised(
         with torch.no_grad():
             task.loss(model, batch)
     except Exception as error:
-        said = in_short(error) if batch is None else explained(error, task, model, batch)
-        return [f"{what} raised {said}"]
+        reason = in_short(error) if batch is None else explained(error, task, model, batch)
+        return [f"{what} raised {reason}"]
     return []
 
 
@@ -174,7 +175,7 @@ def _shown(data: Any, places: Sequence[int]) -> str:
 
 def _extremes(data: Any, collate: Any, source: Source) -> tuple[list[int], list[Any]]:
     """Indices and examples with the lowest and highest numbers, of those that are looked at."""
-    if tensors := _tensors_behind(data):
+    if tensors := tensors_behind(data):
         places = _two({place for tensor in tensors for place in _places(tensor)}, len(data))
         return places, [data[place] for place in places]
     most = _most_read(source, data)
@@ -195,14 +196,6 @@ def _extremes(data: Any, collate: Any, source: Source) -> tuple[list[int], list[
 def _two(places: set[int], count: int) -> list[int]:
     """The places in order, of which there are two at least: batches of one are tried apart."""
     return sorted(places | set(range(min(2, count)))) if len(places) == 1 else sorted(places)
-
-
-def _tensors_behind(data: Any) -> list[torch.Tensor]:
-    """The tensors of a `TensorDataset`, restricted to a subset; empty for other data."""
-    if isinstance(data, Subset):
-        indices = torch.as_tensor(data.indices)
-        return [tensor[indices] for tensor in _tensors_behind(data.dataset)]
-    return list(data.tensors) if type(data) is TensorDataset else []
 
 
 def _columns(examples: list[Any]) -> Iterator[torch.Tensor]:

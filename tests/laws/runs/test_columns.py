@@ -16,6 +16,13 @@ COLUMNS = ["num_params", "num_tokens", "flops", "loss"]
     "names",
     [
         ("num_params", "tokens", "flops_budget", "loss"),
+        ("params", "tokens", "flops", "loss"),
+        ("N", "D", "C", "L"),
+        ("num_params", "num_tokens", "compute", "val_loss"),
+        ("Model Size", "Training Tokens", "Training FLOP", "loss"),
+        ("n_params", "n-tokens", "FLOPs", "Eval Loss"),
+        ("n_parameters", "tokens_seen", "total_flops", "validation/loss"),
+        ("model_params", "dataset size", "train_flops", "final_val_loss"),
         ("n_params", "train_tokens", "compute", "final_loss"),
         ("non_embedding_params", "D (tokens)", "train_flops", "val/loss"),
         ("config.n_params", "summary.tokens_seen", "config.flops", "summary.eval/loss"),

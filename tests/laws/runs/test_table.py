@@ -12,30 +12,6 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("params", "tokens", "loss", "flops"),
-        ("N", "D", "L", "C"),
-        ("num_params", "num_tokens", "val_loss", "compute"),
-        ("Model Size", "Training Tokens", "loss", "Training FLOP"),
-        ("n_params", "n-tokens", "Eval Loss", "FLOPs"),
-        ("n_parameters", "tokens_seen", "validation/loss", "total_flops"),
-        ("model_params", "dataset size", "final_val_loss", "train_flops"),
-    ],
-)
-def test_usual_column_names_are_recognised(names):
-    rows = [dict(zip(names, (1e6, 2e7, 3.0, 1.3e14), strict=True))]
-    table, notes = read_runs(rows)
-    assert table.loc[0, ["num_params", "num_tokens", "loss", "flops"]].tolist() == [
-        1e6,
-        2e7,
-        3.0,
-        1.3e14,
-    ]
-    assert notes == []
-
-
 def test_columns_of_a_run_come_first_and_others_stay():
     table, _ = read_runs(pd.DataFrame(ROWS).assign(colour="red"))
     assert tuple(table.columns[: len(RUN_COLUMNS)]) == RUN_COLUMNS
