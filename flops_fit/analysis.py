@@ -10,9 +10,10 @@ from pathlib import Path
 
 from flops_fit import tracking
 from flops_fit.errors import FitError, NoRunsError, StoreError
+from flops_fit.fit_table import fit
 from flops_fit.records import Size
 from flops_fit.report import html_page
-from flops_fit.result import Result, fit
+from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.store.retry import wait_for_store

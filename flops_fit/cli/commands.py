@@ -159,9 +159,11 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("compute_budget", type=float)
+@click.argument("compute_budget", type=float, required=False)
 @options.name
 @options.tracking_uri
+@options.params
+@options.tokens
 @click.option(
     "--tokens-per-param", type=float, help="Train at this ratio D / N instead of the optimal one."
 )
@@ -175,19 +177,27 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 )
 @options.json
 def predict(
-    compute_budget: float, name: str, tracking_uri: str | None, as_json: bool, **terms: float | None
+    compute_budget: float | None,
+    name: str,
+    tracking_uri: str | None,
+    params: list[float] | None,
+    tokens: list[float] | None,
+    as_json: bool,
+    **terms: float | None,
 ) -> None:
-    """Predict the model to train for a budget in FLOPs.
+    """Predict the model to train for a budget in FLOPs, or the loss of models of given sizes.
 
     Uses only the finished runs of a sweep, and writes nothing.
 
     \b
-    Example:
+    Examples:
       flops-fit predict 1e21 --name gpt
+      flops-fit predict --params 1B,7B --tokens 2T --name gpt
     """
     from flops_fit.cli import results
 
-    results.predict(compute_budget, name, tracking_uri, terms, as_json)
+    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms))
+    results.predict(wanted, name, tracking_uri, as_json)
 
 
 @main.command()

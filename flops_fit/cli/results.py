@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,11 @@ from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
-from flops_fit.result import Result, fit
+from flops_fit.fit_table import fit
+from flops_fit.report.tables import losses_as_cells
+from flops_fit.result import Result
 from flops_fit.tracking.experiments import find_ledger
+from flops_fit.validate import raise_problems
 
 
 def fit_table(path: Path, by: Sequence[str], as_json: bool) -> None:
@@ -41,20 +45,68 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
     _print(analyze_ledger(find_ledger(name, tracking_uri)), as_json)
 
 
-def predict(
-    compute_budget: float,
-    name: str,
-    tracking_uri: str | None,
-    terms: Mapping[str, float | None],
-    as_json: bool,
-) -> None:
-    """Fit a sweep and print a prediction; nothing is written to the store."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be predicted: the model for a budget, or the losses of models.
+
+    Attributes:
+        compute_budget: C in FLOPs.
+        num_params: N of models, instead of a budget.
+        num_tokens: D of the models.
+        terms: Constraints on the model for the budget; of them, models take `unique_tokens`.
+    """
+
+    compute_budget: float | None
+    num_params: Sequence[float] | None = None
+    num_tokens: Sequence[float] | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+    def require_clear(self) -> None:
+        """Raise ArgumentError unless there is a budget, or there are N and D."""
+        of_models = self.num_params is not None or self.num_tokens is not None
+        problems = []
+        if of_models and (self.num_params is None or self.num_tokens is None):
+            problems.append("give --params and --tokens together")
+        if of_models == (self.compute_budget is not None):
+            problems.append("give a compute budget, or --params and --tokens")
+        if of_models:
+            problems += [
+                f"--{term.replace('_', '-')} goes with a compute budget only"
+                for term in self.terms
+                if term != "unique_tokens"
+            ]
+        raise_problems(problems)
+
+
+def predict(wanted: Wanted, name: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Fit a sweep and print a prediction; nothing is written to the store.
+
+    Raises:
+        ArgumentError: It is not clear what to predict.
+    """
+    wanted.require_clear()
     result = fit_ledger(find_ledger(name, tracking_uri))
-    prediction = result.predict(compute_budget, **terms)
+    if wanted.compute_budget is None:
+        N, D = wanted.num_params or (), wanted.num_tokens or ()
+        losses = result.predict_loss(N, D, **wanted.terms)
+        _print_losses(losses, result, as_json)
+        return
+    prediction = result.predict(wanted.compute_budget, **wanted.terms)
     if as_json:
         print(shown_as_json.dumps(shown_as_json.of_prediction(prediction, result)))
     else:
         print(prediction)
+
+
+def _print_losses(losses: pd.DataFrame, result: Result, as_json: bool) -> None:
+    checks = losses.attrs["checks"]
+    if as_json:
+        unit = result.meta.get("data_unit")
+        print(shown_as_json.dumps({"losses": losses, "checks": checks, "data_unit": unit}))
+        return
+    print(losses_as_cells(losses, result.meta).to_string(index=False))
+    for check in checks:
+        print(check)
 
 
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
