@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.forecasts.files import keep
+from flops_fit.forecasts.making import make_forecast
+from flops_fit.forecasts.record import Forecast
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
@@ -37,9 +40,12 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
+        log_forecast: Writes the text of a forecast under its id to the parent run of the sweep, and
+            returns where; None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
+    log_forecast: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -105,6 +111,11 @@ class Result:
     def curves(self) -> pd.DataFrame:
         """Points of training curves (`trial_id num_tokens loss`); empty if there are none."""
         return self.findings.curves
+
+    @property
+    def forecasts(self) -> pd.DataFrame:
+        """Forecasts made of this sweep before, with their outcomes; see `flops_fit.score`."""
+        return self.findings.forecasts
 
     @property
     def largest_budget(self) -> float:
@@ -181,6 +192,38 @@ class Result:
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
         return losses.predict_losses(self.findings, num_params, num_tokens, unique_tokens)
+
+    def forecast(
+        self,
+        compute_budget: float | None = None,
+        *,
+        num_params: float | None = None,
+        num_tokens: float | None = None,
+        note: str = "",
+        path: str | PathLike[str] | None = None,
+    ) -> Forecast:
+        """Write a prediction down with its date, to be compared with what will come.
+
+        The forecast of a sweep is logged on its parent run too, and every later analysis of the
+        sweep says how it came out. `flops_fit.score` compares forecasts with any runs. In a launch
+        of several processes, call this on one of them.
+
+        Args:
+            compute_budget: C in FLOPs: forecasts the best model, and its loss.
+            num_params: N of a given model, instead of a budget: forecasts its loss.
+            num_tokens: D of the given model.
+            note: Text to keep with the forecast.
+            path: The file to write, or a folder. Default: `forecasts/<name>-<id>.json`.
+
+        Returns:
+            The forecast, which says where it was written.
+
+        Raises:
+            ArgumentError: An argument is invalid, or the file exists or cannot be written.
+            FitError: No law was fitted, or predictions so far beyond the runs are refused.
+        """
+        made = make_forecast(self.findings, compute_budget, num_params, num_tokens, note)
+        return keep(made, path, self.log_forecast)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The compute-optimal frontier with its 95 % intervals, for plotting.

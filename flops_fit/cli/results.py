@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,9 @@ from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
 from flops_fit.fit_table import fit
+from flops_fit.forecasts.files import slug
+from flops_fit.forecasts.scoring import score
+from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result
 from flops_fit.tracking.experiments import find_ledger
@@ -60,6 +62,19 @@ class Wanted:
     num_params: Sequence[float] | None = None
     num_tokens: Sequence[float] | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
+
+    def models(self) -> list[tuple[float, float]]:
+        """N and D of each model; one number goes with all of the other.
+
+        Raises:
+            ArgumentError: There are several of both, and not equally many.
+        """
+        N, D = list(self.num_params or ()), list(self.num_tokens or ())
+        k = max(len(N), len(D))
+        N, D = (part * k if len(part) == 1 else part for part in (N, D))
+        if len(N) != len(D):
+            raise ArgumentError(f"expected as many --tokens as --params, got {len(D)} and {len(N)}")
+        return list(zip(N, D, strict=True))
 
     def require_clear(self) -> None:
         """Raise ArgumentError unless there is a budget, or there are N and D."""
@@ -109,6 +124,45 @@ def _print_losses(losses: pd.DataFrame, result: Result, as_json: bool) -> None:
         print(check)
 
 
+def forecast(
+    wanted: Wanted, name: str, tracking_uri: str | None, note: str, output: Path | None
+) -> None:
+    """Fit a sweep, and write forecasts to files and to its parent run.
+
+    Raises:
+        ArgumentError: It is not clear what to forecast.
+    """
+    wanted.require_clear()
+    result = fit_ledger(find_ledger(name, tracking_uri))
+    if wanted.compute_budget is not None:
+        print(result.forecast(wanted.compute_budget, note=note, path=output))
+        return
+    for N, D in wanted.models():
+        print(result.forecast(num_params=N, num_tokens=D, note=note, path=output))
+
+
+def score_forecasts(
+    paths: Sequence[Path],
+    runs: Path | None,
+    name: str | None,
+    tracking_uri: str | None,
+    loss: float | None,
+    as_json: bool,
+) -> None:
+    """Compare forecasts with the runs of a table or of a sweep, or with a loss."""
+    given = {"--runs": runs, "--name": name, "--loss": loss}
+    if sum(value is not None for value in given.values()) != 1:
+        raise ArgumentError(f"give one of {', '.join(given)}")
+    came = runs if name is None else fit_ledger(find_ledger(name, tracking_uri))
+    scores = score(paths, came, loss=loss)
+    if as_json:
+        summary = scores.attrs["summary"]
+        print(shown_as_json.dumps({"summary": summary, "forecasts": scores}))
+        return
+    print(outcomes_as_cells(scores).to_string(index=False))
+    print(scores.attrs["summary"])
+
+
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
     """Fit a sweep and write its report.
 
@@ -116,7 +170,7 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
         ArgumentError: The folder of `output` does not exist.
     """
     # The name of a sweep may contain characters that a file name cannot.
-    path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
+    path = output or Path(f"{slug(name) or 'report'}.html")
     if not path.parent.is_dir():
         raise ArgumentError(f"output: the folder {path.parent} does not exist")
     # Training curves take time to fetch; only the report shows them.

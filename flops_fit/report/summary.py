@@ -21,6 +21,7 @@ from flops_fit.report.number_text import (
     plus_minus,
     with_interval,
 )
+from flops_fit.report.outcomes import summary_line
 
 MOST_CHECKS = 5
 BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
@@ -36,6 +37,7 @@ def summary(findings: Findings) -> list[str]:
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
         *law_and_predictions(findings),
+        *([line] if (line := summary_line(findings.forecasts)) else []),
         *_checks(findings),
     ]
 
