@@ -239,10 +239,10 @@ def forecast(
 
 
 @main.command()
-@click.argument("forecasts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("forecasts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--runs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Table of the runs that came, as `fit` reads it.",
 )
 @click.option("--name", help="Sweep whose runs came, instead of a table.")

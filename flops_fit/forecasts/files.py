@@ -121,13 +121,16 @@ def _write(forecast: Forecast, path: str | os.PathLike[str] | None) -> Path:
         stem = slug(forecast.name)
         file /= f"{stem}-{forecast.id}.json" if stem else f"{forecast.id}.json"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(file.parent, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"path: the folder {file.parent} cannot be made: {error}") from error
+    try:
         # "x" fails where the file exists: a forecast that could be replaced would prove nothing.
         with open(file, "x", encoding="utf-8") as stream:
             stream.write(to_json(forecast))
     except FileExistsError as error:
         raise ArgumentError(
-            f"path: {error.filename} exists, and forecasts are never overwritten: use another path"
+            f"path: {file} exists, and forecasts are never overwritten: use another path"
         ) from error
     except OSError as error:
         raise ArgumentError(f"path: {file} cannot be written: {error}") from error

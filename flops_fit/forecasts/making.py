@@ -87,7 +87,8 @@ def data_digest(runs: pd.DataFrame) -> str:
 def is_same(values: Any, value: float) -> np.ndarray:
     """Which of some sizes or budgets are the same as one, within 5 %."""
     with np.errstate(all="ignore"):
-        return np.abs(np.log(np.asarray(values, float) / value)) <= np.log1p(SAME)
+        distance = np.abs(np.log(np.asarray(values, float) / value))
+        return distance <= np.log1p(SAME) * (1 + 1e-9)
 
 
 def _of_budget(findings: Findings, C: float) -> dict[str, Any]:
