@@ -10,12 +10,13 @@ budget's IsoFLOP curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import Source, gather
@@ -25,11 +26,19 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.frontier import loss_at
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import read_runs
-from flops_fit.report.outcomes import IN_DATA, NOT_RUN, OTHER_SETTING, SCORED, summary_line
+from flops_fit.report.outcomes import (
+    IN_DATA,
+    LEFT_OUT,
+    NOT_RUN,
+    OTHER_SETTING,
+    SCORED,
+    summary_line,
+)
 from flops_fit.validate import is_number
 
 # Runs that the law's own screen calls outliers came out as they did: they count.
 OUTLIER = "outlier"
+_POINT = ("num_params", "num_tokens", "loss")
 
 
 class HasFindings(Protocol):
@@ -76,12 +85,27 @@ def score(
             raise ArgumentError(f"loss: expected a number, got {loss!r}")
         if len(found) > 1:
             raise ArgumentError(f"loss: expected a single forecast, got {len(found)}: pass runs")
-        return _table([_row(found[0], [float(loss)], None)])
+        return _table([_row(found[0], _Came((float(loss),)))])
     findings = getattr(runs, "findings", None)
     if isinstance(findings, Findings):
         return outcomes_in(found, findings)
-    came = _came(read_runs(runs)[0])  # type: ignore[arg-type]
-    return _table([_row(forecast, _losses(forecast, came), None) for forecast in found])
+    table = read_runs(runs)[0]  # type: ignore[arg-type]
+    return _table([_row(forecast, _came(forecast, table)) for forecast in found])
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What came of one forecast.
+
+    Attributes:
+        losses: Losses of the runs of its size, moved along its law to its own N and D.
+        best: The optimum of its budget, by the budget's own IsoFLOP curve.
+        left_out: Why finished runs of its size do not count; empty if some do, or there are none.
+    """
+
+    losses: tuple[float, ...] = ()
+    best: Mapping[str, Any] | None = None
+    left_out: str = ""
 
 
 def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFrame:
@@ -89,22 +113,15 @@ def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFra
 
     Forecasts of a sweep whose model, data, loss or recipe has changed since are not counted.
     """
-    came, setting = _came(findings.runs), findings.meta.get("setting", "")
+    setting = findings.meta.get("setting", "")
     rows = []
     for forecast in forecasts:
         if setting and forecast.setting and setting != forecast.setting:
-            rows.append({**_row(forecast, [], None), "status": OTHER_SETTING})
+            rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
         else:
-            losses, best = _losses(forecast, came), _best(forecast, findings.optima)
-            rows.append(_row(forecast, losses, best))
+            came = _came(forecast, findings.runs)
+            rows.append(_row(forecast, replace(came, best=_best(forecast, findings.optima))))
     return _table(rows)
-
-
-def _came(runs: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs that count."""
-    excluded = runs["excluded"].astype(str)
-    counts = (excluded == "") | excluded.str.startswith(OUTLIER)
-    return runs[counts & np.isfinite(runs["loss"].astype(float))]
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -113,54 +130,72 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _losses(forecast: Forecast, came: pd.DataFrame) -> list[float]:
-    """The losses of the runs of a forecast's size, moved to its own N and D."""
-    same = is_same(came["num_params"], forecast.num_params)
-    same &= is_same(came["num_tokens"], forecast.num_tokens)
-    found = came[same]
-    N, D = (found[name].to_numpy(float) for name in ("num_params", "num_tokens"))
-    moved = found["loss"].to_numpy(float) - _law(forecast, N, D)
-    moved += _law(forecast, np.array([forecast.num_params]), np.array([forecast.num_tokens]))
-    return [float(loss) for loss in moved]
+def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
+    """The finished runs of a forecast's size."""
+    same = is_same(runs["num_params"], forecast.num_params)
+    same &= is_same(runs["num_tokens"], forecast.num_tokens)
+    found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
+    excluded = found["excluded"].astype(str)
+    counts = (excluded == "") | excluded.str.startswith(OUTLIER)
+    if not counts.any():
+        return _Came(left_out="; ".join(sorted(set(excluded))))
+    N, D, loss = (found[counts][name].to_numpy(float) for name in _POINT)
+    moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
+    return _Came(tuple(moved.tolist()))
 
 
-def _law(forecast: Forecast, N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    return loss_at(np.array([forecast.law_vector]), np.log(N), np.log(D))[0]
+def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
+    x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
+    return loss_at(np.array([forecast.law_vector]), x, y)[0]
 
 
-def _best(forecast: Forecast, optima: pd.DataFrame) -> pd.Series | None:
-    """The optimum of the forecast's budget, from the budget's own IsoFLOP curve."""
+def _best(forecast: Forecast, optima: pd.DataFrame) -> Mapping[str, Any] | None:
+    """The optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
     if not forecast.of_budget or optima.empty:
         return None
     sound = (optima["refused"].astype(str) == "") & optima["interior"].astype(bool)
     rows = optima[sound & is_same(optima["compute_budget"], forecast.compute_budget)]
-    return None if rows.empty else rows.iloc[0]
+    return None if rows.empty else dict(rows.iloc[0])
 
 
-def _row(forecast: Forecast, losses: list[float], best: pd.Series | None) -> dict[str, Any]:
-    outcome = float(np.mean(losses)) if losses else math.nan
-    came_from = "" if not losses else "run" if len(losses) == 1 else f"mean of {len(losses)} runs"
-    if not losses and best is not None:
-        outcome, came_from = float(best["loss"]), "minimum of the budget's curve"
-    status = IN_DATA if forecast.known_runs else NOT_RUN if math.isnan(outcome) else SCORED
-    told = status == SCORED
-    best_N = math.nan if best is None else float(best["num_params"])
-    return {
+def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
+    """What was forecast, and how it came out; a judgement only of what was not known before."""
+    best_N = math.nan if came.best is None else float(came.best["num_params"])
+    outcome, came_from = _outcome(came)
+    status = SCORED
+    if forecast.known_runs:
+        status = IN_DATA
+    elif math.isnan(outcome):
+        status = LEFT_OUT if came.left_out else NOT_RUN
+    row = {
         **_said(forecast),
         "status": status,
         "outcome": outcome,
         "came_from": came_from,
-        "losses": losses,
-        "error": forecast.loss / outcome - 1 if told else math.nan,
-        "inside_loss": _inside(outcome, forecast.loss_interval) if told else None,
-        "inside_run": _inside(outcome, forecast.run_interval) if told else None,
+        "losses": list(came.losses),
+        "error": math.nan,
+        "inside_loss": None,
+        "inside_run": None,
         "best_num_params": best_N,
-        "inside_num_params": (
-            _inside(best_N, forecast.num_params_interval)
-            if told and best is not None and forecast.num_params_interval is not None
-            else None
-        ),
+        "inside_num_params": None,
     }
+    if status == SCORED:
+        row["error"] = forecast.loss / outcome - 1
+        row["inside_loss"] = _inside(outcome, forecast.loss_interval)
+        row["inside_run"] = _inside(outcome, forecast.run_interval)
+        if came.best is not None and forecast.num_params_interval is not None:
+            row["inside_num_params"] = _inside(best_N, forecast.num_params_interval)
+    return row
+
+
+def _outcome(came: _Came) -> tuple[float, str]:
+    """The loss that came, and of what it is the loss."""
+    if came.losses:
+        n = len(came.losses)
+        return float(np.mean(came.losses)), "run" if n == 1 else f"mean of {n} runs"
+    if came.best is not None:
+        return float(came.best["loss"]), "minimum of the budget's curve"
+    return math.nan, came.left_out
 
 
 def _said(forecast: Forecast) -> dict[str, Any]:

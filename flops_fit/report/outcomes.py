@@ -13,6 +13,7 @@ from flops_fit.report.number_text import between, count, flops, loss, percent
 SCORED = "scored"
 NOT_RUN = "not yet run"
 IN_DATA = "the run was already in the data"
+LEFT_OUT = "run, but left out"
 OTHER_SETTING = "of another model, data or recipe"
 # Columns of `outcomes_as_cells` that hold words.
 TEXT_COLUMNS = ("made, UTC", "forecast of", "outcome", "inside", "note")
@@ -38,6 +39,7 @@ def summary_line(outcomes: pd.DataFrame) -> str:
         )
     for status, words in (
         (NOT_RUN, "not yet run"),
+        (LEFT_OUT, LEFT_OUT),
         (IN_DATA, "of runs already in the data"),
         (OTHER_SETTING, OTHER_SETTING),
     ):
@@ -78,6 +80,8 @@ def _subject(row: Mapping[Any, Any]) -> str:
 
 
 def _outcome(row: Mapping[Any, Any]) -> str:
+    if row["status"] == LEFT_OUT:
+        return f"{LEFT_OUT}: {row['came_from']}"
     if row["status"] != SCORED:
         return str(row["status"])
     best = count(row["best_num_params"])

@@ -109,10 +109,19 @@ def test_a_run_that_the_screen_calls_an_outlier_came_out_so_all_the_same(model):
     assert row["inside_run"] is False
 
 
+def test_a_run_that_was_left_out_is_told_with_the_reason(model):
+    table = flops_fit.score(model, came(2.4, 2.41, excluded="saw its data over 16 times"))
+    assert table["status"][0] == "run, but left out"
+    assert table["came_from"][0] == "saw its data over 16 times"
+    assert math.isnan(table["error"][0])
+    assert table.attrs["summary"] == "Forecasts: 1 run, but left out"
+
+
 @pytest.mark.parametrize("state", ["failed", "running"])
-def test_runs_that_have_not_finished_are_none(model, state):
+def test_runs_that_have_not_finished_do_not_count(model, state):
     table = flops_fit.score(model, came(2.4, 2.41, state=[state, state]))
-    assert table["status"][0] == "not yet run"
+    assert table["status"][0] == "run, but left out"
+    assert state in table["came_from"][0]
 
 
 def test_a_budget_is_compared_with_its_own_curve(budget, extended):

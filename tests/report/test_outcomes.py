@@ -6,6 +6,7 @@ import pytest
 
 from flops_fit.report.outcomes import (
     IN_DATA,
+    LEFT_OUT,
     NOT_RUN,
     OTHER_SETTING,
     SCORED,
@@ -86,6 +87,11 @@ def test_what_has_not_come_out_says_why(status):
     assert cells["outcome"] == status
     assert (cells["error"], cells["inside"]) == ("", "")
     assert cells["forecast of"] == "N 2.45M, D 68.0M tokens"
+
+
+def test_a_run_that_was_left_out_has_its_reason():
+    table = pd.DataFrame([row(LEFT_OUT, came_from="warm-up")])
+    assert outcomes_as_cells(table)["outcome"][0] == "run, but left out: warm-up"
 
 
 def test_no_forecasts_are_no_rows():

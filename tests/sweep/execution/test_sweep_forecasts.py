@@ -26,6 +26,7 @@ def lies_at(ledger) -> Path:
     return Path(tracking.artifact_address(ledger, "forecasts"))
 
 
+@pytest.mark.slow
 def test_a_run_that_arrives_later_is_the_outcome(small, planted):
     small.run()
     result = fit_ledger(small.ledger)
