@@ -221,12 +221,12 @@ class _Solved:
 
 def _solve(kriging: Kriging, setting: Setting) -> _Solved:
     J, r, K = _whitened(kriging, setting)
-    root: Array = np.linalg.cholesky(np.eye(len(r)) + K)
-    slopes, rest = np.linalg.solve(root, J), np.linalg.solve(root, r)
+    root = np.linalg.cholesky(np.eye(len(r)) + K)
+    slopes, rest = (np.asarray(np.linalg.solve(root, part), float) for part in (J, r))
     inverse = _inverse(slopes)
     shift = inverse @ (slopes.T @ rest)
     pull = np.linalg.solve(root.T, rest - slopes @ shift)
-    return _Solved(root, slopes, inverse, shift, pull)
+    return _Solved(np.asarray(root, float), slopes, inverse, shift, np.asarray(pull, float))
 
 
 def _inverse(slopes: Array) -> Array:
@@ -319,7 +319,7 @@ def _neighbours(at: Array) -> np.ndarray:
 
 
 def _averaged(x: Array, y: Array, r: Array, weight: Array, groups: np.ndarray) -> Cells:
-    total = np.bincount(groups, weight)
+    total = np.bincount(groups, weight).astype(float)
     x, y, r = (np.bincount(groups, weight * column) / total for column in (x, y, r))
     return Cells(x, y, r, total)
 
