@@ -120,7 +120,7 @@ def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFra
             rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
         else:
             came = _came(forecast, findings.runs)
-            rows.append(_row(forecast, replace(came, best=_best(forecast, findings.optima))))
+            rows.append(_row(forecast, _with_best(forecast, came, findings.optima)))
     return _table(rows)
 
 
@@ -149,13 +149,17 @@ def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
     return loss_at(np.array([forecast.law_vector]), x, y)[0]
 
 
-def _best(forecast: Forecast, optima: pd.DataFrame) -> Mapping[str, Any] | None:
-    """The optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
+def _with_best(forecast: Forecast, came: _Came, optima: pd.DataFrame) -> _Came:
+    """The same with the optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
     if not forecast.of_budget or optima.empty:
-        return None
-    sound = (optima["refused"].astype(str) == "") & optima["interior"].astype(bool)
-    rows = optima[sound & is_same(optima["compute_budget"], forecast.compute_budget)]
-    return None if rows.empty else dict(rows.iloc[0])
+        return came
+    rows = optima[is_same(optima["compute_budget"], forecast.compute_budget)]
+    if rows.empty:
+        return came
+    best = dict(rows.iloc[0])
+    if best["refused"]:
+        return came if came.losses else replace(came, left_out=f"no optimum, {best['refused']}")
+    return replace(came, best=best)
 
 
 def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:

@@ -134,10 +134,11 @@ def test_a_budget_is_compared_with_its_own_curve(budget, extended):
     assert abs(row["error"]) < 0.01
 
 
-def test_a_budget_whose_curve_is_refused_has_not_come(budget, extended):
+def test_a_budget_whose_curve_is_refused_is_told_with_the_reason(budget, extended):
     optima = extended.optima.assign(refused="too shallow")
-    findings = replace(extended.findings, optima=optima)
-    assert outcomes_in([budget], findings)["status"][0] == "not yet run"
+    (row,) = outcomes_in([budget], replace(extended.findings, optima=optima)).to_dict("records")
+    assert row["status"] == "run, but left out"
+    assert row["came_from"] == "no optimum, too shallow"
 
 
 def test_a_model_is_not_compared_with_a_budgets_curve(result, extended):
