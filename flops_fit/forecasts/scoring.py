@@ -146,7 +146,8 @@ def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
 
 def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
     x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
-    return loss_at(np.array([forecast.law_vector]), x, y)[0]
+    with np.errstate(all="ignore"):
+        return loss_at(np.array([forecast.law_vector]), x, y)[0]
 
 
 def _with_best(forecast: Forecast, came: _Came, optima: pd.DataFrame) -> _Came:
@@ -184,7 +185,7 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
         "inside_num_params": None,
     }
     if status == SCORED:
-        row["error"] = forecast.loss / outcome - 1
+        row["error"] = forecast.loss / outcome - 1 if outcome else math.inf
         row["inside_loss"] = _inside(outcome, forecast.loss_interval)
         row["inside_run"] = _inside(outcome, forecast.run_interval)
         if came.best is not None and forecast.num_params_interval is not None:

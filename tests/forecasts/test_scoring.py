@@ -68,6 +68,10 @@ def test_an_outcome_may_lie_in_the_interval_of_a_run_alone_or_in_none(model, sig
         assert (row["inside_loss"], row["inside_run"]) == inside
 
 
+def test_a_loss_of_zero_is_an_infinite_error(model):
+    assert flops_fit.score(model, loss=0.0)["error"][0] == math.inf
+
+
 def test_seeds_are_all_listed_and_their_mean_counts(model):
     table = flops_fit.score(model, came(2.36, 2.38, 2.40))
     assert table["losses"][0] == pytest.approx([2.36, 2.38, 2.40])
