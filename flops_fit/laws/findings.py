@@ -34,9 +34,9 @@ class Findings:
         fits: Every parametric fit, by name; "headline" is the one behind `law`.
         spreads: Uncertainty of the headline, and of the five-parameter fit if the tied form was
             chosen by the back-test.
-        intervals: One row per parameter (E, A, B, alpha, beta, a, and fitted constants of
-            repetition): value, low, high, standard_error. E, A and B are NaN if the runs do not
-            separate them.
+        intervals: One row per parameter (E, A, B, alpha, beta, gamma if the law is bent, a, and
+            fitted constants of repetition): value, low, high, standard_error. E, A and B are NaN if
+            the runs do not separate them.
         checks: Everything that is doubtful.
         backtest: Errors on held-out budgets.
         cost: FLOPs per token.

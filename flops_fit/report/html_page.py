@@ -45,6 +45,8 @@ OBJECTIVES = {
     "linear": "least squares of L",
     "huber": "Huber loss, all finished runs",
     "tied": "alpha = beta",
+    "bent": "with gamma",
+    "five": "gamma = 1",
 }
 # Facts about the sweep that are listed if the metadata have them.
 FACTS = {
@@ -254,8 +256,9 @@ def _fits(findings: Findings) -> list[dict[str, str]]:
     if findings.law is not None:
         a = findings.intervals.loc[["a"]].to_dict("records")[0]
         rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
+    chosen = "" if findings.law is None else findings.fits["headline"].form
     for name, objective in OBJECTIVES.items():
-        if name in findings.fits:
+        if name in findings.fits and name != chosen:
             # Only the headline has an interval.
             rows.append((f"parametric, {objective}", findings.fits[name].law.a, np.nan, np.nan))
     approaches = {"IsoFLOP optima": findings.power_laws, "envelope": findings.envelope_laws}

@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from flops_fit.laws.fitting.newton import Problem, jacobian, residuals, tie_basis
 from flops_fit.laws.fitting.parametric import ParametricFit, centred, fit_parametric
+from flops_fit.laws.fitting.residuals import Problem, jacobian, residuals, tie_basis
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 from flops_fit.laws.runs.points import Points
 
