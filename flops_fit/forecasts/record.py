@@ -52,8 +52,8 @@ class Forecast:
         extrapolation: C over the largest budget among the runs.
         data_unit: What D counts.
         form: The form of the law.
-        law_vector: (E, ln A, ln B, alpha, beta, gamma), and where they were fitted 1 / R_D* and
-            1 / R_N*.
+        law_vector: (E, ln A, ln B, alpha, beta, gamma); then 1 / R_D* if D counts effective tokens,
+            and 1 / R_N* if N counts effective parameters too.
         num_runs: Number of runs behind the law.
         setting: Hash of the sweep's model, data, loss and recipe; empty for a table of runs.
         data_digest: Hash of their N, D and losses.

@@ -24,6 +24,8 @@ from flops_fit.forecasts.making import is_same
 from flops_fit.forecasts.record import Forecast
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.frontier import loss_at
+from flops_fit.laws.model.repetition_law import effective_tokens
+from flops_fit.laws.runs.exclusions import epochs
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.report.outcomes import (
@@ -38,6 +40,7 @@ from flops_fit.validate import is_number
 
 # Runs that the law's own screen calls outliers came out as they did: they count.
 OUTLIER = "outlier"
+_FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
 _POINT = ("num_params", "num_tokens", "loss")
 
 
@@ -132,6 +135,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
     """The finished runs of a forecast's size."""
+    runs = runs.assign(num_tokens=_tokens(forecast, runs))
     same = is_same(runs["num_params"], forecast.num_params)
     same &= is_same(runs["num_tokens"], forecast.num_tokens)
     found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
@@ -142,6 +146,15 @@ def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
     N, D, loss = (found[counts][name].to_numpy(float) for name in _POINT)
     moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
     return _Came(tuple(moved.tolist()))
+
+
+def _tokens(forecast: Forecast, runs: pd.DataFrame) -> np.ndarray:
+    """D of each run as the forecast's law counts it: what new tokens its data are worth."""
+    D = runs["num_tokens"].to_numpy(float)
+    if len(forecast.law_vector) <= _FADING:
+        return D
+    fading = forecast.law_vector[_FADING]
+    return effective_tokens(D, D / epochs(runs), 1 / fading if fading else math.inf)
 
 
 def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
