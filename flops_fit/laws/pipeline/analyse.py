@@ -71,6 +71,7 @@ def analyse(
         cost=data.cost,
         choice=found.choice,
         repetition=data.repetition if found.form else None,
+        misfit=found.misfit,
     )
     findings = _with_envelope(findings, curves, options)
     checks = _checks(findings, options)

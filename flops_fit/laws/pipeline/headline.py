@@ -21,6 +21,7 @@ from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.inference.form_choice import choose_form, contradicts_straight, may_bend
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
+from flops_fit.laws.inference.misfit import Misfit, measure_misfit
 from flops_fit.laws.inference.outliers import excess, screen, screen_iqr
 from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
 from flops_fit.laws.inference.term_tests import check_bounds, check_terms
@@ -54,6 +55,7 @@ class Headline:
             five-parameter form, because alpha = beta is itself uncertain.
         backtest: Errors on held-out budgets.
         checks: Why no law can be fitted, or what deviates from the request.
+        misfit: What the law misses, and the laws that count in predictions.
     """
 
     data: FitData
@@ -66,6 +68,7 @@ class Headline:
         default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
     )
     checks: Sequence[Check] = ()
+    misfit: Misfit | None = None
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval of a quantity of the law, which contains those of all spreads."""
@@ -123,7 +126,8 @@ def _fit(data: FitData, options: Options) -> Headline:
         forms.append("five")
     spreads = tuple(_spread(fits[name], data, options) for name in forms)
     checks += headline_notes(data, fits[form], choice, spreads[0])
-    return Headline(data, out, fits, form, choice, spreads, tested, checks)
+    misfit = measure_misfit(fits, form, data.points, chosen=options.form == "auto")
+    return Headline(data, out, fits, form, choice, spreads, tested, checks, misfit)
 
 
 def _screen(
