@@ -43,7 +43,7 @@ class Forecast:
         compute_budget: C, FLOPs.
         num_params: N.
         num_tokens: D, tokens or examples.
-        loss: The law's loss at N and D.
+        loss: Expected loss at N and D.
         loss_interval: Its interval.
         run_interval: Interval of the loss that one run there will reach.
         num_params_interval: Interval of N; None where N was given.
