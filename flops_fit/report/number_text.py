@@ -53,8 +53,9 @@ def exponent(value: float) -> str:
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction in per cent: 0.0123 as "1.2 %"."""
-    return f"{100 * fraction:.{digits}g} %"
+    """A fraction in per cent: 0.0123 as "1.2 %", 1.234 as "123 %"."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g} %"
 
 
 def between(low: float, high: float, form: NumberFormat) -> str:

@@ -127,8 +127,8 @@ class RepetitionLaw:
 
     def effective(self, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
         """Logarithms of N' and D', shape (k,) each; arguments as for `losses`."""
-        N, D = self._effective(self.law.vector[None], x, y, log_U)
-        return np.broadcast_to(N, D.shape)[0], D[0]
+        N, D = np.broadcast_arrays(*self._effective(self.law.vector[None], x, y, log_U))
+        return N.ravel(), D.ravel()
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
         """Logarithms of N' and D', shape (S, k) each."""
