@@ -12,16 +12,17 @@ from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
+from flops_fit.laws.options import FormOption
 from flops_fit.result import Result, fit
 from flops_fit.tracking.experiments import find_ledger
 
 
-def fit_table(path: Path, by: Sequence[str], as_json: bool) -> None:
+def fit_table(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:
     """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
     if not by:
-        _print(fit(path), as_json)
+        _print(fit(path, form=form), as_json)
         return
-    results = fit(path, by=by)
+    results = fit(path, by=by, form=form)
     if as_json:
         shown = {
             str(value): shown_as_json.of_result(result, _table(result))
