@@ -46,6 +46,8 @@ class Findings:
         curves: Points of training curves: `trial_id num_tokens loss`; empty if none were given.
         repetition: The data-constrained law, if the headline is a law of effective tokens; None if
             all data was new.
+        forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
+            returns them; empty if there are none.
         meta: Name, data unit, FLOPs convention and the like: plain strings.
         build_size: Returns the size value for N parameters by building models; not saved. None:
             sizes are interpolated between those of the runs.
@@ -66,6 +68,7 @@ class Findings:
     envelope_laws: PowerLaws | None = None
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
+    forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 

@@ -29,7 +29,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.intervals import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import number_text, slider_data, summary, tables
+from flops_fit.report import number_text, outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
@@ -137,6 +137,9 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             law=summary.law_and_predictions(findings),
             serious=_serious(findings),
             table=_table(findings),
+            forecasts=outcomes.outcomes_as_cells(findings.forecasts),
+            text_columns=outcomes.TEXT_COLUMNS,
+            forecasts_summary=outcomes.summary_line(findings.forecasts),
             checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
             excluded=_excluded(findings),
             fits=_fits(findings),

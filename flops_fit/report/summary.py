@@ -22,6 +22,7 @@ from flops_fit.report.number_text import (
     plus_minus,
     with_interval,
 )
+from flops_fit.report.outcomes import summary_line
 
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 MOST_CHECKS = 5
@@ -38,6 +39,7 @@ def summary(findings: Findings) -> list[str]:
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
         *law_and_predictions(findings),
+        *([line] if (line := summary_line(findings.forecasts)) else []),
         *_checks(findings),
     ]
 

@@ -9,6 +9,7 @@
     backtest.csv    errors on held-out budgets
     envelope.csv    lower envelope of training curves, if curves were given
     curves.csv      points of training curves, if there are any
+    forecasts.csv   forecasts and their outcomes, if there are any
     draws-*.csv     bootstrap law vectors, one row per refit
 
 Numbers are written with enough digits to restore the same bits. Each file is written under a
@@ -97,7 +98,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "backtest": findings.backtest,
         "intervals": findings.intervals.rename_axis("parameter").reset_index(),
     }
-    for name in ("envelope", "curves"):
+    for name in ("envelope", "curves", "forecasts"):
         table = getattr(findings, name)
         if len(table):
             tables[name] = table
@@ -153,6 +154,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
         curves=tables.get("curves", pd.DataFrame()),
+        forecasts=tables.get("forecasts", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )
