@@ -24,7 +24,15 @@ from flops_fit.store.retry import wait_for_store
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.warn import warn_user
 
-_HEADLINE = ("E", "A", "B", "alpha", "beta", "a")  # rows of `Result.intervals` that are logged
+_HEADLINE = (
+    "E",
+    "A",
+    "B",
+    "alpha",
+    "beta",
+    "gamma",
+    "a",
+)  # rows of `Result.intervals` that are logged
 REPORT = "report.html"
 _MOST_REASONS = 3
 
@@ -177,4 +185,4 @@ def _headline(result: Result) -> dict[str, float]:
     if result.law is None:
         return {}
     values = result.intervals["value"]  # NaN, and not logged, where the data do not tell it
-    return {f"law_{name}": float(values[name]) for name in _HEADLINE}
+    return {f"law_{name}": float(values[name]) for name in _HEADLINE if name in values}

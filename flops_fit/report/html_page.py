@@ -128,6 +128,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             data={"grid": _grid(findings), "labels": _labels(findings)},
             plots=plots,
             num_runs=len(findings.runs),
+            bent=findings.law is not None and findings.law.gamma != 1,
             measured_cost=findings.law is not None and findings.law.curve is not None,
             meta=meta,
             name=meta.get("name") or _default_name(findings),

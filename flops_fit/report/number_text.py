@@ -110,3 +110,8 @@ def memory(num_bytes: float) -> str:
         if num_bytes >= ROUNDS_UP * unit:
             return f"{num_bytes / unit:.3g}{suffix}"
     return f"{num_bytes:.0f} B"
+
+
+def bent(terms: str, gamma: float) -> str:
+    """The text of the two terms of a law, with its gamma if that is not one."""
+    return terms if gamma == 1 else f"({terms})^{gamma:.4g}"

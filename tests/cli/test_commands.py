@@ -178,6 +178,9 @@ def test_fit_reads_a_file_and_fits_each_value_apart(tmp_path):
     assert list(shown["results"]) == ["a", "b"]
     printed = call("fit", path, "--by", "data").stdout
     assert printed.startswith("Results by data: 2 fitted, 0 not")
+    bent = json.loads(call("fit", path, "--form", "bent", "--json").stdout)
+    assert bent["law"]["gamma"] != 1 == shown["results"]["a"]["law"]["gamma"]
+    assert call("fit", path, "--form", "round").exit_code == 2
     assert call("fit", path, "--by", "corpus").exit_code == 2
     assert call("fit", tmp_path / "none.csv").exit_code == 2
 
