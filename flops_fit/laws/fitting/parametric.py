@@ -235,6 +235,14 @@ def restart(fit: ParametricFit, centre: Centre) -> Array:
     return np.array([[e - scale, a - scale - alpha * x, b - scale - beta * y, alpha, beta]])
 
 
+def excess(fit: ParametricFit, points: Points) -> Array:
+    """How far each run lies above the law: in ln L, or in L over its mean, shape (n,)."""
+    law = fit.law.loss(points.N, points.D)
+    if fit.space == "log":
+        return np.log(points.loss) - np.log(law)
+    return (points.loss - law) / np.exp(fit.centre[2])
+
+
 def natural(theta: Array, centre: Centre) -> Array:
     """Law vectors (E, ln A, ln B, alpha, beta) from theta in centred logarithms, shape (S, 5)."""
     e, a, b, alpha, beta = theta.T

@@ -21,7 +21,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
-from flops_fit.laws.model.arrays import Space
+from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.headline import Headline, headline
@@ -59,7 +59,7 @@ def analyse(
         tolerance=options.tolerance,
     )
     findings = Findings(
-        runs=_exclude_outliers(runs, found.out),
+        runs=_exclude_outliers(runs, found.screened.side),
         optima=optima,
         law=fits["headline"].law if found.form else None,
         power_laws=fit_power_laws(optima),
@@ -96,11 +96,12 @@ def _other_objectives(data: FitData) -> dict[str, ParametricFit]:
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
-def _exclude_outliers(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
+def _exclude_outliers(runs: pd.DataFrame, side: Array) -> pd.DataFrame:
     """A copy of the table with a reason on the runs that were screened out."""
     runs = runs.copy()
     included = runs.index[runs["excluded"] == ""]
-    runs.loc[included[out], "excluded"] = "outlier: loss far above the law"
+    runs.loc[included[side > 0], "excluded"] = "outlier: loss far above the law"
+    runs.loc[included[side < 0], "excluded"] = "outlier: loss far below the law"
     return runs
 
 

@@ -35,7 +35,7 @@ def parameter_table(
     if fit is None or not spreads:
         return pd.DataFrame(np.nan, index=names, columns=columns)
     low, high = hull(spreads, log_parameters)
-    error = spreads[-1].standard_error(log_parameters)
+    error = np.max([spread.standard_error(log_parameters) for spread in spreads], axis=0)
     law = fit.law
     value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.a])
     # From ln A and ln B to A and B.
@@ -68,5 +68,5 @@ def _constant(
         return laws[:, column : column + 1]
 
     low, high = (float(end[0]) for end in hull(spreads, rate))
-    error = float(spreads[-1].standard_error(rate)[0])
+    error = max(float(spread.standard_error(rate)[0]) for spread in spreads)
     return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2
