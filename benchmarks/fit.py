@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from flops_fit.fit_table import fit
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.points import Points
-from flops_fit.result import fit
 
 LAW = ParametricLaw(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 GRID = [(0, 5, 10, 15, 20, 25), (0, 5, 10, 15, 20, 25), (-1, -0.5, 0, 0.5, 1)]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flops_fit.api import plan_sweep as plan_sweep
     from flops_fit.errors import FlopsFitError as FlopsFitError
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
+    from flops_fit.forecasts.files import load_forecast as load_forecast
+    from flops_fit.forecasts.record import Forecast as Forecast
+    from flops_fit.forecasts.scoring import score as score
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
     from flops_fit.sweep.training.recipe import Recipe as Recipe
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "FlopsFitError": "errors",
     "FlopsFitWarning": "errors",
+    "Forecast": "forecasts.record",
     "Prediction": "result",
     "Recipe": "sweep.training.recipe",
     "Result": "result",
@@ -36,7 +40,9 @@ _HOME_OF = {
     "analyze": "api",
     "find_optimal": "api",
     "fit": "api",
+    "load_forecast": "forecasts.files",
     "plan_sweep": "api",
+    "score": "forecasts.scoring",
 }
 
 __all__ = sorted(_HOME_OF)

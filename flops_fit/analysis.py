@@ -8,11 +8,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from flops_fit import tracking
-from flops_fit.errors import FitError, NoRunsError, StoreError
+from flops_fit.errors import FitError, NoRunsError, StoreError, TableError, in_short
+from flops_fit.fit_table import fit
+from flops_fit.forecasts.record import from_json
+from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.records import Size
 from flops_fit.report import html_page
-from flops_fit.result import Result, fit
+from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.store.retry import wait_for_store
@@ -101,11 +106,32 @@ def fit_ledger(
     meta["where_to_look"] = ledger.where_to_look()
     meta["report"] = tracking.artifact_address(ledger, REPORT)
     result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
-    if not curves:
-        return result
-    # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
-    points = tracking.fetch_curves(ledger, runs)
-    return replace(result, findings=replace(result.findings, curves=points))
+    findings = replace(result.findings, forecasts=_forecasts(ledger, result))
+    if curves:
+        # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
+        findings = replace(findings, curves=tracking.fetch_curves(ledger, runs))
+    return Result(findings, partial(tracking.log_forecast, ledger))
+
+
+def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:
+    """The forecasts that were made of the sweep, with their outcomes."""
+    try:
+        texts = tracking.fetch_forecasts(ledger)
+    except StoreError:
+        raise
+    except Exception as error:  # an artifact store may fail in any way; the fit does without it
+        warn_user(f"forecasts of the sweep {ledger.name!r} cannot be read ({in_short(error)})")
+        return pd.DataFrame()
+    found, faults = [], []
+    for name, text in texts.items():
+        try:
+            found.append(from_json(text, name))
+        except TableError as error:
+            faults.append(str(error))
+    if faults:
+        warn_user(f"left out of the forecasts of the sweep {ledger.name!r}: {'; '.join(faults)}")
+    found.sort(key=lambda forecast: forecast.made_at)
+    return outcomes_in(found, result.findings) if found else pd.DataFrame()
 
 
 def write_files(result: Result, folder: Path) -> None:

@@ -13,11 +13,11 @@ import torch
 from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import StoreError
+from flops_fit.fit_table import fit as fit
 from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare
 from flops_fit.records import Size
 from flops_fit.report import plan_text
 from flops_fit.result import Result
-from flops_fit.result import fit as fit
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep

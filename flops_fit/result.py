@@ -1,47 +1,37 @@
-"""`Result`: the laws and predictions of a sweep. `fit`: the same from any table of runs."""
+"""`Result`: the laws and predictions of a sweep, or of any table of runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.forecasts.files import keep
+from flops_fit.forecasts.making import make_forecast
+from flops_fit.forecasts.record import Forecast
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
-from flops_fit.laws.options import (
-    Curve,
-    FitArguments,
-    FormOption,
-    Method,
-    Options,
-    Outliers,
-    SharedErrors,
-)
 from flops_fit.laws.pipeline import archive
-from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.predict import tables
+from flops_fit.laws.predict import losses, tables
 from flops_fit.laws.predict.intervals import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
-from flops_fit.laws.runs.formats import Runs
-from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
 from flops_fit.records import Size
 from flops_fit.report import summary
-from flops_fit.results_by import Results, fit_each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Prediction", "Result", "Results", "fit"]
+__all__ = ["Prediction", "Result"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,9 +40,12 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
+        log_forecast: Writes the text of a forecast under its id to the parent run of the sweep, and
+            returns where; None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
+    log_forecast: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -120,6 +113,11 @@ class Result:
         return self.findings.curves
 
     @property
+    def forecasts(self) -> pd.DataFrame:
+        """Forecasts made of this sweep before, with their outcomes; see `flops_fit.score`."""
+        return self.findings.forecasts
+
+    @property
     def largest_budget(self) -> float:
         """The largest budget among the runs in the fits, FLOPs."""
         return self.findings.largest_budget
@@ -170,6 +168,62 @@ class Result:
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
         return predict_budget(self.findings, compute_budget, terms)
+
+    def predict_loss(
+        self,
+        num_params: ArrayLike,
+        num_tokens: ArrayLike,
+        *,
+        unique_tokens: ArrayLike | None = None,
+    ) -> pd.DataFrame:
+        """The loss of models of N parameters trained on D tokens, with 95 % intervals.
+
+        Args:
+            num_params: N, one number or an array.
+            num_tokens: D, one number or an array; the arguments broadcast.
+            unique_tokens: Unique tokens among D, where data is repeated. Default: all of D.
+
+        Returns:
+            One row per model: `num_params num_tokens loss`, `loss_low loss_high` (the law's loss)
+            and `run_low run_high` (the loss of one new run). `attrs["checks"]` lists the doubts.
+
+        Raises:
+            ArgumentError: An argument is not positive, or the shapes do not broadcast.
+            FitError: No law was fitted, or predictions so far beyond the runs are refused.
+        """
+        return losses.predict_losses(self.findings, num_params, num_tokens, unique_tokens)
+
+    def forecast(
+        self,
+        compute_budget: float | None = None,
+        *,
+        num_params: float | None = None,
+        num_tokens: float | None = None,
+        note: str = "",
+        path: str | PathLike[str] | None = None,
+    ) -> Forecast:
+        """Write a prediction down with its date, to be compared with what will come.
+
+        The forecast of a sweep is logged on its parent run too, and every later analysis of the
+        sweep says how it came out. `flops_fit.score` compares forecasts with any runs. In a launch
+        of several processes, call this on one of them.
+
+        Args:
+            compute_budget: C in FLOPs: forecasts the best model, and its loss.
+            num_params: N of a given model, instead of a budget: forecasts its loss.
+            num_tokens: D of the given model.
+            note: Text to keep with the forecast.
+            path: The file to write, or a folder. Default: `forecasts/<name>-<id>.json`.
+
+        Returns:
+            The forecast, which says where it was written.
+
+        Raises:
+            ArgumentError: An argument is invalid, or the file exists or cannot be written.
+            FitError: No law was fitted, or predictions so far beyond the runs are refused.
+        """
+        made = make_forecast(self.findings, compute_budget, num_params, num_tokens, note)
+        return keep(made, path, self.log_forecast)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The compute-optimal frontier with its 95 % intervals, for plotting.
@@ -252,96 +306,8 @@ class Result:
         return summary.summary_html(self.findings)
 
 
-@overload
-def fit(runs: Runs, *, by: None = None, **options: Unpack[FitArguments]) -> Result: ...
-@overload
-def fit(
-    runs: Runs, *, by: str | Sequence[str], **options: Unpack[FitArguments]
-) -> Results[Result]: ...
-def fit(
-    runs: Runs,
-    *,
-    by: str | Sequence[str] | None = None,
-    delta: float | None = None,
-    method: Method | None = None,
-    form: FormOption = "auto",
-    curve: Curve = "parabola",
-    outliers: Outliers = "residuals",
-    shared_errors: SharedErrors = "auto",
-    tolerance: float = 0.1,
-    num_draws: int = 600,
-    seed: int = 0,
-    curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None = None,
-    unfinished_curves: bool = False,
-    name: str = "",
-    meta: Mapping[str, str] | None = None,
-    build_size: Callable[[float], Size | None] | None = None,
-) -> Result | Results[Result]:
-    """Fit scaling laws to any table of runs.
-
-    Args:
-        runs: A DataFrame, the path of a file (CSV, TSV, JSON, JSONL, Parquet, Excel), columns or a
-            list of dicts, one row per run, with loss, N, and D in tokens or C in FLOPs, or both
-            (C = 6 N D gives the one that is missing). Common column names are recognised; the guide
-            lists them.
-        by: Fit the runs of each value of this column, or of these, apart. Returns `Results`, a
-            mapping from the values to a `Result` each, with a `table` of them.
-        delta: Fit with the Huber loss of ln L and this threshold, without screening outliers, as
-            published fits do with 1e-3. Default: screen outliers, then refit.
-        method: "screened" (the default), "huber", "log" or "linear": see `Options`.
-        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
-        curve: The IsoFLOP curve: "parabola", or "cubic" for budgets with seven runs or more.
-        outliers: "residuals", "iqr" (Tukey's fences), or "keep".
-        shared_errors: Whether runs of one size share an error: "size", "none", or "auto" to test.
-        tolerance: Budgets whose relative difference is smaller are treated as one.
-        num_draws: Number of bootstrap refits for the intervals.
-        seed: Random seed of the bootstrap.
-        curves: Points of training curves (a DataFrame or dicts), for the envelope and to find runs
-            that diverged: `trial_id` as in `runs`, `num_tokens` so far, `loss`, and optionally
-            `ended` (whether the schedule ended there).
-        unfinished_curves: Use points in the middle of a schedule for the envelope too; a check then
-            reports it.
-        name: Name of the result.
-        meta: Further metadata as text (data unit, FLOPs convention, ...).
-        build_size: Gives the size value for N parameters. Default: interpolate recorded sizes.
-
-    Raises:
-        ArgumentError: An option is invalid.
-        TableError: The table cannot be read; every problem is listed.
-        FitError: No run has finished.
-    """
-    options = Options(
-        # A threshold alone asks for the plain Huber fit of the papers.
-        method=method or ("screened" if delta is None else "huber"),
-        delta=1e-3 if delta is None else delta,
-        form=form,
-        curve=curve,
-        outliers=outliers,
-        shared_errors=shared_errors,
-        tolerance=tolerance,
-        num_draws=num_draws,
-        seed=seed,
-        unfinished_curves=unfinished_curves,
-    )
-    options.require_sound()
-    metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
-    columns = [] if by is None else list(by) if isinstance(by, list | tuple) else [str(by)]
-    table, found = read_runs(runs, columns)
-    points = None if curves is None else read_curves(curves)
-
-    def fit_one(part: pd.DataFrame) -> Result:
-        findings = _analysed(part, found, options, points)
-        return Result(replace(findings, meta=metadata, build_size=build_size))
-
-    return fit_each(table, find_columns(table, columns), fit_one) if columns else fit_one(table)
-
-
-def _analysed(
-    table: pd.DataFrame, found: list[Check], options: Options, curves: pd.DataFrame | None
-) -> Findings:
-    # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
-    with np.errstate(all="ignore"):
-        findings = analyse(table, options, curves=curves)
-    doubts = [check for check in found if check.severity != "note"]
-    notes = [check for check in found if check.severity == "note"]
-    return replace(findings, checks=[*doubts, *findings.checks, *notes])
+def __getattr__(name: str) -> Any:
+    # The former name of `fit`, which is above this module in the layers.
+    if name != "fit":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("flops_fit.fit_table").fit

@@ -18,6 +18,7 @@ def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
         "FlopsFitError",
         "FlopsFitWarning",
+        "Forecast",
         "Prediction",
         "Recipe",
         "Result",
@@ -25,7 +26,9 @@ def test_public_names_are_frozen():
         "analyze",
         "find_optimal",
         "fit",
+        "load_forecast",
         "plan_sweep",
+        "score",
     ]
     assert all(getattr(flops_fit, name) for name in flops_fit.__all__)
     assert set(flops_fit.__all__) <= set(dir(flops_fit))

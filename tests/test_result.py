@@ -156,7 +156,7 @@ def test_load_reports_missing_and_unreadable_files(result, tmp_path):
         Result.load(tmp_path / "nowhere")
     result.save(tmp_path)
     path = tmp_path / "result.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 99'))
     with pytest.raises(TableError, match="schema 99"):
         Result.load(tmp_path)
     path.write_text("{")

@@ -4,7 +4,8 @@ import pytest
 from tables import isoflop_table
 
 from flops_fit.errors import ArgumentError, FitError
-from flops_fit.result import Results, fit
+from flops_fit.fit_table import fit
+from flops_fit.results_by import Results
 
 A, B = isoflop_table(1), isoflop_table(2, E=2.1)
 BOTH = pd.concat([A.assign(dataset="a"), B.assign(dataset="b")], ignore_index=True)

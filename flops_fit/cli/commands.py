@@ -159,9 +159,11 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("compute_budget", type=float)
+@click.argument("compute_budget", type=float, required=False)
 @options.name
 @options.tracking_uri
+@options.params
+@options.tokens
 @click.option(
     "--tokens-per-param", type=float, help="Train at this ratio D / N instead of the optimal one."
 )
@@ -175,19 +177,99 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 )
 @options.json
 def predict(
-    compute_budget: float, name: str, tracking_uri: str | None, as_json: bool, **terms: float | None
+    compute_budget: float | None,
+    name: str,
+    tracking_uri: str | None,
+    params: list[float] | None,
+    tokens: list[float] | None,
+    as_json: bool,
+    **terms: float | None,
 ) -> None:
-    """Predict the model to train for a budget in FLOPs.
+    """Predict the model to train for a budget in FLOPs, or the loss of models of given sizes.
 
     Uses only the finished runs of a sweep, and writes nothing.
 
     \b
-    Example:
+    Examples:
       flops-fit predict 1e21 --name gpt
+      flops-fit predict --params 1B,7B --tokens 2T --name gpt
     """
     from flops_fit.cli import results
 
-    results.predict(compute_budget, name, tracking_uri, terms, as_json)
+    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms))
+    results.predict(wanted, name, tracking_uri, as_json)
+
+
+@main.command()
+@click.argument("compute_budget", type=float, required=False)
+@options.name
+@options.tracking_uri
+@options.params
+@options.tokens
+@click.option("--note", default="", help="Text to keep with the forecast.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="File to write, or a folder. Default: a file in the folder forecasts.",
+)
+def forecast(
+    compute_budget: float | None,
+    name: str,
+    tracking_uri: str | None,
+    params: list[float] | None,
+    tokens: list[float] | None,
+    note: str,
+    output: Path | None,
+) -> None:
+    """Write a prediction down with its date, to be compared with what will come.
+
+    It is written to a file and to the sweep's parent run in MLflow. Later reports of the sweep say
+    how it came out, and so does `flops-fit score`.
+
+    \b
+    Examples:
+      flops-fit forecast 1e21 --name gpt --note "before the large run"
+      flops-fit forecast --params 7B --tokens 2T --name gpt
+    """
+    from flops_fit.cli import results
+
+    wanted = results.Wanted(compute_budget, params, tokens)
+    results.forecast(wanted, name, tracking_uri, note, output)
+
+
+@main.command()
+@click.argument("forecasts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--runs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Table of the runs that came, as `fit` reads it.",
+)
+@click.option("--name", help="Sweep whose runs came, instead of a table.")
+@options.tracking_uri
+@click.option("--loss", type=float, help="Loss that a single forecast came to, instead of runs.")
+@options.json
+def score(
+    forecasts: tuple[Path, ...],
+    runs: Path | None,
+    name: str | None,
+    tracking_uri: str | None,
+    loss: float | None,
+    as_json: bool,
+) -> None:
+    """Compare forecasts with what came out.
+
+    FORECASTS are files that `flops-fit forecast` wrote, or folders of them. A run whose N and D are
+    within 5 % of a forecast's is its outcome; of several, the mean.
+
+    \b
+    Examples:
+      flops-fit score forecasts --runs runs.csv
+      flops-fit score forecasts --name gpt
+    """
+    from flops_fit.cli import results
+
+    results.score_forecasts(forecasts, runs, name, tracking_uri, loss, as_json)
 
 
 @main.command()

@@ -44,11 +44,37 @@ class Pair(click.ParamType[Any]):
         return key.strip(), safe_yaml.scalar(text)
 
 
+class Numbers(click.ParamType[Any]):
+    """Numbers with commas between them, as people write them: 7e9 or 7B."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Split the text into a list of floats."""
+        import pandas as pd
+
+        from flops_fit.laws.runs.numbers import to_numbers
+
+        found = to_numbers(pd.Series(str(value).strip(" ,").split(","), dtype=object)).tolist()
+        if not all(number > 0 for number in found):
+            self.fail(f"expected positive numbers, for example 7e9 or 1B,7B; got {value!r}")
+        return found
+
+
 name = click.option("--name", required=True, help="Name of the sweep.")
 tracking_uri = click.option(
     "--tracking-uri",
     metavar="URI",
     help="MLflow store. Default: MLFLOW_TRACKING_URI, else mlruns/mlflow.db.",
+)
+params = click.option(
+    "--params",
+    type=Numbers(),
+    metavar="N,N,...",
+    help="Sizes to predict the loss of, with --tokens.",
+)
+tokens = click.option(
+    "--tokens", type=Numbers(), metavar="D,D,...", help="Tokens that each of --params trains on."
 )
 json = click.option("--json", "as_json", is_flag=True, help="Print only JSON, for scripts.")
 storage = click.option(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +12,14 @@ from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
-from flops_fit.result import Result, fit
+from flops_fit.fit_table import fit
+from flops_fit.forecasts.files import slug
+from flops_fit.forecasts.scoring import score
+from flops_fit.report.outcomes import outcomes_as_cells
+from flops_fit.report.tables import losses_as_cells
+from flops_fit.result import Result
 from flops_fit.tracking.experiments import find_ledger
+from flops_fit.validate import raise_problems
 
 
 def fit_table(path: Path, by: Sequence[str], as_json: bool) -> None:
@@ -41,20 +47,120 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
     _print(analyze_ledger(find_ledger(name, tracking_uri)), as_json)
 
 
-def predict(
-    compute_budget: float,
-    name: str,
-    tracking_uri: str | None,
-    terms: Mapping[str, float | None],
-    as_json: bool,
-) -> None:
-    """Fit a sweep and print a prediction; nothing is written to the store."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be predicted: the model for a budget, or the losses of models.
+
+    Attributes:
+        compute_budget: C in FLOPs.
+        num_params: N of models, instead of a budget.
+        num_tokens: D of the models.
+        terms: Constraints on the model for the budget; of them, models take `unique_tokens`.
+    """
+
+    compute_budget: float | None
+    num_params: Sequence[float] | None = None
+    num_tokens: Sequence[float] | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+    def models(self) -> list[tuple[float, float]]:
+        """N and D of each model; one number goes with all of the other.
+
+        Raises:
+            ArgumentError: There are several of both, and not equally many.
+        """
+        N, D = list(self.num_params or ()), list(self.num_tokens or ())
+        k = max(len(N), len(D))
+        N, D = (part * k if len(part) == 1 else part for part in (N, D))
+        if len(N) != len(D):
+            raise ArgumentError(f"expected as many --tokens as --params, got {len(D)} and {len(N)}")
+        return list(zip(N, D, strict=True))
+
+    def require_clear(self) -> None:
+        """Raise ArgumentError unless there is a budget, or there are N and D."""
+        of_models = self.num_params is not None or self.num_tokens is not None
+        problems = []
+        if of_models and (self.num_params is None or self.num_tokens is None):
+            problems.append("give --params and --tokens together")
+        if of_models == (self.compute_budget is not None):
+            problems.append("give a compute budget, or --params and --tokens")
+        if of_models:
+            problems += [
+                f"--{term.replace('_', '-')} goes with a compute budget only"
+                for term in self.terms
+                if term != "unique_tokens"
+            ]
+        raise_problems(problems)
+
+
+def predict(wanted: Wanted, name: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Fit a sweep and print a prediction; nothing is written to the store.
+
+    Raises:
+        ArgumentError: It is not clear what to predict.
+    """
+    wanted.require_clear()
     result = fit_ledger(find_ledger(name, tracking_uri))
-    prediction = result.predict(compute_budget, **terms)
+    if wanted.compute_budget is None:
+        N, D = wanted.num_params or (), wanted.num_tokens or ()
+        losses = result.predict_loss(N, D, **wanted.terms)
+        _print_losses(losses, result, as_json)
+        return
+    prediction = result.predict(wanted.compute_budget, **wanted.terms)
     if as_json:
         print(shown_as_json.dumps(shown_as_json.of_prediction(prediction, result)))
     else:
         print(prediction)
+
+
+def _print_losses(losses: pd.DataFrame, result: Result, as_json: bool) -> None:
+    checks = losses.attrs["checks"]
+    if as_json:
+        unit = result.meta.get("data_unit")
+        print(shown_as_json.dumps({"losses": losses, "checks": checks, "data_unit": unit}))
+        return
+    print(losses_as_cells(losses, result.meta).to_string(index=False))
+    for check in checks:
+        print(check)
+
+
+def forecast(
+    wanted: Wanted, name: str, tracking_uri: str | None, note: str, output: Path | None
+) -> None:
+    """Fit a sweep, and write forecasts to files and to its parent run.
+
+    Raises:
+        ArgumentError: It is not clear what to forecast.
+    """
+    wanted.require_clear()
+    result = fit_ledger(find_ledger(name, tracking_uri))
+    if wanted.compute_budget is not None:
+        print(result.forecast(wanted.compute_budget, note=note, path=output))
+        return
+    for N, D in wanted.models():
+        print(result.forecast(num_params=N, num_tokens=D, note=note, path=output))
+
+
+def score_forecasts(
+    paths: Sequence[Path],
+    runs: Path | None,
+    name: str | None,
+    tracking_uri: str | None,
+    loss: float | None,
+    as_json: bool,
+) -> None:
+    """Compare forecasts with the runs of a table or of a sweep, or with a loss."""
+    given = {"--runs": runs, "--name": name, "--loss": loss}
+    if sum(value is not None for value in given.values()) != 1:
+        raise ArgumentError(f"give one of {', '.join(given)}")
+    came = runs if name is None else fit_ledger(find_ledger(name, tracking_uri))
+    scores = score(paths, came, loss=loss)
+    if as_json:
+        summary = scores.attrs["summary"]
+        print(shown_as_json.dumps({"summary": summary, "forecasts": scores}))
+        return
+    print(outcomes_as_cells(scores).to_string(index=False))
+    print(scores.attrs["summary"])
 
 
 def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
@@ -64,7 +170,7 @@ def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
         ArgumentError: The folder of `output` does not exist.
     """
     # The name of a sweep may contain characters that a file name cannot.
-    path = output or Path(re.sub(r"[^-.\w]+", "_", name) + ".html")
+    path = output or Path(f"{slug(name) or 'report'}.html")
     if not path.parent.is_dir():
         raise ArgumentError(f"output: the folder {path.parent} does not exist")
     # Training curves take time to fetch; only the report shows them.

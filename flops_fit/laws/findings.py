@@ -34,9 +34,9 @@ class Findings:
         fits: Every parametric fit, by name; "headline" is the one behind `law`.
         spreads: Uncertainty of the headline; also of the same form without suspected outliers, and
             of the five-parameter fit if the tied form was chosen by the back-test.
-        intervals: One row per parameter (E, A, B, alpha, beta, a, and fitted constants of
-            repetition): value, low, high, standard_error. E, A and B are NaN if the runs do not
-            separate them.
+        intervals: One row per parameter (E, A, B, alpha, beta, gamma if the law is bent, a, and
+            fitted constants of repetition): value, low, high, standard_error. E, A and B are NaN if
+            the runs do not separate them.
         checks: Everything that is doubtful.
         backtest: Errors on held-out budgets.
         cost: FLOPs per token.
@@ -46,6 +46,8 @@ class Findings:
         curves: Points of training curves: `trial_id num_tokens loss`; empty if none were given.
         repetition: The data-constrained law, if the headline is a law of effective tokens; None if
             all data was new.
+        forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
+            returns them; empty if there are none.
         meta: Name, data unit, FLOPs convention and the like: plain strings.
         build_size: Returns the size value for N parameters by building models; not saved. None:
             sizes are interpolated between those of the runs.
@@ -66,6 +68,7 @@ class Findings:
     envelope_laws: PowerLaws | None = None
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
+    forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 

@@ -12,7 +12,7 @@ from flops_fit.errors import ArgumentError
 from flops_fit.validate import is_number
 
 Method = Literal["screened", "huber", "log", "linear"]
-FormOption = Literal["auto", "five", "tied"]
+FormOption = Literal["auto", "five", "tied", "bent"]
 Curve = Literal["parabola", "cubic"]
 Outliers = Literal["residuals", "iqr", "keep"]
 SharedErrors = Literal["auto", "size", "none"]
@@ -57,7 +57,8 @@ class Options:
         method: "screened": Huber fit, screen for outliers, least squares of ln L. "huber": plain
             Huber fit. "log" and "linear": least squares of ln L, or of L, on all finished runs.
         delta: Huber's threshold on residuals of ln L.
-        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
+        form: "five" parameters, "tied" with alpha = beta, "bent" with gamma, or "auto" to choose by
+            tests and back-test.
         curve: IsoFLOP curve: "parabola", or "cubic" for budgets of seven runs or more.
         outliers: "residuals": the screen of `method`; "iqr": Tukey's fence instead; "keep": none.
         shared_errors: "size": runs of one size share an error; "none": they do not; "auto": decided

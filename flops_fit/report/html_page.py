@@ -29,7 +29,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.intervals import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import number_text, slider_data, summary, tables
+from flops_fit.report import number_text, outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
@@ -45,6 +45,8 @@ OBJECTIVES = {
     "linear": "least squares of L",
     "huber": "Huber loss, all finished runs",
     "tied": "alpha = beta",
+    "bent": "with gamma",
+    "five": "gamma = 1",
 }
 # Facts about the sweep that are listed if the metadata have them.
 FACTS = {
@@ -134,6 +136,9 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             law=summary.law_and_predictions(findings),
             serious=_serious(findings),
             table=_table(findings),
+            forecasts=outcomes.outcomes_as_cells(findings.forecasts),
+            text_columns=outcomes.TEXT_COLUMNS,
+            forecasts_summary=outcomes.summary_line(findings.forecasts),
             checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
             excluded=_excluded(findings),
             fits=_fits(findings),
@@ -251,8 +256,9 @@ def _fits(findings: Findings) -> list[dict[str, str]]:
     if findings.law is not None:
         a = findings.intervals.loc[["a"]].to_dict("records")[0]
         rows.append(("parametric law, the headline", a["value"], a["low"], a["high"]))
+    chosen = "" if findings.law is None else findings.fits["headline"].form
     for name, objective in OBJECTIVES.items():
-        if name in findings.fits:
+        if name in findings.fits and name != chosen:
             # Only the headline has an interval.
             rows.append((f"parametric, {objective}", findings.fits[name].law.a, np.nan, np.nan))
     approaches = {"IsoFLOP optima": findings.power_laws, "envelope": findings.envelope_laws}

@@ -8,6 +8,7 @@ import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.predict.intervals import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
@@ -21,7 +22,9 @@ from flops_fit.report.number_text import (
     plus_minus,
     with_interval,
 )
+from flops_fit.report.outcomes import summary_line
 
+NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 MOST_CHECKS = 5
 BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
 # What a prediction raises: no law, or one with N or D below 1 at this budget.
@@ -36,6 +39,7 @@ def summary(findings: Findings) -> list[str]:
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded",
         *law_and_predictions(findings),
+        *([line] if (line := summary_line(findings.forecasts)) else []),
         *_checks(findings),
     ]
 
@@ -88,11 +92,12 @@ def _law(findings: Findings) -> list[str]:
     values = findings.intervals[["value", "standard_error"]].to_dict("index")
     # E, A and B are NaN where the runs determine only the exponents.
     has_constants = not np.isnan(values["E"]["value"])
-    names = ["E", "A", "B", "alpha", "beta"] if has_constants else ["alpha", "beta"]
+    names = [name for name in NAMES if name in values]
     if has_constants:
         E, A, B = (f"{value:.4g}" for value in (law.E, law.A, law.B))
         remark = ""
     else:
+        names = names[3:]
         E, A, B = "E", "A", "B"
         remark = " (the runs do not determine E, A and B)"
     errors = ", ".join(
@@ -101,11 +106,16 @@ def _law(findings: Findings) -> list[str]:
     )
     a = findings.intervals.loc[["a"]].to_dict("records")[0]
     return [
-        f"L = {E} + {A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}{remark}",
+        f"L = {E} + {_bent(f'{A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}', law)}{remark}",
         f"  {errors} (standard errors)",
         f"N_opt ~ C^{exponent(law.a)} (95 %: {exponent(a['low'])} to {exponent(a['high'])}); "
         f"{findings.choice}.",
     ]
+
+
+def _bent(terms: str, law: ParametricLaw) -> str:
+    """The two terms of the law with its gamma, if that is not one."""
+    return terms if law.gamma == 1 else f"({terms})^{law.gamma:.4g}"
 
 
 def _predictions(findings: Findings) -> list[str]:

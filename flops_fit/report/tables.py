@@ -1,4 +1,4 @@
-"""The table of what to train at each budget, for people: as text cells and as LaTeX."""
+"""Tables of predictions for people: as text cells and as LaTeX."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     if table["size"].notna().any():
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
     columns["C / largest"] = [number_text.times(factor) for factor in table["extrapolation"]]
+    return pd.DataFrame(columns)
+
+
+def losses_as_cells(losses: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
+    """The losses of given models as text cells.
+
+    Args:
+        losses: What `predict_losses` returns.
+        meta: The metadata of the result: `data_unit` names a column.
+    """
+    columns: dict[str, list[str]] = {
+        "N, parameters": [number_text.count(N) for N in losses["num_params"]],
+        f"D, {meta.get('data_unit', 'tokens')}": [
+            number_text.count(D) for D in losses["num_tokens"]
+        ],
+        "loss": [number_text.loss(L) for L in losses["loss"]],
+        f"loss, {INTERVAL}": _intervals(losses, "loss", number_text.loss),
+        f"one run, {INTERVAL}": _intervals(losses, "run", number_text.loss),
+    }
     return pd.DataFrame(columns)
 
 

@@ -1,6 +1,11 @@
 """MLflow as the ledger: which trials have been trained, and with what results."""
 
-from flops_fit.tracking.artifacts import artifact_address, log_analysis
+from flops_fit.tracking.artifacts import (
+    artifact_address,
+    fetch_forecasts,
+    log_analysis,
+    log_forecast,
+)
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
 from flops_fit.tracking.ledger import ENDED, STATE, TRIAL_ID, WORKER, Ledger
 from flops_fit.tracking.parent_run import (
@@ -32,6 +37,7 @@ __all__ = [
     "check_name",
     "fetch_all_runs",
     "fetch_curves",
+    "fetch_forecasts",
     "fetch_runs",
     "find_ledger",
     "has_ended",
@@ -40,6 +46,7 @@ __all__ = [
     "list_ledgers",
     "log_analysis",
     "log_dataset",
+    "log_forecast",
     "open_ledger",
     "open_runs",
     "read_meta",

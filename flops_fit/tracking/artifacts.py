@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.entities import Metric
 
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.store.client import client_of
 from flops_fit.store.uri import file_of
 from flops_fit.tracking.ledger import Ledger, now_ms, raises_store_errors
 from flops_fit.warn import warn_user
 
 ARTIFACTS = "artifacts"  # folder beside a SQLite store
+FORECASTS = "forecasts"  # folder among the artifacts; a stored name
 
 
 @raises_store_errors
@@ -56,6 +59,52 @@ def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> 
         f"written to {moved_to}, beside the store as it is now, and not to {file_of(recorded)}, "
         "where MLflow's own pages look for them"
     )
+
+
+@raises_store_errors
+def log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
+    """Log a forecast as an artifact of the parent run.
+
+    Args:
+        ledger: The sweep.
+        forecast_id: Its id, which names the file.
+        text: Its JSON.
+
+    Returns:
+        Where it is: a path if it is a local file, else its URI.
+    """
+    name = f"{FORECASTS}/{forecast_id}.json"
+    moved_to = _beside_moved_store(ledger, _recorded(ledger))
+    if moved_to is None:
+        client_of(ledger.tracking_uri).log_text(ledger.parent_run_id, text, name)
+    else:
+        (moved_to / FORECASTS).mkdir(parents=True, exist_ok=True)
+        atomic_write(moved_to / name, text)
+    return artifact_address(ledger, name)
+
+
+@raises_store_errors
+def fetch_forecasts(ledger: Ledger) -> dict[str, str]:
+    """The forecasts among the artifacts of the parent run: their texts by the names of the files.
+
+    Files that are not UTF-8 are texts with replacement characters.
+    """
+    recorded = _recorded(ledger)
+    local = _beside_moved_store(ledger, recorded) or file_of(recorded)
+    if local is not None:
+        return _texts(local / FORECASTS)
+    client = client_of(ledger.tracking_uri)
+    if not client.list_artifacts(ledger.parent_run_id, FORECASTS):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        return _texts(Path(client.download_artifacts(ledger.parent_run_id, FORECASTS, folder)))
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {
+        file.name: file.read_text(encoding="utf-8", errors="replace")
+        for file in sorted(folder.glob("*.json"))
+    }
 
 
 def made_in(artifact_location: str, home: Path) -> Path | None:

@@ -29,7 +29,8 @@ from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = (
-    "demo", "plan", "run", "worker", "fit", "analyze", "predict", "report", "ui", "server",
+    "demo", "plan", "run", "worker", "fit", "analyze", "predict", "forecast", "score",
+    "report", "ui", "server",
 )  # fmt: skip
 TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
@@ -192,6 +193,38 @@ def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypa
     assert printed["loss"] == pytest.approx(
         LAW.loss(printed["num_params"], printed["num_tokens"]), rel=1e-3
     )
+
+
+def test_predict_tells_the_loss_of_models(finished):
+    words = ("predict", *where(finished), "--params", "20k,5e4", "--tokens", "1e6")
+    shown = call(*words)
+    assert shown.exit_code == 0, shown.stderr
+    heading, *rows = shown.stdout.splitlines()
+    assert all(name in heading for name in ("N, parameters", "D, examples", "one run, 95 %"))
+    assert [row.split()[:2] for row in rows[:2]] == [["20.0k", "1.00M"], ["50.0k", "1.00M"]]
+    printed = json.loads(call(*words, "--json").stdout, parse_constant=not_a_number)
+    assert [row["num_params"] for row in printed["losses"]] == [2e4, 5e4]
+    assert printed["losses"][0]["loss"] == pytest.approx(LAW.loss(2e4, 1e6), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "give a compute budget, or --params and --tokens"),
+        (["1e12", "--params", "1M", "--tokens", "1M"], "give a compute budget, or --params and"),
+        (["--params", "1M"], "give --params and --tokens together"),
+        (["--params", "1M,x", "--tokens", "1M"], "expected positive numbers"),
+        (["--params", "1M,2M", "--tokens", "1M,2M,3M"], "expected shapes that broadcast"),
+        (
+            ["--params", "1M", "--tokens", "1M", "--tokens-per-param", "2"],
+            "--tokens-per-param goes with a compute budget only",
+        ),
+    ],
+)
+def test_predict_says_what_it_needs(finished, words, problem):
+    done = call("predict", *where(finished), *words)
+    assert done.exit_code == 2
+    assert problem in done.stderr
 
 
 def test_report_writes_a_page(finished, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Standard errors that a design will give, from the covariance of the five parameters.
+"""Standard errors that a design will give, from the covariance of the parameters.
 
 For a law, a design and a noise sigma, the covariance is sigma^2 (J'J)^-1, exact to first order. It
 gives the standard errors of a, and of N_opt and the loss at any budget. The width and the span of
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import NUM_PARAMETERS, Array
 from flops_fit.laws.model.frontier import frontier
 from flops_fit.laws.model.parametric_law import ParametricLaw
 
@@ -53,13 +53,13 @@ def standard_errors(
         compute_budgets: Budgets at which to predict, FLOPs, shape (k,).
 
     Raises:
-        ArgumentError: The design cannot separate five parameters, or the noise is not positive.
+        ArgumentError: The design cannot separate the parameters, or the noise is not positive.
     """
     covariance = noise**2 * _inverse_information(law, N, D, noise)
     C = np.atleast_1d(np.asarray(compute_budgets, float))
 
     def quantity(laws: Array) -> Array:
-        """(a, ln N_opt, L_opt) of law vectors of shape (S, 5), shape (S, 2 k + 1)."""
+        """(a, ln N_opt, L_opt) of law vectors of shape (S, p), shape (S, 2 k + 1)."""
         x, _, loss = frontier(laws, C, law.cost)
         return np.hstack([laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5]), x, loss])
 
@@ -70,24 +70,30 @@ def standard_errors(
 
 
 def _inverse_information(law: ParametricLaw, N: ArrayLike, D: ArrayLike, noise: float) -> Array:
-    """(J'J)^-1 in E, ln A, ln B, alpha, beta, shape (5, 5)."""
+    """(J'J)^-1 in the law vector, shape (6, 6); gamma = 1 is held, and has no error."""
     if not noise > 0:
         raise ArgumentError(f"expected a positive noise, got {noise!r}")
     x, y = np.log(np.asarray(N, float)).ravel(), np.log(np.asarray(D, float)).ravel()
     u, v = law.A * np.exp(-law.alpha * x), law.B * np.exp(-law.beta * y)
-    J = np.stack([np.ones_like(x), u, v, -x * u, -y * v], axis=1) / (law.E + u + v)[:, None]
+    power = (u + v) ** law.gamma
+    du, dv = (law.gamma * power / (u + v) * part for part in (u, v))
+    J = np.stack([np.ones_like(x), du, dv, -x * du, -y * dv, power * np.log(u + v)], axis=1)
+    p = NUM_PARAMETERS - (law.gamma == 1)
+    J = J[:, :p] / (law.E + power)[:, None]
     lengths = np.linalg.norm(J, axis=0)
-    if len(x) < 5 or np.linalg.matrix_rank(J / lengths, tol=1e-8) < 5:
+    if len(x) < p or np.linalg.matrix_rank(J / lengths, tol=1e-8) < p:
+        words = "five" if p == 5 else "six"
         raise ArgumentError(
-            "this design cannot separate the law's five parameters: at least five runs are "
+            f"this design cannot separate the law's {words} parameters: at least {words} runs are "
             "needed, of several sizes at each of several budgets"
         )
-    pinv = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
+    pinv = np.zeros((NUM_PARAMETERS, len(x)))
+    pinv[:p] = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
     return np.asarray(pinv @ pinv.T)
 
 
 def _gradient(quantity: Callable[[Array], Array], vector: Array) -> Array:
-    """Derivatives by the law vector, by central differences, shape (k, 5)."""
+    """Derivatives by the law vector, by central differences, shape (k, 6)."""
     h = 1e-5 * np.maximum(np.abs(vector), 0.1)
     high = quantity(vector + np.diag(h))
     low = quantity(vector - np.diag(h))

@@ -1,9 +1,8 @@
 """Damped Newton on a batch: many small fits of the parametric law at once.
 
-The law is L = exp(e) + exp(a - alpha x) + exp(b - beta y). x = ln N and y = ln D are centred and
-the loss is divided by its geometric mean, so that all five parameters are of order one. A batch
-consists of many starts on one table, or of one start on many resampled tables. Every member has its
-own damping and leaves the batch when it has converged.
+A batch consists of many starts on one table, or of one start on many resampled tables (`residuals`
+has the law and the objective). Every member has its own damping and leaves the batch when it has
+converged.
 
 Each iteration tries two steps and keeps the better one: Newton's, with the exact Hessian, and the
 re-weighted least-squares step, whose Hessian is always positive (it minimises a majoriser of
@@ -13,52 +12,22 @@ The majoriser then approaches the optimum, and Newton settles which residuals li
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flops_fit.laws.model.arrays import Array, Space
-
-# For each of e, a, b, alpha, beta: which free parameter it is.
-FREE = (0, 1, 2, 3, 4)
-TIED = (0, 1, 2, 3, 3)
-
-# Bounds of (e, a, b, alpha, beta) in centred logarithms. They are far outside what losses of order
-# one can have, and keep the exponentials finite.
-LOWER = np.array([-16.0, -30.0, -30.0, 0.01, 0.01])
-UPPER = np.array([3.0, 30.0, 30.0, 3.0, 3.0])
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The objective: sum of w rho(r), with residuals r = ln(law / L) or law - L.
-
-    Attributes:
-        x: ln N, centred, shape (n,).
-        y: ln D, centred, shape (n,).
-        loss: Loss over its geometric mean, shape (n,), or one row per batch member, shape (S, n).
-        space: Residuals of ln L ("log") or of L ("linear").
-        delta: Huber's threshold; None for least squares.
-        ties: For each of e, a, b, alpha, beta, which free parameter it is: `FREE` or `TIED`.
-        weight: Weight of each run, shape (n,) or (S, n); None for equal weights.
-    """
-
-    x: Array
-    y: Array
-    loss: Array
-    space: Space = "log"
-    delta: float | None = None
-    ties: tuple[int, ...] = FREE
-    weight: Array | None = None
-
-    def rows(self, keep: NDArray[np.intp]) -> Problem:
-        """The same problem for the batch members with these indices."""
-        loss = self.loss[keep] if self.loss.ndim == 2 else self.loss
-        weight = self.weight
-        if weight is not None and weight.ndim == 2:
-            weight = weight[keep]
-        return replace(self, loss=loss, weight=weight)
+from flops_fit.laws.fitting.residuals import (
+    LOWER,
+    UPPER,
+    Problem,
+    clip,
+    hessian,
+    objective,
+    residuals_and_jacobian,
+    tie_basis,
+)
+from flops_fit.laws.model.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -66,7 +35,7 @@ class Solution:
     """The end point of each member of a batch.
 
     Attributes:
-        theta: (e, a, b, alpha, beta), shape (S, 5).
+        theta: End points, shape (S, 5), or (S, 6) with gamma.
         objective: Value of the objective, shape (S,).
         gradient: Largest cosine between the residuals and a column of the Jacobian, shape (S,).
         converged: Whether that cosine fell below the tolerance, shape (S,).
@@ -78,71 +47,12 @@ class Solution:
     converged: NDArray[np.bool_]
 
 
-def tie_basis(ties: tuple[int, ...]) -> Array:
-    """The matrix that maps free parameters to (e, a, b, alpha, beta), shape (5, p)."""
-    return np.eye(max(ties) + 1)[list(ties)]
-
-
-def terms(problem: Problem, theta: Array) -> tuple[Array, Array, Array]:
-    """The three terms of the law.
-
-    Args:
-        problem: The data.
-        theta: (e, a, b, alpha, beta), shape (..., 5).
-
-    Returns:
-        E, A / N^alpha and B / D^beta in scaled units, shapes (..., 1), (..., n) and (..., n).
-    """
-    e, a, b, alpha, beta = (theta[..., j : j + 1] for j in range(5))
-    return np.exp(e), np.exp(a - alpha * problem.x), np.exp(b - beta * problem.y)
-
-
-def residuals(problem: Problem, theta: Array) -> Array:
-    """Residuals ln(law / L), or law - L, shape (S, n)."""
-    E, u, v = terms(problem, theta)
-    return _residuals(problem, E + u + v)
-
-
-def _residuals(problem: Problem, law: Array) -> Array:
-    return np.log(law / problem.loss) if problem.space == "log" else law - problem.loss
-
-
-def jacobian(problem: Problem, theta: Array) -> Array:
-    """Derivatives of the residuals by e, a, b, alpha, beta, shape (S, n, 5)."""
-    return residuals_and_jacobian(problem, theta)[1]
-
-
-def residuals_and_jacobian(problem: Problem, theta: Array) -> tuple[Array, Array]:
-    """Residuals and their derivatives, shapes (S, n) and (S, n, 5)."""
-    E, u, v = terms(problem, theta)
-    law = E + u + v
-    J = np.empty((*u.shape, 5))
-    J[..., 0], J[..., 1], J[..., 2] = E, u, v
-    np.multiply(u, -problem.x, out=J[..., 3])
-    np.multiply(v, -problem.y, out=J[..., 4])
-    if problem.space == "log":
-        J /= law[..., None]
-    return _residuals(problem, law), J
-
-
-def objective(problem: Problem, theta: Array) -> Array:
-    """The value of the objective, shape (...) for theta of shape (..., 5)."""
-    r = residuals(problem, theta)
-    rho = 0.5 * r * r
-    if problem.delta is not None:
-        size = np.abs(r)
-        rho = np.where(size <= problem.delta, rho, problem.delta * (size - 0.5 * problem.delta))
-    if problem.weight is not None:
-        rho = rho * problem.weight
-    return np.asarray(rho.sum(axis=-1))
-
-
 def solve(problem: Problem, theta: Array, *, tol: float = 1e-9, max_iter: int = 200) -> Solution:
     """Minimise the objective from every start at once.
 
     Args:
         problem: The data and the objective.
-        theta: Starts, shape (S, 5).
+        theta: Starts, shape (S, 5), or (S, 6) with gamma.
         tol: A member has converged when the cosine between its residuals and every column of its
             Jacobian is at most this.
         max_iter: Maximum number of iterations.
@@ -150,7 +60,7 @@ def solve(problem: Problem, theta: Array, *, tol: float = 1e-9, max_iter: int = 
     Returns:
         The end point of every start, converged or not.
     """
-    theta = np.clip(theta, LOWER, UPPER)
+    theta = clip(theta)
     value = objective(problem, theta)
     cosine = np.full(len(theta), np.inf)
     damping = np.full(len(theta), 1e-3)
@@ -215,13 +125,13 @@ class _Slopes:
 
     @classmethod
     def at(cls, problem: Problem, theta: Array) -> _Slopes:
-        """The derivatives at theta, shape (S, 5)."""
-        r, J = residuals_and_jacobian(problem, theta)
+        """The derivatives at theta."""
+        r, J, bend = residuals_and_jacobian(problem, theta)
         psi, slope, weight = _weights(problem, r)
         g = np.matmul(psi[:, None, :], J)[:, 0, :]
         plain = problem.delta is None and problem.weight is None
         major = J.transpose(0, 2, 1) @ (J if plain else J * weight[..., None])
-        newton = _hessian(problem, J, psi, slope, g)
+        newton = hessian(problem, J, bend, psi, slope, g)
         g, newton, major = (_fold(part, problem.ties) for part in (g, newton, major))
         return cls(g, newton, major, _blocked(theta, g, problem.ties))
 
@@ -257,27 +167,9 @@ def _solve(H: Array, g: Array) -> Array:
         return np.asarray((np.linalg.pinv(H) @ g[..., None])[..., 0], float)
 
 
-def _hessian(problem: Problem, J: Array, psi: Array, slope: Array, g: Array) -> Array:
-    """Exact Hessian of the objective by the five parameters, shape (S, 5, 5).
-
-    The second derivative of r is P / law - J J' in log space, and P in linear space, where P holds
-    the second derivatives of the three terms. Each of these is a column of J times 1, -x or -y, so
-    most of the sums that are needed are already in the gradient g.
-    """
-    weight = slope - psi if problem.space == "log" else slope
-    H = J.transpose(0, 2, 1) @ (J * weight[..., None])
-    for i, j in ((0, 0), (1, 1), (2, 2), (1, 3), (2, 4)):
-        H[:, i, j] += g[:, j]
-    H[:, 3, 1] += g[:, 3]
-    H[:, 4, 2] += g[:, 4]
-    H[:, 3, 3] -= np.einsum("sn,sn,n->s", psi, J[..., 3], problem.x)
-    H[:, 4, 4] -= np.einsum("sn,sn,n->s", psi, J[..., 4], problem.y)
-    return H
-
-
 def _fold(part: Array, ties: tuple[int, ...]) -> Array:
     """Add up the rows (and columns) of tied parameters."""
-    if ties == FREE:
+    if len(ties) == max(ties) + 1:
         return part
     basis = tie_basis(ties)
     return part @ basis if part.ndim == 2 else basis.T @ part @ basis
@@ -297,7 +189,7 @@ def _best_step(
     """The better of Newton's and the majoriser's step, and the objective after it."""
     steps = slopes.step(np.stack([slopes.newton, slopes.major]), damping)
     trials = theta + np.clip(steps, -1.0, 1.0)[..., list(problem.ties)]
-    trials = np.clip(trials, LOWER, UPPER)
+    trials = clip(trials)
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.nan_to_num(objective(problem, trials), nan=np.inf)
     pick, rows = values.argmin(axis=0), np.arange(len(theta))

@@ -1,9 +1,10 @@
-"""The fit of the parametric law L(N, D) = E + A / N^alpha + B / D^beta.
+"""The fit of the parametric law L(N, D) = E + (A / N^alpha + B / D^beta)^gamma.
 
 Approach 3 of Hoffmann et al. (2022, section 3.3 and appendix D.3), with the corrections of
 Besiroglu et al. (2024): the Huber loss of log residuals is summed, not averaged, and the optimiser
 runs to convergence. The data are centred logarithms, so no start and no bound is tuned to one
-sweep. The optimiser is in `newton`, its starts are in `starts`.
+sweep. The law in these terms is in `residuals`, the optimiser in `newton`, its starts are in
+`starts`.
 """
 
 from __future__ import annotations
@@ -14,29 +15,30 @@ from typing import Literal
 import numpy as np
 
 from flops_fit.errors import FitError
-from flops_fit.laws.fitting.newton import (
+from flops_fit.laws.fitting.newton import Solution, solve
+from flops_fit.laws.fitting.residuals import (
+    BENT,
     FREE,
-    LOWER,
     TIED,
-    UPPER,
     Problem,
-    Solution,
+    at_bounds,
     jacobian,
     residuals,
-    solve,
     tie_basis,
 )
-from flops_fit.laws.fitting.starts import grid_starts
+from flops_fit.laws.fitting.starts import bent_starts, grid_starts
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw, law_from_vector
 from flops_fit.laws.runs.points import Points
 
-# "five": all parameters are free. "tied": alpha = beta.
-Form = Literal["five", "tied"]
+# "five": E, A, B, alpha and beta are free, and gamma = 1. "tied": the same with alpha = beta.
+# "bent": gamma is free as well.
+Form = Literal["five", "tied", "bent"]
+TIES: dict[Form, tuple[int, ...]] = {"five": FREE, "tied": TIED, "bent": BENT}
 # (mean ln N, mean ln D, mean ln L, offset): see `ParametricFit.centre`.
 Centre = tuple[float, float, float, float]
-NAMES = ("E", "A", "B", "alpha", "beta")
+NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 # Starts agree if their objectives differ by less than this share.
 AGREE_WITHIN = 1e-6
 # Starts of a headline fit, and of fits that only serve as comparisons.
@@ -56,7 +58,7 @@ class Aim:
     """What a fit minimises.
 
     Attributes:
-        form: "five" parameters, or "tied" with alpha = beta.
+        form: "five" parameters, "tied" with alpha = beta, or "bent" with gamma.
         space: Residuals of ln L ("log") or of L ("linear").
         delta: Huber's threshold; None for least squares.
     """
@@ -75,7 +77,7 @@ class ParametricFit:
 
     Attributes:
         law: The fitted law.
-        form: "five" parameters, or "tied" with alpha = beta.
+        form: "five" parameters, "tied" with alpha = beta, or "bent" with gamma.
         space: Residuals of ln L ("log") or of L ("linear").
         delta: Huber's threshold on the residuals; None for least squares.
         num_runs: Number of runs in the fit.
@@ -86,9 +88,9 @@ class ParametricFit:
         agreement: Share of starts that ended at the optimum.
         num_starts: Number of starts.
         at_bound: Names of the parameters at a bound of the search; includes "E" if E is zero.
-        condition: Condition number of the scaled Jacobian. Above 1e3 the five parameters are not
+        condition: Condition number of the scaled Jacobian. Above 1e3 the parameters are not
             separable on these data, though the ratio of the exponents may be.
-        theta: (e, a, b, alpha, beta) in centred logarithms.
+        theta: (e, a, b, q, s), and gamma in a bent fit: see `residuals`.
         centre: (mean ln N, mean ln D, mean ln L, offset) by which the data were centred. The offset
             was added to losses that are not all positive; the law does not contain it.
     """
@@ -122,7 +124,7 @@ class ParametricFit:
 
 def num_parameters(form: Form) -> int:
     """Number of free parameters of a form."""
-    return 5 if form == "five" else 4
+    return max(TIES[form]) + 1
 
 
 def fit_parametric(
@@ -135,17 +137,18 @@ def fit_parametric(
     starts: Array | None = None,
     most_starts: int = MANY_STARTS,
 ) -> ParametricFit:
-    """Fit L(N, D) = E + A / N^alpha + B / D^beta.
+    """Fit L(N, D) = E + (A / N^alpha + B / D^beta)^gamma, with gamma = 1 unless the form is "bent".
 
     Args:
         points: The runs. In log space all losses must be positive.
-        form: "five" parameters, or "tied" with alpha = beta.
+        form: "five" parameters, "tied" with alpha = beta, or "bent" with gamma.
         space: Residuals of ln L ("log") or of L ("linear").
         delta: Huber's threshold; None for least squares. The papers use 1e-3.
         cost: FLOPs per token, for the law's optimum. Default C = 6 N D.
-        starts: Starts (e, a, b, alpha, beta) in centred logarithms, shape (S, 5). Default: the
-            minima of a variable-projection grid and a lattice over it.
-        most_starts: Largest number of default starts.
+        starts: Starts, like `ParametricFit.theta`, shape (S, 5), or (S, 6) with gamma. Default: the
+            minima of a variable-projection grid and a lattice over it; a bent fit starts at the
+            five-parameter fit, with several gamma.
+        most_starts: Largest number of default starts of a fit with gamma = 1.
 
     Raises:
         FitError: No start reached a finite law, or there are fewer runs than parameters.
@@ -156,8 +159,7 @@ def fit_parametric(
     _require_enough(len(points), form)
     problem, centre = centred(points, Aim(form, space, delta))
     if starts is None:
-        tied = form == "tied"
-        starts = grid_starts(problem.x, problem.y, problem.loss, tied=tied, most=most_starts)
+        starts = _default_starts(problem, most_starts)
     found = _solve_many(problem, starts)
     best = int(np.argmin(found.objective))
     if not np.isfinite(found.objective[best]):
@@ -165,6 +167,16 @@ def fit_parametric(
     if not found.converged[best]:
         found = _continue_best(problem, found, best)
     return _describe(problem, found, best, centre, form, cost or FlopsPerToken())
+
+
+def _default_starts(problem: Problem, most: int) -> Array:
+    """Starts of a fit of which nothing is known, at most so many before gamma is free."""
+    tied = problem.ties == TIED
+    starts = grid_starts(problem.x, problem.y, problem.loss, tied=tied, most=most)
+    if problem.ties != BENT:
+        return starts
+    five = _solve_many(replace(problem, ties=FREE), starts)
+    return bent_starts(five.theta[np.argmin(five.objective)])
 
 
 def _solve_many(problem: Problem, starts: Array) -> Solution:
@@ -199,9 +211,9 @@ def _continue_best(problem: Problem, found: Solution, best: int) -> Solution:
 
 
 def refit(fit: ParametricFit, points: Points) -> ParametricFit:
-    """The same fit on other runs, from two starts: its own end point and the best of the grid."""
+    """The same fit on other runs, from its own end point and from a fresh start or several."""
     problem, centre = centred(points, fit.aim)
-    fresh = grid_starts(problem.x, problem.y, problem.loss, tied=fit.form == "tied", most=1)
+    fresh = _default_starts(problem, 1)
     return fit_parametric(
         points,
         form=fit.form,
@@ -223,16 +235,16 @@ def centred(points: Points, aim: Aim = LEAST_SQUARES) -> tuple[Problem, Centre]:
     loss = loss + offset
     scale = np.log(loss).mean()
     centre = (float(x.mean()), float(y.mean()), float(scale), offset)
-    ties = FREE if aim.form == "five" else TIED
     scaled = loss / np.exp(scale)
-    return Problem(x - centre[0], y - centre[1], scaled, aim.space, aim.delta, ties), centre
+    x, y = x - centre[0], y - centre[1]
+    return Problem(x, y, scaled, aim.space, aim.delta, TIES[aim.form]), centre
 
 
 def restart(fit: ParametricFit, centre: Centre) -> Array:
-    """The end point of one fit as a start for data with another centre, shape (1, 5)."""
-    e, a, b, alpha, beta = fit.theta
+    """The end point of one fit as a start for data with another centre, shape (1, 5) or (1, 6)."""
+    e, a, b, q, s, *gamma = fit.theta
     x, y, scale, _ = (new - old for new, old in zip(centre, fit.centre, strict=True))
-    return np.array([[e - scale, a - scale - alpha * x, b - scale - beta * y, alpha, beta]])
+    return np.array([[e - scale, a - scale - q * x, b - scale - s * y, q, s, *gamma]])
 
 
 def excess(fit: ParametricFit, points: Points) -> Array:
@@ -244,11 +256,37 @@ def excess(fit: ParametricFit, points: Points) -> Array:
 
 
 def natural(theta: Array, centre: Centre) -> Array:
-    """Law vectors (E, ln A, ln B, alpha, beta) from theta in centred logarithms, shape (S, 5)."""
-    e, a, b, alpha, beta = theta.T
+    """Law vectors (E, ln A, ln B, alpha, beta, gamma) from theta, shape (S, 6)."""
+    e, a, b, q, s = theta[:, :5].T
+    gamma = theta[:, 5] if theta.shape[1] > 5 else np.ones(len(theta))
     mx, my, scale, offset = centre
     E = np.exp(e + scale) - offset
-    return np.stack([E, a + scale + alpha * mx, b + scale + beta * my, alpha, beta], axis=1)
+    terms = a + scale + q * mx, b + scale + s * my, q, s
+    return np.stack([E, *(part / gamma for part in terms), gamma], axis=1)
+
+
+def theta_of(law: ParametricLaw, form: Form, centre: Centre) -> tuple[float, ...]:
+    """Theta of a law with E above zero: the inverse of `natural`, without an offset."""
+    E, log_A, log_B, alpha, beta, gamma = law.vector.tolist()
+    mean_x, mean_y, scale, _ = centre
+    q, s = gamma * alpha, gamma * beta
+    a, b = gamma * log_A - scale - q * mean_x, gamma * log_B - scale - s * mean_y
+    theta = (float(np.log(E)) - scale, a, b, q, s, gamma)
+    return theta[: len(TIES[form])]
+
+
+def natural_slopes(theta: Array, centre: Centre) -> Array:
+    """Derivatives of `natural` by theta of shape (5,) or (6,), shape (6, 5) or (6, 6)."""
+    mean_x, mean_y, scale, _ = centre
+    gamma = theta[5] if len(theta) > 5 else 1.0
+    T = np.zeros((6, len(theta)))
+    T[0, 0] = np.exp(theta[0] + scale)
+    T[[1, 2, 3, 4], [1, 2, 3, 4]] = 1 / gamma
+    T[1, 3], T[2, 4] = mean_x / gamma, mean_y / gamma
+    if len(theta) > 5:
+        T[1:5, 5] = -natural(theta[None], centre)[0, 1:5] / gamma
+        T[5, 5] = 1.0
+    return T
 
 
 def _describe(
@@ -294,9 +332,9 @@ def condition(problem: Problem, theta: Array) -> float:
 
 def _at_bound(theta: Array, problem: Problem) -> tuple[str, ...]:
     """Names of the parameters that are at a bound, or zero in the case of E."""
-    near = (theta <= LOWER + 1e-9) | (theta >= UPPER - 1e-9)
+    near = at_bounds(theta)
     near[0] |= np.exp(theta[0]) < E_AT_ZERO * np.abs(problem.loss).min()
-    return tuple(name for name, hit in zip(NAMES, near, strict=True) if hit)
+    return tuple(name for name, hit in zip(NAMES, near, strict=False) if hit)
 
 
 def _require_enough(n: int, form: Form) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flops_fit.laws.model.arrays import Array
 
 # Grid of alpha and of beta, and the positions on it that a fallback lattice uses.
 EXPONENTS = np.geomspace(0.05, 1.2, 28)
 LATTICE = (4, 13, 22)
+# The gamma from which a bent fit starts.
+GAMMAS = (1.0, 0.7, 0.5, 0.35)
 # Least value of E, A and B in a start, as a share of the lowest loss: starts are logarithms.
 FLOOR = 0.1
 
@@ -32,7 +35,8 @@ def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: in
         most: Largest number of starts to return.
 
     Returns:
-        (e, a, b, alpha, beta) in centred logarithms, best first, shape (S, 5) with S <= `most`.
+        (e, a, b, alpha, beta) in centred logarithms (theta of `residuals`, with gamma = 1), best
+        first, shape (S, 5) with S <= `most`.
     """
     gram, moment, total = _normal_equations(x, y, loss)
     coefs, misfit = _non_negative(gram, moment, total)
@@ -45,6 +49,22 @@ def grid_starts(x: Array, y: Array, loss: Array, *, tied: bool = False, most: in
     linear = np.log(np.maximum([coefs[p] for p in points], floor))
     exponents = [(EXPONENTS[i], EXPONENTS[j]) for i, j in points]
     return np.hstack([linear, exponents])
+
+
+def bent_starts(five: ArrayLike) -> Array:
+    """Starts for a bent fit: the five-parameter fit, with several gamma.
+
+    At the centre of the runs, each has the loss and the slopes of the five-parameter law.
+
+    Args:
+        five: theta of that fit, shape (5,).
+
+    Returns:
+        (e, a, b, q, s, gamma), shape (S, 6).
+    """
+    e, a, b, q, s = np.asarray(five, float)
+    whole = np.logaddexp(a, b)
+    return np.array([[e, *(whole + g * (np.array([a, b]) - whole)), q, s, g] for g in GAMMAS])
 
 
 def _normal_equations(x: Array, y: Array, loss: Array) -> tuple[Array, Array, float]:

@@ -1,9 +1,6 @@
 """Back-test: hold out the largest budgets, fit the rest, and compare predictions with losses.
 
-Both the five-parameter and the tied law (alpha = beta) are tried. The tied law extrapolates better
-on most public ladders, but not on all. It is chosen only if it predicts the held-out losses clearly
-better *and* the data do not contradict alpha = beta: a small advantage is often luck, and would
-cost a bias in the exponent for nothing.
+It shows how far each form of the law can be trusted; `form_choice` chooses by it.
 """
 
 from __future__ import annotations
@@ -15,8 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from flops_fit.laws.fitting.isoflop import fit_isoflop
-from flops_fit.laws.fitting.newton import FREE, TIED, Problem, jacobian, tie_basis
-from flops_fit.laws.fitting.parametric import Form, ParametricFit, refit
+from flops_fit.laws.fitting.parametric import TIES, Form, ParametricFit, refit
+from flops_fit.laws.fitting.residuals import Problem, jacobian, tie_basis
 from flops_fit.laws.model.arrays import NAN, Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.budgets import TOLERANCE, group_budgets
@@ -27,14 +24,8 @@ from flops_fit.laws.runs.points import Points
 LEAST_GROUPS = 3
 LEAST_IN_ROW = 3
 LEAST_TRAIN = 7
-# The tied law must have at most this share of the five-parameter law's error.
-CLEARLY = 0.8
 # Residuals below this are rounding.
 NO_NOISE = 1e-9
-# F statistics of alpha = beta: up to the first the tied law fits as well; above the second, about
-# the 5 % point, the data contradict it.
-F_CLOSE = 1.0
-F_BOUND = 4.0
 BACKTEST_COLUMNS = (
     "form",
     "held_out_from",
@@ -78,48 +69,6 @@ def backtest(
         if train.sum() >= LEAST_TRAIN:
             rows += [_hold_out(points, C, train, fit, top) for fit in fits.values()]
     return pd.DataFrame(rows, columns=list(BACKTEST_COLUMNS))
-
-
-def choose_form(table: pd.DataFrame, five: ParametricFit, tied: ParametricFit) -> tuple[Form, str]:
-    """The form to report, and the reason.
-
-    Args:
-        table: The table that `backtest` returned.
-        five: The five-parameter fit of all runs.
-        tied: The tied fit of the same runs.
-    """
-    F = tied_test(five, tied)
-    if five.at_bound and not tied.at_bound and F < F_BOUND:
-        bounds = ", ".join(five.at_bound)
-        return "tied", f"alpha = beta: fitted separately, {bounds} ran to a bound"
-    if table.empty:
-        return "five", "alpha and beta fitted separately: too few budgets to test alpha = beta"
-    if five.residual_std < NO_NOISE:
-        reason = "the runs have no noise"
-        if tied.residual_std < NO_NOISE:
-            reason += ", alpha = beta fits too"
-        return "five", reason
-    errors = table.groupby("form")["loss_rmse"].apply(lambda rmse: float((rmse**2).sum()))
-    share = float(np.sqrt(errors.get("tied", np.inf) / max(errors.get("five", np.inf), 1e-300)))
-    error = f"its error on the held-out largest budgets is {_short(share)} times"
-    if share < CLEARLY and F < F_CLOSE:
-        return "tied", f"alpha = beta: {error} that of separate exponents, and it fits no worse"
-    reason = f"alpha and beta fitted separately: with alpha = beta {error} as large"
-    if F > F_BOUND:
-        reason += f", and the runs contradict it (F {_short(F)})"
-    elif share < CLEARLY:
-        reason += f", but all runs together fit worse (F {_short(F)})"
-    return "five", reason
-
-
-def tied_test(five: ParametricFit, tied: ParametricFit) -> float:
-    """F statistic of alpha = beta, with one degree of freedom against n - 5."""
-    increase = max(tied.objective - five.objective, 0.0)
-    return increase / max(five.objective, 1e-24) * max(five.num_runs - 5, 1)
-
-
-def _short(value: float) -> str:
-    return "over 100" if value > 100 else f"{value:.2g}"
 
 
 def _cuts(C: Array, tolerance: float) -> list[float]:
@@ -183,7 +132,7 @@ def _limit(fit: ParametricFit, points: Points, train: np.ndarray) -> float:
     loss = fit.law.loss(points.N, points.D) + fit.centre[3]
     problem = Problem(x, y, loss / np.exp(fit.centre[2]), fit.space)
     J = jacobian(problem, np.array([fit.theta]))[0]
-    J = J @ tie_basis(FREE if fit.form == "five" else TIED)
+    J = J @ tie_basis(TIES[fit.form])
     J /= np.linalg.norm(J[train], axis=0) + 1e-300
     leverage = J[~train] @ np.linalg.pinv(J[train])
     spread = np.linalg.eigvalsh(np.eye(len(leverage)) + leverage @ leverage.T)

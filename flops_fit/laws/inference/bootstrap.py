@@ -19,16 +19,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from flops_fit.laws.fitting.newton import (
-    LOWER,
-    UPPER,
+from flops_fit.laws.fitting.newton import solve
+from flops_fit.laws.fitting.parametric import (
+    Form,
+    ParametricFit,
+    centred,
+    natural,
+    natural_slopes,
+)
+from flops_fit.laws.fitting.residuals import (
     Problem,
+    at_bounds,
+    clip,
     jacobian,
     residuals,
-    solve,
     tie_basis,
 )
-from flops_fit.laws.fitting.parametric import ParametricFit, centred, natural
 from flops_fit.laws.inference.intervals import Spread
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.points import Points
@@ -67,6 +73,7 @@ def linear_spread(
     r: Array,
     to_laws: Callable[[Array], Array],
     *,
+    form: Form = "five",
     clusters: np.ndarray | None = None,
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
@@ -78,6 +85,7 @@ def linear_spread(
         J: Derivatives of the residuals there, shape (n, p).
         r: Residuals of ln L, shape (n,).
         to_laws: Converts points, shape (S, p), to law vectors like `Spread.centre`.
+        form: The form of the law.
         clusters: Label of the group whose error each run shares, shape (n,); None for independent
             errors.
         num_draws: Number of bootstrap refits.
@@ -93,7 +101,7 @@ def linear_spread(
     slopes = (to_laws(point + steps) - to_laws(point - steps)).T / 2e-5 @ inverse
     centre = to_laws(point[None])[0]
     covariance = s * s * slopes @ slopes.T
-    return Spread("five", centre, covariance, dof, s, draws, _num_clusters(clusters))
+    return Spread(form, centre, covariance, dof, s, draws, _num_clusters(clusters))
 
 
 def _wild_spread(
@@ -109,7 +117,7 @@ def _wild_spread(
     s = _residual_std(r, dof)
     shocks = _shocks(r, Q, points.clusters, num_draws, rng)
     draws = {name: _refit(problem, fit, part, basis @ inverse, Q) for name, part in shocks.items()}
-    to_natural = _natural_derivatives(fit) @ basis @ inverse
+    to_natural = natural_slopes(theta[0], fit.centre) @ basis @ inverse
     covariance = s * s * (to_natural @ to_natural.T)
     centre = natural(theta, fit.centre)[0]
     return Spread(fit.form, centre, covariance, dof, s, draws, _num_clusters(points.clusters))
@@ -131,7 +139,7 @@ def _pairs_spread(
     for at in range(0, num_draws, step):
         weight = counts[at : at + step]
         resampled = replace(problem, weight=weight)
-        starts = np.broadcast_to(theta, (len(weight), 5))
+        starts = np.broadcast_to(theta, (len(weight), theta.shape[1]))
         ends.append(solve(resampled, starts, tol=1e-6).theta)
     laws = natural(np.concatenate(ends), fit.centre)
     centre = natural(theta, fit.centre)[0]
@@ -140,10 +148,9 @@ def _pairs_spread(
 
 
 def _free_basis(problem: Problem, theta: Array) -> Array:
-    """The map from free parameters to theta, without those at a bound, shape (5, p)."""
+    """The map from free parameters to theta, without those at a bound, shape (len(theta), p)."""
     basis = tie_basis(problem.ties)
-    at_bound = (theta <= LOWER + 1e-9) | (theta >= UPPER - 1e-9)
-    return basis[:, ~(basis[at_bound] > 0).any(axis=0)]
+    return basis[:, ~(basis[at_bounds(theta)] > 0).any(axis=0)]
 
 
 def _factor(J: Array) -> tuple[Array, Array]:
@@ -165,22 +172,12 @@ def _num_clusters(clusters: np.ndarray | None) -> int:
     return 0 if clusters is None else len(np.unique(clusters))
 
 
-def _natural_derivatives(fit: ParametricFit) -> Array:
-    """Derivatives of (E, ln A, ln B, alpha, beta) by theta, shape (5, 5)."""
-    mean_x, mean_y, scale, _ = fit.centre
-    T = np.eye(5)
-    T[0, 0] = np.exp(fit.theta[0] + scale)
-    T[1, 3] = mean_x
-    T[2, 4] = mean_y
-    return T
-
-
 def _refit(problem: Problem, fit: ParametricFit, shocks: Array, inverse: Array, Q: Array) -> Array:
     """Law vectors fitted to the fitted losses plus shocks of shape (num_draws, n)."""
     theta = np.array([fit.theta])
     first_step = theta + (shocks @ Q) @ inverse.T
     if len(problem.x) > MOST_REFITS:
-        return natural(np.clip(first_step, LOWER, UPPER), fit.centre)
+        return natural(clip(first_step), fit.centre)
     r = residuals(problem, theta)[0]
     ends = []
     step = max(1, CHUNK // len(r))
@@ -192,7 +189,7 @@ def _refit(problem: Problem, fit: ParametricFit, shocks: Array, inverse: Array, 
         else:
             loss = problem.loss + r + part
         redrawn = replace(problem, loss=loss, delta=None)
-        starts = np.broadcast_to(theta, (len(part), 5))
+        starts = np.broadcast_to(theta, (len(part), theta.shape[1]))
         ends.append(solve(redrawn, starts, tol=1e-4).theta)
     return natural(np.concatenate(ends), fit.centre)
 

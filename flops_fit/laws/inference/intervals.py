@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from flops_fit.laws.fitting.parametric import Form
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import GAMMA, NUM_PARAMETERS, Array
 
 # Coverage of all reported intervals.
 LEVEL = 0.95
@@ -37,8 +37,8 @@ class Spread:
 
     Attributes:
         form: The fitted form.
-        centre: The fitted law vector (E, ln A, ln B, alpha, beta), shape (5,). If R_D*, or R_D* and
-            R_N*, were fitted too, 1 / R_D* and 1 / R_N* follow, shape (6,) or (7,).
+        centre: The fitted law vector (E, ln A, ln B, alpha, beta, gamma), shape (6,). If R_D*, or
+            R_D* and R_N*, were fitted too, 1 / R_D* and 1 / R_N* follow, shape (7,) or (8,).
         covariance: Covariance of `centre` by the delta method, shape (p, p).
         dof: Degrees of freedom, n - p.
         residual_std: Residual standard deviation s of ln L.
@@ -131,9 +131,9 @@ def hull(
 
 
 def log_parameters(laws: Array) -> Array:
-    """E, ln A, ln B, alpha, beta and a = beta / (alpha + beta) of each law, shape (S, 6)."""
-    a = laws[:, 4:5] / (laws[:, 3:4] + laws[:, 4:5])
-    return np.hstack([laws[:, :5], a])
+    """E, ln A, ln B, alpha, beta, gamma and a = beta / (alpha + beta) of each law, shape (S, 7)."""
+    alpha, beta = laws[:, 3:4], laws[:, 4:5]
+    return np.hstack([laws[:, :NUM_PARAMETERS], beta / (alpha + beta)])
 
 
 def _t_quantile(dof: int) -> float:
@@ -157,7 +157,7 @@ def _differences(quantity: Quantity, centre: Array, covariance: Array, step: flo
 
 def _safe_step(centre: Array, steps: Array, step: float) -> float:
     """The largest step up to `step` that moves each exponent by at most a tenth of itself."""
-    reach = np.abs(steps[:, 3:5]).max(axis=0) / centre[3:5]
+    reach = np.abs(steps[:, 3 : GAMMA + 1]).max(axis=0) / centre[3 : GAMMA + 1]
     return float(min(step, 0.1 / max(reach.max(), 1e-300)))
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flops_fit.laws.fitting.newton import jacobian, tie_basis
 from flops_fit.laws.fitting.parametric import ParametricFit, centred, excess
+from flops_fit.laws.fitting.residuals import jacobian, tie_basis
 from flops_fit.laws.inference.deletions import stand_out
 from flops_fit.laws.inference.neighbours import FLOOR, out_of_line
 from flops_fit.laws.model.arrays import Array

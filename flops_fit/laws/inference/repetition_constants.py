@@ -22,12 +22,12 @@ from scipy import stats
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
-from flops_fit.laws.fitting.newton import LOWER
-from flops_fit.laws.fitting.parametric import ParametricFit, refit
+from flops_fit.laws.fitting.parametric import Form, ParametricFit, refit, theta_of
 from flops_fit.laws.fitting.repetition import LEAST_EPOCHS, Search, fit_repetition
+from flops_fit.laws.fitting.residuals import LOWER, UPPER
 from flops_fit.laws.inference.bootstrap import linear_spread
 from flops_fit.laws.inference.intervals import Spread
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import FADING, GAMMA, NUM_PARAMETERS, Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.repetition_law import R_DATA, R_PARAMS, RepetitionLaw, effective_tokens
 from flops_fit.laws.runs.exclusions import epochs
@@ -58,7 +58,12 @@ def unique_tokens(runs: pd.DataFrame) -> Array | None:
 
 
 def measure_repetition(
-    points: Points, start: ParametricLaw, delta: float | None, *, both: bool = True
+    points: Points,
+    start: ParametricLaw,
+    delta: float | None,
+    *,
+    both: bool = True,
+    bent: bool = False,
 ) -> RepetitionLaw | None:
     """Fit the data-constrained law with R_D*, and R_N* if possible.
 
@@ -72,6 +77,7 @@ def measure_repetition(
         start: The law at which the search starts.
         delta: Huber's threshold; None for least squares.
         both: Whether R_N* may be fitted.
+        bent: Whether gamma is fitted too.
 
     Returns:
         The law; None if the runs do not determine R_D*.
@@ -80,10 +86,10 @@ def measure_repetition(
     if len(points) < LEAST_RUNS or repeated.sum() < LEAST_REPEATED:
         return None
     try:
-        joint = fit_repetition(points, start, delta=delta) if both else None
+        joint = fit_repetition(points, start, delta=delta, bent=bent) if both else None
         if joint is not None and _knows_data(joint) and _params_fade(joint, len(points)):
             return joint
-        full = fit_repetition(points, start, r_params=np.inf, delta=delta)
+        full = fit_repetition(points, start, r_params=np.inf, delta=delta, bent=bent)
     except FitError:
         return None
     if not _knows_data(full):
@@ -93,16 +99,17 @@ def measure_repetition(
     return replace(full, r_params=R_PARAMS)
 
 
-def check_excess_parameters(law: RepetitionLaw, points: Points) -> list[Check]:
+def check_excess_parameters(law: RepetitionLaw, points: Points, form: Form) -> list[Check]:
     """Warn if excess parameters fade, in a fit that counts them in full.
 
     Args:
         law: The law of the fit.
+        form: Its form.
         points: The runs, as counted, with their unique tokens.
     """
     if law.fading_error is None or law.params_error is not None:
         return []
-    both = fit_repetition(points, law.law)
+    both = fit_repetition(points, law.law, bent=form == "bent")
     if not _params_fade(both, len(points)):
         return []
     message = (
@@ -114,43 +121,43 @@ def check_excess_parameters(law: RepetitionLaw, points: Points) -> list[Check]:
 
 
 def joint_fit(fit: ParametricFit, law: RepetitionLaw, effective: Points) -> ParametricFit:
-    """A fit in effective parameters and tokens, moved to the optimum of all seven parameters.
+    """A fit in effective parameters and tokens, moved to the optimum of all parameters.
 
     Args:
         fit: Least squares of ln L at the N' and D' of `law`, which themselves depend on the law.
         law: The law with both constants fitted.
         effective: The runs in effective parameters and tokens.
     """
-    E, log_A, log_B, alpha, beta = law.law.vector.tolist()
-    mean_x, mean_y, scale, _ = fit.centre
-    a, b = log_A - scale - alpha * mean_x, log_B - scale - beta * mean_y
-    theta = (np.log(E) - scale, a, b, alpha, beta)
     r = np.log(law.law.loss(effective.N, effective.D) / effective.loss)
     return replace(
         fit,
         law=law.law,
-        theta=tuple(float(value) for value in theta),
+        theta=theta_of(law.law, fit.form, fit.centre),
         objective=float(r @ r) / 2,
         residual_std=law.residual_std,
     )
 
 
-def joint_spread(law: RepetitionLaw, points: Points, *, num_draws: int, seed: int) -> Spread:
-    """The spread of all seven parameters; its vectors carry 1 / R_D* and 1 / R_N*.
+def joint_spread(
+    law: RepetitionLaw, points: Points, form: Form, *, num_draws: int, seed: int
+) -> Spread:
+    """The spread of all parameters; its vectors carry 1 / R_D* and 1 / R_N*.
 
     Args:
         law: The law with both constants fitted.
+        form: Its form.
         points: The runs, as counted, with their unique tokens and clusters.
         num_draws: Number of bootstrap refits.
         seed: Seed of the draws.
     """
-    search = Search.of(points, law.law)
+    search = Search.of(points, law.law, bent=form == "bent")
     point = search.point(law)
     return linear_spread(
         point,
         search.jacobian(point),
         search.misfit(point[None])[0],
         search.laws,
+        form=form,
         clusters=points.clusters,
         num_draws=num_draws,
         seed=seed,
@@ -175,7 +182,7 @@ def widen(
     rate, error = 1 / repetition.r_data, repetition.fading_error or 0.0
     slope = np.append(_slope(fit, rate, error, points), 1.0)
     V = error**2 * np.outer(slope, slope)
-    V[:5, :5] += spread.covariance
+    V[:FADING, :FADING] += spread.covariance
     rng = np.random.default_rng(seed)
     draws = {}
     for name, laws in spread.draws.items():
@@ -184,14 +191,15 @@ def widen(
         # Keep the moved draws possible: E not below zero unless it was, exponents within the
         # bounds of the search, and a fading rate of at least zero.
         moved[:, 0] = np.maximum(moved[:, 0], np.minimum(laws[:, 0], 0.0))
-        moved[:, 3:5] = np.maximum(moved[:, 3:5], LOWER[3:])
-        moved[:, 5] = np.maximum(moved[:, 5], 0.0)
+        moved[:, 3:5] = np.maximum(moved[:, 3:5], LOWER[3:5])
+        moved[:, GAMMA] = np.clip(moved[:, GAMMA], LOWER[GAMMA], UPPER[GAMMA])
+        moved[:, FADING] = np.maximum(moved[:, FADING], 0.0)
         draws[name] = moved
     return replace(spread, centre=np.append(spread.centre, rate), covariance=V, draws=draws)
 
 
 def _slope(fit: ParametricFit, rate: float, error: float, points: Points) -> Array:
-    """Derivatives of (E, ln A, ln B, alpha, beta) by 1 / R_D*, shape (5,)."""
+    """Derivatives of the law vector by 1 / R_D*, shape (6,)."""
     h = min(max(0.3 * error, 1e-4), 0.9 * rate)
 
     def vector(rate: float) -> Array:
@@ -216,7 +224,8 @@ def _params_fade(law: RepetitionLaw, n: int) -> bool:
     if law.r_params > AS_GOOD_AS_FULL or not _is_known(law.r_params, law.params_error, R_PARAMS):
         return False
     t = 1 / law.r_params / max(law.params_error or 0.0, 1e-300)
-    return bool(stats.t.sf(t, max(n - 7, 1)) < LEVEL)
+    dof = n - NUM_PARAMETERS - 1 if law.law.gamma == 1 else n - NUM_PARAMETERS - 2
+    return bool(stats.t.sf(t, max(dof, 1)) < LEVEL)
 
 
 def _params_count_in_full(law: RepetitionLaw) -> bool:

@@ -7,8 +7,9 @@
   alpha A N^-alpha / (beta B D^-beta) = s (1 + T / (3 D)), s = d ln f / d ln N
   (Sardana & Frankle 2024, section 2).
 
-Each function takes law vectors (E, ln A, ln B, alpha, beta), shape (S, 5), and budgets, shape (k,),
-and returns ln N, ln D and loss, shape (S, k) each.
+None of these N depends on the law's gamma; only the loss does. Each function takes law vectors
+(E, ln A, ln B, alpha, beta, gamma), shape (S, 6), and budgets, shape (k,), and returns ln N, ln D
+and loss, shape (S, k) each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import Array, columns
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import frontier, log_flops_per_token, loss_at, slope
 
@@ -57,7 +58,7 @@ def at_ratio(laws: Array, C: Array, cost: FlopsPerToken, *, tokens_per_param: fl
 def with_inference(laws: Array, C: Array, cost: FlopsPerToken, *, inference_tokens: float) -> Path:
     """The model of least loss if C pays for training it and for serving `inference_tokens`."""
     log_C = np.broadcast_to(np.log(np.asarray(C, float)), (len(laws), len(C)))
-    _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+    _, log_A, log_B, alpha, beta, _ = columns(laws)
     served = FORWARD_SHARE * inference_tokens
 
     def log_tokens(x: Array) -> Array:

@@ -1,20 +1,20 @@
 """The compute-optimal frontier, for many laws at once.
 
-For L = E + A / N^alpha + B / D^beta and C = f(N) D, the best N solves
+For L = E + (A / N^alpha + B / D^beta)^gamma and C = f(N) D, the best N solves, whatever gamma is,
 
     alpha A N^-alpha = beta B (C / f(N))^-beta  s(N),    s = d ln f / d ln N
 
 (Hoffmann et al. 2022, equation 4 for f = 6 N, where s = 1 and N_opt = G (C/6)^{beta/(alpha+beta)}).
 The condition is explicit in C, so the frontier on a measured cost curve takes one interpolation per
-law. A law is given as its vector (E, ln A, ln B, alpha, beta). It holds logarithms because B can
-reach 1e30 on a bootstrap resample.
+law. A law is given as its vector (E, ln A, ln B, alpha, beta, gamma). It holds logarithms because B
+can reach 1e30 on a bootstrap resample.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import Array, columns
 from flops_fit.laws.model.cost import FlopsPerToken
 
 FRONTIER_COLUMNS = (
@@ -36,7 +36,7 @@ def frontier(laws: Array, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, 
     """The compute-optimal model of every law at every budget.
 
     Args:
-        laws: Law vectors (E, ln A, ln B, alpha, beta), shape (S, 5).
+        laws: Law vectors (E, ln A, ln B, alpha, beta, gamma), shape (S, 6).
         C: Budgets in FLOPs, shape (k,).
         cost: FLOPs per token.
 
@@ -56,7 +56,7 @@ def warranted(laws: Array, y: Array, cost: FlopsPerToken) -> Array:
     tokens.
 
     Args:
-        laws: Law vectors (E, ln A, ln B, alpha, beta), shape (S, 5).
+        laws: Law vectors (E, ln A, ln B, alpha, beta, gamma), shape (S, 6).
         y: The logarithm of the tokens, shape (k,) or (S, k).
         cost: FLOPs per token.
 
@@ -64,7 +64,7 @@ def warranted(laws: Array, y: Array, cost: FlopsPerToken) -> Array:
         ln N, shape (S, k).
     """
     if cost.curve is None:
-        alpha, beta = laws[:, 3:4], laws[:, 4:5]
+        _, _, _, alpha, beta, _ = columns(laws)
         return np.asarray((beta * y - beta * _log_tokens(laws, np.zeros(1), 1.0)) / alpha)
     x, _, steepness = cost.curve.grid
     path = np.maximum.accumulate(_log_tokens(laws, x, steepness), axis=1)
@@ -74,9 +74,12 @@ def warranted(laws: Array, y: Array, cost: FlopsPerToken) -> Array:
 
 def loss_at(laws: Array, x: Array, y: Array) -> Array:
     """Loss of every law at x = ln N, y = ln D (each (k,) or (S, k)), shape (S, k)."""
-    E, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+    E, log_A, log_B, alpha, beta, gamma = columns(laws)
+    u, v = log_A - alpha * x, log_B - beta * y
     with np.errstate(over="ignore"):
-        return E + np.exp(log_A - alpha * x) + np.exp(log_B - beta * y)
+        if (gamma == 1).all():
+            return E + np.exp(u) + np.exp(v)
+        return E + np.exp(gamma * np.logaddexp(u, v))
 
 
 def log_flops_per_token(x: Array, cost: FlopsPerToken) -> Array:
@@ -93,7 +96,7 @@ def slope(x: Array, cost: FlopsPerToken) -> Array:
 
 def _closed_form(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
     """The logarithm of N_opt where f(N) = kappa N, shape (S, k)."""
-    _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+    _, log_A, log_B, alpha, beta, _ = columns(laws)
     balance = np.log(alpha) + log_A - np.log(beta) - log_B
     return (balance + beta * (log_C - np.log(cost.flops_per_param_token))) / (alpha + beta)
 
@@ -112,6 +115,6 @@ def _on_curve(laws: Array, log_C: Array, cost: FlopsPerToken) -> Array:
 
 def _log_tokens(laws: Array, x: Array, steepness: Array | float) -> Array:
     """The logarithm of the D for which a model of x = ln N is compute-optimal, shape (S, k)."""
-    _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+    _, log_A, log_B, alpha, beta, _ = columns(laws)
     balance = np.log(beta) + log_B - np.log(alpha) - log_A
     return np.asarray(alpha * x + balance + np.log(steepness)) / beta

@@ -1,4 +1,8 @@
-"""`ParametricLaw`: L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, equation 2)."""
+"""`ParametricLaw`: L(N, D) = E + (A / N^alpha + B / D^beta)^gamma.
+
+With gamma = 1 it is equation 2 of Hoffmann et al. (2022). With gamma below one it bends: the loss
+follows the larger of its two terms more closely than their sum does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from flops_fit.laws.model.frontier import frontier, loss_at
 
 @dataclass(frozen=True)
 class ParametricLaw:
-    """L(N, D) = E + A / N^alpha + B / D^beta.
+    """L(N, D) = E + (A / N^alpha + B / D^beta)^gamma.
 
     Attributes:
         E: Irreducible loss, in the unit of the loss.
@@ -26,6 +30,7 @@ class ParametricLaw:
         beta: Data exponent.
         flops_per_param_token: kappa in C = kappa N D, FLOPs per parameter and token.
         curve: Measured FLOPs per token, used instead of kappa N where given.
+        gamma: Exponent of the sum of the two terms. The best N at a given C does not depend on it.
     """
 
     E: float
@@ -35,6 +40,7 @@ class ParametricLaw:
     beta: float
     flops_per_param_token: float = 6.0
     curve: CostCurve | None = None
+    gamma: float = 1.0
 
     @property
     def a(self) -> float:
@@ -53,8 +59,9 @@ class ParametricLaw:
 
     @property
     def vector(self) -> Array:
-        """(E, ln A, ln B, alpha, beta), shape (5,)."""
-        return np.array([self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta])
+        """(E, ln A, ln B, alpha, beta, gamma), shape (6,)."""
+        log_A, log_B = np.log(self.A), np.log(self.B)
+        return np.array([self.E, log_A, log_B, self.alpha, self.beta, self.gamma])
 
     def loss(self, N: ArrayLike, D: ArrayLike) -> Any:
         """Loss of N parameters trained on D tokens; arrays broadcast.
@@ -89,10 +96,10 @@ class ParametricLaw:
 
 
 def law_from_vector(vector: Array, cost: FlopsPerToken) -> ParametricLaw:
-    """A law from its vector (E, ln A, ln B, alpha, beta), shape (5,)."""
-    E, log_A, log_B, alpha, beta = (float(value) for value in vector)
+    """A law from its vector (E, ln A, ln B, alpha, beta, gamma), shape (6,)."""
+    E, log_A, log_B, alpha, beta, gamma = (float(value) for value in vector)
     A, B = float(np.exp(log_A)), float(np.exp(log_B))
-    return ParametricLaw(E, A, B, alpha, beta, cost.flops_per_param_token, cost.curve)
+    return ParametricLaw(E, A, B, alpha, beta, cost.flops_per_param_token, cost.curve, gamma)
 
 
 def scalar_or_array(value: Array) -> Any:

@@ -6,7 +6,7 @@ tokens, R_D = D / U - 1 repetitions, U_N the model size for which U tokens are c
 
     D' = U + U R_D* (1 - exp(-R_D / R_D*)),      N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),
 
-and L = E + A / N'^alpha + B / D'^beta. D' and N' are called effective tokens and parameters, and
+and L is the law's loss at N' and D'. D' and N' are called effective tokens and parameters, and
 1 / R_D* and 1 / R_N* the fading rates: they are zero, not infinite, where nothing fades.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flops_fit.laws.model import constrained
-from flops_fit.laws.model.arrays import NAN, Array
+from flops_fit.laws.model.arrays import FADING, NAN, PARAMS_FADING, Array, columns
 from flops_fit.laws.model.frontier import log_flops_per_token, loss_at, slope, warranted
 from flops_fit.laws.model.parametric_law import ParametricLaw, scalar_or_array
 
@@ -34,8 +34,8 @@ WORN_OUT = 0.05
 class RepetitionLaw:
     """A law in effective parameters and tokens, and how fast repetition loses its value.
 
-    Law vectors given to its methods have shape (S, 5), and use this law's own fading rates; or they
-    carry their own rates 1 / R_D* and 1 / R_N* in columns 5 and 6, shape (S, 6) or (S, 7).
+    Law vectors given to its methods have shape (S, 6), and use this law's own fading rates; or they
+    carry their own rates 1 / R_D* and 1 / R_N* in columns 6 and 7, shape (S, 7) or (S, 8).
 
     Attributes:
         law: The law of effective parameters and tokens.
@@ -75,7 +75,7 @@ class RepetitionLaw:
         worn-out data differ by less than a float resolves.
 
         Args:
-            laws: Law vectors, shape (S, 5), (S, 6) or (S, 7).
+            laws: Law vectors, shape (S, 6), (S, 7) or (S, 8).
             C: Budgets in FLOPs, shape (k,).
             unique_tokens: One number, or one per budget, shape (k,).
 
@@ -86,7 +86,7 @@ class RepetitionLaw:
         x_free, y_free, loss_free = constrained.optimum(laws, C, cost)
         unique = np.minimum(y_free, log_U)
         most = warranted(laws, unique, cost)
-        _, log_A, log_B, alpha, beta = (laws[:, j : j + 1] for j in range(5))
+        _, log_A, log_B, alpha, beta, _ = columns(laws)
         fading, params_fading = self._fading(laws)
         log_C = np.log(C)
 
@@ -115,7 +115,7 @@ class RepetitionLaw:
         """Loss of every law at x = ln N, y = ln D and the logarithm of the unique tokens.
 
         Args:
-            laws: Law vectors, shape (S, 5), (S, 6) or (S, 7).
+            laws: Law vectors, shape (S, 6), (S, 7) or (S, 8).
             x: ln N, shape (k,) or (S, k).
             y: ln D, shape (k,) or (S, k).
             log_U: Logarithm of the unique tokens, shape (k,) or (S, k).
@@ -141,8 +141,11 @@ class RepetitionLaw:
 
     def _fading(self, laws: Array) -> tuple[Array | float, Array | float]:
         """1 / R_D* and 1 / R_N*: from the law vectors where they carry them, else this law's."""
-        fading = laws[:, 5:6] if laws.shape[1] > 5 else 1 / self.r_data
-        params_fading = laws[:, 6:7] if laws.shape[1] > 6 else 1 / self.r_params
+        held = 1 / self.r_data, 1 / self.r_params
+        fading, params_fading = (
+            laws[:, j : j + 1] if laws.shape[1] > j else rate
+            for j, rate in zip((FADING, PARAMS_FADING), held, strict=True)
+        )
         return fading, params_fading
 
 

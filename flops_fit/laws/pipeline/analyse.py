@@ -20,7 +20,7 @@ from flops_fit.laws.checks.of_runs import check_cost, check_runs, check_seed_noi
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
-from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
+from flops_fit.laws.fitting.parametric import FEW_STARTS, Form, ParametricFit
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData
@@ -49,7 +49,7 @@ def analyse(
     runs, found = _headline(exclude_bad(runs, curves), options)
     data, fits = found.data, dict(found.fits)
     if found.form:
-        fits |= {**_other_objectives(data), "headline": fits[found.form]}
+        fits |= {**_other_objectives(data, found.form), "headline": fits[found.form]}
     optima = fit_isoflop(
         data.C,
         data.counted.N,
@@ -90,10 +90,14 @@ def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headl
     return runs, headline(runs, options)
 
 
-def _other_objectives(data: FitData) -> dict[str, ParametricFit]:
-    """Least-squares fits of L, and of ln L if the losses allow it, by their space."""
+def _other_objectives(data: FitData, form: Form) -> dict[str, ParametricFit]:
+    """Least-squares fits of L, and of ln L if the losses allow it, by their space.
+
+    They bend if the headline does.
+    """
+    form = "bent" if form == "bent" else "five"
     spaces: tuple[Space, ...] = ("linear", "log") if data.space == "log" else ("linear",)
-    return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
+    return {space: data.fit(form, None, space, FEW_STARTS) for space in spaces}
 
 
 def _exclude_outliers(runs: pd.DataFrame, side: Array) -> pd.DataFrame:

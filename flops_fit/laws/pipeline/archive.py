@@ -9,6 +9,7 @@
     backtest.csv    errors on held-out budgets
     envelope.csv    lower envelope of training curves, if curves were given
     curves.csv      points of training curves, if there are any
+    forecasts.csv   forecasts and their outcomes, if there are any
     draws-*.csv     bootstrap law vectors, one row per refit
 
 Numbers are written with enough digits to restore the same bits. Each file is written under a
@@ -33,16 +34,18 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
+from flops_fit.laws.model.arrays import GAMMA
 from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.runtime.atomic_write import atomic_write
 
-# Version of the format; a reader accepts no other.
-SCHEMA = 1
-# Columns of `draws-*.csv`, the elements of a law vector: the first five, six or seven.
-LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "fading", "params_fading"]
+# Version of the format, and the versions that are read. Law vectors have gamma from version 2 on.
+SCHEMA = 2
+READ = (1, 2)
+# Columns of `draws-*.csv`, the elements of a law vector: the first six, seven or eight.
+LAW_COLUMNS = ["E", "log_A", "log_B", "alpha", "beta", "gamma", "fading", "params_fading"]
 
 
 def save(directory: str | os.PathLike[str], findings: Findings, meta: Mapping[str, str]) -> None:
@@ -75,10 +78,10 @@ def load(directory: str | os.PathLike[str]) -> tuple[Findings, dict[str, str]]:
     folder = Path(directory)
     try:
         document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if document.get("schema") != SCHEMA:
+        if document.get("schema") not in READ:
             raise TableError(
                 f"{folder / 'result.json'} has schema {document.get('schema')!r}; this version of "
-                f"flops-fit reads {SCHEMA}"
+                f"flops-fit reads {' and '.join(map(str, READ))}"
             )
         return _findings(folder, document), document["meta"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -95,7 +98,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "backtest": findings.backtest,
         "intervals": findings.intervals.rename_axis("parameter").reset_index(),
     }
-    for name in ("envelope", "curves"):
+    for name in ("envelope", "curves", "forecasts"):
         table = getattr(findings, name)
         if len(table):
             tables[name] = table
@@ -143,7 +146,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         law=None if document["law"] is None else _law(document["law"]),
         power_laws=_power_laws(document["power_laws"]),
         fits={name: _fit(stored) for name, stored in document["fits"].items()},
-        spreads=tuple(_spread(tables, i, s) for i, s in enumerate(document["spreads"])),
+        spreads=tuple(_spread(tables, i, s, document) for i, s in enumerate(document["spreads"])),
         intervals=tables["intervals"].set_index("parameter").rename_axis(None),
         checks=[Check(**check) for check in document["checks"]],
         backtest=tables["backtest"],
@@ -151,6 +154,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         choice=document["choice"],
         envelope=tables.get("envelope", pd.DataFrame()),
         curves=tables.get("curves", pd.DataFrame()),
+        forecasts=tables.get("forecasts", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )
@@ -185,14 +189,23 @@ def _curve(stored: dict[str, Any] | None) -> CostCurve | None:
     return CostCurve(**{**_tuples(stored), "errors": errors})
 
 
-def _spread(tables: Mapping[str, pd.DataFrame], i: int, stored: dict[str, Any]) -> Spread:
+def _spread(
+    tables: Mapping[str, pd.DataFrame], i: int, stored: dict[str, Any], document: dict[str, Any]
+) -> Spread:
+    centre, covariance = np.array(stored["centre"]), np.array(stored["covariance"])
+    draws = {name: tables[f"draws-{i}-{name}"].to_numpy(float) for name in stored["draws"]}
+    if document["schema"] == 1:
+        centre = np.insert(centre, GAMMA, 1.0)
+        for axis in (0, 1):
+            covariance = np.insert(covariance, GAMMA, 0.0, axis=axis)
+        draws = {name: np.insert(laws, GAMMA, 1.0, axis=1) for name, laws in draws.items()}
     return Spread(
         stored["form"],
-        np.array(stored["centre"]),
-        np.array(stored["covariance"]),
+        centre,
+        covariance,
         stored["dof"],
         stored["residual_std"],
-        {method: tables[f"draws-{i}-{method}"].to_numpy(float) for method in stored["draws"]},
+        draws,
         stored["num_clusters"],
     )
 

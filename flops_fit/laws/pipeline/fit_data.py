@@ -64,6 +64,7 @@ class FitData:
         delta: float | None,
         space: Space | None = None,
         most_starts: int = MANY_STARTS,
+        starts: Array | None = None,
     ) -> ParametricFit:
         """Fit the parametric law to these runs; arguments as for `fit_parametric`."""
         return fit_parametric(
@@ -72,6 +73,7 @@ class FitData:
             space=space or self.space,
             delta=delta,
             cost=self.cost,
+            starts=starts,
             most_starts=most_starts,
         )
 
@@ -90,12 +92,13 @@ class FitData:
         """Whether R_D* and R_N* were both fitted, jointly with the law."""
         return self.repetition is not None and self.repetition.params_error is not None
 
-    def with_repetition(self, delta: float | None, *, both: bool) -> FitData:
+    def with_repetition(self, delta: float | None, *, both: bool, form: Form = "five") -> FitData:
         """The data with effective tokens and parameters, if runs saw their data more than once.
 
         Args:
             delta: Huber's threshold; None for least squares.
             both: Whether R_N* may be fitted, and not R_D* alone.
+            form: The form of the law with which they are fitted.
         """
         counted = self.counted
         if counted.unique is None:
@@ -103,10 +106,11 @@ class FitData:
         # The published R_D* gives a first law, at which the search for the constants starts.
         D = effective_tokens(counted.D, counted.unique)
         plain = replace(self, points=replace(counted, D=D))
-        start = plain.fit("five", delta, None, FEW_STARTS).law
+        start = plain.fit(form, delta, None, FEW_STARTS).law
         law = None
         if self.space == "log":
-            law = measure_repetition(counted, start, delta, both=both)
+            bent = form == "bent"
+            law = measure_repetition(counted, start, delta, both=both, bent=bent)
         if law is None and self.unique_recorded:
             law = RepetitionLaw(start)
         return self._in_effective_units(law)

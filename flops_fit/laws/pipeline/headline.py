@@ -1,7 +1,7 @@
 """The headline: which runs count, the parametric fit through them, and its uncertainty.
 
 The steps are: a Huber fit from many starts; a screen on its residuals; least-squares refits with
-five parameters and tied; a back-test on the largest budgets; the choice of the form; the
+five parameters, tied and bent; a back-test on the largest budgets; the choice of the form; the
 measurement of its uncertainty.
 """
 
@@ -15,9 +15,11 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
-from flops_fit.laws.fitting.parametric import FEW_STARTS, Form, ParametricFit
-from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest, choose_form
+from flops_fit.laws.fitting.parametric import FEW_STARTS, Form, ParametricFit, refit
+from flops_fit.laws.fitting.starts import bent_starts
+from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest
 from flops_fit.laws.inference.bootstrap import measure_spread
+from flops_fit.laws.inference.form_choice import choose_form, contradicts_straight, may_bend
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
 from flops_fit.laws.inference.outliers import Screened, keep_all, screen, screen_iqr
 from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
@@ -28,6 +30,11 @@ from flops_fit.laws.pipeline.fit_data import FitData, read_fit_data, refuse_para
 from flops_fit.laws.pipeline.notes import headline_notes, warn_of_suspects
 from flops_fit.laws.pipeline.shared_errors import sizes_share_error
 
+AS_REQUESTED = {
+    "five": "alpha and beta fitted separately",
+    "tied": "alpha = beta",
+    "bent": "a law that bends",
+}
 # A screen that would drop more than this share of the runs is refused.
 MOST_DROPPED = 0.2
 
@@ -39,7 +46,8 @@ class Headline:
     Attributes:
         data: The runs that count.
         screened: The finished runs that were screened out, and those suspected.
-        fits: "huber" (all finished runs), "five" and "tied" (the runs that count).
+        fits: "huber" (all finished runs), "five" and "tied" (the runs that count), and "bent" where
+            there are enough runs. Where the headline is bent, "huber" is too.
         form: The chosen form; None if no parametric law can be fitted.
         choice: Why it was chosen.
         spreads: Uncertainty of the chosen form; if runs are suspected, also without them; and if
@@ -94,20 +102,25 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
 def _fit(data: FitData, options: Options) -> Headline:
     """Everything after the data have been read."""
     # R_N* is fitted by least squares jointly with five free parameters, or not at all.
+    asked = options
     both = options.method != "huber" and options.form != "tied"
-    data = data.with_repetition(options.delta, both=both)
-    huber = data.fit("five", options.delta)
-    screened, checks = _screen(huber, data, options)
+    finished = data.with_repetition(options.delta, both=both)
+    huber = finished.fit("five", options.delta)
+    screened, checks = _screen(huber, finished, options)
     if checks:
         # With so many apparent outliers, least squares would follow them.
         options, both = replace(options, method="huber"), False
     delta = options.delta if options.method == "huber" else None
-    data = data.without(screened.out).with_repetition(delta, both=both)
-    fits = {"huber": huber, **_candidates(data, delta)}
+    data = finished.without(screened.out).with_repetition(delta, both=both)
+    fits = {"huber": huber, **_candidates(data, delta, bent=_may_bend(data, asked, both=both))}
     unseen = check_terms(fits["five"], data.points)
     if unseen:
         return Headline(data, screened, fits, checks=[*checks, *unseen])
     form, choice, tested = _choose(data, fits, options)
+    if form == "bent":
+        bent = bent_starts(huber.theta)
+        fits["huber"] = finished.fit("bent", options.delta, starts=bent)
+        data, fits["bent"] = _bend(data, fits["bent"], delta, both=both)
     at_bound = check_bounds(fits[form])
     if at_bound:
         return Headline(data, screened, fits, backtest=tested, checks=[*checks, *at_bound])
@@ -119,7 +132,7 @@ def _fit(data: FitData, options: Options) -> Headline:
     suspected = screened.suspected[~screened.out]
     if suspected.any():
         without = data.without(suspected)
-        fit = without.fit(form, delta, None, FEW_STARTS)
+        fit = refit(fits[form], without.points)
         spreads.insert(1, _spread(fit, without, options))
         checks.append(warn_of_suspects(data.counted.at(suspected), fits[form], fit))
     return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks)
@@ -147,12 +160,43 @@ def _screen(huber: ParametricFit, data: FitData, options: Options) -> tuple[Scre
     return everything, [refusal]
 
 
-def _candidates(data: FitData, delta: float | None) -> dict[str, ParametricFit]:
-    """The candidates for the headline: the five-parameter and the tied fit."""
+def _candidates(data: FitData, delta: float | None, *, bent: bool) -> dict[str, ParametricFit]:
+    """The candidates for the headline: the five-parameter and the tied fit, and the bent one."""
     five, tied = data.fit("five", delta), data.fit("tied", delta, None, FEW_STARTS)
+    fits = {"five": five, "tied": tied}
+    if bent:
+        fits["bent"] = data.fit("bent", delta, starts=bent_starts(five.theta))
     if data.joint and data.repetition is not None:
-        five = joint_fit(five, data.repetition, data.points)
-    return {"five": five, "tied": tied}
+        fits["five"] = joint_fit(five, data.repetition, data.points)
+    return fits
+
+
+def _may_bend(data: FitData, asked: Options, *, both: bool) -> bool:
+    """Whether the bent law is a candidate.
+
+    Args:
+        data: The runs that count.
+        asked: How to fit, as requested. The published Huber fit has no gamma.
+        both: Whether R_N* may be fitted. If not, a bend could not be told from excess parameters
+            that fade.
+    """
+    if asked.form != "auto":
+        return asked.form == "bent"
+    held = data.repetition is not None and not both
+    return asked.method != "huber" and not held and may_bend(data.C, asked.tolerance)
+
+
+def _bend(
+    data: FitData, bent: ParametricFit, delta: float | None, *, both: bool
+) -> tuple[FitData, ParametricFit]:
+    """The data and the bent fit, with the constants of repeated data fitted again with gamma."""
+    if data.repetition is None or data.repetition.fading_error is None:
+        return data, bent
+    data = data.with_repetition(delta, both=both, form="bent")
+    bent = refit(bent, data.points)
+    if data.joint and data.repetition is not None:
+        bent = joint_fit(bent, data.repetition, data.points)
+    return data, bent
 
 
 def _choose(
@@ -160,14 +204,17 @@ def _choose(
 ) -> tuple[Form, str, pd.DataFrame]:
     """The form to report, the reason, and the back-test behind it."""
     candidates: dict[Form, ParametricFit] = {"five": fits["five"], "tied": fits["tied"]}
+    bent = fits.get("bent")
+    # A bend that the runs do not ask for needs no back-test.
+    if bent is not None and (options.form == "bent" or contradicts_straight(fits["five"], bent)):
+        candidates["bent"] = bent
     tested = backtest(data.points, data.C, candidates, tolerance=options.tolerance)
-    if data.joint:
-        return "five", "alpha and beta fitted separately, jointly with R_D* and R_N*", tested
     if options.form != "auto":
-        tied = options.form == "tied"
-        text = "alpha = beta" if tied else "alpha and beta fitted separately"
-        return options.form, f"{text}, as requested", tested
-    return *choose_form(tested, fits["five"], fits["tied"]), tested
+        return options.form, f"{AS_REQUESTED[options.form]}, as requested", tested
+    straight: tuple[Form, str] | None = None
+    if data.joint:
+        straight = "five", f"{AS_REQUESTED['five']}, jointly with R_D* and R_N*"
+    return *choose_form(tested, fits, straight), tested
 
 
 def _spread(fit: ParametricFit, data: FitData, options: Options) -> Spread:
@@ -180,7 +227,7 @@ def _spread(fit: ParametricFit, data: FitData, options: Options) -> Spread:
     law = data.repetition
     if law is not None and data.joint:
         counted = replace(data.counted, clusters=clusters)
-        return joint_spread(law, counted, num_draws=num_draws, seed=seed)
+        return joint_spread(law, counted, fit.form, num_draws=num_draws, seed=seed)
     points = replace(data.points, clusters=clusters)
     spread = measure_spread(fit, points, num_draws=num_draws, seed=seed)
     if law is None or law.fading_error is None:

@@ -20,11 +20,11 @@ def headline_notes(data: FitData, fit: ParametricFit, choice: str, spread: Sprea
         choice: Why it has its form.
         spread: Its uncertainty.
     """
-    notes = [Check("form", "note", f"{choice}.")] if fit.form == "tied" else []
+    notes = [Check("form", "note", f"{choice}.")] if fit.form != "five" else []
     law = data.repetition
     if law is not None:
         notes.append(_note_on_repetition(law))
-        notes += check_excess_parameters(law, data.counted)
+        notes += check_excess_parameters(law, data.counted, fit.form)
     if "cluster" in spread.draws:
         notes.append(_note_on_shared_errors(spread.num_clusters))
     return notes

@@ -9,10 +9,10 @@ import pandas as pd
 
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread, hull, log_parameters
-from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.arrays import FADING, PARAMS_FADING, Array
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 
-PARAMETERS = ("E", "A", "B", "alpha", "beta", "a")
+PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma", "a")
 COLUMNS = ("value", "low", "high", "standard_error")
 
 
@@ -29,15 +29,16 @@ def parameter_table(
         repetition: The law of repeated data, whose fitted constants are added.
 
     Returns:
-        One row for each of E, A, B, alpha, beta and a, and for R_D* and R_N* if they were fitted.
+        One row for each of E, A, B, alpha and beta, for gamma if the law is bent, for a, and for
+        R_D* and R_N* if they were fitted.
     """
     names, columns = list(PARAMETERS), list(COLUMNS)
     if fit is None or not spreads:
-        return pd.DataFrame(np.nan, index=names, columns=columns)
+        return pd.DataFrame(np.nan, index=names, columns=columns).drop(index="gamma")
     low, high = hull(spreads, log_parameters)
     error = np.max([spread.standard_error(log_parameters) for spread in spreads], axis=0)
     law = fit.law
-    value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.a])
+    value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.gamma, law.a])
     # From ln A and ln B to A and B.
     with np.errstate(over="ignore"):
         low[1:3] = np.exp(low[1:3])
@@ -47,12 +48,14 @@ def parameter_table(
     if fit.centre[3] == 0:
         low[0] = max(low[0], 0.0)
     low[3:] = np.maximum(low[3:], 0.0)
-    high[5] = min(high[5], 1.0)
+    high[-1] = min(high[-1], 1.0)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
+    if fit.form != "bent":
+        table = table.drop(index="gamma")
     if repetition is not None and repetition.fading_error is not None:
-        table.loc["R_D*"] = _constant(spreads, repetition.r_data, 5)
+        table.loc["R_D*"] = _constant(spreads, repetition.r_data, FADING)
     if repetition is not None and repetition.params_error is not None:
-        table.loc["R_N*"] = _constant(spreads, repetition.r_params, 6)
+        table.loc["R_N*"] = _constant(spreads, repetition.r_params, PARAMS_FADING)
     return table
 
 

@@ -13,7 +13,7 @@ from flops_fit.report.plots.style import COLOURS, SHADE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMS = {"five": "alpha, beta apart", "tied": "alpha = beta"}
+FORMS = {"five": "alpha, beta apart", "tied": "alpha = beta", "bent": "with gamma"}
 
 
 def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -35,8 +35,10 @@ def plot_backtest(backtest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         100 * table["in_sample_std"], rows, "|", color="black", markersize=14,
         label="residuals of the runs fitted",
     )  # fmt: skip
-    for form, colour, marker in zip(FORMS, COLOURS, "oD", strict=False):
+    for form, colour, marker in zip(FORMS, COLOURS, "oDs", strict=False):
         rows_of_form = table[table["form"] == form]
+        if rows_of_form.empty:  # only a law that the runs ask to bend is tested with gamma
+            continue
         ax.plot(
             100 * rows_of_form["loss_rmse"], rows_of_form.index, marker, color=colour, markersize=7,
             label=f"held out, {FORMS[form]}",

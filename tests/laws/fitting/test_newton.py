@@ -1,20 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from flops_fit.laws.fitting.newton import (
-    FREE,
-    LOWER,
-    TIED,
-    Problem,
-    _Slopes,
-    objective,
-    solve,
-)
+from flops_fit.laws.fitting.newton import _Slopes, solve
+from flops_fit.laws.fitting.residuals import BENT, FREE, LOWER, TIED, Problem, objective
 
 rng = np.random.default_rng(1)
 X, Y = rng.normal(size=30), rng.normal(size=30)
 LOSS = np.exp(0.2 * rng.normal(size=30))
 THETA = np.array([[-0.5, -1.0, -0.7, 0.3, 0.5], [0.1, -2.0, -1.5, 0.8, 0.2]])
+BENT_THETA = np.hstack([np.vstack([THETA, THETA[:1]]), [[0.4], [1.0], [0.12]]])
 
 
 def problem(space="log", delta=None, ties=FREE, weight=None):
@@ -34,23 +30,39 @@ def gradient(p, theta):
     return _Slopes.at(p, theta).gradient
 
 
-@pytest.mark.parametrize("p", PROBLEMS)
-def test_gradient_against_finite_differences(p):
-    for j, h in enumerate(np.full(5, 1e-6)):
-        step = np.zeros(5)
-        step[j] = h
-        slope = (objective(p, THETA + step) - objective(p, THETA - step)) / (2 * h)
-        np.testing.assert_allclose(gradient(p, THETA)[:, j], slope, rtol=1e-5, atol=1e-7)
+def with_gamma(p):
+    return replace(p, ties=BENT)
 
 
-@pytest.mark.parametrize("p", [problem(), problem("linear"), PROBLEMS[-1]])
-def test_hessian_against_finite_differences_of_the_gradient(p):
-    H = _Slopes.at(p, THETA).newton
-    for j in range(5):
-        step = np.zeros(5)
-        step[j] = 1e-6
-        column = (gradient(p, THETA + step) - gradient(p, THETA - step)) / 2e-6
+@pytest.mark.parametrize(
+    ("p", "theta"),
+    [(p, THETA) for p in PROBLEMS] + [(with_gamma(p), BENT_THETA) for p in PROBLEMS],
+)
+def test_gradient_against_finite_differences(p, theta):
+    for j, step in enumerate(1e-6 * np.eye(theta.shape[1])):
+        slope = (objective(p, theta + step) - objective(p, theta - step)) / 2e-6
+        np.testing.assert_allclose(gradient(p, theta)[:, j], slope, rtol=1e-5, atol=1e-7)
+
+
+SMOOTH = [problem(), problem("linear"), PROBLEMS[-1]]
+
+
+@pytest.mark.parametrize(
+    ("p", "theta"), [(p, THETA) for p in SMOOTH] + [(with_gamma(p), BENT_THETA) for p in SMOOTH]
+)
+def test_hessian_against_finite_differences_of_the_gradient(p, theta):
+    H = _Slopes.at(p, theta).newton
+    for j, step in enumerate(1e-6 * np.eye(theta.shape[1])):
+        column = (gradient(p, theta + step) - gradient(p, theta - step)) / 2e-6
         np.testing.assert_allclose(H[:, :, j], column, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", SMOOTH)
+def test_with_gamma_at_one_the_law_is_the_straight_one(p):
+    theta = np.hstack([THETA, np.ones((2, 1))])
+    np.testing.assert_allclose(objective(with_gamma(p), theta), objective(p, THETA), rtol=1e-12)
+    bent, straight = gradient(with_gamma(p), theta), gradient(p, THETA)
+    np.testing.assert_allclose(bent[:, :5], straight, rtol=1e-9)
 
 
 def test_tied_fit_keeps_the_exponents_equal():
@@ -78,4 +90,4 @@ def test_weights_are_repetitions():
 
 def test_a_start_beyond_the_bounds_is_clipped():
     wild = np.array([[-99.0, 0, 0, -5.0, 9.0]])
-    assert (solve(problem(), wild).theta >= LOWER).all()
+    assert (solve(problem(), wild).theta >= LOWER[:5]).all()

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from flops_fit.laws.fitting.parametric import fit_parametric
-from flops_fit.laws.inference.backtest import backtest, choose_form, tied_test
+from flops_fit.laws.inference.backtest import backtest
 from flops_fit.laws.runs.points import Points
 
 
@@ -53,15 +53,6 @@ def test_the_ratio_stays_below_its_limit_under_a_correct_law(sweep):
     assert over <= 0.13
 
 
-def test_a_symmetric_law_can_be_tied_and_an_asymmetric_cannot(sweep):
-    forms = {
-        name: [choose_form(*_judged(sweep(name, noise=0.003, seed=s)))[0] for s in range(20)]
-        for name in ("symmetric", "asymmetric")
-    }
-    assert "tied" in forms["symmetric"]
-    assert "tied" not in forms["asymmetric"]
-
-
 def test_runs_without_rows_hold_out_the_largest(sweep):
     rng = np.random.default_rng(0)
     runs = sweep()
@@ -71,14 +62,3 @@ def test_runs_without_rows_hold_out_the_largest(sweep):
     table = backtest(points, 6 * N * D, {"five": fit_parametric(points)})
     assert table["num_held_out"].tolist() == [8, 15]
     assert (table["loss_rmse"] < 1e-7).all()
-
-
-def test_f_statistic_grows_with_asymmetry(sweep):
-    _, close = held_out(sweep("symmetric", noise=0.003))
-    _, apart = held_out(sweep("asymmetric", noise=0.003))
-    assert tied_test(close["five"], close["tied"]) < 8 < tied_test(apart["five"], apart["tied"])
-
-
-def _judged(runs):
-    table, fits = held_out(runs)
-    return table, fits["five"], fits["tied"]

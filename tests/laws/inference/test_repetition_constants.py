@@ -6,6 +6,7 @@ import pytest
 
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
+from flops_fit.laws.model.arrays import FADING, PARAMS_FADING
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.laws.runs.points import Points
 from flops_fit.result import Result, fit
@@ -81,7 +82,7 @@ def test_excess_parameters_that_fade_are_fitted_with_the_law(repeated, small):
     assert "R_N* = " in codes(result)["effective-tokens"].message
     assert "excess-parameters" not in codes(result)
     (spread,) = result.findings.spreads
-    assert spread.centre[6] == pytest.approx(1 / row["value"])
+    assert spread.centre[PARAMS_FADING] == pytest.approx(1 / row["value"])
     assert "R_N*" not in fit(repeated()).intervals.index
     assert "R_N*" not in fit(repeated(unique=1e12)).intervals.index
 
@@ -143,9 +144,9 @@ def test_a_fitted_constant_widens_predictions(repeated):
     result = fit(repeated())
     assert result.predict(1e15, unique_tokens=1e6).checks == ()
     (spread,) = result.findings.spreads
-    assert spread.centre.shape == (6,)
+    assert spread.centre.shape == (7,)
     known = spread.draws["wild"].copy()
-    known[:, 5] = spread.centre[5]
+    known[:, FADING] = spread.centre[FADING]
     law = RepetitionLaw(result.law, r_params=np.inf)
     args = (np.array([1e15]), 1e6)
     widths = [law.capped(rows, *args)[2].std() for rows in (spread.draws["wild"], known)]

@@ -1,0 +1,123 @@
+"""`fit`: scaling laws from any table of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack, overload
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.check import Check
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.options import (
+    Curve,
+    FitArguments,
+    FormOption,
+    Method,
+    Options,
+    Outliers,
+    SharedErrors,
+)
+from flops_fit.laws.pipeline.analyse import analyse
+from flops_fit.laws.runs.formats import Runs
+from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
+from flops_fit.records import Size
+from flops_fit.result import Result
+from flops_fit.results_by import Results, fit_each
+
+
+@overload
+def fit(runs: Runs, *, by: None = None, **options: Unpack[FitArguments]) -> Result: ...
+@overload
+def fit(
+    runs: Runs, *, by: str | Sequence[str], **options: Unpack[FitArguments]
+) -> Results[Result]: ...
+def fit(
+    runs: Runs,
+    *,
+    by: str | Sequence[str] | None = None,
+    delta: float | None = None,
+    method: Method | None = None,
+    form: FormOption = "auto",
+    curve: Curve = "parabola",
+    outliers: Outliers = "residuals",
+    shared_errors: SharedErrors = "auto",
+    tolerance: float = 0.1,
+    num_draws: int = 600,
+    seed: int = 0,
+    curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None = None,
+    unfinished_curves: bool = False,
+    name: str = "",
+    meta: Mapping[str, str] | None = None,
+    build_size: Callable[[float], Size | None] | None = None,
+) -> Result | Results[Result]:
+    """Fit scaling laws to any table of runs.
+
+    Args:
+        runs: A DataFrame, the path of a file (CSV, TSV, JSON, JSONL, Parquet, Excel), columns or a
+            list of dicts, one row per run, with loss, N, and D in tokens or C in FLOPs, or both
+            (C = 6 N D gives the one that is missing). Common column names are recognised; the guide
+            lists them.
+        by: Fit the runs of each value of this column, or of these, apart. Returns `Results`, a
+            mapping from the values to a `Result` each, with a `table` of them.
+        delta: Fit with the Huber loss of ln L and this threshold, without screening outliers, as
+            published fits do with 1e-3. Default: screen outliers, then refit.
+        method: "screened" (the default), "huber", "log" or "linear": see `Options`.
+        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
+        curve: The IsoFLOP curve: "parabola", or "cubic" for budgets with seven runs or more.
+        outliers: "residuals", "iqr" (Tukey's fences), or "keep".
+        shared_errors: Whether runs of one size share an error: "size", "none", or "auto" to test.
+        tolerance: Budgets whose relative difference is smaller are treated as one.
+        num_draws: Number of bootstrap refits for the intervals.
+        seed: Random seed of the bootstrap.
+        curves: Points of training curves (a DataFrame or dicts), for the envelope and to find runs
+            that diverged: `trial_id` as in `runs`, `num_tokens` so far, `loss`, and optionally
+            `ended` (whether the schedule ended there).
+        unfinished_curves: Use points in the middle of a schedule for the envelope too; a check then
+            reports it.
+        name: Name of the result.
+        meta: Further metadata as text (data unit, FLOPs convention, ...).
+        build_size: Gives the size value for N parameters. Default: interpolate recorded sizes.
+
+    Raises:
+        ArgumentError: An option is invalid.
+        TableError: The table cannot be read; every problem is listed.
+        FitError: No run has finished.
+    """
+    options = Options(
+        # A threshold alone asks for the plain Huber fit of the papers.
+        method=method or ("screened" if delta is None else "huber"),
+        delta=1e-3 if delta is None else delta,
+        form=form,
+        curve=curve,
+        outliers=outliers,
+        shared_errors=shared_errors,
+        tolerance=tolerance,
+        num_draws=num_draws,
+        seed=seed,
+        unfinished_curves=unfinished_curves,
+    )
+    options.require_sound()
+    metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
+    columns = [] if by is None else list(by) if isinstance(by, list | tuple) else [str(by)]
+    table, found = read_runs(runs, columns)
+    points = None if curves is None else read_curves(curves)
+
+    def fit_one(part: pd.DataFrame) -> Result:
+        findings = _analysed(part, found, options, points)
+        return Result(replace(findings, meta=metadata, build_size=build_size))
+
+    return fit_each(table, find_columns(table, columns), fit_one) if columns else fit_one(table)
+
+
+def _analysed(
+    table: pd.DataFrame, found: list[Check], options: Options, curves: pd.DataFrame | None
+) -> Findings:
+    # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
+    with np.errstate(all="ignore"):
+        findings = analyse(table, options, curves=curves)
+    doubts = [check for check in found if check.severity != "note"]
+    notes = [check for check in found if check.severity == "note"]
+    return replace(findings, checks=[*doubts, *findings.checks, *notes])

@@ -1,0 +1,215 @@
+"""How forecasts came out: each is compared with the runs of its size.
+
+A run is of a forecast's size if its N and its D differ by 5 % at most. Its loss is moved along the
+forecast's law to the forecast's own N and D, so that this difference is not taken for an error.
+Several runs are seeds, and their mean counts; runs whose learning rate or setting was worse than
+another's are left out. The forecast of a budget can also be compared with the minimum of that
+budget's IsoFLOP curve.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from flops_fit.errors import ArgumentError
+from flops_fit.forecasts.files import Source, gather
+from flops_fit.forecasts.making import is_same
+from flops_fit.forecasts.record import Forecast
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.frontier import loss_at
+from flops_fit.laws.runs.formats import Runs
+from flops_fit.laws.runs.table import read_runs
+from flops_fit.report.outcomes import (
+    IN_DATA,
+    LEFT_OUT,
+    NOT_RUN,
+    OTHER_SETTING,
+    SCORED,
+    summary_line,
+)
+from flops_fit.validate import is_number
+
+# Runs that the law's own screen calls outliers came out as they did: they count.
+OUTLIER = "outlier"
+_POINT = ("num_params", "num_tokens", "loss")
+
+
+class HasFindings(Protocol):
+    """A `Result`, as far as this module reads it."""
+
+    @property
+    def findings(self) -> Findings:
+        """The runs, fits, intervals and checks."""
+
+
+def score(
+    forecasts: Source | Iterable[Source],
+    runs: Runs | HasFindings | None = None,
+    *,
+    loss: float | None = None,
+) -> pd.DataFrame:
+    """Compare forecasts with what came out.
+
+    A run is of a forecast's size if N and D differ by 5 % at most; of several, the mean counts. For
+    the forecast of a budget, and if `runs` is a `Result`, the minimum of that budget's IsoFLOP
+    curve serves where no run is of that size.
+
+    Args:
+        forecasts: A `Forecast`, the path of its file, a folder of files, or several of these.
+        runs: The runs that came: a table, in the forms that `fit` reads, or a `Result`.
+        loss: Instead of runs, the loss that a single forecast came to.
+
+    Returns:
+        One row per forecast, oldest first: what was forecast; `status`; `outcome` (the loss that
+        came), `losses` (of each run), `error` (forecast over outcome, less 1), `inside_loss` and
+        `inside_run` (whether the outcome lies in the interval of the law and of one run), and for
+        budgets `best_num_params` and `inside_num_params`. `attrs["summary"]` says it in one line.
+        Forecasts made from data that already held such a run are not counted.
+
+    Raises:
+        ArgumentError: There is no forecast, or not one of `runs` and `loss`.
+        TableError: A forecast or the table cannot be read.
+    """
+    if (runs is None) == (loss is None):
+        raise ArgumentError("give runs, or loss=... for a single forecast")
+    found = gather(forecasts)
+    if loss is not None:
+        if not is_number(loss) or not math.isfinite(loss):
+            raise ArgumentError(f"loss: expected a number, got {loss!r}")
+        if len(found) > 1:
+            raise ArgumentError(f"loss: expected a single forecast, got {len(found)}: pass runs")
+        return _table([_row(found[0], _Came((float(loss),)))])
+    findings = getattr(runs, "findings", None)
+    if isinstance(findings, Findings):
+        return outcomes_in(found, findings)
+    table = read_runs(runs)[0]  # type: ignore[arg-type]
+    return _table([_row(forecast, _came(forecast, table)) for forecast in found])
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What came of one forecast.
+
+    Attributes:
+        losses: Losses of the runs of its size, moved along its law to its own N and D.
+        best: The optimum of its budget, by the budget's own IsoFLOP curve.
+        left_out: Why finished runs of its size do not count; empty if some do, or there are none.
+    """
+
+    losses: tuple[float, ...] = ()
+    best: Mapping[str, Any] | None = None
+    left_out: str = ""
+
+
+def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFrame:
+    """One row per forecast, with how it came out in these runs; see `score`.
+
+    Forecasts of a sweep whose model, data, loss or recipe has changed since are not counted.
+    """
+    setting = findings.meta.get("setting", "")
+    rows = []
+    for forecast in forecasts:
+        if setting and forecast.setting and setting != forecast.setting:
+            rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
+        else:
+            came = _came(forecast, findings.runs)
+            rows.append(_row(forecast, replace(came, best=_best(forecast, findings.optima))))
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    table.attrs["summary"] = summary_line(table)
+    return table
+
+
+def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
+    """The finished runs of a forecast's size."""
+    same = is_same(runs["num_params"], forecast.num_params)
+    same &= is_same(runs["num_tokens"], forecast.num_tokens)
+    found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
+    excluded = found["excluded"].astype(str)
+    counts = (excluded == "") | excluded.str.startswith(OUTLIER)
+    if not counts.any():
+        return _Came(left_out="; ".join(sorted(set(excluded))))
+    N, D, loss = (found[counts][name].to_numpy(float) for name in _POINT)
+    moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
+    return _Came(tuple(moved.tolist()))
+
+
+def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
+    x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
+    return loss_at(np.array([forecast.law_vector]), x, y)[0]
+
+
+def _best(forecast: Forecast, optima: pd.DataFrame) -> Mapping[str, Any] | None:
+    """The optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
+    if not forecast.of_budget or optima.empty:
+        return None
+    sound = (optima["refused"].astype(str) == "") & optima["interior"].astype(bool)
+    rows = optima[sound & is_same(optima["compute_budget"], forecast.compute_budget)]
+    return None if rows.empty else dict(rows.iloc[0])
+
+
+def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
+    """What was forecast, and how it came out; a judgement only of what was not known before."""
+    best_N = math.nan if came.best is None else float(came.best["num_params"])
+    outcome, came_from = _outcome(came)
+    status = SCORED
+    if forecast.known_runs:
+        status = IN_DATA
+    elif math.isnan(outcome):
+        status = LEFT_OUT if came.left_out else NOT_RUN
+    row = {
+        **_said(forecast),
+        "status": status,
+        "outcome": outcome,
+        "came_from": came_from,
+        "losses": list(came.losses),
+        "error": math.nan,
+        "inside_loss": None,
+        "inside_run": None,
+        "best_num_params": best_N,
+        "inside_num_params": None,
+    }
+    if status == SCORED:
+        row["error"] = forecast.loss / outcome - 1
+        row["inside_loss"] = _inside(outcome, forecast.loss_interval)
+        row["inside_run"] = _inside(outcome, forecast.run_interval)
+        if came.best is not None and forecast.num_params_interval is not None:
+            row["inside_num_params"] = _inside(best_N, forecast.num_params_interval)
+    return row
+
+
+def _outcome(came: _Came) -> tuple[float, str]:
+    """The loss that came, and of what it is the loss."""
+    if came.losses:
+        n = len(came.losses)
+        return float(np.mean(came.losses)), "run" if n == 1 else f"mean of {n} runs"
+    if came.best is not None:
+        return float(came.best["loss"]), "minimum of the budget's curve"
+    return math.nan, came.left_out
+
+
+def _said(forecast: Forecast) -> dict[str, Any]:
+    """What was forecast, as columns."""
+    plain = asdict(forecast)
+    names = (
+        "id", "made_at", "name", "note", "of_budget", "compute_budget", "num_params", "num_tokens",
+        "data_unit", "loss",
+    )  # fmt: skip
+    columns = {name: plain[name] for name in names}
+    for name in ("loss", "run"):
+        columns[f"{name}_low"], columns[f"{name}_high"] = plain[f"{name}_interval"]
+    return columns
+
+
+def _inside(value: float, interval: tuple[float, float]) -> bool:
+    return interval[0] <= value <= interval[1]

@@ -1,0 +1,193 @@
+"""The loss of any model: N parameters trained on D tokens, with 95 % intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.errors import FitError
+from flops_fit.laws.check import Check
+from flops_fit.laws.checks.of_predictions import (
+    check_prediction,
+    check_published_constants,
+    check_ratio,
+    check_worn_out_data,
+)
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.inference.intervals import Quantity
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.frontier import log_flops_per_token, loss_at
+from flops_fit.laws.predict.intervals import repetition_law, require_reach
+from flops_fit.validate import raise_problems
+
+LOSS_COLUMNS = (
+    "num_params",
+    "num_tokens",
+    "loss",
+    "loss_low",
+    "loss_high",
+    "run_low",
+    "run_high",
+)
+# Models per block: hundreds of bootstrap laws at many models at once would fill the memory.
+BLOCK = 5_000
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The law's loss at k models, shape (k,) each.
+
+    Attributes:
+        value: The loss.
+        low: Low end of its 95 % interval.
+        high: High end.
+        noise: How much the noise of one run widens the interval, on either side.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+    noise: Array
+
+
+def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd.DataFrame:
+    """Predict the loss of models of N parameters trained on D tokens.
+
+    Args:
+        findings: The fitted laws.
+        N: Parameters, one number or an array.
+        D: Tokens, one number or an array; the arguments broadcast.
+        unique: Unique tokens among D; None where all are.
+
+    Returns:
+        One row per model with `LOSS_COLUMNS`: the law's loss with its 95 % interval, and the
+        interval for the loss of one new run. `attrs["checks"]` lists the doubts as text.
+
+    Raises:
+        ArgumentError: An argument is not positive, or the shapes do not broadcast.
+        FitError: No law was fitted, or predictions so far beyond the runs are refused.
+    """
+    N, D, U = _read(N, D, unique)
+    if findings.law is None:
+        reasons = [check.message for check in findings.checks if check.severity == "refuse"]
+        text = " ".join(reasons) or "see the checks."
+        raise FitError(f"no law could be fitted to these runs: {text}", findings.checks)
+    x, y = np.log(N), np.log(D)
+    with np.errstate(over="ignore"):
+        C = np.exp(log_flops_per_token(x, findings.cost) + y)
+    require_reach(findings, C)
+    u = None if U is None else np.log(U)
+    parts = [
+        losses_at(findings, x[at], y[at], None if u is None else u[at]) for at in _blocks(len(x))
+    ]
+    value, low, high, noise = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("value", "low", "high", "noise")
+    )
+    run_low = np.maximum(low - noise, min(findings.least_loss, 0.0))
+    columns = (N, D, value, low, high, run_low, high + noise)
+    frame = pd.DataFrame(dict(zip(LOSS_COLUMNS, columns, strict=True)))
+    frame.attrs["checks"] = [str(check) for check in loss_checks(findings, N, D, U)]
+    return frame
+
+
+def losses_at(findings: Findings, x: Array, y: Array, u: Array | None = None) -> Losses:
+    """The law's loss at some models, and how uncertain it is.
+
+    Args:
+        findings: The fitted laws, with a headline.
+        x: ln N, shape (k,).
+        y: ln D, shape (k,).
+        u: Logarithm of the unique tokens, shape (k,); None where all data is new.
+    """
+    law = findings.law
+    assert law is not None
+    quantity = _loss(findings, x, y, u)
+    with np.errstate(all="ignore"):
+        value = quantity(law.vector[None])[0]
+        low, high = findings.interval(quantity)
+        # D is given, so the cost of a token does not enter.
+        noise = findings.noise_around(low, high, len(x), np.zeros_like(x))
+    # No loss lies below the low end of E's interval, and no interval leaves its value out.
+    low = np.minimum(np.maximum(low, findings.least_loss), value)
+    return Losses(value, low, np.maximum(high, value), noise)
+
+
+def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list[Check]:
+    """The doubts about the models farthest from the runs.
+
+    Args:
+        findings: The fitted laws, with a headline.
+        N: Parameters, shape (k,).
+        D: Tokens, shape (k,).
+        U: Unique tokens, shape (k,); None where all data is new.
+    """
+    cost = findings.cost
+    C = np.exp(log_flops_per_token(np.log(N), cost) + np.log(D))
+    checks = check_prediction(float(C.max()) / findings.largest_budget, has_interval=True)
+    ratios = D / N
+    for ratio in sorted({float(ratios.min()), float(ratios.max())}):
+        checks += check_ratio(ratio, findings.fitted_runs)
+    if U is not None:
+        law, most = repetition_law(findings), int((D / U).argmax())
+        tokens, unique = float(D[most]), float(U[most])
+        checks += check_worn_out_data(law, tokens, unique)
+        checks += check_published_constants(law, tokens, unique)
+    return checks
+
+
+def _loss(findings: Findings, x: Array, y: Array, u: Array | None) -> Quantity:
+    """The loss at some models as a quantity of the law."""
+    if u is None and findings.repetition is None:
+        return lambda laws: loss_at(laws, x, y)
+    repetition = repetition_law(findings)
+    # Where excess parameters fade, they do so on new data too: all D tokens are unique here.
+    return lambda laws: repetition.losses(laws, x, y, y if u is None else u)
+
+
+def _blocks(k: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, k, BLOCK)]
+
+
+def _read(N: Any, D: Any, unique: Any) -> tuple[Array, Array, Array | None]:
+    """The arguments as arrays of one shape (k,).
+
+    Raises:
+        ArgumentError: Listing every problem.
+    """
+    given = {"num_params": N, "num_tokens": D}
+    if unique is not None:
+        given["unique_tokens"] = unique
+    arrays: dict[str, Array] = {}
+    problems = []
+    for name, value in given.items():
+        found = _positive(value)
+        if found is None:
+            problems.append(
+                f"{name}: expected a positive number or an array of them, got {value!r}"
+            )
+        else:
+            arrays[name] = found
+    raise_problems(problems)
+    try:
+        shaped = np.broadcast_arrays(*arrays.values())
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise_problems([f"expected shapes that broadcast, got {shapes}"])
+    flat = [np.array(array, float).ravel() for array in shaped]
+    return flat[0], flat[1], flat[2] if unique is not None else None
+
+
+def _positive(value: Any) -> Array | None:
+    """Positive, finite numbers as an array; None where some are not."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "bcSUmM" or not array.size:
+            return None
+        array = array.astype(float)
+    except (TypeError, ValueError):
+        return None
+    return array if bool((np.isfinite(array) & (array > 0)).all()) else None

@@ -1,0 +1,198 @@
+"""Scores: which runs are a forecast's, and what is said of them."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from planted import LAW, runs
+
+import flops_fit
+from flops_fit.errors import ArgumentError, TableError
+from flops_fit.fit_table import fit
+from flops_fit.forecasts.making import make_forecast
+from flops_fit.forecasts.record import identified
+from flops_fit.forecasts.scoring import outcomes_in
+from flops_fit.laws.runs.simulate import simulate_isoflop
+
+N, D = 1e5, 1e9
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fit(runs(), num_draws=100, name="gpt")
+
+
+@pytest.fixture(scope="module")
+def model(result):
+    """The forecast of a model that the runs do not hold."""
+    return make_forecast(result.findings, num_params=N, num_tokens=D)
+
+
+@pytest.fixture(scope="module")
+def budget(result):
+    """The forecast of a budget ten times the largest one."""
+    return make_forecast(result.findings, 1e15)
+
+
+@pytest.fixture(scope="module")
+def extended():
+    """The runs, and a row at the budget that was forecast."""
+    new = simulate_isoflop(LAW, [1e15], noise=0.003, half_width=0.75, seed=3, num_sizes=6)
+    return fit(pd.concat([runs(), new], ignore_index=True), num_draws=100)
+
+
+def came(*losses, at=(N, D), **columns):
+    """A table of runs of one size."""
+    rows = [{"N": at[0], "D": at[1], "loss": loss, "seed": i} for i, loss in enumerate(losses)]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_a_run_of_that_size_is_the_outcome(model):
+    loss = model.loss * 1.001
+    (row,) = flops_fit.score(model, came(loss)).to_dict("records")
+    assert row["status"] == "scored"
+    assert row["outcome"] == pytest.approx(loss, rel=1e-12)
+    assert row["error"] == pytest.approx(1 / 1.001 - 1)
+    assert (row["inside_loss"], row["inside_run"]) == (True, True)
+    assert (row["loss_low"], row["run_high"]) == (model.loss_interval[0], model.run_interval[1])
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_outcome_may_lie_in_the_interval_of_a_run_alone_or_in_none(model, sign):
+    end = int(sign > 0)
+    between = (model.loss_interval[end] + model.run_interval[end]) / 2
+    beyond = model.run_interval[end] + sign * 0.01
+    for loss, inside in ((between, (False, True)), (beyond, (False, False))):
+        (row,) = flops_fit.score(model, came(loss)).to_dict("records")
+        assert (row["inside_loss"], row["inside_run"]) == inside
+
+
+def test_seeds_are_all_listed_and_their_mean_counts(model):
+    table = flops_fit.score(model, came(2.36, 2.38, 2.40))
+    assert table["losses"][0] == pytest.approx([2.36, 2.38, 2.40])
+    assert table["outcome"][0] == pytest.approx(2.38)
+    assert table["came_from"][0] == "mean of 3 runs"
+
+
+def test_a_setting_that_another_beat_is_left_out(model):
+    table = flops_fit.score(
+        model, came(2.40, 2.36, learning_rate=[1e-3, 3e-3]).drop(columns="seed")
+    )
+    assert table["losses"][0] == pytest.approx([2.36])
+
+
+@pytest.mark.parametrize("at", [(1.04 * N, D), (N, 0.96 * D), (1.03 * N, 1.03 * D)])
+def test_a_run_of_nearly_that_size_is_moved_along_the_law(result, model, at):
+    """On the law, it is on the law there too."""
+    table = flops_fit.score(model, came(float(result.law.loss(*at)), at=at))
+    assert table["outcome"][0] == pytest.approx(model.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("at", [(1.06 * N, D), (N, 1.06 * D), (2 * N, D / 2)])
+def test_a_run_of_another_size_is_none(model, at):
+    table = flops_fit.score(model, came(2.4, at=at))
+    assert table["status"][0] == "not yet run"
+    assert math.isnan(table["outcome"][0])
+    assert table["inside_run"][0] is None
+
+
+def test_a_run_that_the_screen_calls_an_outlier_came_out_so_all_the_same(model):
+    bad = came(1.2 * model.loss).assign(C=6 * N * D)
+    good = runs()[["num_params", "num_tokens", "compute_budget", "loss"]]
+    bad = bad.rename(columns={"N": "num_params", "D": "num_tokens", "C": "compute_budget"})
+    both = pd.concat([good, bad.drop(columns="seed")], ignore_index=True)
+    result = fit(both, num_draws=100)
+    assert result.runs["excluded"].iloc[-1].startswith("outlier")
+    (row,) = flops_fit.score(model, result).to_dict("records")
+    assert row["outcome"] == pytest.approx(1.2 * model.loss)
+    assert row["inside_run"] is False
+
+
+def test_a_run_that_was_left_out_is_told_with_the_reason(model):
+    table = flops_fit.score(model, came(2.4, 2.41, excluded="saw its data over 16 times"))
+    assert table["status"][0] == "run, but left out"
+    assert table["came_from"][0] == "saw its data over 16 times"
+    assert math.isnan(table["error"][0])
+    assert table.attrs["summary"] == "Forecasts: 1 run, but left out"
+
+
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_runs_that_have_not_finished_do_not_count(model, state):
+    table = flops_fit.score(model, came(2.4, 2.41, state=[state, state]))
+    assert table["status"][0] == "run, but left out"
+    assert state in table["came_from"][0]
+
+
+def test_a_budget_is_compared_with_its_own_curve(budget, extended):
+    (row,) = flops_fit.score(budget, extended).to_dict("records")
+    best = extended.optima.iloc[-1]
+    assert row["came_from"] == "minimum of the budget's curve"
+    assert (row["outcome"], row["best_num_params"]) == (best["loss"], best["num_params"])
+    low, high = budget.num_params_interval
+    assert row["inside_num_params"] is bool(low <= best["num_params"] <= high)
+    assert abs(row["error"]) < 0.01
+
+
+def test_a_budget_whose_curve_is_refused_has_not_come(budget, extended):
+    optima = extended.optima.assign(refused="too shallow")
+    findings = replace(extended.findings, optima=optima)
+    assert outcomes_in([budget], findings)["status"][0] == "not yet run"
+
+
+def test_a_model_is_not_compared_with_a_budgets_curve(result, extended):
+    model = make_forecast(result.findings, num_params=3e5, num_tokens=1e15 / 6 / 3e5)
+    assert not flops_fit.score(model, extended)["status"].eq("scored").any()
+
+
+def test_forecasts_of_known_runs_are_marked_and_not_counted(result):
+    run = result.findings.fitted_runs.iloc[-1]
+    N, D = float(run["num_params"]), float(run["num_tokens"])
+    known = make_forecast(result.findings, num_params=N, num_tokens=D)
+    table = flops_fit.score(known, result)
+    assert table["status"][0] == "the run was already in the data"
+    assert math.isnan(table["error"][0])
+    assert table.attrs["summary"] == "Forecasts: 1 of runs already in the data"
+
+
+def test_forecasts_of_another_setting_are_not_counted(result, extended, budget):
+    other = identified(replace(budget, setting="before"))
+    findings = replace(extended.findings, meta={"setting": "now"})
+    assert outcomes_in([other], findings)["status"][0] == "of another model, data or recipe"
+    same = replace(extended.findings, meta={"setting": "before"})
+    assert outcomes_in([other], same)["status"][0] == "scored"
+
+
+def test_a_loss_alone_scores_a_single_forecast(model, budget):
+    table = flops_fit.score(model, loss=2.4)
+    assert table["outcome"][0] == 2.4
+    with pytest.raises(ArgumentError, match="expected a single forecast, got 2"):
+        flops_fit.score([model, budget], loss=2.4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give runs, or loss"),
+        ({"runs": [{"N": 1, "D": 1, "loss": 1}], "loss": 2.4}, "give runs, or loss"),
+        ({"loss": "low"}, "loss: expected a number, got 'low'"),
+        ({"loss": math.nan}, "loss: expected a number"),
+    ],
+)
+def test_what_came_must_be_said_once(model, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        flops_fit.score(model, **arguments)
+
+
+def test_a_table_that_cannot_be_read_is_an_error(model):
+    with pytest.raises(TableError):
+        flops_fit.score(model, pd.DataFrame({"loss": [1.0]}))
+
+
+def test_files_and_folders_are_scored_in_the_order_of_their_dates(result, tmp_path):
+    made = [result.forecast(C, path=tmp_path) for C in (1e15, 1e16)]
+    table = flops_fit.score(tmp_path, came(2.4))
+    assert table["id"].tolist() == [each.id for each in made]
+    assert table.attrs["summary"] == "Forecasts: 2 not yet run"
+    table.to_csv(tmp_path / "scores.csv")
+    table.to_json(tmp_path / "scores.json")
