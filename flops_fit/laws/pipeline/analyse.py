@@ -26,6 +26,8 @@ from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
+from flops_fit.laws.predict.intervals import predict_intervals
+from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 
 
@@ -141,7 +143,16 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     checks += check_cost(findings.cost, findings.fitted_runs)
     if "headline" in findings.fits:
         checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
-    return [*checks, *check_fits(findings)]
+    return [*_check_largest_budget(findings), *checks, *check_fits(findings)]
+
+
+def _check_largest_budget(findings: Findings) -> list[Check]:
+    """Whether the model to train is known at least for the largest budget."""
+    if findings.law is None:
+        return []
+    frame = predict_intervals(findings, np.array([findings.largest_budget]))
+    row = {str(column): float(value) for column, value in frame.iloc[0].items()}
+    return check_known(row, within=True)
 
 
 def _withhold_inseparable(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:

@@ -49,6 +49,8 @@ def parameter_table(
         low[0] = max(low[0], 0.0)
     low[3:] = np.maximum(low[3:], 0.0)
     high[-1] = min(high[-1], 1.0)
+    # Rounding may part a value from the end that it is.
+    low, high = np.fmin(low, value), np.fmax(high, value)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
     if fit.form != "bent":
         table = table.drop(index="gamma")
@@ -72,4 +74,5 @@ def _constant(
 
     low, high = (float(end[0]) for end in hull(spreads, rate))
     error = max(float(spread.standard_error(rate)[0]) for spread in spreads)
-    return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2
+    largest = 1 / low if low > 0 else math.inf
+    return value, min(1 / high, value), max(largest, value), error * value**2

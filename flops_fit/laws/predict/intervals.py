@@ -24,6 +24,7 @@ from flops_fit.laws.model import constrained
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.predict.known import withhold_unknown
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
 WITHIN = 1.1
@@ -66,7 +67,7 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     Returns:
         One row per budget with `FRONTIER_COLUMNS`, and `new_run_low` and `new_run_high`, the
         interval for the loss of one further run. Interval columns are NaN where only the IsoFLOP
-        power laws are available.
+        power laws are available, and 0 and inf where a value is not known (`known`).
 
     Raises:
         FitError: No law was fitted, or none that can satisfy the constraint.
@@ -84,7 +85,10 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     # positive.
     frame["loss_low"] = frame["loss_low"].clip(lower=findings.least_loss)
     frame["new_run_low"] = frame["new_run_low"].clip(lower=min(findings.least_loss, 0.0))
-    return frame
+    for name in ("num_params", "num_tokens", "loss"):
+        frame[f"{name}_low"] = np.minimum(frame[name], frame[f"{name}_low"])
+        frame[f"{name}_high"] = np.maximum(frame[name], frame[f"{name}_high"])
+    return withhold_unknown(findings, frame)
 
 
 def require_reach(findings: Findings, C: Array) -> None:
