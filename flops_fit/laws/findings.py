@@ -33,8 +33,8 @@ class Findings:
         law: The headline law; None if no parametric law could be fitted.
         power_laws: The power laws through the optima.
         fits: Every parametric fit, by name; "headline" is the one behind `law`.
-        spreads: Uncertainty of the headline, and of the five-parameter fit if the tied form was
-            chosen by the back-test.
+        spreads: Uncertainty of the headline; also of the same form without suspected outliers, and
+            of the five-parameter fit if the tied form was chosen by the back-test.
         intervals: One row per parameter (E, A, B, alpha, beta, gamma if the law is bent, a, and
             fitted constants of repetition): value, low, high, standard_error. E, A and B are NaN if
             the runs do not separate them.

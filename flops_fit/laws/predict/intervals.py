@@ -28,6 +28,7 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.predict.known import withhold_unknown
 from flops_fit.laws.predict.witnesses import best_size
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
@@ -88,8 +89,9 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     Returns:
         One row per budget with `FRONTIER_COLUMNS`, and `new_run_low` and `new_run_high`, the
         interval for the loss of one further run. Interval columns are NaN where only the IsoFLOP
-        power laws are available. Further columns hold the parts of the intervals (`PART`) and the
-        weights of the approaches in N (`WEIGHT`).
+        power laws are available, and 0 and inf where a value is not known (`known`). Further
+        columns hold the parts of the intervals (`PART`) and the weights of the approaches in N
+        (`WEIGHT`).
 
     Raises:
         FitError: No law was fitted, or none that can satisfy the constraint.
@@ -104,7 +106,8 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         ends = _widened(ends, error)
         noise = np.hypot(noise, _NORMAL * scatter[2 * len(C) :])
     frame = _frame(C, ends, noise, findings.least_loss)
-    return frame.assign(**_parts(of_law, ends, noise), **shares)
+    frame = frame.assign(**_parts(of_law, ends, noise), **shares)
+    return withhold_unknown(findings, frame)
 
 
 def require_reach(findings: Findings, C: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from flops_fit.laws.inference.intervals import Quantity
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token, loss_at
 from flops_fit.laws.predict.intervals import repetition_law, require_reach, run_interval
+from flops_fit.laws.predict.known import vague_losses
 from flops_fit.validate import raise_problems
 
 LOSS_COLUMNS = (
@@ -64,7 +66,8 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
 
     Returns:
         One row per model with `LOSS_COLUMNS`: the law's loss with its 95 % interval, and the
-        interval for the loss of one new run. `attrs["checks"]` lists the doubts as text.
+        interval for the loss of one new run; 0 and inf where they are not known.
+        `attrs["checks"]` lists the doubts as text.
 
     Raises:
         ArgumentError: An argument is not positive, or the shapes do not broadcast.
@@ -91,6 +94,9 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
     run_low = np.maximum(run_low, min(findings.least_loss, 0.0))
     columns = (N, D, value, low, high, run_low, run_high)
     frame = pd.DataFrame(dict(zip(LOSS_COLUMNS, columns, strict=True)))
+    vague = vague_losses(findings, value, low, high)
+    frame.loc[vague, ["loss_low", "run_low"]] = 0.0
+    frame.loc[vague, ["loss_high", "run_high"]] = math.inf
     frame.attrs["checks"] = [str(check) for check in loss_checks(findings, N, D, U)]
     return frame
 

@@ -26,6 +26,7 @@ from flops_fit.laws.predict.intervals import (
     repetition_law,
     require_reach,
 )
+from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.validate import is_positive
@@ -37,6 +38,8 @@ LEAST_SHARE = 1e-6
 @dataclass(frozen=True)
 class Prediction:
     """The model to train for one compute budget. Intervals are (low, high) at 95 %.
+
+    An interval that says nothing is (0, inf): see the check `not-known`.
 
     Attributes:
         compute_budget: C, FLOPs.
@@ -156,6 +159,7 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
         has_interval=findings.law is not None,
         cost_extrapolated=curve is not None and bool(curve.extrapolates(row["num_params"])),
     )
+    checks += check_known(row)
     if findings.law is None:
         checks += check_without_law(findings.power_laws)
     if terms.tokens_per_param is not None or terms.inference_tokens is not None:
@@ -169,6 +173,8 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
 
 
 def _interval_text(low: float, high: float) -> str:
+    if math.isinf(high):
+        return "95 %: not known"
     return f"95 %: {low:.4g} to {high:.4g}" if math.isfinite(high) else "no interval"
 
 
