@@ -22,7 +22,7 @@ from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.predict import losses, tables
-from flops_fit.laws.predict.intervals import Terms
+from flops_fit.laws.predict.paths import Terms
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 
 _INTERVALS = ("num_params", "num_tokens", "loss")

@@ -13,8 +13,8 @@ from flops_fit.errors import FitError
 from flops_fit.forecasts.record import SAME, Forecast, Interval, identified
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.frontier import log_flops_per_token
-from flops_fit.laws.predict.intervals import UNCONSTRAINED
 from flops_fit.laws.predict.losses import predict_losses
+from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.validate import is_positive, raise_problems

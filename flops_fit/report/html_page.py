@@ -26,7 +26,7 @@ import pandas as pd
 from flops_fit.errors import FitError
 from flops_fit.laws.check import counted
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import number_text, outcomes, slider_data, summary, tables

@@ -20,14 +20,8 @@ from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import WORN_OUT
-from flops_fit.laws.predict.intervals import (
-    UNCONSTRAINED,
-    WITHIN,
-    Terms,
-    predict_intervals,
-    repetition_law,
-    require_reach,
-)
+from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
+from flops_fit.laws.predict.paths import UNCONSTRAINED, Terms, repetition_law
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build, step_of
 from flops_fit.records import Size

@@ -8,7 +8,7 @@ import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import tables

@@ -1,9 +1,8 @@
 """The optimal model at given compute budgets, with 95 % intervals.
 
 Every budget gets N, D and the loss of the headline law: on the compute-optimal frontier, or on the
-path that a constraint leaves (`Terms`; the paths are in `model.constrained` and
-`model.repetition_law`). Then N moves to what all approaches say of it (`witnesses`), and the loss
-to what the runs near it say of the law's error (`inference.misfit`).
+path that a constraint leaves (`paths`). Then N moves to what all approaches say of it, and the loss
+to what the runs near it say of the law's error (`corrected`).
 
 An interval consists of the uncertainty of the law's parameters (`inference.intervals`), of the
 law's misfit, of the cost of a token and, for a new run, of the noise. Where no parametric law could
@@ -13,7 +12,7 @@ be fitted, the power laws through the IsoFLOP minima are used, without intervals
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,60 +21,18 @@ from scipy import stats
 from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import check_prediction
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import LEVEL, Quantity
-from flops_fit.laws.model import constrained
+from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
-from flops_fit.laws.model.frontier import log_flops_per_token
-from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.predict.corrected import with_misfit
 from flops_fit.laws.predict.known import withhold_unknown
-from flops_fit.laws.predict.witnesses import best_size
+from flops_fit.laws.predict.paths import UNCONSTRAINED, Ends, Terms, law_ends, path
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
 WITHIN = 1.1
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
 _NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
-# In ln D: a supply of twice the tokens that the optimum may need does not bind.
-AMPLE = 0.7
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The constraint that a prediction must satisfy. At most one field is set.
-
-    Attributes:
-        tokens_per_param: D / N to train at.
-        inference_tokens: Tokens that the model will serve; C pays for training and serving.
-        unique_tokens: Unique tokens available, one number or one per budget, shape (k,). Training
-            on more tokens than that repeats data, which lowers their value.
-    """
-
-    tokens_per_param: float | None = None
-    inference_tokens: float | None = None
-    unique_tokens: float | Array | None = None
-
-    @property
-    def given(self) -> dict[str, float | Array]:
-        """The fields that are set, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-UNCONSTRAINED = Terms()
-
-
-@dataclass
-class Ends:
-    """Values of (ln N, ln D, L) at k budgets with their intervals, shape (3 k,) each."""
-
-    middle: Array
-    low: Array = field(default_factory=lambda: np.empty(0))
-    high: Array = field(default_factory=lambda: np.empty(0))
-
-    @property
-    def half(self) -> Array:
-        """Half-widths."""
-        return (self.high - self.low) / 2
 
 
 def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED) -> pd.DataFrame:
@@ -99,12 +56,12 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     if findings.law is None:
         return _from_power_laws(findings, C, terms)
     with np.errstate(all="ignore"):
-        of_law = Ends(np.hstack(_path(findings, findings.law.vector[None], C, terms))[0])
-        of_law.low, of_law.high = _ends(findings, C, terms)
-        ends, noise, shares = _with_misfit(findings, C, terms, of_law)
+        of_law = law_ends(findings, C, terms)
+        moved = with_misfit(findings, C, terms, of_law)
         error, scatter = _cost_errors(findings, of_law.middle, C, terms)
-        ends = _widened(ends, error)
-        noise = np.hypot(noise, _NORMAL * scatter[2 * len(C) :])
+        ends = _widened(moved.ends, error)
+        noise = np.hypot(moved.noise, _NORMAL * scatter[2 * len(C) :])
+    shares = {f"{WEIGHT}{name}": weight for name, weight in moved.weights.items()}
     frame = _frame(C, ends, noise, findings.least_loss)
     frame = frame.assign(**_parts(of_law, ends, noise), **shares)
     return withhold_unknown(findings, frame)
@@ -136,39 +93,6 @@ def require_reach(findings: Findings, C: Array) -> None:
         )
 
 
-def repetition_law(findings: Findings) -> RepetitionLaw:
-    """The headline law for repeated data.
-
-    R_D* and R_N* are the fitted ones where the runs determine them, and the published ones
-    (Muennighoff et al. 2023) elsewhere.
-    """
-    law, fitted = findings.law, findings.repetition
-    assert law is not None
-    if fitted is None or fitted.fading_error is None:
-        return RepetitionLaw(law)
-    return replace(fitted, law=law)
-
-
-def _ends(findings: Findings, C: Array, terms: Terms) -> tuple[Array, Array]:
-    """Ends of the intervals of (ln N, ln D, L), shape (3 k,) each.
-
-    With a cap on unique tokens, N has a kink at the budget where the cap begins to bind. Finite
-    differences of a whole standard error average over the kink. Where the supply is ample, the
-    interval is the unconstrained one.
-    """
-
-    def along(terms: Terms) -> Quantity:
-        return lambda laws: np.hstack(_path(findings, laws, C, terms))
-
-    if terms.unique_tokens is None:
-        return findings.interval(along(terms))
-    low, high = findings.interval(along(terms), step=1.0)
-    free_low, free_high = findings.interval(along(UNCONSTRAINED))
-    most_tokens = free_high[len(C) : 2 * len(C)]
-    ample = np.tile(np.log(terms.unique_tokens) >= most_tokens + AMPLE, 3)
-    return np.where(ample, free_low, low), np.where(ample, free_high, high)
-
-
 def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> tuple[Array, Array]:
     """Standard errors of (ln N, ln D, L) by the cost f(N), shape (3 k,) each.
 
@@ -183,7 +107,7 @@ def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> t
         kappa, curve = cost.flops_per_param_token, cost.curve
         moved_law = replace(law, flops_per_param_token=kappa, curve=curve)
         moved = replace(findings, cost=cost, law=moved_law)
-        return np.hstack(_path(moved, law.vector[None], C, terms))[0] - middle
+        return np.hstack(path(moved, law.vector[None], C, terms))[0] - middle
 
     scatter = change(cost.scaled(cost.scatter)) if cost.scatter else np.zeros_like(middle)
     tokens = slice(len(C), 2 * len(C))
@@ -202,72 +126,6 @@ def _widened(ends: Ends, error: Array) -> Ends:
     return Ends(middle, middle - low, middle + high)
 
 
-def _with_misfit(
-    findings: Findings, C: Array, terms: Terms, of_law: Ends
-) -> tuple[Ends, Array, dict[str, Array]]:
-    """The law's predictions, moved and widened by what it misses.
-
-    Returns:
-        The predictions; how far the loss of one run lies from its mean, at 95 %, shape (k,); and
-        the weights of the approaches in N, by the names of their columns.
-    """
-    x, y, loss = np.split(of_law.middle, 3)
-    if findings.misfit is None:
-        return of_law, findings.run_noise(loss), {}
-    shares: dict[str, Array] = {}
-    x_half, _, _ = np.split(of_law.half, 3)
-    if terms.tokens_per_param is None:
-        free = constrained.optimum(findings.law_vector, C, findings.cost)[0][0]
-        best, weights = best_size(findings, C, x_half)
-        x, x_half = x + best.value - free, np.fmax(best.half, 0 if _is_free(terms) else x_half)
-        shares = {f"{WEIGHT}{name}": weight for name, weight in weights.items()}
-        y = _tokens(findings, C, terms, x)
-    at = _effective(findings, terms, x, y, free_tokens=np.split(of_law.middle, 3)[1])
-    found = findings.misfit.losses(*at)
-    low, high = (np.split(end, 3)[2] for end in (of_law.low, of_law.high))
-    loss_low = np.fmin(found.low, found.value - (loss - low))
-    loss_high = np.fmax(found.high, found.value + (high - loss))
-    # At a fixed budget ln D falls as ln N grows, and by as much as f(N) does.
-    y_low, y_high = (_tokens(findings, C, terms, x + sign * x_half) for sign in (1, -1))
-    if terms.tokens_per_param is not None:
-        y_low = y_high = y
-    ends = Ends(
-        np.concatenate([x, y, found.value]),
-        np.concatenate([x - x_half, y_low, loss_low]),
-        np.concatenate([x + x_half, y_high, loss_high]),
-    )
-    return ends, found.noise, shares
-
-
-def _is_free(terms: Terms) -> bool:
-    return not terms.given
-
-
-def _tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
-    """The log of D if a budget is spent on a model of ln N = x, and on serving it, shape (k,)."""
-    affordable = np.exp(np.log(C) - log_flops_per_token(x, findings.cost))
-    if terms.inference_tokens is not None:
-        affordable = affordable - constrained.FORWARD_SHARE * terms.inference_tokens
-    return np.log(np.maximum(affordable, 1e-300))
-
-
-def _effective(
-    findings: Findings, terms: Terms, x: Array, y: Array, free_tokens: Array
-) -> tuple[Array, Array]:
-    """Logarithms of N and D as the law counts them, shape (k,) each."""
-    repetition = findings.repetition
-    if terms.tokens_per_param is not None:
-        fades = repetition is not None and repetition.params_error is not None
-        return repetition.effective(x, y, y) if fades and repetition else (x, y)
-    if terms.unique_tokens is None:
-        return x, y
-    log_U = np.log(np.asarray(terms.unique_tokens, float)) + np.zeros_like(y)
-    at_x, at_y = repetition_law(findings).effective(x, y, log_U)
-    # A supply that the law's optimum does not exhaust changes nothing.
-    enough = log_U >= free_tokens
-    return np.where(enough, x, at_x), np.where(enough, y, at_y)
-
-
 def _parts(of_law: Ends, ends: Ends, noise: Array) -> dict[str, Array]:
     """What the intervals consist of: half-widths of ln N and of L, shape (k,) each."""
     k = len(noise)
@@ -277,23 +135,6 @@ def _parts(of_law: Ends, ends: Ends, noise: Array) -> dict[str, Array]:
         columns[f"{PART}{name}_parameters"] = law
         columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(whole**2 - law**2, 0.0))
     return {**columns, f"{PART}loss_noise": noise}
-
-
-def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> constrained.Path:
-    """(ln N, ln D, loss) of every law at every budget, shape (S, k) each."""
-    cost = findings.cost
-    if terms.tokens_per_param is not None:
-        x, y, loss = constrained.at_ratio(laws, C, cost, tokens_per_param=terms.tokens_per_param)
-        repetition = findings.repetition
-        # Where excess parameters fade, they do so on new data too: all D tokens are unique here.
-        if repetition is not None and repetition.params_error is not None:
-            loss = repetition.losses(laws, x, y, y)
-        return x, y, loss
-    if terms.inference_tokens is not None:
-        return constrained.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
-    if terms.unique_tokens is not None:
-        return repetition_law(findings).capped(laws, C, terms.unique_tokens)
-    return constrained.optimum(laws, C, cost)
 
 
 def _from_power_laws(findings: Findings, C: Array, terms: Terms) -> pd.DataFrame:
@@ -322,7 +163,7 @@ def _frame(C: Array, ends: Ends, noise: Array, least_loss: float) -> pd.DataFram
     # No loss lies below the low end of E's interval; the loss of one noisy run may, but stays
     # positive.
     for name, least in (("loss_low", least_loss), ("new_run_low", min(least_loss, 0.0))):
-        columns[name] = np.fmin(np.maximum(columns[name], least), columns["loss"])
+        columns[name] = np.minimum(np.maximum(columns[name], least), columns["loss"])
     return pd.DataFrame(columns)
 
 

@@ -21,8 +21,9 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import Quantity
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token, loss_at
-from flops_fit.laws.predict.intervals import repetition_law, require_reach, run_interval
+from flops_fit.laws.predict.intervals import require_reach, run_interval
 from flops_fit.laws.predict.known import vague_losses
+from flops_fit.laws.predict.paths import repetition_law
 from flops_fit.validate import raise_problems
 
 LOSS_COLUMNS = (

@@ -18,15 +18,9 @@ from flops_fit.laws.checks.of_predictions import (
     check_worn_out_data,
 )
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.intervals import (
-    PART,
-    WEIGHT,
-    Terms,
-    predict_intervals,
-    repetition_law,
-    require_reach,
-)
+from flops_fit.laws.predict.intervals import PART, WEIGHT, predict_intervals, require_reach
 from flops_fit.laws.predict.known import check_known
+from flops_fit.laws.predict.paths import Terms, repetition_law
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.validate import is_positive

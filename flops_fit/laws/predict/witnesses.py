@@ -26,6 +26,10 @@ from flops_fit.laws.model.power_law import PowerLaw
 # number of back-tests that this counts as.
 DRIFT = 0.1
 DRIFT_COUNTS = 4
+# Scatter of minima about a power law in ln N on public tables, and the degrees of freedom that this
+# counts as: three minima do not measure it.
+SCATTER = 0.06
+SCATTER_COUNTS = 3
 # Fewest rows to extrapolate from in a back-test.
 LEAST_ROWS = 3
 # The points of an envelope come from few curves, so their scatter shows less than their error.
@@ -73,6 +77,10 @@ def best_size(findings: Findings, C: Array, law_half: Array) -> tuple[Witness, d
     assert findings.misfit is not None
     by_law = findings.misfit.optima(C, findings.cost)
     half = np.fmax(by_law.high - by_law.value, law_half)
+    # A law that does not hold drifts from the truth as a power law does.
+    beyond = _beyond(np.log(C), np.log(findings.fitted_runs["compute_budget"].to_numpy(float)))
+    wrong = max(0.0, 1 - 2 * findings.misfit.exact)
+    half = np.hypot(half, _normal() * wrong * DRIFT * beyond)
     witnesses = [Witness("parametric law", by_law.value, half), *other_witnesses(findings, C)]
     best, weights = combined(witnesses)
     return best, {w.name: weight for w, weight in zip(witnesses, weights, strict=True)}
@@ -108,11 +116,16 @@ def _power_witness(name: str, law: PowerLaw, points: pd.DataFrame, C: Array) -> 
     t = np.log(points["compute_budget"].to_numpy(float))
     x = np.log(points["num_params"].to_numpy(float))
     at = np.log(C)
-    beyond = np.maximum(np.maximum(at - t.max(), t.min() - at), 0.0)
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(t) - 2))
+    beyond = _beyond(at, t)
+    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(t) - 2 + SCATTER_COUNTS))
     half = quantile * np.sqrt(_variance(t, x, at))
     half = np.hypot(half, _normal() * drift(t, x) * beyond)
     return Witness(name, np.log(law(C)), half)
+
+
+def _beyond(at: Array, t: Array) -> Array:
+    """How far each ln C lies beyond the range of others, shape of `at`."""
+    return np.maximum(np.maximum(at - t.max(), t.min() - at), 0.0)
 
 
 def drift(t: Array, x: Array) -> float:
@@ -140,7 +153,7 @@ def _variance(t: Array, x: Array, at: Array) -> Array:
     line = np.polyfit(t, x, 1)
     r = x - np.polyval(line, t)
     apart = ((t - t.mean()) ** 2).sum()
-    s2 = float(r @ r) / max(len(t) - 2, 1)
+    s2 = (float(r @ r) + SCATTER_COUNTS * SCATTER**2) / (len(t) - 2 + SCATTER_COUNTS)
     return np.asarray(s2 * (1 + 1 / len(t) + (at - t.mean()) ** 2 / apart))
 
 

@@ -8,7 +8,8 @@ from planted import BUDGETS, runs
 from flops_fit.errors import FitError
 from flops_fit.laws.model.frontier import frontier
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.laws.predict.intervals import Terms, predict_intervals, repetition_law, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals, require_reach
+from flops_fit.laws.predict.paths import Terms, repetition_law
 from flops_fit.result import Result, fit
 
 

@@ -6,7 +6,7 @@ from planted import BUDGETS, runs
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.check import Check
-from flops_fit.laws.predict.intervals import UNCONSTRAINED
+from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import TABLE_COLUMNS, chinchilla_table, frontier_to_draw
 from flops_fit.result import fit
