@@ -18,6 +18,7 @@ import pandas as pd
 
 from flops_fit.laws.fitting.parametric import Form, ParametricFit
 from flops_fit.laws.inference.backtest import NO_NOISE
+from flops_fit.laws.inference.term_tests import check_bounds
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets
 
@@ -49,7 +50,7 @@ def may_bend(C: Array, tolerance: float) -> bool:
 def contradicts_straight(five: ParametricFit, bent: ParametricFit) -> bool:
     """Whether the runs contradict gamma = 1, and the bent fit is sound."""
     found = five.residual_std >= NO_NOISE and bent_test(five, bent) > F_BENT
-    return found and bent.converged and not set(bent.at_bound) - {"E"}
+    return found and bent.converged and not check_bounds(bent)
 
 
 def choose_form(
