@@ -118,7 +118,12 @@ def fit_ledger(
     if curves:
         # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
         findings = replace(findings, curves=tracking.fetch_curves(ledger, runs))
-    return Result(findings, partial(tracking.log_forecast, ledger))
+    return Result(findings, partial(_log_forecast, ledger))
+
+
+def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
+    """Log a forecast on the parent run, and return where; a server that is away is asked once."""
+    return wait_for_store(partial(tracking.log_forecast, ledger, forecast_id, text), 0.0)
 
 
 def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""`flops-fit fit`, `analyze`, `predict` and `report` read runs, and do not import the model."""
+"""The commands that read runs, `fit` to `report`, which do not import the model."""
 
 from __future__ import annotations
 

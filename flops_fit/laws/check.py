@@ -19,7 +19,9 @@ from typing import Literal
 
 Severity = Literal["note", "warn", "refuse"]
 
-NOT_BEYOND = frozenset({"wide-exponent", "runs-excluded", "pooled", "units", "out-of-line"})
+NOT_BEYOND = frozenset(
+    {"wide-exponent", "runs-excluded", "pooled", "units", "out-of-line", "not-known"}
+)
 NOT_SEPARABLE = frozenset({"E-at-zero", "ill-conditioned"})
 
 

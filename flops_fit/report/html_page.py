@@ -139,7 +139,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             table=_table(findings),
             forecasts=outcomes.outcomes_as_cells(findings.forecasts),
             text_columns=outcomes.TEXT_COLUMNS,
-            forecasts_summary=outcomes.summary_line(findings.forecasts),
+            forecasts_summary=outcomes.summary_line(findings.forecasts).removeprefix("Forecasts: "),
             checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
             excluded=_excluded(findings),
             fits=_fits(findings),

@@ -13,6 +13,7 @@ NumberFormat = Callable[[float], str]
 
 COUNT_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 BYTE_SUFFIXES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
+NOT_KNOWN = "not known"
 ROUNDS_UP = 0.9995  # from here on, three digits of a value show the next power of ten
 
 
@@ -53,12 +54,15 @@ def exponent(value: float) -> str:
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction in per cent: 0.0123 as "1.2 %"."""
-    return f"{100 * fraction:.{digits}g} %"
+    """A fraction in per cent: 0.0123 as "1.2 %", 1.234 as "123 %"."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g} %"
 
 
 def between(low: float, high: float, form: NumberFormat) -> str:
-    """An interval, "1.00k to 2.00k"; empty if it has no finite end."""
+    """An interval, "1.00k to 2.00k"; "not known" up to infinity; empty if it has no finite end."""
+    if math.isinf(high) and low == 0:
+        return NOT_KNOWN
     if not (math.isfinite(low) or math.isfinite(high)):
         return ""
     return f"{form(low)} to {form(high)}"

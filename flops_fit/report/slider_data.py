@@ -92,7 +92,7 @@ def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float
         return {
             short: _rounded(values if short.startswith("l") else np.log(values))
             for short, name in COLUMNS.items()
-            if np.isfinite(values := table[name].to_numpy(float)).any()
+            if not np.isnan(values := table[name].to_numpy(float)).all()
         }
 
 

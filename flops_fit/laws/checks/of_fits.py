@@ -154,7 +154,9 @@ def check_linear_space(findings: Findings) -> list[Check]:
     """
     if findings.fits["headline"].space == "log":
         return []
-    loss = findings.fitted_runs["loss"].astype(float)
+    # A single loss that is not positive may since have been left out as an outlier.
+    kept = findings.runs["excluded"].str.match("$|outlier")
+    loss = findings.runs.loc[kept, "loss"].astype(float)
     odd = int((loss <= 0).sum())
     if not odd:
         message = "the law was fitted to L, not to ln L, as requested."

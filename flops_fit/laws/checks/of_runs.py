@@ -151,7 +151,7 @@ def check_outliers(runs: pd.DataFrame) -> list[Check]:
     share = outliers / len(runs)
     if not share > DROPPED:
         return []
-    message = f"{outliers} of {len(runs)} runs ({share:.0%}) lie far above the law."
+    message = f"{outliers} of {len(runs)} runs ({share:.0%}) are out of line with the others."
     advice = "So many outliers are a sign that the law does not hold for all runs."
     return [Check("many-outliers", "warn", message, advice)]
 

@@ -140,7 +140,7 @@ def _one_sweep(
             predicted = predict_intervals(findings, C)
         except FitError:
             return np.full((3, len(C)), math.nan)
-    ends = np.log(predicted[["num_params_low", "num_params_high"]].to_numpy(float)).T
+        ends = np.log(predicted[["num_params_low", "num_params_high"]].to_numpy(float)).T
     return np.vstack([ends, [float(_is_predicted(findings, budget)) for budget in C]])
 
 

@@ -247,6 +247,14 @@ def restart(fit: ParametricFit, centre: Centre) -> Array:
     return np.array([[e - scale, a - scale - q * x, b - scale - s * y, q, s, *gamma]])
 
 
+def excess(fit: ParametricFit, points: Points) -> Array:
+    """How far each run lies above the law: in ln L, or in L over its mean, shape (n,)."""
+    law = fit.law.loss(points.N, points.D)
+    if fit.space == "log":
+        return np.log(points.loss) - np.log(law)
+    return (points.loss - law) / np.exp(fit.centre[2])
+
+
 def natural(theta: Array, centre: Centre) -> Array:
     """Law vectors (E, ln A, ln B, alpha, beta, gamma) from theta, shape (S, 6)."""
     e, a, b, q, s = theta[:, :5].T

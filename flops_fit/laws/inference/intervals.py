@@ -124,9 +124,13 @@ class Spread:
 def hull(
     spreads: tuple[Spread, ...], quantity: Quantity, step: float = STEP
 ) -> tuple[Array, Array]:
-    """The smallest interval that contains the intervals of all spreads, shape (k,) each end."""
+    """The smallest interval that contains the intervals of all spreads, shape (k,) each end.
+
+    It contains the value too: percentiles of draws that are skewed may leave it out.
+    """
     ends = [spread.interval(quantity, step=step) for spread in spreads]
-    low, high = np.stack([e[0] for e in ends]), np.stack([e[1] for e in ends])
+    value = quantity(spreads[0].centre[None])[0]
+    low, high = np.stack([value, *(e[0] for e in ends)]), np.stack([value, *(e[1] for e in ends)])
     return low.min(axis=0), high.max(axis=0)
 
 

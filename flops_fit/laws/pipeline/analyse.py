@@ -21,11 +21,13 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
-from flops_fit.laws.model.arrays import Space
+from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
+from flops_fit.laws.predict.intervals import predict_intervals
+from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 
 
@@ -60,7 +62,7 @@ def analyse(
         tolerance=options.tolerance,
     )
     findings = Findings(
-        runs=_exclude_outliers(runs, found.out),
+        runs=_exclude_outliers(runs, found.screened.side),
         optima=optima,
         law=fits["headline"].law if found.form else None,
         power_laws=fit_power_laws(optima),
@@ -72,6 +74,7 @@ def analyse(
         cost=data.cost,
         choice=found.choice,
         repetition=data.repetition if found.form else None,
+        misfit=found.misfit,
     )
     findings = _with_envelope(findings, curves, options)
     checks = _checks(findings, options)
@@ -103,11 +106,12 @@ def _other_objectives(data: FitData, chosen: ParametricFit) -> dict[str, Paramet
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
-def _exclude_outliers(runs: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
+def _exclude_outliers(runs: pd.DataFrame, side: Array) -> pd.DataFrame:
     """A copy of the table with a reason on the runs that were screened out."""
     runs = runs.copy()
     included = runs.index[runs["excluded"] == ""]
-    runs.loc[included[out], "excluded"] = "outlier: loss far above the law"
+    runs.loc[included[side > 0], "excluded"] = "outlier: loss far above the law"
+    runs.loc[included[side < 0], "excluded"] = "outlier: loss far below the law"
     return runs
 
 
@@ -143,7 +147,16 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     checks += check_cost(findings.cost, findings.fitted_runs)
     if "headline" in findings.fits:
         checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
-    return [*checks, *check_fits(findings)]
+    return [*_check_largest_budget(findings), *checks, *check_fits(findings)]
+
+
+def _check_largest_budget(findings: Findings) -> list[Check]:
+    """Whether the model to train is known at least for the largest budget."""
+    if findings.law is None:
+        return []
+    frame = predict_intervals(findings, np.array([findings.largest_budget]))
+    row = {str(column): float(value) for column, value in frame.iloc[0].items()}
+    return check_known(row, within=True)
 
 
 def _withhold_inseparable(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:

@@ -21,13 +21,14 @@ from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.inference.form_choice import choose_form, contradicts_straight, may_bend
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
-from flops_fit.laws.inference.outliers import excess, screen, screen_iqr
+from flops_fit.laws.inference.misfit import Misfit, measure_misfit
+from flops_fit.laws.inference.outliers import Screened, keep_all, screen, screen_iqr
 from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
 from flops_fit.laws.inference.term_tests import check_bounds, check_terms
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData, read_fit_data, refuse_parametric
-from flops_fit.laws.pipeline.notes import headline_notes
+from flops_fit.laws.pipeline.notes import headline_notes, warn_of_suspects
 from flops_fit.laws.pipeline.shared_errors import sizes_share_error
 
 AS_REQUESTED = {
@@ -45,19 +46,21 @@ class Headline:
 
     Attributes:
         data: The runs that count.
-        out: Mask of the finished runs that were screened out, shape (runs before the screen,).
+        screened: The finished runs that were screened out, and those suspected.
         fits: "huber" (all finished runs), "five" and "tied" (the runs that count), and "bent" where
             there are enough runs. Where the headline is bent, "huber" is too.
         form: The chosen form; None if no parametric law can be fitted.
         choice: Why it was chosen.
-        spreads: Uncertainty of the chosen form; if that is tied by the back-test, also of the
-            five-parameter form, because alpha = beta is itself uncertain.
+        spreads: Uncertainty of the chosen form; if runs are suspected, also without them; and if
+            the form is tied by the back-test, also of the five-parameter form, because
+            alpha = beta is itself uncertain.
         backtest: Errors on held-out budgets.
         checks: Why no law can be fitted, or what deviates from the request.
+        misfit: What the law misses, and the laws that count in predictions.
     """
 
     data: FitData
-    out: np.ndarray
+    screened: Screened
     fits: dict[str, ParametricFit] = field(default_factory=dict)
     form: Form | None = None
     choice: str = "no parametric fit"
@@ -66,6 +69,12 @@ class Headline:
         default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
     )
     checks: Sequence[Check] = ()
+    misfit: Misfit | None = None
+
+    @property
+    def out(self) -> np.ndarray:
+        """Mask of the finished runs that were screened out, shape (runs before the screen,)."""
+        return self.screened.out
 
     def interval(self, quantity: Quantity) -> tuple[Array, Array]:
         """95 % interval of a quantity of the law, which contains those of all spreads."""
@@ -90,7 +99,7 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
     except (np.linalg.LinAlgError, FitError) as error:
         advice = "Look for numbers in a wrong unit or column."
         refusal = Check("fit-failed", "refuse", f"the parametric fit failed: {error}.", advice)
-    return Headline(data, np.zeros(len(data.points), bool), checks=[refusal])
+    return Headline(data, keep_all(len(data.points)), checks=[refusal])
 
 
 def _fit(data: FitData, options: Options) -> Headline:
@@ -100,16 +109,16 @@ def _fit(data: FitData, options: Options) -> Headline:
     both = options.method != "huber" and options.form != "tied"
     finished = data.with_repetition(options.delta, both=both)
     huber = finished.fit("five", options.delta)
-    out, checks = _screen(huber, finished, options)
+    screened, checks = _screen(huber, finished, options)
     if checks:
         # With so many apparent outliers, least squares would follow them.
         options, both = replace(options, method="huber"), False
     delta = options.delta if options.method == "huber" else None
-    data = finished.without(out).with_repetition(delta, both=both)
+    data = finished.without(screened.out).with_repetition(delta, both=both)
     fits = {"huber": huber, **_candidates(data, delta, bent=_may_bend(data, asked, both=both))}
     unseen = check_terms(fits["five"], data.points)
     if unseen:
-        return Headline(data, out, fits, checks=[*checks, *unseen])
+        return Headline(data, screened, fits, checks=[*checks, *unseen])
     form, choice, tested = _choose(data, fits, options)
     if form == "bent":
         bent = bent_starts(huber.theta)
@@ -117,26 +126,34 @@ def _fit(data: FitData, options: Options) -> Headline:
         data, fits["bent"] = _bend(data, fits["bent"], delta, both=both)
     at_bound = check_bounds(fits[form])
     if at_bound:
-        return Headline(data, out, fits, backtest=tested, checks=[*checks, *at_bound])
+        return Headline(data, screened, fits, backtest=tested, checks=[*checks, *at_bound])
     forms: list[Form] = [form]
     if form == "tied" and options.form == "auto":
         forms.append("five")
-    spreads = tuple(_spread(fits[name], data, options) for name in forms)
+    spreads = [_spread(fits[name], data, options) for name in forms]
     checks += headline_notes(data, fits[form], choice, spreads[0])
-    return Headline(data, out, fits, form, choice, spreads, tested, checks)
+    suspected = screened.suspected[~screened.out]
+    if suspected.any():
+        without = data.without(suspected)
+        fit = refit(fits[form], without.points)
+        spreads.insert(1, _spread(fit, without, options))
+        checks.append(warn_of_suspects(data.counted.at(suspected), fits[form], fit))
+    misfit = measure_misfit(fits, form, data.points, chosen=options.form == "auto")
+    return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks, misfit)
 
 
-def _screen(
-    huber: ParametricFit, data: FitData, options: Options
-) -> tuple[np.ndarray, list[Check]]:
-    """A mask of the runs to leave out, and a refusal if they would be too many."""
-    out = np.zeros(len(data.points), bool)
+def _screen(huber: ParametricFit, data: FitData, options: Options) -> tuple[Screened, list[Check]]:
+    """The runs to leave out, and a refusal if they would be too many."""
+    everything = keep_all(len(data.points))
     if options.outliers == "iqr":
-        out = screen_iqr(excess(huber, data.points))
+        screened = screen_iqr(huber, data.points)
     elif options.outliers == "residuals" and options.method == "screened":
-        out = screen(huber, data.points)
+        screened = screen(huber, data.points)
+    else:
+        return everything, []
+    out = screened.out
     if out.mean() <= MOST_DROPPED:
-        return out, []
+        return screened, []
     refusal = Check(
         "screen-refused",
         "refuse",
@@ -144,7 +161,7 @@ def _screen(
         "the law is the plain Huber fit.",
         "So many outliers are a sign that the law does not hold for all runs.",
     )
-    return np.zeros(len(out), bool), [refusal]
+    return everything, [refusal]
 
 
 def _candidates(data: FitData, delta: float | None, *, bent: bool) -> dict[str, ParametricFit]:

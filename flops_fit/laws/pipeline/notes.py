@@ -1,13 +1,14 @@
-"""Checks of severity "note" on how the headline was fitted: its form, repetition, shared errors."""
+"""Checks on how the headline was fitted: its form, repetition, shared errors, suspected runs."""
 
 from __future__ import annotations
 
-from flops_fit.laws.check import Check
+from flops_fit.laws.check import Check, counted
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
 from flops_fit.laws.inference.repetition_constants import check_excess_parameters
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.laws.pipeline.fit_data import FitData
+from flops_fit.laws.runs.points import Points
 
 
 def headline_notes(data: FitData, fit: ParametricFit, choice: str, spread: Spread) -> list[Check]:
@@ -37,6 +38,26 @@ def _note_on_gamma(gamma: float) -> Check:
         message += ": the law is all but the larger of its two terms"
     advice = "E, A, B, alpha and beta say little by themselves; predictions rest on the bent law."
     return Check("gamma-at-bound", "note", f"{message}.", advice)
+
+
+def warn_of_suspects(suspects: Points, fit: ParametricFit, without: ParametricFit) -> Check:
+    """Name the runs that may be outliers, and what they do to the answer.
+
+    Args:
+        suspects: The suspected runs.
+        fit: The headline fit, with them.
+        without: The same fit without them.
+    """
+    listed = " and ".join(
+        f"N = {N:.4g}, D = {D:.4g} (loss {loss:.4g})"
+        for N, D, loss in zip(suspects.N, suspects.D, suspects.loss, strict=True)
+    )
+    they = "it" if len(suspects) == 1 else "them"
+    message = (
+        f"{counted(len(suspects), 'run')} may be out of line: {listed}. Without {they} a is "
+        f"{without.law.a:.3f}, with {they} {fit.law.a:.3f}; the intervals hold both answers."
+    )
+    return Check("suspected-outliers", "warn", message, "Train again there, or add runs.")
 
 
 def _note_on_repetition(law: RepetitionLaw) -> Check:

@@ -36,7 +36,7 @@ def parameter_table(
     if fit is None or not spreads:
         return pd.DataFrame(np.nan, index=names, columns=columns).drop(index="gamma")
     low, high = hull(spreads, log_parameters)
-    error = spreads[-1].standard_error(log_parameters)
+    error = np.max([spread.standard_error(log_parameters) for spread in spreads], axis=0)
     law = fit.law
     value = np.array([law.E, law.A, law.B, law.alpha, law.beta, law.gamma, law.a])
     # From ln A and ln B to A and B.
@@ -49,6 +49,8 @@ def parameter_table(
         low[0] = max(low[0], 0.0)
     low[3:] = np.maximum(low[3:], 0.0)
     high[-1] = min(high[-1], 1.0)
+    # Rounding may part a value from the end that it is.
+    low, high = np.fmin(low, value), np.fmax(high, value)
     table = pd.DataFrame(np.stack([value, low, high, error], axis=1), names, columns)
     if fit.form != "bent":
         table = table.drop(index="gamma")
@@ -71,5 +73,6 @@ def _constant(
         return laws[:, column : column + 1]
 
     low, high = (float(end[0]) for end in hull(spreads, rate))
-    error = float(spreads[-1].standard_error(rate)[0])
-    return value, 1 / high, 1 / low if low > 0 else math.inf, error * value**2
+    error = max(float(spread.standard_error(rate)[0]) for spread in spreads)
+    largest = 1 / low if low > 0 else math.inf
+    return value, min(1 / high, value), max(largest, value), error * value**2

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from flops_fit.laws.fitting.parametric import ParametricFit
-from flops_fit.laws.inference.outliers import excess
+from flops_fit.laws.fitting.parametric import ParametricFit, excess
 from flops_fit.laws.pipeline.fit_data import FitData
 
 # Sizes share an error if the analysis of variance rejects independence at this level.

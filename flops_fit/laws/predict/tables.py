@@ -26,7 +26,7 @@ def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = Non
             more in steps of ten beyond the largest, unless a check refuses to go beyond it.
 
     Returns:
-        One row per budget with `TABLE_COLUMNS`; intervals at 95 %.
+        One row per budget with `TABLE_COLUMNS`; intervals at 95 %, 0 to inf where not known.
 
     Raises:
         ArgumentError: A budget is not a positive number.
@@ -50,7 +50,7 @@ def frontier_to_draw(findings: Findings, compute_budgets: ArrayLike) -> pd.DataF
 
     Returns:
         One row per budget, as `predict_intervals` returns; NaN beyond the largest budget of the
-        sweep where a check refuses to go there.
+        sweep where a check refuses to go there, and for intervals that are not known.
 
     Raises:
         ArgumentError: A budget is not a positive number.
@@ -60,6 +60,9 @@ def frontier_to_draw(findings: Findings, compute_budgets: ArrayLike) -> pd.DataF
     frame = predict_intervals(findings, C)
     if findings.not_beyond:
         frame.loc[C > WITHIN * findings.largest_budget, frame.columns[1:]] = np.nan
+    for name in ("num_params", "num_tokens", "loss"):
+        unknown = np.isinf(frame[f"{name}_high"])
+        frame.loc[unknown, [f"{name}_low", f"{name}_high"]] = np.nan
     return frame
 
 

@@ -164,7 +164,8 @@
       if (refused || prediction[key] === undefined) put(id, "–");
       else put(id, form(prediction[key]), prediction[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
-      put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : "",
+      const unknown = refused || low === undefined ? "" : "(not known)";
+      put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : unknown,
         known ? `${low} ${high}` : undefined);
     }
     put("per", refused ? "–" : three(prediction.d / prediction.n));

@@ -27,3 +27,29 @@ def test_a_fit_that_fails_raises_a_check(sound):
     assert {check.code: check.severity for check in result.checks}["fit-failed"] == "refuse"
     assert result.law is None
     assert len(result.optima) == 5
+
+
+@pytest.mark.parametrize(("factor", "where"), [(0.8, "below"), (0.97, "below"), (1.1, "above")])
+def test_a_run_that_is_out_of_line_is_named(sound, factor, where):
+    bad = sound.copy()
+    bad.loc[17, "loss"] *= factor
+    result = fit(bad)
+    assert result.runs.loc[17, "excluded"] == f"outlier: loss far {where} the law"
+    assert (result.runs["excluded"] != "").sum() == 1
+    low, high = result.predict(1e15).loss_interval
+    assert low < fit(sound).predict(1e15).loss < high
+
+
+@pytest.mark.parametrize("seed", [0, 4, 5])
+def test_suspected_runs_are_named_and_the_intervals_hold_both_answers(sweep, seed):
+    runs = sweep(budgets=3, sizes=5, noise=0.003, seed=seed)
+    runs.loc[[3, 7], "loss"] *= [1.016, 0.984]
+    result = fit(runs)
+    (check,) = [check for check in result.checks if check.code == "suspected-outliers"]
+    assert check.severity == "warn"
+    for run in (3, 7):
+        assert f"N = {runs.loc[run, 'num_params']:.4g}" in check.message
+    low, high = result.intervals.loc["a", ["low", "high"]]
+    without = fit(runs.drop(index=[3, 7]), form=result.fits["headline"].form)
+    assert low < without.law.a < high
+    assert low < result.law.a < high
