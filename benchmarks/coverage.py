@@ -3,7 +3,8 @@
 Four laws x three noise levels x three designs. Each sweep goes through the whole default pipeline
 of `flops_fit.fit`: outliers, refit, back-test, intervals. Prints one row per combination: the root
 mean square error and the median bias of a, of ln N_opt and of L_opt at 100 times the largest
-budget, the share of intervals that contain the true value, and how often alpha = beta was chosen.
+budget, the share of intervals that contain the true value, and how often alpha = beta or gamma was
+chosen.
 About 10 sweeps per second on one core:
 
     python benchmarks/coverage.py [sweeps] [out.csv] [law, design or noise ...]
@@ -45,7 +46,7 @@ class Sweep:
     value: Array
     low: Array
     high: Array
-    tied: bool
+    form: str
     dropped: int
 
 
@@ -66,7 +67,7 @@ def one_sweep(
     C = np.array([budgets[-1] * BEYOND])
     low, high = found.interval(lambda laws: quantities(laws, C, law))
     value = quantities(found.fits[found.form].law.vector[None], C, law)[0]
-    return Sweep(value, low, high, found.form == "tied", int(found.out.sum()))
+    return Sweep(value, low, high, found.form, int(found.out.sum()))
 
 
 def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, object]:
@@ -95,7 +96,7 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
         "cover_a": 100 * holds[0],
         "cover_N": 100 * holds[1],
         "cover_L": 100 * holds[2],
-        "tied": 100 * np.mean([s.tied for s in found]),
+        **{form: 100 * np.mean([s.form == form for s in found]) for form in ("tied", "bent")},
         "refused": 100 * (1 - len(found) / sweeps),
         "dropped": np.mean([s.dropped for s in found]),
     }

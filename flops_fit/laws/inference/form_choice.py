@@ -18,6 +18,7 @@ import pandas as pd
 
 from flops_fit.laws.fitting.parametric import Form, ParametricFit
 from flops_fit.laws.inference.backtest import NO_NOISE
+from flops_fit.laws.inference.term_tests import check_bounds
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets
 
@@ -52,8 +53,8 @@ def contradicts_straight(five: ParametricFit, bent: ParametricFit) -> bool:
 
 
 def is_sound(bent: ParametricFit) -> bool:
-    """Whether a bent fit converged, with nothing but E at a bound of the search."""
-    return bent.converged and not set(bent.at_bound) - {"E"}
+    """Whether a bent fit converged, with nothing but E and gamma at a bound of the search."""
+    return bent.converged and not check_bounds(bent)
 
 
 def choose_form(

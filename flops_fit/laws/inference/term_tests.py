@@ -19,6 +19,7 @@ from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.points import Points
 
 LEVEL = 0.05
+AT_BOUND_ALLOWED = ("E", "gamma")
 # A gain in the objective per run below this is rounding.
 NEGLIGIBLE = 1e-20
 
@@ -44,11 +45,11 @@ def check_terms(fit: ParametricFit, points: Points) -> list[Check]:
 
 
 def check_bounds(fit: ParametricFit) -> list[Check]:
-    """Refuse a law with a parameter other than E at a bound of the search.
+    """Refuse a law with a parameter other than E and gamma at a bound of the search.
 
-    E at zero is a legitimate result, and has its own check.
+    E at zero is a legitimate result, and so is gamma at either end; both have checks of their own.
     """
-    names = [name for name in fit.at_bound if name != "E"]
+    names = [name for name in fit.at_bound if name not in AT_BOUND_ALLOWED]
     if not names:
         return []
     message = f"{' and '.join(names)} ran to a bound of the search: no law fits these runs."

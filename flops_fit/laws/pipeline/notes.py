@@ -21,6 +21,8 @@ def headline_notes(data: FitData, fit: ParametricFit, choice: str, spread: Sprea
         spread: Its uncertainty.
     """
     notes = [Check("form", "note", f"{choice}.")] if fit.form != "five" else []
+    if "gamma" in fit.at_bound:
+        notes.append(_note_on_gamma(fit.law.gamma))
     law = data.repetition
     if law is not None:
         notes.append(_note_on_repetition(law))
@@ -28,6 +30,14 @@ def headline_notes(data: FitData, fit: ParametricFit, choice: str, spread: Sprea
     if "cluster" in spread.draws:
         notes.append(_note_on_shared_errors(spread.num_clusters))
     return notes
+
+
+def _note_on_gamma(gamma: float) -> Check:
+    message = f"gamma ran to {gamma:g}, a bound of the search"
+    if gamma < 1:
+        message += ": the law is all but the larger of its two terms"
+    advice = "E, A, B, alpha and beta say little by themselves; predictions rest on the bent law."
+    return Check("gamma-at-bound", "note", f"{message}.", advice)
 
 
 def warn_of_suspects(suspects: Points, fit: ParametricFit, without: ParametricFit) -> Check:
