@@ -24,7 +24,15 @@ from flops_fit.store.retry import wait_for_store
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.warn import warn_user
 
-_HEADLINE = ("E", "A", "B", "alpha", "beta", "a")  # rows of `Result.intervals` that are logged
+_HEADLINE = (
+    "E",
+    "A",
+    "B",
+    "alpha",
+    "beta",
+    "gamma",
+    "a",
+)  # rows of `Result.intervals` that are logged
 REPORT = "report.html"
 _MOST_REASONS = 3
 
@@ -110,7 +118,12 @@ def fit_ledger(
     if curves:
         # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
         findings = replace(findings, curves=tracking.fetch_curves(ledger, runs))
-    return Result(findings, partial(tracking.log_forecast, ledger))
+    return Result(findings, partial(_log_forecast, ledger))
+
+
+def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
+    """Log a forecast on the parent run, and return where; a server that is away is asked once."""
+    return wait_for_store(partial(tracking.log_forecast, ledger, forecast_id, text), 0.0)
 
 
 def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:
@@ -172,4 +185,4 @@ def _headline(result: Result) -> dict[str, float]:
     if result.law is None:
         return {}
     values = result.intervals["value"]  # NaN, and not logged, where the data do not tell it
-    return {f"law_{name}": float(values[name]) for name in _HEADLINE}
+    return {f"law_{name}": float(values[name]) for name in _HEADLINE if name in values}

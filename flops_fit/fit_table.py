@@ -65,7 +65,8 @@ def fit(
         delta: Fit with the Huber loss of ln L and this threshold, without screening outliers, as
             published fits do with 1e-3. Default: screen outliers, then refit.
         method: "screened" (the default), "huber", "log" or "linear": see `Options`.
-        form: "five" parameters, "tied" with alpha = beta, or "auto" to choose by back-test.
+        form: "five" parameters, "tied" with alpha = beta, "bent" with the exponent gamma of their
+            sum, or "auto" to choose by tests and back-test.
         curve: The IsoFLOP curve: "parabola", or "cubic" for budgets with seven runs or more.
         outliers: "residuals", "iqr" (Tukey's fences), or "keep".
         shared_errors: Whether runs of one size share an error: "size", "none", or "auto" to test.

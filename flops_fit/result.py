@@ -94,7 +94,7 @@ class Result:
 
     @property
     def backtest(self) -> pd.DataFrame:
-        """Errors on the held-out largest budgets, for five parameters and for alpha = beta."""
+        """Errors on the held-out largest budgets, by form of the law."""
         return self.findings.backtest
 
     @property

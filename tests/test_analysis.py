@@ -1,10 +1,12 @@
 """What an analysis leaves behind for people to look at."""
 
 import pytest
-from planted import runs
+from named_laws import bent
+from planted import BUDGETS, LAW, runs
 
-from flops_fit.analysis import write_files
+from flops_fit.analysis import _headline, write_files
 from flops_fit.errors import FlopsFitWarning
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import html_page
 from flops_fit.result import Result, fit
 
@@ -40,3 +42,12 @@ def test_without_a_law_the_files_say_so(tmp_path):
         .startswith("No table: no law could be fitted")
     )
     assert "No prediction" in (tmp_path / "report.html").read_text()
+
+
+def test_gamma_is_logged_only_where_the_law_bends(result):
+    assert set(_headline(result)) == {
+        f"law_{name}" for name in ("E", "A", "B", "alpha", "beta", "a")
+    }
+    table = simulate_isoflop(bent(LAW), BUDGETS, noise=0.002, seed=3)
+    logged = _headline(fit(table, num_draws=100))
+    assert logged["law_gamma"] == pytest.approx(0.5, abs=0.1)

@@ -14,7 +14,7 @@ from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.result import Result
 from flops_fit.sweep_plan import SweepPlan
 
-_LAW = ("E", "A", "B", "alpha", "beta", "a")
+_LAW = ("E", "A", "B", "alpha", "beta", "gamma", "a")
 
 
 def dumps(value: Any) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flops_fit.cli import options
 from flops_fit.cli.outcome import Group
 from flops_fit.version import __version__
+
+if TYPE_CHECKING:
+    from flops_fit.laws.options import FormOption
 
 _PORT = click.IntRange(1, 65535)
 
@@ -124,8 +127,14 @@ def worker(config: Path | None, **values: Any) -> None:
 @main.command()
 @click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--by", multiple=True, help="Fit the runs of each value of this column apart.")
+@click.option(
+    "--form",
+    type=click.Choice(["auto", "five", "tied", "bent"]),
+    default="auto",
+    help="The law: five parameters, alpha = beta, one that bends, or what the runs ask for (auto).",
+)
 @options.json
-def fit(table: Path, by: tuple[str, ...], as_json: bool) -> None:
+def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> None:
     """Fit a table of runs that were trained elsewhere.
 
     The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
@@ -137,7 +146,7 @@ def fit(table: Path, by: tuple[str, ...], as_json: bool) -> None:
     """
     from flops_fit.cli import results
 
-    results.fit_table(table, by, as_json)
+    results.fit_table(table, by, form, as_json)
 
 
 @main.command()

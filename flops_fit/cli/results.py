@@ -1,4 +1,4 @@
-"""`flops-fit fit`, `analyze`, `predict` and `report` read runs, and do not import the model."""
+"""The commands that read runs, `fit` to `report`, which do not import the model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flops_fit.examples.show import show
 from flops_fit.fit_table import fit
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
+from flops_fit.laws.options import FormOption
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result
@@ -22,12 +23,12 @@ from flops_fit.tracking.experiments import find_ledger
 from flops_fit.validate import raise_problems
 
 
-def fit_table(path: Path, by: Sequence[str], as_json: bool) -> None:
+def fit_table(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:
     """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
     if not by:
-        _print(fit(path), as_json)
+        _print(fit(path, form=form), as_json)
         return
-    results = fit(path, by=by)
+    results = fit(path, by=by, form=form)
     if as_json:
         shown = {
             str(value): shown_as_json.of_result(result, _table(result))

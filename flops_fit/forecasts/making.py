@@ -125,11 +125,11 @@ def _of_model(findings: Findings, N: float, D: float) -> dict[str, Any]:
 
 
 def _law_vector(findings: Findings) -> tuple[float, ...]:
-    """(E, ln A, ln B, alpha, beta, gamma), and the fitted rates at which repetition fades."""
+    """(E, ln A, ln B, alpha, beta, gamma), and the rates at which repetition fades."""
     law, repetition = findings.law, findings.repetition
     assert law is not None
-    vector = [*law.vector.tolist(), 1.0][:6]
-    if repetition is not None and repetition.fading_error is not None:
+    vector = law.vector.tolist()
+    if repetition is not None:
         vector.append(1 / repetition.r_data)
         if repetition.params_error is not None:
             vector.append(1 / repetition.r_params)

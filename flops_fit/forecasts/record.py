@@ -18,7 +18,7 @@ from typing import Any
 from flops_fit.errors import TableError
 from flops_fit.records import Size
 from flops_fit.report import number_text
-from flops_fit.validate import is_number, is_positive, is_whole_number
+from flops_fit.validate import is_number, is_whole_number
 
 # Version of the format; a reader accepts no other.
 SCHEMA = 1
@@ -26,6 +26,7 @@ KIND = "flops-fit forecast"
 # Two runs are of one size if N and D differ by no more than this each; so are two budgets.
 SAME = 0.05
 _DIGEST = 10  # hex digits of the hash in an id
+_LARGEST = 1e300  # of the numbers of a file: JSON's integers know no bound
 
 Interval = tuple[float, float]
 
@@ -42,7 +43,7 @@ class Forecast:
         compute_budget: C, FLOPs.
         num_params: N.
         num_tokens: D, tokens or examples.
-        loss: The law's loss at N and D.
+        loss: Expected loss at N and D.
         loss_interval: Its interval.
         run_interval: Interval of the loss that one run there will reach.
         num_params_interval: Interval of N; None where N was given.
@@ -51,8 +52,8 @@ class Forecast:
         extrapolation: C over the largest budget among the runs.
         data_unit: What D counts.
         form: The form of the law.
-        law_vector: (E, ln A, ln B, alpha, beta, gamma), and where they were fitted 1 / R_D* and
-            1 / R_N*.
+        law_vector: (E, ln A, ln B, alpha, beta, gamma); then 1 / R_D* if D counts effective tokens,
+            and 1 / R_N* if N counts effective parameters too.
         num_runs: Number of runs behind the law.
         setting: Hash of the sweep's model, data, loss and recipe; empty for a table of runs.
         data_digest: Hash of their N, D and losses.
@@ -121,7 +122,7 @@ def identified(forecast: Forecast) -> Forecast:
 def to_json(forecast: Forecast) -> str:
     """A forecast as JSON, in strict JSON's numbers: null is an end that is not finite."""
     document = {"kind": KIND, "schema": SCHEMA, "id": forecast.id, **_document(forecast)}
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def from_json(text: str, where: str) -> Forecast:
@@ -203,7 +204,11 @@ def _no_json(constant: str) -> float:
 
 
 def _is_finite(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)
+    return is_number(value) and abs(value) < _LARGEST
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_finite(value) and value > 0
 
 
 def _is_end(value: Any) -> bool:
@@ -227,10 +232,10 @@ def _is_text(value: Any) -> bool:
 
 _Expected = tuple[str, Callable[[Any], bool]]
 _TEXT: _Expected = ("text", _is_text)
-_POSITIVE: _Expected = ("a positive number", is_positive)
+_POSITIVE: _Expected = ("a positive number", _is_positive)
 _INTERVAL: _Expected = ("two numbers", _is_interval)
 _MAYBE_INTERVAL: _Expected = ("two numbers or null", lambda v: v is None or _is_interval(v))
-_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and v >= 0)
+_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and 0 <= v < _LARGEST)
 _INTERVALS = ("loss_interval", "run_interval", "num_params_interval", "num_tokens_interval")
 _EXPECTED: dict[str, _Expected] = {
     "id": _TEXT,

@@ -24,6 +24,8 @@ from flops_fit.forecasts.making import is_same
 from flops_fit.forecasts.record import Forecast
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.frontier import loss_at
+from flops_fit.laws.model.repetition_law import effective_tokens
+from flops_fit.laws.runs.exclusions import epochs
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.report.outcomes import (
@@ -38,6 +40,7 @@ from flops_fit.validate import is_number
 
 # Runs that the law's own screen calls outliers came out as they did: they count.
 OUTLIER = "outlier"
+_FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
 _POINT = ("num_params", "num_tokens", "loss")
 
 
@@ -120,7 +123,7 @@ def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFra
             rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
         else:
             came = _came(forecast, findings.runs)
-            rows.append(_row(forecast, replace(came, best=_best(forecast, findings.optima))))
+            rows.append(_row(forecast, _with_best(forecast, came, findings.optima)))
     return _table(rows)
 
 
@@ -132,6 +135,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
     """The finished runs of a forecast's size."""
+    runs = runs.assign(num_tokens=_tokens(forecast, runs))
     same = is_same(runs["num_params"], forecast.num_params)
     same &= is_same(runs["num_tokens"], forecast.num_tokens)
     found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
@@ -144,18 +148,32 @@ def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
     return _Came(tuple(moved.tolist()))
 
 
+def _tokens(forecast: Forecast, runs: pd.DataFrame) -> np.ndarray:
+    """D of each run as the forecast's law counts it: what new tokens its data are worth."""
+    D = runs["num_tokens"].to_numpy(float)
+    if len(forecast.law_vector) <= _FADING:
+        return D
+    fading = forecast.law_vector[_FADING]
+    return effective_tokens(D, D / epochs(runs), 1 / fading if fading else math.inf)
+
+
 def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
     x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
-    return loss_at(np.array([forecast.law_vector]), x, y)[0]
+    with np.errstate(all="ignore"):
+        return loss_at(np.array([forecast.law_vector]), x, y)[0]
 
 
-def _best(forecast: Forecast, optima: pd.DataFrame) -> Mapping[str, Any] | None:
-    """The optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
+def _with_best(forecast: Forecast, came: _Came, optima: pd.DataFrame) -> _Came:
+    """The same with the optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
     if not forecast.of_budget or optima.empty:
-        return None
-    sound = (optima["refused"].astype(str) == "") & optima["interior"].astype(bool)
-    rows = optima[sound & is_same(optima["compute_budget"], forecast.compute_budget)]
-    return None if rows.empty else dict(rows.iloc[0])
+        return came
+    rows = optima[is_same(optima["compute_budget"], forecast.compute_budget)]
+    if rows.empty:
+        return came
+    best = dict(rows.iloc[0])
+    if best["refused"]:
+        return came if came.losses else replace(came, left_out=f"no optimum, {best['refused']}")
+    return replace(came, best=best)
 
 
 def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
@@ -180,7 +198,7 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
         "inside_num_params": None,
     }
     if status == SCORED:
-        row["error"] = forecast.loss / outcome - 1
+        row["error"] = forecast.loss / outcome - 1 if outcome else math.inf
         row["inside_loss"] = _inside(outcome, forecast.loss_interval)
         row["inside_run"] = _inside(outcome, forecast.run_interval)
         if came.best is not None and forecast.num_params_interval is not None:

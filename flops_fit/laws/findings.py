@@ -14,6 +14,7 @@ from scipy import stats
 from flops_fit.laws.check import Check, not_beyond
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import STEP, Quantity, Spread, hull
+from flops_fit.laws.inference.misfit import Misfit
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -44,6 +45,8 @@ class Findings:
         envelope: The lower envelope of the training curves; empty if no curves were given.
         envelope_laws: Power laws through the envelope.
         curves: Points of training curves: `trial_id num_tokens loss`; empty if none were given.
+        misfit: What the law misses, and the laws that count in predictions; None where there are
+            too few runs to see it.
         repetition: The data-constrained law, if the headline is a law of effective tokens; None if
             all data was new.
         forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
@@ -68,6 +71,7 @@ class Findings:
     envelope_laws: PowerLaws | None = None
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
+    misfit: Misfit | None = None
     forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
@@ -104,23 +108,23 @@ class Findings:
         """
         return hull(self.spreads, quantity, step)
 
-    def noise_around(self, low: Array, high: Array, k: int, cost_noise: Array) -> Array:
-        """How much the noise of one run widens an interval of the loss, on either side.
+    @property
+    def law_vector(self) -> Array:
+        """The vector of the headline law, shape (1, 6)."""
+        assert self.law is not None
+        return self.law.vector[None]
+
+    def run_noise(self, losses: Array) -> Array:
+        """How far the loss of one run lies from its mean at 95 %, by the headline's residuals.
 
         Args:
-            low: Low ends of intervals; the last k are of losses.
-            high: High ends, of the same shape.
-            k: Number of losses.
-            cost_noise: Standard deviation of the loss by the cost of one size, shape (k,).
+            losses: The mean, shape (k,).
 
         Returns:
             Shape (k,).
         """
         spread, fit = self.spreads[0], self.fits["headline"]
-        quantile = float(stats.t.ppf(0.975, max(spread.dof, 1)))
-        half, level = (high[-k:] - low[-k:]) / 2, np.abs(high[-k:] + low[-k:]) / 2
         # The residual standard deviation is relative: to the loss, or in linear space to its mean.
-        if fit.space == "linear":
-            level = np.full(k, np.exp(fit.centre[2]))
-        noise = np.hypot(quantile * spread.residual_std * level, quantile * cost_noise)
-        return np.hypot(half, noise) - half
+        level = np.exp(fit.centre[2]) if fit.space == "linear" else np.abs(losses)
+        quantile = float(stats.t.ppf(0.975, max(spread.dof, 1)))
+        return np.asarray(quantile * spread.residual_std * level * np.ones_like(losses))

@@ -54,8 +54,9 @@ def exponent(value: float) -> str:
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction in per cent: 0.0123 as "1.2 %"."""
-    return f"{100 * fraction:.{digits}g} %"
+    """A fraction in per cent: 0.0123 as "1.2 %", 1.234 as "123 %"."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g} %"
 
 
 def between(low: float, high: float, form: NumberFormat) -> str:
@@ -112,3 +113,8 @@ def memory(num_bytes: float) -> str:
         if num_bytes >= ROUNDS_UP * unit:
             return f"{num_bytes / unit:.3g}{suffix}"
     return f"{num_bytes:.0f} B"
+
+
+def bent(terms: str, gamma: float) -> str:
+    """The text of the two terms of a law, with its gamma if that is not one."""
+    return terms if gamma == 1 else f"({terms})^{gamma:.4g}"

@@ -14,6 +14,7 @@ from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Trial
 from flops_fit.report.number_text import (
     NumberFormat,
+    bent,
     between,
     count,
     duration,
@@ -76,11 +77,11 @@ def of_estimate(estimate: EstimateView) -> list[str]:
 def of_precision(precision: PrecisionView) -> list[str]:
     """The lines of `repr(precision)`."""
     law = precision.law
+    terms = f"{ratio(law.A)} / N^{ratio(law.alpha)} + {ratio(law.B)} / D^{ratio(law.beta)}"
     lines = [
         f"Precision: expected 95 % interval of N_opt, from {precision.num_sweeps} simulated sweeps "
         f"with noise {precision.noise:g} in ln L",
-        f"  assumed law: {ratio(law.E)} + {ratio(law.A)} / N^{ratio(law.alpha)} + "
-        f"{ratio(law.B)} / D^{ratio(law.beta)}",
+        f"  assumed law: {ratio(law.E)} + {bent(terms, law.gamma)}",
     ]
     for row in precision.table.to_dict("records"):
         line = (

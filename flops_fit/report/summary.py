@@ -8,12 +8,12 @@ import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.predict.intervals import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import tables
 from flops_fit.report.number_text import (
+    bent,
     count,
     exponent,
     flops,
@@ -100,22 +100,18 @@ def _law(findings: Findings) -> list[str]:
         names = names[3:]
         E, A, B = "E", "A", "B"
         remark = " (the runs do not determine E, A and B)"
+    terms = f"{A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}"
     errors = ", ".join(
         f"{name} {plus_minus(values[name]['value'], values[name]['standard_error'])}"
         for name in names
     )
     a = findings.intervals.loc[["a"]].to_dict("records")[0]
     return [
-        f"L = {E} + {_bent(f'{A} / N^{law.alpha:.4g} + {B} / D^{law.beta:.4g}', law)}{remark}",
+        f"L = {E} + {bent(terms, law.gamma)}{remark}",
         f"  {errors} (standard errors)",
         f"N_opt ~ C^{exponent(law.a)} (95 %: {exponent(a['low'])} to {exponent(a['high'])}); "
         f"{findings.choice}.",
     ]
-
-
-def _bent(terms: str, law: ParametricLaw) -> str:
-    """The two terms of the law with its gamma, if that is not one."""
-    return terms if law.gamma == 1 else f"({terms})^{law.gamma:.4g}"
 
 
 def _predictions(findings: Findings) -> list[str]:

@@ -178,6 +178,9 @@ def test_fit_reads_a_file_and_fits_each_value_apart(tmp_path):
     assert list(shown["results"]) == ["a", "b"]
     printed = call("fit", path, "--by", "data").stdout
     assert printed.startswith("Results by data: 2 fitted, 0 not")
+    bent = json.loads(call("fit", path, "--form", "bent", "--json").stdout)
+    assert bent["law"]["gamma"] != 1 == shown["results"]["a"]["law"]["gamma"]
+    assert call("fit", path, "--form", "round").exit_code == 2
     assert call("fit", path, "--by", "corpus").exit_code == 2
     assert call("fit", tmp_path / "none.csv").exit_code == 2
 
@@ -223,6 +226,41 @@ def test_predict_tells_the_loss_of_models(finished):
 )
 def test_predict_says_what_it_needs(finished, words, problem):
     done = call("predict", *where(finished), *words)
+    assert done.exit_code == 2
+    assert problem in done.stderr
+
+
+def test_forecasts_are_written_and_scored(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("forecast", *where(finished), "--note", "first")
+    assert "times the largest budget" in call(*words, "1e13").stdout
+    done = call(*words, "--params", "50k,100k", "--tokens", "1e8")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("Forecast ") == 2
+    assert len(list(Path("forecasts").iterdir())) == 3
+    Path("runs.csv").write_text(f"N,D,loss\n50k,1e8,{LAW.loss(5e4, 1e8)}\n")
+    shown = call("score", "forecasts", "--runs", "runs.csv")
+    assert shown.exit_code == 0, shown.stderr
+    assert re.match("Forecasts: [01] of 1 inside", shown.stdout.splitlines()[-1])
+    assert shown.stdout.count("not yet run") == 3  # two rows, and the summary
+    printed = call("score", "forecasts", "--json", *where(finished)).stdout
+    scores = json.loads(printed, parse_constant=not_a_number)
+    assert scores["summary"] == "Forecasts: 3 not yet run"
+    assert [row["note"] for row in scores["forecasts"]] == ["first"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["score", "none.json", "--loss", "2"], "none.json cannot be read"),
+        (["score", "none.json"], "give one of --runs, --name, --loss"),
+        (["score", "none.json", "--loss", "2", "--name", "tiny"], "give one of --runs"),
+        (["forecast", "--name", "tiny"], "give a compute budget, or --params and --tokens"),
+    ],
+)
+def test_forecasts_say_what_they_need(tmp_path, monkeypatch, words, problem):
+    monkeypatch.chdir(tmp_path)
+    done = call(*words)
     assert done.exit_code == 2
     assert problem in done.stderr
 

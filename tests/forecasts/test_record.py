@@ -34,7 +34,7 @@ def changed(forecast, **values):
         {"num_params_interval": None, "num_tokens_interval": None, "of_budget": False},
         {"loss_interval": (-math.inf, 2.5), "run_interval": (1.5, math.inf)},
         {"size": "12 layers", "loss": -0.25, "law_vector": (0.0, -math.inf, 4.0, 0.3, 0.3, 1.0)},
-        {"size": 96, "note": "", "known_runs": 3},
+        {"size": 96, "note": "\ud800", "known_runs": 3},
     ],
 )
 def test_a_forecast_is_read_back_as_it_was(forecast, values):
@@ -79,6 +79,7 @@ def test_another_schema_is_refused(forecast):
         ({"law_vector": [1.0] * 5}, ["law_vector: expected six to eight numbers"]),
         ({"made_at": "yesterday"}, ["made_at: expected a date with its time zone"]),
         ({"made_at": "2026-01-01T00:00:00"}, ["made_at: expected a date with its time zone"]),
+        ({"num_params": 10**400, "loss": -(10**400)}, ["num_params: expected", "loss: expected"]),
         ({"size": {"a": 1}, "num_runs": True}, ["size: expected", "num_runs: expected a whole"]),
     ],
 )

@@ -13,6 +13,7 @@ from flops_fit.fit_table import fit
 from flops_fit.forecasts.making import make_forecast
 from flops_fit.forecasts.record import identified
 from flops_fit.forecasts.scoring import outcomes_in
+from flops_fit.laws.model.repetition_law import effective_tokens
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
 N, D = 1e5, 1e9
@@ -68,6 +69,10 @@ def test_an_outcome_may_lie_in_the_interval_of_a_run_alone_or_in_none(model, sig
         assert (row["inside_loss"], row["inside_run"]) == inside
 
 
+def test_a_loss_of_zero_is_an_infinite_error(model):
+    assert flops_fit.score(model, loss=0.0)["error"][0] == math.inf
+
+
 def test_seeds_are_all_listed_and_their_mean_counts(model):
     table = flops_fit.score(model, came(2.36, 2.38, 2.40))
     assert table["losses"][0] == pytest.approx([2.36, 2.38, 2.40])
@@ -86,7 +91,28 @@ def test_a_setting_that_another_beat_is_left_out(model):
 def test_a_run_of_nearly_that_size_is_moved_along_the_law(result, model, at):
     """On the law, it is on the law there too."""
     table = flops_fit.score(model, came(float(result.law.loss(*at)), at=at))
-    assert table["outcome"][0] == pytest.approx(model.loss, rel=1e-9)
+    assert table["outcome"][0] == pytest.approx(result.law.loss(N, D), rel=1e-9)
+
+
+def test_a_bent_law_is_followed_as_it_bends(model):
+    law, at = replace(LAW, gamma=0.7), (1.04 * N, 0.97 * D)
+    bent = replace(model, law_vector=tuple(law.vector), loss=float(law.loss(N, D)))
+    table = flops_fit.score(bent, came(float(law.loss(*at)), at=at))
+    assert table["outcome"][0] == pytest.approx(bent.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("passes", "status"), [(1, "scored"), (1.5, "scored"), (40, "not yet run")]
+)
+def test_repeated_tokens_count_as_the_law_counts_them(result, model, passes, status):
+    """Forty passes with R_D* = 10 are worth about eleven."""
+    repeated = replace(model, law_vector=(*result.law.vector, 1 / 10))
+    worth = float(effective_tokens(D, D / passes, 10))
+    table = came(float(result.law.loss(N, worth))).assign(unique_tokens=D / passes)
+    (row,) = flops_fit.score(repeated, table).to_dict("records")
+    assert row["status"] == status
+    if status == "scored":
+        assert row["outcome"] == pytest.approx(result.law.loss(N, D), rel=1e-9)
 
 
 @pytest.mark.parametrize("at", [(1.06 * N, D), (N, 1.06 * D), (2 * N, D / 2)])
@@ -134,10 +160,11 @@ def test_a_budget_is_compared_with_its_own_curve(budget, extended):
     assert abs(row["error"]) < 0.01
 
 
-def test_a_budget_whose_curve_is_refused_has_not_come(budget, extended):
+def test_a_budget_whose_curve_is_refused_is_told_with_the_reason(budget, extended):
     optima = extended.optima.assign(refused="too shallow")
-    findings = replace(extended.findings, optima=optima)
-    assert outcomes_in([budget], findings)["status"][0] == "not yet run"
+    (row,) = outcomes_in([budget], replace(extended.findings, optima=optima)).to_dict("records")
+    assert row["status"] == "run, but left out"
+    assert row["came_from"] == "no optimum, too shallow"
 
 
 def test_a_model_is_not_compared_with_a_budgets_curve(result, extended):

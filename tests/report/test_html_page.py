@@ -14,6 +14,8 @@ from chromium import browser, installed
 from planted import BUDGETS, LAW, runs
 
 from flops_fit.errors import FitError
+from flops_fit.forecasts.making import make_forecast
+from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import html_page
 from flops_fit.report.plots.panels import figures
@@ -74,6 +76,25 @@ def test_hostile_names_stay_text(hostile, text):
         svg = base64.b64decode(image).decode()
         assert "<script" not in svg
         assert "<img" not in svg
+
+
+def test_forecasts_are_listed_and_their_words_stay_text(hostile, text, monkeypatch):
+    """The note, the name, the unit and the reason of an exclusion are a user's."""
+    forecasts = [
+        make_forecast(hostile.findings, 1e15, note=HOSTILE),
+        make_forecast(hostile.findings, num_params=1e5, num_tokens=1e9),
+    ]
+    row = {"num_params": 1e5, "num_tokens": 1e9, "loss": 2.3, "excluded": HOSTILE}
+    came = pd.concat([hostile.runs, pd.DataFrame([row])], ignore_index=True)
+    table = outcomes_in(forecasts, replace(hostile.findings, runs=came))
+    monkeypatch.setattr(html_page, "_grid", lambda findings: None)  # takes seconds
+    page = html_page.page(replace(hostile.findings, forecasts=table), NONE)
+    section = page.partition('id="forecasts-head"')[2].partition("</section>")[0]
+    assert section.count("<tr>") == 3
+    assert "not yet run" in section
+    assert "run, but left out" in section
+    assert not re.findall(r"<(img|script)", section)
+    assert "forecasts-head" not in text
 
 
 def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):

@@ -31,6 +31,14 @@ def test_plus_minus(value, error, text):
     assert number_text.plus_minus(value, error) == text
 
 
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.00123, "0.12 %"), (0.0999, "10 %"), (-0.5, "-50 %"), (0.999, "100 %"), (1.234, "123 %")],
+)
+def test_percent(fraction, text):
+    assert number_text.percent(fraction) == text
+
+
 def test_an_interval_and_its_absence():
     assert number_text.between(1e3, 2e3, number_text.count) == "1.00k to 2.00k"
     assert number_text.between(math.nan, math.nan, number_text.count) == ""

@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
-from planted import runs
+from named_laws import bent
+from planted import BUDGETS, LAW, runs
 
 from flops_fit.errors import FitError
+from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import slider_data
 from flops_fit.result import fit
 
 
-@pytest.fixture(scope="module")
-def result():
-    return fit(runs())
+@pytest.fixture(scope="module", params=["straight", "bent"])
+def result(request):
+    if request.param == "straight":
+        return fit(runs())
+    bent_runs = simulate_isoflop(bent(LAW), BUDGETS, noise=0.002, seed=3)
+    found = fit(bent_runs, num_draws=200)
+    assert found.law.gamma < 0.8
+    return found
 
 
 @pytest.fixture(scope="module")

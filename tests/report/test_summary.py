@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from named_laws import bent
 from planted import BUDGETS, LAW, runs
 
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.laws.runs.simulate import simulate_isoflop
-from flops_fit.report import summary, tables
+from flops_fit.report import html_page, summary, tables
 from flops_fit.result import fit
 
 META = {"data_unit": "to_kens", "size_param": "d_model"}
@@ -27,6 +28,16 @@ def test_the_lines_hold_law_headline_and_back_test(result):
     (line,) = (line for line in text.splitlines() if line.startswith("Back-test: "))
     assert f" {100 * row['loss_rmse']:.2g} %" in line
     assert f" {100 * row['limit'] * row['in_sample_std']:.2g} %" in line
+
+
+def test_a_law_that_bends_is_written_with_its_gamma():
+    found = fit(simulate_isoflop(bent(LAW), BUDGETS, noise=0.002, seed=3), num_draws=100)
+    law, text = found.law, "\n".join(summary.summary(found.findings))
+    terms = f"({law.A:.4g} / N^{law.alpha:.4g} + {law.B:.4g} / D^{law.beta:.4g})^{law.gamma:.4g}"
+    assert f"L = {law.E:.4g} + {terms}" in text
+    assert f"gamma {law.gamma:.3f} ± " in text
+    assert "a law that bends: the runs contradict gamma = 1 (F " in text
+    assert "<sup>gamma</sup>" in html_page.page(found.findings, html_page.Plots({}, {}))
 
 
 def test_a_refusal_is_reported_within_fourteen_lines():

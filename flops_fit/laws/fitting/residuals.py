@@ -83,7 +83,11 @@ def at_bounds(theta: Array) -> NDArray[np.bool_]:
 def residuals(problem: Problem, theta: Array) -> Array:
     """Residuals ln(law / L), or law - L, shape (S, n)."""
     e, u, v = _terms(problem, theta)
-    power = np.exp(u) + np.exp(v) if theta.shape[-1] == 5 else _Bend.at(u, v, theta).power
+    if theta.shape[-1] == 5:
+        return _residuals(problem, np.exp(e) + np.exp(u) + np.exp(v))
+    gamma = theta[..., 5:6]
+    lesser = np.exp(-np.abs(u - v) / gamma)
+    power = np.exp(np.maximum(u, v) + gamma * np.log1p(lesser))
     return _residuals(problem, np.exp(e) + power)
 
 
@@ -195,32 +199,43 @@ class _Bend:
         gamma = theta[..., 5:6]
         z = (u - v) / gamma
         size = np.abs(z)
-        small = np.exp(-size)
-        log_sum = np.log1p(small)
-        lesser = small / (1 + small)
+        lesser = np.exp(-size)
+        log_sum = np.log1p(lesser)
         power = np.exp(np.maximum(u, v) + gamma * log_sum)
+        lesser /= 1 + lesser
         share = np.where(z > 0, 1 - lesser, lesser)
         return cls(power, share, log_sum + size * lesser, z, gamma)
 
     def curvature(self, problem: Problem, J: Array, psi: Array) -> Array:
         """The part of the Hessian by the second derivatives of P, shape (S, 5, 5).
 
-        The second derivative of ln P by (ln U, ln V, gamma) is k m m', k = w (1 - w) / gamma and
-        m = (1, -1, -z).
+        That of ln P by (ln U, ln V, gamma) is k m m', k = w (1 - w) / gamma and m = (1, -1, -z).
 
         Args:
             problem: The data and the objective.
             J: Derivatives of the residuals by (a, b, q, s, gamma), shape (S, n, 5).
             psi: Derivative of rho, times the weights, shape (S, n).
         """
-        m = np.empty_like(J)
-        m[..., 0], m[..., 1] = 1.0, -1.0
-        m[..., 2], m[..., 3] = -problem.x, problem.y
-        m[..., 4] = -self.ratio
+        w, h, z = self.share, self.entropy, self.ratio
         # P over the law in log space, and P in linear space: the sum of the first two columns.
-        power = J[..., 0] + J[..., 1]
-        bent = psi * power * self.share * (1 - self.share) / self.gamma
-        outer = psi / np.maximum(power, 1e-300)
-        return J.transpose(0, 2, 1) @ (J * outer[..., None]) + m.transpose(0, 2, 1) @ (
-            m * bent[..., None]
-        )
+        whole = psi * (J[..., 0] + J[..., 1])
+        bent = whole * w * (1 - w) / self.gamma
+        of_u, of_v = whole * w, whole * (1 - w)
+        turn = bent * z
+        # The second derivatives by (ln U, ln V, gamma), and what each is a derivative by: ln U
+        # falls with q by x, and ln V falls with s by y.
+        x, y, one = -problem.x, -problem.y, np.ones_like(problem.x)
+        H = np.empty((len(whole), 5, 5))
+        for part, first, second, rows, columns in (
+            (of_u * w + bent, (one, x), (one, x), (0, 2), (0, 2)),
+            (of_u * (1 - w) - bent, (one, x), (one, y), (0, 2), (1, 3)),
+            (of_v * (1 - w) + bent, (one, y), (one, y), (1, 3), (1, 3)),
+            (of_u * h - turn, (one, x), (one,), (0, 2), (4,)),
+            (of_v * h + turn, (one, y), (one,), (1, 3), (4,)),
+            (whole * h * h + turn * z, (one,), (one,), (4,), (4,)),
+        ):
+            features = np.stack([f * g for f in first for g in second], axis=1)
+            sums = (part @ features).reshape(-1, len(first), len(second))
+            H[:, np.array(rows)[:, None], list(columns)] = sums
+            H[:, np.array(columns)[:, None], list(rows)] = sums.transpose(0, 2, 1)
+        return H

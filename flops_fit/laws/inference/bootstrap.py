@@ -190,6 +190,8 @@ def _refit(problem: Problem, fit: ParametricFit, shocks: Array, inverse: Array, 
             loss = problem.loss + r + part
         redrawn = replace(problem, loss=loss, delta=None)
         starts = np.broadcast_to(theta, (len(part), theta.shape[1]))
+        if fit.form == "bent":  # the first step, which is cheap here, halves the time of a refit
+            starts = clip(theta + np.clip(first_step[at : at + step] - theta, -1.0, 1.0))
         ends.append(solve(redrawn, starts, tol=1e-4).theta)
     return natural(np.concatenate(ends), fit.centre)
 

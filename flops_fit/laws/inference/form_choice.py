@@ -48,8 +48,12 @@ def may_bend(C: Array, tolerance: float) -> bool:
 
 def contradicts_straight(five: ParametricFit, bent: ParametricFit) -> bool:
     """Whether the runs contradict gamma = 1, and the bent fit is sound."""
-    found = five.residual_std >= NO_NOISE and bent_test(five, bent) > F_BENT
-    return found and bent.converged and not set(bent.at_bound) - {"E"}
+    return five.residual_std >= NO_NOISE and bent_test(five, bent) > F_BENT and is_sound(bent)
+
+
+def is_sound(bent: ParametricFit) -> bool:
+    """Whether a bent fit converged, with nothing but E at a bound of the search."""
+    return bent.converged and not set(bent.at_bound) - {"E"}
 
 
 def choose_form(

@@ -125,10 +125,10 @@ class RepetitionLaw:
         """
         return loss_at(laws, *self._effective(laws, x, y, log_U))
 
-    def effective_params(self, N: Array, D: Array, unique_tokens: Array) -> Array:
-        """N' of N parameters trained on D tokens, `unique_tokens` of them unique, shape (n,)."""
-        x, y, u = (np.log(part) for part in (N, D, unique_tokens))
-        return np.exp(self._effective(self.law.vector[None], x, y, u)[0][0])
+    def effective(self, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
+        """Logarithms of N' and D', shape (k,) each; arguments as for `losses`."""
+        N, D = np.broadcast_arrays(*self._effective(self.law.vector[None], x, y, log_U))
+        return N.ravel(), D.ravel()
 
     def _effective(self, laws: Array, x: Array, y: Array, log_U: Array) -> tuple[Array, Array]:
         """Logarithms of N' and D', shape (S, k) each."""

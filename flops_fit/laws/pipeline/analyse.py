@@ -20,7 +20,7 @@ from flops_fit.laws.checks.of_runs import check_cost, check_runs, check_seed_noi
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
-from flops_fit.laws.fitting.parametric import FEW_STARTS, Form, ParametricFit
+from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData
@@ -51,7 +51,8 @@ def analyse(
     runs, found = _headline(exclude_bad(runs, curves), options)
     data, fits = found.data, dict(found.fits)
     if found.form:
-        fits |= {**_other_objectives(data, found.form), "headline": fits[found.form]}
+        chosen = fits[found.form]
+        fits |= {**_other_objectives(data, chosen), "headline": chosen}
     optima = fit_isoflop(
         data.C,
         data.counted.N,
@@ -73,6 +74,7 @@ def analyse(
         cost=data.cost,
         choice=found.choice,
         repetition=data.repetition if found.form else None,
+        misfit=found.misfit,
     )
     findings = _with_envelope(findings, curves, options)
     checks = _checks(findings, options)
@@ -92,14 +94,16 @@ def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headl
     return runs, headline(runs, options)
 
 
-def _other_objectives(data: FitData, form: Form) -> dict[str, ParametricFit]:
+def _other_objectives(data: FitData, chosen: ParametricFit) -> dict[str, ParametricFit]:
     """Least-squares fits of L, and of ln L if the losses allow it, by their space.
 
-    They bend if the headline does.
+    They bend if the headline does, and then start where it ended.
     """
-    form = "bent" if form == "bent" else "five"
     spaces: tuple[Space, ...] = ("linear", "log") if data.space == "log" else ("linear",)
-    return {space: data.fit(form, None, space, FEW_STARTS) for space in spaces}
+    if chosen.form == "bent":
+        starts = np.array([chosen.theta])
+        return {space: data.fit("bent", None, space, starts=starts) for space in spaces}
+    return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
 
 
 def _exclude_outliers(runs: pd.DataFrame, side: Array) -> pd.DataFrame:

@@ -10,6 +10,7 @@
     envelope.csv    lower envelope of training curves, if curves were given
     curves.csv      points of training curves, if there are any
     forecasts.csv   forecasts and their outcomes, if there are any
+    misfit-*.csv    residuals of a law that counts in predictions
     draws-*.csv     bootstrap law vectors, one row per refit
 
 Numbers are written with enough digits to restore the same bits. Each file is written under a
@@ -34,6 +35,8 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
+from flops_fit.laws.inference.kriging import Cells, Kriging, Setting
+from flops_fit.laws.inference.misfit import Misfit
 from flops_fit.laws.model.arrays import GAMMA
 from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -105,6 +108,8 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
     for i, spread in enumerate(findings.spreads):
         for method, laws in spread.draws.items():
             tables[f"draws-{i}-{method}"] = pd.DataFrame(laws, columns=LAW_COLUMNS[: laws.shape[1]])
+    for law in findings.misfit.laws if findings.misfit else ():
+        tables[f"misfit-{law.fit.form}"] = pd.DataFrame(asdict(law.cells))
     return tables
 
 
@@ -134,8 +139,22 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
         "envelope_laws": None if findings.envelope_laws is None else asdict(findings.envelope_laws),
         "repetition": None if findings.repetition is None else asdict(findings.repetition),
         "spreads": spreads,
+        "misfit": None if findings.misfit is None else _misfit_document(findings.misfit),
         "checks": [asdict(check) for check in findings.checks],
     }
+
+
+def _misfit_document(misfit: Misfit) -> list[dict[str, Any]]:
+    """The laws that count in predictions; their runs are tables."""
+    return [
+        {
+            "form": law.fit.form,
+            "weight": weight,
+            "settings": [asdict(setting) for setting in law.settings],
+            "dof": law.dof,
+        }
+        for weight, law in zip(misfit.weights, misfit.laws, strict=True)
+    ]
 
 
 def _findings(folder: Path, document: dict[str, Any]) -> Findings:
@@ -156,6 +175,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         curves=tables.get("curves", pd.DataFrame()),
         forecasts=tables.get("forecasts", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
+        misfit=_misfit(tables, document),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )
 
@@ -208,6 +228,24 @@ def _spread(
         draws,
         stored["num_clusters"],
     )
+
+
+def _misfit(tables: Mapping[str, pd.DataFrame], document: dict[str, Any]) -> Misfit | None:
+    # Older archives have none.
+    stored = document.get("misfit")
+    if not stored:
+        return None
+    laws = tuple(
+        Kriging(
+            _fit(document["fits"][law["form"]]),
+            Cells(**{str(name): column.to_numpy(float) for name, column in cells.items()}),
+            tuple(Setting(**_tuples(setting)) for setting in law["settings"]),
+            law["dof"],
+        )
+        for law in stored
+        for cells in [tables[f"misfit-{law['form']}"]]
+    )
+    return Misfit(tuple(law["weight"] for law in stored), laws)
 
 
 def _tuples(stored: dict[str, Any]) -> dict[str, Any]:

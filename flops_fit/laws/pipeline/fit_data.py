@@ -122,7 +122,7 @@ class FitData:
             return replace(self, points=counted, repetition=None)
         N, U = counted.N, counted.unique_tokens
         if law.params_error is not None:
-            N = law.effective_params(N, counted.D, U)
+            N = np.exp(law.effective(np.log(N), np.log(counted.D), np.log(U))[0])
         points = replace(counted, N=N, D=effective_tokens(counted.D, U, law.r_data))
         return replace(self, points=points, repetition=law)
 

@@ -21,6 +21,7 @@ from flops_fit.laws.inference.backtest import BACKTEST_COLUMNS, backtest
 from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.inference.form_choice import choose_form, contradicts_straight, may_bend
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
+from flops_fit.laws.inference.misfit import Misfit, measure_misfit
 from flops_fit.laws.inference.outliers import Screened, keep_all, screen, screen_iqr
 from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
 from flops_fit.laws.inference.term_tests import check_bounds, check_terms
@@ -58,6 +59,7 @@ class Headline:
             alpha = beta is itself uncertain.
         backtest: Errors on held-out budgets.
         checks: Why no law can be fitted, or what deviates from the request.
+        misfit: What the law misses, and the laws that count in predictions.
     """
 
     data: FitData
@@ -70,6 +72,7 @@ class Headline:
         default_factory=lambda: pd.DataFrame(columns=list(BACKTEST_COLUMNS))
     )
     checks: Sequence[Check] = ()
+    misfit: Misfit | None = None
 
     @property
     def out(self) -> np.ndarray:
@@ -140,7 +143,8 @@ def _fit(data: FitData, options: Options) -> Headline:
         fit = refit(fits[form], without.points)
         spreads.insert(1, _spread(fit, without, options))
         checks.append(warn_of_suspects(data.counted.at(suspected), fits[form], fit))
-    return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks)
+    misfit = measure_misfit(fits, form, data.points, chosen=options.form == "auto")
+    return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks, misfit)
 
 
 def _screen(huber: ParametricFit, data: FitData, options: Options) -> tuple[Screened, list[Check]]:

@@ -2,15 +2,18 @@
 
 Every budget gets N, D and the loss of the headline law: on the compute-optimal frontier, or on the
 path that a constraint leaves (`Terms`; the paths are in `model.constrained` and
-`model.repetition_law`). The intervals come from the uncertainty of the law's parameters
-(`inference.intervals`). Where no parametric law could be fitted, the power laws through the IsoFLOP
-minima are used, without intervals.
+`model.repetition_law`). Then N moves to what all approaches say of it (`witnesses`), and the loss
+to what the runs near it say of the law's error (`inference.misfit`).
+
+An interval consists of the uncertainty of the law's parameters (`inference.intervals`), of the
+law's misfit, of the cost of a token and, for a new run, of the noise. Where no parametric law could
+be fitted, the power laws through the IsoFLOP minima are used, without intervals.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -23,11 +26,16 @@ from flops_fit.laws.inference.intervals import LEVEL, Quantity
 from flops_fit.laws.model import constrained
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
+from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.laws.predict.known import withhold_unknown
+from flops_fit.laws.predict.witnesses import best_size
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
 WITHIN = 1.1
+# Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
+PART, WEIGHT = "part_", "weight_"
+_NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
 # In ln D: a supply of twice the tokens that the optimum may need does not bind.
 AMPLE = 0.7
 
@@ -56,6 +64,20 @@ class Terms:
 UNCONSTRAINED = Terms()
 
 
+@dataclass
+class Ends:
+    """Values of (ln N, ln D, L) at k budgets with their intervals, shape (3 k,) each."""
+
+    middle: Array
+    low: Array = field(default_factory=lambda: np.empty(0))
+    high: Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def half(self) -> Array:
+        """Half-widths."""
+        return (self.high - self.low) / 2
+
+
 def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED) -> pd.DataFrame:
     """Predict N, D and loss at each budget, with 95 % intervals.
 
@@ -67,7 +89,9 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     Returns:
         One row per budget with `FRONTIER_COLUMNS`, and `new_run_low` and `new_run_high`, the
         interval for the loss of one further run. Interval columns are NaN where only the IsoFLOP
-        power laws are available, and 0 and inf where a value is not known (`known`).
+        power laws are available, and 0 and inf where a value is not known (`known`). Further
+        columns hold the parts of the intervals (`PART`) and the weights of the approaches in N
+        (`WEIGHT`).
 
     Raises:
         FitError: No law was fitted, or none that can satisfy the constraint.
@@ -75,19 +99,14 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     if findings.law is None:
         return _from_power_laws(findings, C, terms)
     with np.errstate(all="ignore"):
-        middle = np.hstack(_path(findings, findings.law.vector[None], C, terms))[0]
-        low, high = _ends(findings, C, terms)
-        error, scatter = _cost_errors(findings, middle, C, terms)
-        low, high = _widened(middle, low, high, error)
-        noise = findings.noise_around(low, high, len(C), scatter[2 * len(C) :])
-    frame = _frame(C, middle, low, high, noise)
-    # No loss lies below the low end of E's interval; the loss of one noisy run may, but stays
-    # positive.
-    frame["loss_low"] = frame["loss_low"].clip(lower=findings.least_loss)
-    frame["new_run_low"] = frame["new_run_low"].clip(lower=min(findings.least_loss, 0.0))
-    for name in ("num_params", "num_tokens", "loss"):
-        frame[f"{name}_low"] = np.minimum(frame[name], frame[f"{name}_low"])
-        frame[f"{name}_high"] = np.maximum(frame[name], frame[f"{name}_high"])
+        of_law = Ends(np.hstack(_path(findings, findings.law.vector[None], C, terms))[0])
+        of_law.low, of_law.high = _ends(findings, C, terms)
+        ends, noise, shares = _with_misfit(findings, C, terms, of_law)
+        error, scatter = _cost_errors(findings, of_law.middle, C, terms)
+        ends = _widened(ends, error)
+        noise = np.hypot(noise, _NORMAL * scatter[2 * len(C) :])
+    frame = _frame(C, ends, noise, findings.least_loss)
+    frame = frame.assign(**_parts(of_law, ends, noise), **shares)
     return withhold_unknown(findings, frame)
 
 
@@ -174,12 +193,90 @@ def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> t
     return np.sqrt(np.sum(np.square([of_one_size, *parts]), axis=0)), np.abs(scatter)
 
 
-def _widened(middle: Array, low: Array, high: Array, error: Array) -> tuple[Array, Array]:
+def _widened(ends: Ends, error: Array) -> Ends:
     """The ends with one more independent error, added in quadrature on either side."""
     if not error.any():
-        return low, high
-    half = stats.norm.ppf(0.5 + LEVEL / 2) * error
-    return middle - np.hypot(middle - low, half), middle + np.hypot(high - middle, half)
+        return ends
+    half, middle = _NORMAL * error, ends.middle
+    low, high = np.hypot(middle - ends.low, half), np.hypot(ends.high - middle, half)
+    return Ends(middle, middle - low, middle + high)
+
+
+def _with_misfit(
+    findings: Findings, C: Array, terms: Terms, of_law: Ends
+) -> tuple[Ends, Array, dict[str, Array]]:
+    """The law's predictions, moved and widened by what it misses.
+
+    Returns:
+        The predictions; how far the loss of one run lies from its mean, at 95 %, shape (k,); and
+        the weights of the approaches in N, by the names of their columns.
+    """
+    x, y, loss = np.split(of_law.middle, 3)
+    if findings.misfit is None:
+        return of_law, findings.run_noise(loss), {}
+    shares: dict[str, Array] = {}
+    x_half, _, _ = np.split(of_law.half, 3)
+    if terms.tokens_per_param is None:
+        free = constrained.optimum(findings.law_vector, C, findings.cost)[0][0]
+        best, weights = best_size(findings, C, x_half)
+        x, x_half = x + best.value - free, np.fmax(best.half, 0 if _is_free(terms) else x_half)
+        shares = {f"{WEIGHT}{name}": weight for name, weight in weights.items()}
+        y = _tokens(findings, C, terms, x)
+    at = _effective(findings, terms, x, y, free_tokens=np.split(of_law.middle, 3)[1])
+    found = findings.misfit.losses(*at)
+    low, high = (np.split(end, 3)[2] for end in (of_law.low, of_law.high))
+    loss_low = np.fmin(found.low, found.value - (loss - low))
+    loss_high = np.fmax(found.high, found.value + (high - loss))
+    # At a fixed budget ln D falls as ln N grows, and by as much as f(N) does.
+    y_low, y_high = (_tokens(findings, C, terms, x + sign * x_half) for sign in (1, -1))
+    if terms.tokens_per_param is not None:
+        y_low = y_high = y
+    ends = Ends(
+        np.concatenate([x, y, found.value]),
+        np.concatenate([x - x_half, y_low, loss_low]),
+        np.concatenate([x + x_half, y_high, loss_high]),
+    )
+    return ends, found.noise, shares
+
+
+def _is_free(terms: Terms) -> bool:
+    return not terms.given
+
+
+def _tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
+    """The log of D if a budget is spent on a model of ln N = x, and on serving it, shape (k,)."""
+    affordable = np.exp(np.log(C) - log_flops_per_token(x, findings.cost))
+    if terms.inference_tokens is not None:
+        affordable = affordable - constrained.FORWARD_SHARE * terms.inference_tokens
+    return np.log(np.maximum(affordable, 1e-300))
+
+
+def _effective(
+    findings: Findings, terms: Terms, x: Array, y: Array, free_tokens: Array
+) -> tuple[Array, Array]:
+    """Logarithms of N and D as the law counts them, shape (k,) each."""
+    repetition = findings.repetition
+    if terms.tokens_per_param is not None:
+        fades = repetition is not None and repetition.params_error is not None
+        return repetition.effective(x, y, y) if fades and repetition else (x, y)
+    if terms.unique_tokens is None:
+        return x, y
+    log_U = np.log(np.asarray(terms.unique_tokens, float)) + np.zeros_like(y)
+    at_x, at_y = repetition_law(findings).effective(x, y, log_U)
+    # A supply that the law's optimum does not exhaust changes nothing.
+    enough = log_U >= free_tokens
+    return np.where(enough, x, at_x), np.where(enough, y, at_y)
+
+
+def _parts(of_law: Ends, ends: Ends, noise: Array) -> dict[str, Array]:
+    """What the intervals consist of: half-widths of ln N and of L, shape (k,) each."""
+    k = len(noise)
+    columns = {}
+    for name, at in (("num_params", slice(0, k)), ("loss", slice(2 * k, 3 * k))):
+        whole, law = ends.half[at], np.fmin(of_law.half[at], ends.half[at])
+        columns[f"{PART}{name}_parameters"] = law
+        columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(whole**2 - law**2, 0.0))
+    return {**columns, f"{PART}loss_noise": noise}
 
 
 def _path(findings: Findings, laws: Array, C: Array, terms: Terms) -> constrained.Path:
@@ -209,18 +306,29 @@ def _from_power_laws(findings: Findings, C: Array, terms: Terms) -> pd.DataFrame
         )
     middle = np.concatenate([np.log(laws.n_opt(C)), np.log(laws.d_opt(C)), laws.l_opt(C)])
     unknown = np.full_like(middle, math.nan)
-    return _frame(C, middle, unknown, unknown, unknown[: len(C)])
+    return _frame(C, Ends(middle, unknown, unknown), unknown[: len(C)], -math.inf)
 
 
-def _frame(C: Array, middle: Array, low: Array, high: Array, noise: Array) -> pd.DataFrame:
-    """The table, from values and ends laid out as (ln N, ln D, L), each of shape (3 k,)."""
+def _frame(C: Array, ends: Ends, noise: Array, least_loss: float) -> pd.DataFrame:
+    """The table, from values laid out as (ln N, ln D, L), and the noise of one run."""
     columns: dict[str, Array] = {"compute_budget": C}
     with np.errstate(over="ignore"):
-        for suffix, ends in (("", middle), ("_low", low), ("_high", high)):
-            x, y, loss = np.split(ends, 3)
+        for suffix, part in (("", ends.middle), ("_low", ends.low), ("_high", ends.high)):
+            x, y, loss = np.split(part, 3)
             columns |= {f"num_params{suffix}": np.exp(x), f"num_tokens{suffix}": np.exp(y)}
             columns[f"loss{suffix}"] = loss
     columns["tokens_per_param"] = columns["num_tokens"] / columns["num_params"]
-    columns["new_run_low"] = columns["loss_low"] - noise
-    columns["new_run_high"] = columns["loss_high"] + noise
+    columns |= run_interval(columns["loss"], columns["loss_low"], columns["loss_high"], noise)
+    # No loss lies below the low end of E's interval; the loss of one noisy run may, but stays
+    # positive.
+    for name, least in (("loss_low", least_loss), ("new_run_low", min(least_loss, 0.0))):
+        columns[name] = np.fmin(np.maximum(columns[name], least), columns["loss"])
     return pd.DataFrame(columns)
+
+
+def run_interval(value: Array, low: Array, high: Array, noise: Array) -> dict[str, Array]:
+    """The interval of the loss of one new run, from that of its mean and the run's noise."""
+    return {
+        "new_run_low": value - np.hypot(value - low, noise),
+        "new_run_high": value + np.hypot(high - value, noise),
+    }

@@ -21,7 +21,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import Quantity
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token, loss_at
-from flops_fit.laws.predict.intervals import repetition_law, require_reach
+from flops_fit.laws.predict.intervals import repetition_law, require_reach, run_interval
 from flops_fit.laws.predict.known import vague_losses
 from flops_fit.validate import raise_problems
 
@@ -46,7 +46,7 @@ class Losses:
         value: The loss.
         low: Low end of its 95 % interval.
         high: High end.
-        noise: How much the noise of one run widens the interval, on either side.
+        noise: How far the loss of one run lies from its mean, at 95 %.
     """
 
     value: Array
@@ -90,8 +90,9 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("value", "low", "high", "noise")
     )
-    run_low = np.maximum(low - noise, min(findings.least_loss, 0.0))
-    columns = (N, D, value, low, high, run_low, high + noise)
+    run_low, run_high = run_interval(value, low, high, noise).values()
+    run_low = np.maximum(run_low, min(findings.least_loss, 0.0))
+    columns = (N, D, value, low, high, run_low, run_high)
     frame = pd.DataFrame(dict(zip(LOSS_COLUMNS, columns, strict=True)))
     vague = vague_losses(findings, value, low, high)
     frame.loc[vague, ["loss_low", "run_low"]] = 0.0
@@ -115,8 +116,12 @@ def losses_at(findings: Findings, x: Array, y: Array, u: Array | None = None) ->
     with np.errstate(all="ignore"):
         value = quantity(law.vector[None])[0]
         low, high = findings.interval(quantity)
-        # D is given, so the cost of a token does not enter.
-        noise = findings.noise_around(low, high, len(x), np.zeros_like(x))
+        noise = findings.run_noise(value)
+        if findings.misfit is not None:
+            found = findings.misfit.losses(*_effective(findings, x, y, u))
+            low = np.fmin(found.low, found.value - (value - low))
+            high = np.fmax(found.high, found.value + (high - value))
+            value, noise = found.value, found.noise
     # No loss lies below the low end of E's interval, and no interval leaves its value out.
     low = np.minimum(np.maximum(low, findings.least_loss), value)
     return Losses(value, low, np.maximum(high, value), noise)
@@ -147,11 +152,23 @@ def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list
 
 def _loss(findings: Findings, x: Array, y: Array, u: Array | None) -> Quantity:
     """The loss at some models as a quantity of the law."""
-    if u is None and findings.repetition is None:
+    if _counts_in_full(findings, u):
         return lambda laws: loss_at(laws, x, y)
     repetition = repetition_law(findings)
-    # Where excess parameters fade, they do so on new data too: all D tokens are unique here.
     return lambda laws: repetition.losses(laws, x, y, y if u is None else u)
+
+
+def _counts_in_full(findings: Findings, u: Array | None) -> bool:
+    """Whether parameters and tokens count in full; excess parameters may fade on new data too."""
+    repetition = findings.repetition
+    return u is None and (repetition is None or repetition.params_error is None)
+
+
+def _effective(findings: Findings, x: Array, y: Array, u: Array | None) -> tuple[Array, Array]:
+    """Logarithms of N and D as the law counts them, shape (k,) each."""
+    if _counts_in_full(findings, u):
+        return x, y
+    return repetition_law(findings).effective(x, y, y if u is None else u)
 
 
 def _blocks(k: int) -> list[slice]:

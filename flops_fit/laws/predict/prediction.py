@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from flops_fit.laws.checks.of_predictions import (
 )
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.intervals import (
+    PART,
+    WEIGHT,
     Terms,
     predict_intervals,
     repetition_law,
@@ -51,6 +53,10 @@ class Prediction:
         num_tokens_interval: Interval of D.
         loss_interval: Interval of the law's loss at N and D.
         new_run_interval: Interval of the loss that one further run there would reach.
+        interval_parts: What the intervals consist of: half-widths at 95 % by "parameters" of the
+            law, "misfit" of the law and, for a new run, "noise"; of the loss in its own unit under
+            "loss", and of ln N under "log_num_params".
+        approaches: How much each approach counts in N; empty if the law decides alone.
         checks: Doubts about this prediction.
         data_unit: What D counts.
     """
@@ -67,6 +73,8 @@ class Prediction:
     loss_interval: tuple[float, float]
     new_run_interval: tuple[float, float]
     checks: tuple[Check, ...] = ()
+    interval_parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    approaches: Mapping[str, float] = field(default_factory=dict)
     data_unit: str = "tokens"
 
     def __str__(self) -> str:
@@ -84,9 +92,22 @@ class Prediction:
                 if math.isfinite(value)
             ),
             f"  {self.tokens_per_param:.3g} {self.data_unit} per parameter",
+            *self._sources(),
             *(f"  {check}" for check in self.checks),
         ]
         return "\n".join(lines)
+
+    def _sources(self) -> list[str]:
+        """Where N and the interval of the loss come from, as text."""
+        lines = []
+        if len(self.approaches) > 1:
+            counts = ", ".join(f"{name} {share:.0%}" for name, share in self.approaches.items())
+            lines.append(f"  parameters by {counts}")
+        parts = self.interval_parts.get("loss", {})
+        if math.isfinite(self.loss) and all(math.isfinite(part) for part in parts.values()):
+            listed = ", ".join(f"{part:.2g} {name}" for name, part in parts.items())
+            lines += [f"  loss +- {listed} of a new run"] if parts else []
+        return lines
 
 
 def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> Prediction:
@@ -121,6 +142,11 @@ def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> P
         loss_interval=_interval(row, "loss"),
         new_run_interval=_interval(row, "new_run"),
         checks=tuple(_checks(findings, row, terms)),
+        interval_parts={
+            "loss": _prefixed(row, f"{PART}loss_"),
+            "log_num_params": _prefixed(row, f"{PART}num_params_"),
+        },
+        approaches=_prefixed(row, WEIGHT),
         data_unit=findings.meta.get("data_unit", "tokens"),
     )
 
@@ -154,6 +180,13 @@ def _interval_text(low: float, high: float) -> str:
 
 def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:
     return row[f"{name}_low"], row[f"{name}_high"]
+
+
+def _prefixed(row: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """The cells of the columns that begin with a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)
+    }
 
 
 def _require_positive(compute_budget: object, terms: Terms) -> None:

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
+from named_laws import LAWS, bent
 
 from flops_fit.errors import FitError
-from flops_fit.laws.fitting.parametric import fit_parametric, refit
+from flops_fit.laws.fitting.parametric import (
+    fit_parametric,
+    natural,
+    natural_slopes,
+    refit,
+    theta_of,
+)
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.points import Points
@@ -28,6 +35,50 @@ def test_planted_tied_law_is_found_to_a_millionth(sweep):
     fit = fit_parametric(Points.from_runs(sweep("symmetric")), form="tied")
     np.testing.assert_allclose(numbers(fit.law), [1.8, 450.0, 1200.0, 0.35, 0.35], rtol=1e-6)
     assert fit.law.a == 0.5
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.6, 1.5])
+@pytest.mark.parametrize("how", [{}, {"delta": 1e-3}, {"space": "linear"}])
+def test_planted_bent_law_is_found(named_law, how, gamma):
+    law, first, last = named_law
+    law = bent(law, gamma)
+    runs = simulate_isoflop(law, np.geomspace(first, last, 5))
+    fit = fit_parametric(Points.from_runs(runs), form="bent", **how)
+    assert fit.converged
+    assert fit.num_free == 6
+    np.testing.assert_allclose(fit.law.vector, law.vector, rtol=1e-5)
+
+
+def test_gamma_is_one_unless_the_law_is_bent(sweep):
+    points = Points.from_runs(sweep(noise=0.003))
+    for form in ("five", "tied"):
+        fit = fit_parametric(points, form=form)
+        assert fit.law.gamma == 1
+        assert len(fit.theta) == 5
+    straight = Points.from_runs(sweep())
+    assert fit_parametric(straight, form="bent").law.gamma == pytest.approx(1, abs=1e-5)
+
+
+def test_theta_and_its_slopes_belong_to_the_law(sweep):
+    for form in ("five", "bent"):
+        fit = fit_parametric(Points.from_runs(sweep(noise=0.003)), form=form)
+        np.testing.assert_allclose(theta_of(fit.law, form, fit.centre), fit.theta, rtol=1e-9)
+        theta = np.array(fit.theta)
+        steps = 1e-6 * np.eye(len(theta))
+        moved = natural(theta + steps, fit.centre) - natural(theta - steps, fit.centre)
+        slopes = natural_slopes(theta, fit.centre)
+        np.testing.assert_allclose(slopes, moved.T / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+def test_a_bent_fit_is_repeated_on_other_runs(sweep):
+    law = bent(LAWS["small"][0])
+    runs = simulate_isoflop(law, np.geomspace(1e12, 1e14, 5), noise=0.002, seed=1)
+    points = Points.from_runs(runs)
+    fit = fit_parametric(points, form="bent")
+    part = points.at(np.arange(len(points)) < 28)
+    again = refit(fit, part)
+    assert again.form == "bent"
+    assert again.objective == pytest.approx(fit_parametric(part, form="bent").objective)
 
 
 def test_a_law_far_from_chinchilla_is_found():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from named_laws import bent
 
 from flops_fit.errors import FitError
 from flops_fit.laws.fitting.repetition import fit_repetition
@@ -34,3 +35,13 @@ def test_a_given_constant_is_kept():
 def test_without_repeated_data_there_is_nothing_to_fit():
     with pytest.raises(FitError, match="no run sees its data twice"):
         fit_repetition(Points(N, D, LAW.loss(N, D)), LAW)
+
+
+@pytest.mark.parametrize("gamma", [0.4, 0.7])
+def test_a_planted_bent_law_is_found(gamma):
+    truth = RepetitionLaw(bent(LAW, gamma), 15.39, 5.31)
+    points = Points(N, D, truth.loss(N, D, U), U)
+    found = fit_repetition(points, bent(LAW, 0.55), bent=True)
+    assert found.r_data == pytest.approx(15.39, rel=1e-4)
+    assert found.r_params == pytest.approx(5.31, rel=1e-4)
+    assert found.law.gamma == pytest.approx(gamma, rel=1e-4)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from named_laws import bent
 
 from flops_fit.laws.fitting.parametric import fit_parametric
 from flops_fit.laws.inference.repetition_constants import measure_repetition, unique_tokens
@@ -212,3 +213,24 @@ def test_losses_of_any_sign_use_the_published_constant(repeated):
     assert result.findings.repetition.fading_error is None
     law = fit_parametric(Points.from_runs(runs)).law
     assert result.law.a != pytest.approx(law.a, abs=1e-3)
+
+
+@pytest.mark.parametrize("r_params", [np.inf, R_N])
+def test_constants_are_fitted_together_with_gamma(sweep, small, r_params):
+    law = bent(small, 0.5)
+    runs = sweep(budgets=7, sizes=9)
+    U = np.full(len(runs), 3e6)
+    truth = RepetitionLaw(law, R_D, r_params)
+    loss = truth.loss(runs["num_params"], runs["num_tokens"], U)
+    noise = np.exp(np.random.default_rng(1).normal(0, 0.0005, len(runs)))
+    result = fit(runs.assign(loss=loss * noise, unique_tokens=U), form="bent", num_draws=100)
+    row = result.intervals.loc[["gamma", "R_D*"]]
+    assert ((row["low"] < [0.5, R_D]) & (row["high"] > [0.5, R_D])).all()
+    assert ("R_N*" in result.intervals.index) == np.isfinite(r_params)
+    (spread,) = result.findings.spreads
+    assert spread.form == "bent"
+    assert spread.centre.shape == (7 + np.isfinite(r_params),)
+    expected = truth.optimum(1e15, 3e6)
+    found = result.predict(1e15, unique_tokens=3e6)
+    assert found.num_params == pytest.approx(expected[0], rel=0.1)
+    assert found.loss == pytest.approx(expected[2], rel=0.005)

@@ -1,6 +1,7 @@
 """Forecasts of a sweep: on its parent run, and scored when the runs arrive."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_a_forecast_of_what_is_there_is_not_counted(finished):
     again = fit_ledger(finished.ledger)
     assert again.forecasts["status"].tolist() == ["the run was already in the data"]
     assert "Forecasts: 1 of runs already in the data" in repr(again)
+
+
+def test_a_result_is_sent_between_processes_with_its_sweep(finished):
+    result = pickle.loads(pickle.dumps(fit_ledger(finished.ledger)))
+    assert Path(result.forecast(1e10).artifact).is_file()
 
 
 def test_damaged_and_foreign_forecasts_in_the_store_are_left_out(finished):

@@ -1,0 +1,185 @@
+"""`Misfit`: predictions of a law that does not hold exactly.
+
+Real sweeps do not follow any law to within their noise. A prediction is therefore the law and what
+the runs near it say about the law's error (`kriging`), and its variance is that of both. Where
+there are enough runs, it is an average over the straight law and the bent one, because runs that
+hardly contradict gamma = 1 hardly support it: each counts by its Bayesian information criterion
+(Schwarz 1978).
+
+References:
+    Kennedy & O'Hagan 2001 (model discrepancy); Hoeting et al. 1999 (model averaging).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from flops_fit.errors import FitError
+from flops_fit.laws.fitting.parametric import Form, ParametricFit
+from flops_fit.laws.inference.form_choice import is_sound
+from flops_fit.laws.inference.intervals import LEVEL
+from flops_fit.laws.inference.kriging import Kriging
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.cost import FlopsPerToken
+from flops_fit.laws.model.frontier import frontier, log_flops_per_token
+from flops_fit.laws.runs.points import Points
+
+# Odds of the bent law before the runs are seen. Where gamma = 1 is exact, they widen intervals of
+# the loss by a tenth (simulated); on public tables they decide whether the largest budgets of
+# sweeps of few rows are covered.
+BENT_ODDS = 0.2
+# Below this number of runs, and where the odds are clear, the chosen form counts alone.
+LEAST_RUNS = 20
+CLEAR = (0.03, 0.95)
+# Fewest runs more than the law has parameters.
+LEAST_DOF = 3
+# The slope of the misfit at an optimum is taken over this step of ln N to either side.
+STEP = 0.25
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Predictions with their misfit, shape (k,) each.
+
+    Attributes:
+        value: Loss, or ln N of the best model.
+        low: Low end of the 95 % interval.
+        high: High end.
+        noise: How far the loss of one run lies from its mean, at 95 %.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+    noise: Array
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Laws with their misfits, and how much each counts.
+
+    Attributes:
+        weights: Weight of each law; they add up to one.
+        laws: The laws with their misfits.
+    """
+
+    weights: tuple[float, ...]
+    laws: tuple[Kriging, ...]
+
+    @property
+    def quantile(self) -> float:
+        """Half-width of a 95 % interval in standard errors."""
+        return float(stats.t.ppf(0.5 + LEVEL / 2, max(min(law.dof for law in self.laws), 1)))
+
+    @property
+    def exact(self) -> float:
+        """The probability that the laws hold exactly."""
+        return sum(
+            weight * setting.weight
+            for weight, law in zip(self.weights, self.laws, strict=True)
+            for setting in law.settings
+            if setting.ratio == 0
+        )
+
+    def losses(self, x: Array, y: Array) -> Corrected:
+        """The loss of models at x = ln N and y = ln D, shape (k,) each."""
+        parts = []
+        for law in self.laws:
+            mx, my, scale, offset = law.fit.centre
+            at_x, at_y = x - mx, y - my
+            log_law = law.log_law(at_x, at_y)
+            one = np.ones((len(x), 1))
+            mean, variance, noise = law.posterior(at_x[:, None], at_y[:, None], one)
+            base = log_law if law.fit.space == "log" else np.exp(log_law)
+            parts.append((base + mean, variance, noise))
+        mean, half, noise = self._mixed(parts)
+        if self.laws[0].fit.space == "log":
+            value = np.exp(mean + scale)
+            return Corrected(value, value * np.exp(-half), value * np.exp(half), value * noise)
+        unit = float(np.exp(scale))
+        value, half = unit * mean - offset, unit * half
+        return Corrected(value, value - half, value + half, unit * noise)
+
+    def optima(self, C: Array, cost: FlopsPerToken) -> Corrected:
+        """The log of the best N for each budget, by the laws alone.
+
+        To first order, a misfit with the slope g' along a budget moves the optimum by -g' / h, if
+        h is the law's curvature there.
+
+        Args:
+            C: Budgets in FLOPs, shape (k,).
+            cost: FLOPs per token.
+        """
+        parts = [_optimum(law, C, cost) for law in self.laws]
+        mean, half, noise = self._mixed(parts)
+        return Corrected(mean, mean - half, mean + half, noise)
+
+    def _mixed(self, parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
+        """Mean, half-width of the interval, and noise, over the laws."""
+        weights = np.array(self.weights)
+        means, variances = (np.stack([part[i] for part in parts]) for i in (0, 1))
+        noise = weights @ np.array([part[2] for part in parts])
+        mean = weights @ means
+        variance = weights @ (variances + (means - mean) ** 2)
+        quantile = self.quantile
+        return mean, quantile * np.sqrt(variance), quantile * np.sqrt(noise) * np.ones_like(mean)
+
+
+def measure_misfit(
+    fits: Mapping[str, ParametricFit], form: Form, points: Points, *, chosen: bool
+) -> Misfit | None:
+    """What the runs say about the error of the laws fitted to them.
+
+    Args:
+        fits: The fits of these runs by form.
+        form: The form of the headline.
+        points: The runs.
+        chosen: Whether the form was chosen by test, not on request.
+
+    Returns:
+        The misfit; None where there are too few runs to see one.
+    """
+    weights = _weights(fits, form) if chosen and len(points) >= LEAST_RUNS else {form: 1.0}
+    if any(len(points) - fits[name].num_free < LEAST_DOF for name in weights):
+        return None
+    try:
+        laws = tuple(Kriging.of(fits[name], points) for name in weights)
+    except np.linalg.LinAlgError as error:
+        raise FitError(f"the misfit of the law cannot be measured: {error}") from error
+    return Misfit(tuple(weights.values()), laws)
+
+
+def _weights(fits: Mapping[str, ParametricFit], form: Form) -> dict[str, float]:
+    """The weight of each form that counts."""
+    straight = "five" if form == "bent" else form
+    bent = fits.get("bent")
+    if bent is None or not is_sound(bent):
+        return {form: 1.0}
+    n = bent.num_runs
+    gain = n * float(np.log(max(fits[straight].objective, 1e-28) / max(bent.objective, 1e-28)))
+    extra = bent.num_free - fits[straight].num_free
+    odds = BENT_ODDS * np.exp(np.clip((gain - extra * np.log(n)) / 2, -50, 50))
+    share = float(odds / (1 + odds))
+    if not CLEAR[0] < share < CLEAR[1]:
+        return {"bent" if share > 0.5 else straight: 1.0}
+    return {straight: 1 - share, "bent": share}
+
+
+def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
+    """The log of the best N, its variance, and no noise, shape (k,) each."""
+    mx, my = law.fit.centre[:2]
+    best = frontier(law.fit.law.vector[None], C, cost)[0][0]
+    x = best[:, None] + STEP * np.array([-1.0, 0.0, 1.0])
+    y = np.log(C)[:, None] - log_flops_per_token(x.ravel(), cost).reshape(x.shape)
+    x, y = x - mx, y - my
+    level = law.log_law(x.ravel(), y.ravel()).reshape(x.shape)
+    if law.fit.space == "linear":
+        level = np.exp(level)
+    curvature = np.maximum(level[:, 0] - 2 * level[:, 1] + level[:, 2], 1e-12) / STEP**2
+    ends = np.array([1.0, 0.0, -1.0]) / (2 * STEP)
+    mean, variance, _ = law.posterior(x[:, ::2], y[:, ::2], (ends[::2] / curvature[:, None]))
+    return best + mean, variance, np.zeros_like(best)
