@@ -28,7 +28,7 @@ from flops_fit.laws.inference.term_tests import check_bounds, check_terms
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import FitData, read_fit_data, refuse_parametric
-from flops_fit.laws.pipeline.notes import headline_notes, warn_of_suspects
+from flops_fit.laws.pipeline.notes import headline_notes, warn_of_suspects, warn_of_unsettled
 from flops_fit.laws.pipeline.shared_errors import sizes_share_error
 
 AS_REQUESTED = {
@@ -38,6 +38,9 @@ AS_REQUESTED = {
 }
 # A screen that would drop more than this share of the runs is refused.
 MOST_DROPPED = 0.2
+# R_D* by two objectives differs if it does by this many standard errors.
+APART = 2.0
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def _fit(data: FitData, options: Options) -> Headline:
         bent = bent_starts(huber.theta)
         fits["huber"] = finished.fit("bent", options.delta, starts=bent)
         data, fits["bent"] = _bend(data, fits["bent"], delta, both=both)
+    data, unsettled = settle_repetition(data, finished, options.delta)
+    checks += unsettled
     at_bound = check_bounds(fits[form])
     if at_bound:
         return Headline(data, screened, fits, backtest=tested, checks=[*checks, *at_bound])
@@ -201,6 +206,33 @@ def _bend(
     if data.joint and data.repetition is not None:
         bent = joint_fit(bent, data.repetition, data.points)
     return data, bent
+
+
+def settle_repetition(
+    data: FitData, finished: FitData, delta: float
+) -> tuple[FitData, list[Check]]:
+    """The data with the error of R_D* widened if another objective gives another R_D*.
+
+    Args:
+        data: The runs that count, with R_D* by the objective of the headline.
+        finished: All finished runs, with R_D* by the Huber fit.
+        delta: Huber's threshold.
+    """
+    if data.repetition is None or data.joint:
+        return data, []
+    if finished.joint:
+        finished = finished.with_repetition(delta, both=False)
+    law, other = data.repetition, finished.repetition
+    if other is None or law.fading_error is None or other.fading_error is None:
+        return data, []
+    apart = abs(1 / law.r_data - 1 / other.r_data)
+    # Without noise, both errors are rounding.
+    if apart <= APART * np.hypot(law.fading_error, other.fading_error) + ROUNDING / law.r_data:
+        return data, []
+    error = float(np.hypot(law.fading_error, apart))
+    return replace(data, repetition=replace(law, fading_error=error)), [
+        warn_of_unsettled(law, other)
+    ]
 
 
 def _choose(

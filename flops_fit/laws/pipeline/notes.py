@@ -60,6 +60,23 @@ def warn_of_suspects(suspects: Points, fit: ParametricFit, without: ParametricFi
     return Check("suspected-outliers", "warn", message, "Train again there, or add runs.")
 
 
+def warn_of_unsettled(law: RepetitionLaw, other: RepetitionLaw) -> Check:
+    """Say that R_D* depends on the objective.
+
+    Args:
+        law: The law of the headline.
+        other: The law by a Huber fit of all finished runs.
+    """
+    message = (
+        f"R_D* depends on how it is fitted: {law.r_data:.3g} by the headline, {other.r_data:.3g} "
+        "by a Huber fit of all runs, further apart than their errors. Its interval holds both."
+    )
+    advice = (
+        "Runs whose loss rose with more passes follow no such law: fit those with fewer passes."
+    )
+    return Check("repetition-unsettled", "warn", message, advice)
+
+
 def _note_on_repetition(law: RepetitionLaw) -> Check:
     fitted = law.fading_error is not None
     source = "fitted to these runs" if fitted else "of Muennighoff et al. 2023, not fitted"

@@ -1,6 +1,14 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from checked import severities
 
+from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.options import Options
+from flops_fit.laws.pipeline.fit_data import read_fit_data
+from flops_fit.laws.pipeline.headline import settle_repetition
+from flops_fit.laws.runs.table import read_runs
 from flops_fit.result import fit
 
 
@@ -53,3 +61,17 @@ def test_suspected_runs_are_named_and_the_intervals_hold_both_answers(sweep, see
     without = fit(runs.drop(index=[3, 7]), form=result.fits["headline"].form)
     assert low < without.law.a < high
     assert low < result.law.a < high
+
+
+@pytest.mark.parametrize(("other", "told"), [(8.0, False), (8.6, False), (5.0, True), (20.0, True)])
+def test_objectives_that_disagree_on_the_constant_of_repetition_widen_its_error(
+    sound, small, other, told
+):
+    data = read_fit_data(read_runs(sound)[0], Options())
+    law = RepetitionLaw(small, 8.0, fading_error=0.005)
+    found = replace(data, repetition=law)
+    finished = replace(data, repetition=replace(law, r_data=other))
+    settled, checks = settle_repetition(found, finished, 1e-3)
+    assert [check.code for check in checks] == ["repetition-unsettled"] * told
+    expected = np.hypot(0.005, 1 / 8.0 - 1 / other) if told else 0.005
+    assert settled.repetition.fading_error == pytest.approx(expected)

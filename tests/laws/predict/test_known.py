@@ -152,10 +152,8 @@ def test_every_text_says_what_is_not_known(hopeless, show, text):
     assert "e-" not in shown.split(text)[0].splitlines()[-1]
 
 
-def test_nothing_is_predicted_beyond_a_largest_budget_whose_model_is_not_known(hopeless):
+def test_what_is_not_known_at_the_largest_budget_is_a_check_of_the_result(hopeless):
     (check,) = [check for check in hopeless.checks if check.code == "not-known"]
-    assert check.severity == "refuse"
-    with pytest.raises(FlopsFitError, match="not known"):
-        hopeless.predict(1e15)
+    assert "the largest budget of the sweep, is not known" in check.message
     table = hopeless.predict_loss(1e5, 1e8)
     assert table["loss_low"].item() <= table["loss"].item() <= table["loss_high"].item()
