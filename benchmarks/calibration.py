@@ -106,7 +106,7 @@ def _rows(C: np.ndarray) -> list[np.ndarray]:
 
 
 def row_optimum(row: pd.DataFrame) -> tuple[float, float, float] | None:
-    """ln C, ln N and ln loss at the vertex of a row; None where it shows none."""
+    """Ln C, ln N and ln loss at the vertex of a row; None where it shows none."""
     x, t = np.log(row["N"].to_numpy()), np.log(row["loss"].to_numpy())
     near = np.abs(x - x[t.argmin()]) < WITHIN
     x, t = x[near], t[near]

@@ -24,7 +24,8 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import frontier
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.options import Options
-from flops_fit.laws.pipeline.headline import headline
+from flops_fit.laws.pipeline.analyse import analyse
+from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.laws.runs.table import read_runs
 
@@ -41,11 +42,18 @@ BEYOND = 100.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """Results of one simulated sweep: a, ln N and L, their intervals, and the form chosen."""
+    """Results of one simulated sweep: a, ln N and L with intervals, and the form chosen.
+
+    N and L are those of `Result.predict`; `law_*` are those of the law alone, without its misfit
+    and the other approaches.
+    """
 
     value: Array
     low: Array
     high: Array
+    law_value: Array
+    law_low: Array
+    law_high: Array
     form: str
     dropped: int
 
@@ -61,13 +69,21 @@ def one_sweep(
 ) -> Sweep | None:
     """Simulate and fit one sweep; None if no law is fitted, which is not a missed interval."""
     runs = simulate_isoflop(law, budgets, num_sizes=sizes, noise=noise, seed=seed)
-    found = headline(read_runs(runs)[0], Options(num_draws=400, seed=seed))
-    if found.form is None:
+    options = Options(num_draws=400, seed=seed)
+    with np.errstate(all="ignore"):
+        findings = analyse(read_runs(runs)[0], options)
+    if findings.law is None:
         return None
     C = np.array([budgets[-1] * BEYOND])
-    low, high = found.interval(lambda laws: quantities(laws, C, law))
-    value = quantities(found.fits[found.form].law.vector[None], C, law)[0]
-    return Sweep(value, low, high, found.form, int(found.out.sum()))
+    of_law = [*findings.interval(lambda laws: quantities(laws, C, law))]
+    of_law.insert(0, quantities(findings.law_vector, C, law)[0])
+    row = predict_intervals(findings, C).iloc[0]
+    value, low, high = (
+        np.array([part[0], np.log(row[f"num_params{end}"]), row[f"loss{end}"]])
+        for part, end in zip(of_law, ("", "_low", "_high"), strict=True)
+    )
+    form, dropped = findings.fits["headline"].form, int((findings.runs["excluded"] != "").sum())
+    return Sweep(value, low, high, *of_law, form, dropped)
 
 
 def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, object]:
@@ -83,6 +99,9 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
     holds = np.array([(s.low <= truth) & (truth <= s.high) for s in found]).mean(axis=0)
     rmse, bias = np.sqrt((error**2).mean(axis=0)), np.median(error, axis=0)
     width = np.median([s.high - s.low for s in found], axis=0)
+    law_error = np.array([s.law_value for s in found]) - truth
+    law_rmse = np.sqrt((law_error**2).mean(axis=0))
+    law_width = np.median([s.law_high - s.law_low for s in found], axis=0)
     row: dict[str, object] = {
         "law": name,
         "design": design,
@@ -93,6 +112,10 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
         "width_a": width[0],
         "rmse_N": rmse[1],
         "rmse_L": rmse[2] / truth[2],
+        "rmse_N/law": rmse[1] / law_rmse[1],
+        "rmse_L/law": rmse[2] / law_rmse[2],
+        "width_N/law": width[1] / law_width[1],
+        "width_L/law": width[2] / law_width[2],
         "cover_a": 100 * holds[0],
         "cover_N": 100 * holds[1],
         "cover_L": 100 * holds[2],

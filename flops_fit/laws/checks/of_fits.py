@@ -40,7 +40,7 @@ def check_fits(findings: Findings) -> list[Check]:
         *check_starts(fit),
         *check_irreducible_loss(fit),
         *check_conditioning(fit, findings.intervals),
-        *check_exponent(findings.intervals),
+        *check_exponent(findings),
         *check_linear_space(findings),
         *check_objectives(findings),
         *check_backtest(findings.backtest, fit),
@@ -138,10 +138,17 @@ def check_conditioning(fit: ParametricFit, intervals: pd.DataFrame) -> list[Chec
     return [Check("ill-conditioned", "warn", message, INSEPARABLE_ADVICE)]
 
 
-def check_exponent(intervals: pd.DataFrame) -> list[Check]:
-    """Warn about a standard error of a above 0.03, refuse to extrapolate above 0.10."""
-    error = _cell(intervals, "a", "standard_error")
-    message = f"the exponent a is known to {error:.3f} (standard error)."
+def check_exponent(findings: Findings) -> list[Check]:
+    """Warn about a standard error of N_opt's exponent above 0.03, refuse to extrapolate above 0.10.
+
+    It is that of the approach that knows it best, the law or the IsoFLOP rows, as predictions
+    follow this one most.
+    """
+    error = _cell(findings.intervals, "a", "standard_error")
+    rows = findings.power_laws.n_opt
+    if findings.misfit is not None and findings.repetition is None and rows.covariance:
+        error = min(error, float(np.sqrt(rows.covariance[3])))
+    message = f"the exponent of N_opt is known to {error:.3f} (standard error)."
     advice = "Widen the sizes and the span of budgets; do not extrapolate on this."
     return graded("wide-exponent", error, *WIDE_EXPONENT, message, advice)
 

@@ -33,7 +33,7 @@ from flops_fit.laws.runs.points import Points
 # sweeps of few rows are covered.
 BENT_ODDS = 0.2
 # Below this number of runs, and where the odds are clear, the chosen form counts alone.
-LEAST_RUNS = 20
+LEAST_RUNS = 24
 CLEAR = (0.03, 0.95)
 # Fewest runs more than the law has parameters.
 LEAST_DOF = 3

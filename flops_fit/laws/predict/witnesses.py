@@ -3,7 +3,7 @@
 Three approaches witness N_opt: the parametric law with its misfit, the power law through the minima
 of the IsoFLOP rows, and that through the envelope of training curves. On public tables none is best
 everywhere, and their mean, weighted by the inverse of their variances, is better than each
-(docs/method.md). Its interval is the mean of theirs, because their errors are not independent.
+(docs/method.md). They see the same runs, so their errors count as correlated.
 
 A power law through minima drifts from the truth beyond them: by about a tenth of ln N for each unit
 of ln C on public tables. The drift is updated by back-tests on the rows of the sweep itself.
@@ -24,12 +24,14 @@ from flops_fit.laws.model.power_law import PowerLaw
 
 # Drift of a power law in ln N_opt per unit of ln C beyond its points, on public tables, and the
 # number of back-tests that this counts as.
-DRIFT = 0.1
+DRIFT = 0.12
 DRIFT_COUNTS = 4
 # Scatter of minima about a power law in ln N on public tables, and the degrees of freedom that this
 # counts as: three minima do not measure it.
 SCATTER = 0.06
 SCATTER_COUNTS = 3
+# Correlation of the errors of two approaches.
+CORRELATION = 0.5
 # Fewest rows to extrapolate from in a back-test.
 LEAST_ROWS = 3
 # The points of an envelope come from few curves, so their scatter shows less than their error.
@@ -59,7 +61,9 @@ def combined(witnesses: list[Witness]) -> tuple[Witness, Array]:
     precision[0] = np.where(precision.sum(axis=0) > 0, precision[0], 1.0)
     weights = precision / precision.sum(axis=0)
     value = (weights * np.where(precision > 0, values, 0.0)).sum(axis=0)
-    half = np.where(weights > 0, weights * halves, 0.0).sum(axis=0)
+    parts = np.where(weights > 0, weights * halves, 0.0)
+    shared = CORRELATION * parts.sum(axis=0) ** 2
+    half = np.sqrt(shared + (1 - CORRELATION) * (parts**2).sum(axis=0))
     return Witness("all", value, half), weights
 
 
