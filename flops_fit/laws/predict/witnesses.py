@@ -31,7 +31,7 @@ DRIFT_COUNTS = 4
 SCATTER = 0.06
 SCATTER_COUNTS = 3
 # Correlation of the errors of two approaches.
-CORRELATION = 0.5
+CORRELATION = 0.4
 # Fewest rows to extrapolate from in a back-test.
 LEAST_ROWS = 3
 # The points of an envelope come from few curves, so their scatter shows less than their error.
