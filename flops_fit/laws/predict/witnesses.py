@@ -61,7 +61,7 @@ def combined(witnesses: list[Witness]) -> tuple[Witness, Array]:
     precision[0] = np.where(precision.sum(axis=0) > 0, precision[0], 1.0)
     weights = precision / precision.sum(axis=0)
     value = (weights * np.where(precision > 0, values, 0.0)).sum(axis=0)
-    parts = np.where(weights > 0, weights * halves, 0.0)
+    parts = weights * np.where(weights > 0, halves, 0.0)
     shared = CORRELATION * parts.sum(axis=0) ** 2
     half = np.sqrt(shared + (1 - CORRELATION) * (parts**2).sum(axis=0))
     return Witness("all", value, half), weights
