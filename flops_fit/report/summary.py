@@ -25,7 +25,7 @@ from flops_fit.report.number_text import (
 from flops_fit.report.outcomes import summary_line
 
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
-MOST_CHECKS = 5
+MOST_CHECKS = 4
 BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
 # What a prediction raises: no law, or one with N or D below 1 at this budget.
 NO_PREDICTION = (FitError, ArgumentError)
@@ -116,7 +116,7 @@ def _law(findings: Findings) -> list[str]:
 
 def _predictions(findings: Findings) -> list[str]:
     """The model to train at the largest budget, and at ten times it."""
-    lines = []
+    lines, counts = [], []
     largest = findings.largest_budget
     for C in (largest, BEYOND * largest):
         try:
@@ -131,7 +131,18 @@ def _predictions(findings: Findings) -> list[str]:
             f"D {_tokens(prediction)} {_unit(findings)}, "
             + (no_loss(findings) or f"loss {_loss(prediction)}")
         )
+        counts.append(approaches(prediction))
+    if counts[0]:
+        then = f"; at {flops(BEYOND * largest)} FLOPs {counts[1]}" if len(counts) > 1 else ""
+        lines.append(f"N is the mean of {counts[0]}{then}")
     return lines
+
+
+def approaches(prediction: Prediction) -> str:
+    """How much each approach counts in N; empty if the law decides alone."""
+    if len(prediction.approaches) < 2:
+        return ""
+    return ", ".join(f"{name} {share:.0%}" for name, share in prediction.approaches.items())
 
 
 def _params(prediction: Prediction) -> str:

@@ -45,7 +45,6 @@ def check_fits(findings: Findings) -> list[Check]:
         *check_exponent(findings),
         *check_linear_space(findings),
         *check_objectives(findings),
-        *check_approaches(findings),
         *check_backtest(findings.backtest, fit),
         *check_optimum_in_range(findings),
         *optima_checks,
@@ -186,36 +185,8 @@ def check_objectives(findings: Findings) -> list[Check]:
         return []
     listed = ", ".join(f"{name} {a:.3f}" for name, a in found.items())
     message = f"the exponent depends on the objective: {listed} (standard error {error:.3f})."
-    return [Check("objectives-disagree", "warn", message, "Look for runs out of line.")]
-
-
-def check_approaches(findings: Findings) -> list[Check]:
-    """Warn if IsoFLOP curves or envelope disagree with the parametric law on N_opt's exponent.
-
-    They disagree if the 95 % intervals do not overlap. The check is left out if data was repeated:
-    the curves include the effect of repetition, the law of effective tokens does not.
-    """
-    if findings.repetition is not None:
-        return []
-    low, high = (_cell(findings.intervals, "a", end) for end in ("low", "high"))
-    # On a measured cost curve N_opt is no exact power law: compare with its local exponent.
-    expected = _local_exponent(findings)
-    shift = expected - _cell(findings.intervals, "a", "value")
-    approaches = {"IsoFLOP curves": findings.power_laws}
-    if findings.envelope_laws is not None:
-        approaches["envelope"] = findings.envelope_laws
-    checks = []
-    for name, laws in approaches.items():
-        other_low, other_high = laws.n_opt.exponent_interval
-        apart = other_low > high + shift + ROUNDING or other_high < low + shift - ROUNDING
-        if np.isfinite([other_low, other_high]).all() and apart:
-            message = (
-                f"the {name} give N_opt ~ C^{laws.n_opt.exponent:.3f}, the parametric law "
-                f"C^{expected:.3f}: their 95 % intervals do not overlap."
-            )
-            advice = "Rely on neither far beyond the largest budget."
-            checks.append(Check("approaches-disagree", "warn", message, advice))
-    return checks
+    advice = "Look at plot('residuals'): a few runs are out of line, or the law does not hold."
+    return [Check("objectives-disagree", "warn", message, advice)]
 
 
 def check_backtest(table: pd.DataFrame, fit: ParametricFit) -> list[Check]:
@@ -246,16 +217,6 @@ def check_optimum_in_range(findings: Findings) -> list[Check]:
         return []
     message = f"the best size for the largest budget, {best:.3g}, lies beyond the sizes trained."
     return [Check("optimum-beyond-data", "warn", message, "Train larger or smaller models too.")]
-
-
-def _local_exponent(findings: Findings) -> float:
-    """The mean of d ln N_opt / d ln C of the headline over the sweep: a, if f(N) = kappa N."""
-    assert findings.law is not None
-    C = findings.optima["compute_budget"].to_numpy(float)
-    if len(C) < 2:
-        return findings.law.a
-    ends = np.log(findings.law.n_opt(np.array([C.min(), C.max()])))
-    return float((ends[1] - ends[0]) / np.log(C.max() / C.min()))
 
 
 def _cell(table: pd.DataFrame, row: str, column: str) -> float:

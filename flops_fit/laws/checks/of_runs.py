@@ -260,8 +260,9 @@ def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
 def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
     """Warn if the residuals are more than 1.5 times the noise between seeds.
 
-    The law then misses something that moves the loss. Runs with the same N and D are taken as seeds
-    of one another; at least 3 degrees of freedom are needed.
+    The law then misses something that moves the loss: its form is wrong, or N and D are not all.
+    Runs with the same N and D are taken as seeds of one another; at least 3 degrees of freedom are
+    needed.
 
     Args:
         fitted: The runs that take part in the fits.
@@ -278,8 +279,11 @@ def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
     sigma = float(np.sqrt((spread[repeated] ** 2).sum() / dof))
     if not residual_std > SEED_RATIO * sigma or sigma < SAME:
         return []
-    message = f"residuals of {residual_std:.2g} are {residual_std / sigma:.1f} times seed noise."
-    advice = "Something besides N and D moves the loss: learning rate, batch, repeated data."
+    message = (
+        f"residuals of {residual_std:.2g} are {residual_std / sigma:.1f} times seed noise: the law "
+        "holds only roughly, or something besides N and D moves the loss."
+    )
+    advice = "Look at plot('residuals'), and at learning rate, batch and repeated data."
     return [Check("residual-over-seed", "warn", message, advice)]
 
 

@@ -21,13 +21,13 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
+from flops_fit.laws.inference.lack_of_fit import lack_of_fit
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
+from flops_fit.laws.pipeline.answer_checks import answer_checks
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
-from flops_fit.laws.predict.intervals import predict_intervals
-from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 
 
@@ -77,7 +77,10 @@ def analyse(
         misfit=found.misfit,
     )
     findings = _with_envelope(findings, curves, options)
-    checks = _checks(findings, options)
+    lack = None
+    if found.form:
+        lack = lack_of_fit(fits["headline"], data.points, data.C, options.tolerance)
+    checks = answer_checks(findings, _checks(findings, options), lack)
     intervals = _withhold_inseparable(findings.intervals, checks)
     return replace(findings, checks=checks, intervals=intervals)
 
@@ -147,16 +150,7 @@ def _checks(findings: Findings, options: Options) -> list[Check]:
     checks += check_cost(findings.cost, findings.fitted_runs)
     if "headline" in findings.fits:
         checks += check_seed_noise(findings.fitted_runs, findings.fits["headline"].residual_std)
-    return [*_check_largest_budget(findings), *checks, *check_fits(findings)]
-
-
-def _check_largest_budget(findings: Findings) -> list[Check]:
-    """Whether the model to train is known at least for the largest budget."""
-    if findings.law is None:
-        return []
-    frame = predict_intervals(findings, np.array([findings.largest_budget]))
-    row = {str(column): float(value) for column, value in frame.iloc[0].items()}
-    return check_known(row, within=True)
+    return [*checks, *check_fits(findings)]
 
 
 def _withhold_inseparable(intervals: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:

@@ -93,5 +93,8 @@ def _note_on_shared_errors(num_sizes: int) -> Check:
         f"runs of one size are assumed to share an error ({num_sizes} sizes), which widens the "
         "intervals."
     )
-    advice = "A learning rate that suits some sizes only causes this; see shared_errors."
+    advice = (
+        "A learning rate that suits some sizes only causes this, and so does a law that does not "
+        "hold; see shared_errors."
+    )
     return Check("shared-errors", "note", message, advice)

@@ -78,16 +78,26 @@ def best_size(findings: Findings, C: Array, law_half: Array) -> tuple[Witness, d
     Returns:
         ln N with its half-width, and the weights by approach, shape (k,) each.
     """
-    assert findings.misfit is not None
+    witnesses = find_witnesses(findings, C, law_half)
+    best, weights = combined(witnesses)
+    return best, {w.name: weight for w, weight in zip(witnesses, weights, strict=True)}
+
+
+def find_witnesses(findings: Findings, C: Array, law_half: Array) -> list[Witness]:
+    """What every approach says of ln N_opt, the parametric law first; arguments as for `best_size`.
+
+    Where there are too few runs to see a misfit, the law is the only one.
+    """
+    if findings.misfit is None:
+        assert findings.law is not None
+        return [Witness("parametric law", np.log(findings.law.n_opt(C)), law_half)]
     by_law = findings.misfit.optima(C, findings.cost)
     half = np.fmax(by_law.high - by_law.value, law_half)
     # A law that does not hold drifts from the truth as a power law does.
     beyond = _beyond(np.log(C), np.log(findings.fitted_runs["compute_budget"].to_numpy(float)))
     wrong = max(0.0, 1 - 2 * findings.misfit.exact)
     half = np.hypot(half, _normal() * wrong * DRIFT * beyond)
-    witnesses = [Witness("parametric law", by_law.value, half), *other_witnesses(findings, C)]
-    best, weights = combined(witnesses)
-    return best, {w.name: weight for w, weight in zip(witnesses, weights, strict=True)}
+    return [Witness("parametric law", by_law.value, half), *other_witnesses(findings, C)]
 
 
 def other_witnesses(findings: Findings, C: Array) -> list[Witness]:

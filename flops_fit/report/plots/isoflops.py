@@ -14,17 +14,28 @@ from flops_fit.report.plots.style import MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from matplotlib.typing import ColorType
 
 
-def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_isoflops(
+    runs: pd.DataFrame,
+    optima: pd.DataFrame,
+    *,
+    predicted: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Held-out loss against N, one curve per budget, with the fitted minima and their intervals.
+
+    The curves are those of the rows alone, not of the law. The prediction is a cross of its 95 %
+    intervals.
 
     Losses far outside the others do not set the limits of the axis; arrows at the frame mark them.
 
     Args:
         runs: `Result.runs`.
         optima: `Result.optima`.
+        predicted: `Result.band` of the budgets whose prediction is drawn; None for none.
         ax: Axes to draw on; new ones if None.
     """
     ax = ax or style.new_axes()
@@ -40,6 +51,8 @@ def plot_isoflops(runs: pd.DataFrame, optima: pd.DataFrame, *, ax: Axes | None =
         handles.append(style.handle(label, color=colour, marker=marker, linestyle=dashes))
     if (finished["excluded"] != "").any():
         handles.append(style.excluded_handle())
+    if predicted is not None:
+        handles.append(_predictions(ax, predicted))
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
     losses = finished["loss"].to_numpy(float)
     if losses.size and not style.within(losses).all():
@@ -77,3 +90,13 @@ def _isoflop_curve(
         markeredgecolor="white",
     )  # fmt: skip
     return dashes
+
+
+def _predictions(ax: Axes, predicted: pd.DataFrame) -> Line2D:
+    """Draw the predictions; returns their entry of the legend."""
+    for row in predicted.to_dict("records"):
+        N, loss = row["num_params"], row["loss"]
+        ax.hlines(loss, row["num_params_low"], row["num_params_high"], color="black", linewidth=0.9)
+        ax.vlines(N, row["loss_low"], row["loss_high"], color="black", linewidth=0.9)
+        ax.plot(N, loss, "x", color="black", markersize=5, zorder=4)
+    return style.handle("prediction", color="black", marker="x")

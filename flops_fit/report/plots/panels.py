@@ -57,7 +57,10 @@ class Panel:
 
 
 def _isoflops(findings: Findings, ax: Axes) -> None:
-    plot_isoflops(findings.runs, findings.optima, ax=ax)
+    predicted = None
+    if findings.law is not None:
+        predicted = frontier_to_draw(findings, findings.largest_budget)
+    plot_isoflops(findings.runs, findings.optima, predicted=predicted, ax=ax)
 
 
 def _scaling(quantity: str, law: str) -> Callable[[Findings, Axes], object]:
@@ -154,7 +157,7 @@ def figures(findings: Findings) -> dict[str, tuple[str, Figure | str]]:
 
 
 def frontier(findings: Findings) -> pd.DataFrame:
-    """The law's frontier from below the smallest budget to a hundred times the largest.
+    """Predictions from below the smallest budget to a hundred times the largest.
 
     Without a parametric law, only the column of budgets.
     """

@@ -1,4 +1,4 @@
-"""Plot of N_opt, D_opt or L_opt against C, by every approach, with 95 % bands."""
+"""Plot of N_opt, D_opt or L_opt against C: the prediction, and every approach, with 95 % bands."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def plot_scaling(
     envelope_law: PowerLaw | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One of N_opt, D_opt, L_opt against C by each approach, with 95 % bands.
+    """One of N_opt, D_opt, L_opt against C: the prediction, and each approach, with 95 % bands.
 
     Args:
-        band: The frontier of the parametric law, `Result.band(budgets)`; without a law, only the
-            column `compute_budget`.
+        band: The predictions, `Result.band(budgets)`; without a law, only the column
+            `compute_budget`.
         optima: `Result.optima`.
         quantity: "num_params", "num_tokens" or "loss".
         data_unit: What D counts.
@@ -50,7 +50,7 @@ def plot_scaling(
     """
     ax = ax or style.new_axes()
     C = band["compute_budget"].to_numpy(float)
-    drawn = _parametric(ax, band, quantity)
+    drawn = _predicted(ax, band, quantity)
     for law, colour, dashes, name in (
         (power_law, COLOURS[1], "--", "optima"),
         (envelope_law, COLOURS[2], "-.", "envelope"),
@@ -86,8 +86,8 @@ def plot_scaling(
     return ax
 
 
-def _parametric(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]:
-    """Draw the law and its band, or a note in the legend; returns the values drawn."""
+def _predicted(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]:
+    """Draw the predictions and their band, or a note in the legend; returns the values drawn."""
     if quantity not in band:
         ax.plot([], [], " ", label="no parametric law")
         return []
@@ -95,7 +95,7 @@ def _parametric(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]
         band[name].to_numpy(float)
         for name in ("compute_budget", quantity, f"{quantity}_low", f"{quantity}_high")
     )
-    ax.plot(C, middle, color=COLOURS[0], label="parametric law, 95 %")
+    ax.plot(C, middle, color=COLOURS[0], label="prediction, 95 %")
     ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.2, lw=0)
     return [middle, low, high]
 

@@ -35,6 +35,21 @@ def test_each_finished_run_is_a_point_and_each_minimum_a_star(result):
     np.testing.assert_allclose(sorted(stars), sorted(result.optima["num_params"]))
 
 
+def test_the_prediction_at_the_largest_budget_is_marked_with_its_intervals(result):
+    ax = result.plot("isoflops").axes[0]
+    (cross,) = (line for line in ax.lines if line.get_marker() == "x")
+    prediction = result.predict(result.largest_budget)
+    assert float(cross.get_xdata()[0]) == pytest.approx(prediction.num_params)
+    assert float(cross.get_ydata()[0]) == pytest.approx(prediction.loss)
+    ends = [tuple(path.vertices.ravel()) for part in ax.collections for path in part.get_paths()]
+    N, loss = prediction.num_params, prediction.loss
+    across = (prediction.num_params_interval[0], loss, prediction.num_params_interval[1], loss)
+    upright = (N, prediction.loss_interval[0], N, prediction.loss_interval[1])
+    for line in (across, upright):
+        assert any(np.allclose(line, end) for end in ends)
+    assert "prediction" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_excluded_runs_are_hollow(result):
     runs = result.runs.copy()
     runs.loc[3, "excluded"] = "an outlier"
@@ -63,7 +78,7 @@ def test_very_many_budgets_take_a_colour_bar():
     figure = flops_fit.fit(runs, num_draws=100).plot("isoflops")
     figure.draw_without_rendering()
     panel, bar = figure.axes
-    assert panel.get_legend() is None
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["prediction"]
     assert bar.get_ylim() == pytest.approx((1e12, 1e14))
     assert panel.get_position().height > 0.5
 
@@ -250,7 +265,7 @@ def test_without_a_parametric_law_the_other_approaches_are_drawn():
         labels = set(ax.get_legend_handles_labels()[1])
         assert {"no parametric law", "IsoFLOP optima", "extrapolation"} <= labels
         assert "power law of optima, 95 %" in labels
-        assert "parametric law, 95 %" not in labels
+        assert "prediction, 95 %" not in labels
     table = runs().iloc[:21].copy()
     table.loc[3, "loss"] = 1e9
     ax = flops_fit.fit(table).plot("scaling").axes[2]  # two optima: no power law of the loss

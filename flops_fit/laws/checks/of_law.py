@@ -1,0 +1,90 @@
+"""Checks of the law itself: whether it holds along the rows, and what follows where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.check import Check
+from flops_fit.laws.inference.lack_of_fit import LackOfFit, RowMisfit
+
+# Rows that are named, and the share of the misfit up to which.
+MOST_NAMED, ENOUGH = 2, 2 / 3
+# What is said of a row: a level of this many times the noise, a minimum off by this much in ln N,
+# and a curvature off by this many standard errors.
+LEVEL, SHIFT, BEND = 0.5, 0.1, 3.0
+# Intervals this many times as wide as the law's are mentioned.
+WIDER = 1.1
+# Checks that a law which does not hold raises too.
+CONSEQUENCES = frozenset({"residual-over-seed", "objectives-disagree", "backtest"})
+
+
+def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> list[Check]:
+    """Warn if the law does not follow the rows, and say what that does to the answer.
+
+    Args:
+        found: What the law misses; None if nothing.
+        effect: At the largest budget: N and loss as predicted (`num_params`, `loss`) and by the law
+            alone (`law_num_params`, `law_loss`), and how many times as wide as the law's the
+            interval of the loss is (`wider`).
+    """
+    if found is None:
+        return []
+    named, share = [], 0.0
+    for row in found.rows[:MOST_NAMED]:
+        named.append(f"at C = {row.budget:.3g}: {_how(row, found.noise)}")
+        share += row.share
+        if share > ENOUGH:
+            break
+    message = (
+        f"the law does not hold along the rows (F {found.F:.2g}): it misses their curves by "
+        f"{found.misfit:.2%}, noise is {found.noise:.2%}. Worst {'; '.join(named)}. Predictions "
+        f"follow the rows: at the largest budget N {effect['num_params']:.3g} (the law alone "
+        f"{effect['law_num_params']:.3g}), loss {effect['loss']:.4g} ({effect['law_loss']:.4g})"
+    )
+    if effect["wider"] > WIDER:
+        message += f", its interval {effect['wider']:.1f} times as wide as the law's"
+    advice = "Intervals of predictions hold this misfit; errors of the law's parameters do not."
+    return [Check("lack-of-fit", "warn", f"{message}.", advice)]
+
+
+def without_consequences(checks: list[Check]) -> list[Check]:
+    """The checks without those that only repeat that the law does not hold."""
+    return [check for check in checks if check.code not in CONSEQUENCES]
+
+
+def check_approaches(levels: pd.DataFrame) -> list[Check]:
+    """Warn if the approaches give N_opt with 95 % intervals that do not overlap.
+
+    Args:
+        levels: One row per budget and approach, the parametric law first: `compute_budget`,
+            `approach`, `value`, `low` and `high` of N_opt, and `weight` in the headline.
+    """
+    for C, rows in levels.groupby("compute_budget"):
+        law = rows.iloc[0]
+        apart = (rows["low"] > law["high"]) | (rows["high"] < law["low"])
+        if not apart.any():
+            continue
+        listed = ", ".join(
+            f"{row.approach} {row.value:.3g} ({row.low:.3g} to {row.high:.3g}, counts "
+            f"{row.weight:.0%})"
+            for row in rows.itertuples()
+        )
+        message = f"the approaches disagree on N_opt at {C:.3g} FLOPs: {listed}."
+        advice = "Their mean is predicted: rely on it where runs bracket it, not far beyond."
+        return [Check("approaches-disagree", "warn", message, advice)]
+    return []
+
+
+def _how(row: RowMisfit, noise: float) -> str:
+    """How the law misses a row, in words."""
+    words = []
+    if abs(row.level) > LEVEL * noise:
+        words.append(f"{abs(row.level):.1%} too {'high' if row.level > 0 else 'low'}")
+    if abs(row.shift) > SHIFT:
+        words.append(f"minimum at {np.exp(row.shift):.2g} times the N")
+    if abs(row.bend) > BEND:
+        words.append("too flat" if row.bend > 0 else "too curved")
+    return ", ".join(words) or "off at its ends"
