@@ -134,8 +134,8 @@ def judge(split: Split) -> list[dict[str, object]]:
     try:
         result = flops_fit.fit(train[list(COLUMNS)].rename(columns=COLUMNS))
         table = result.predict_loss(held["N"].to_numpy(), held["D"].to_numpy())
-    except FlopsFitError as error:
-        return [{"table": name, "cut": cut, "kind": "refused", "why": str(error)}]
+    except FlopsFitError as refusal:
+        return [{"table": name, "cut": cut, "kind": "refused", "why": str(refusal)}]
     t = np.log(held["loss"].to_numpy())
     error = t - np.log(table["loss"])
     run, mean = (
@@ -173,8 +173,8 @@ def _judge_optimum(
     log_C, x, t = optimum
     try:
         found = result.predict(float(np.exp(log_C)))
-    except FlopsFitError as error:
-        return [{**base, "kind": "refused", "why": str(error)}]
+    except FlopsFitError as refusal:
+        return [{**base, "kind": "refused", "why": str(refusal)}]
     N, L = np.log(found.num_params_interval), np.log(found.loss_interval)
     own = np.nan if line is None else x - np.polyval(line, log_C)
     error = x - np.log(found.num_params)

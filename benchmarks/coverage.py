@@ -42,18 +42,14 @@ BEYOND = 100.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """Results of one simulated sweep: a, ln N and L with intervals, and the form chosen.
+    """Results of one simulated sweep: a, ln N and L with their low and high ends, and the form.
 
-    N and L are those of `Result.predict`; `law_*` are those of the law alone, without its misfit
-    and the other approaches.
+    N and L of `predicted` are those of `Result.predict`; those of `of_law` are the law's alone,
+    without its misfit and the other approaches.
     """
 
-    value: Array
-    low: Array
-    high: Array
-    law_value: Array
-    law_low: Array
-    law_high: Array
+    predicted: tuple[Array, Array, Array]
+    of_law: tuple[Array, Array, Array]
     form: str
     dropped: int
 
@@ -75,15 +71,15 @@ def one_sweep(
     if findings.law is None:
         return None
     C = np.array([budgets[-1] * BEYOND])
-    of_law = [*findings.interval(lambda laws: quantities(laws, C, law))]
-    of_law.insert(0, quantities(findings.law_vector, C, law)[0])
+    law_low, law_high = findings.interval(lambda laws: quantities(laws, C, law))
+    of_law = quantities(findings.law_vector, C, law)[0], law_low, law_high
     row = predict_intervals(findings, C).iloc[0]
     value, low, high = (
         np.array([part[0], np.log(row[f"num_params{end}"]), row[f"loss{end}"]])
         for part, end in zip(of_law, ("", "_low", "_high"), strict=True)
     )
     form, dropped = findings.fits["headline"].form, int((findings.runs["excluded"] != "").sum())
-    return Sweep(value, low, high, *of_law, form, dropped)
+    return Sweep((value, low, high), of_law, form, dropped)
 
 
 def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, object]:
@@ -95,13 +91,13 @@ def one_cell(name: str, noise: float, design: str, sweeps: int) -> dict[str, obj
     seeds = range(first_seed, first_seed + sweeps)
     tried = [one_sweep(law, budgets, sizes, noise, seed) for seed in seeds]
     found = [sweep for sweep in tried if sweep is not None]
-    error = np.array([s.value for s in found]) - truth
-    holds = np.array([(s.low <= truth) & (truth <= s.high) for s in found]).mean(axis=0)
+    value, low, high = (np.array([s.predicted[i] for s in found]) for i in range(3))
+    error, holds = value - truth, ((low <= truth) & (truth <= high)).mean(axis=0)
     rmse, bias = np.sqrt((error**2).mean(axis=0)), np.median(error, axis=0)
-    width = np.median([s.high - s.low for s in found], axis=0)
-    law_error = np.array([s.law_value for s in found]) - truth
-    law_rmse = np.sqrt((law_error**2).mean(axis=0))
-    law_width = np.median([s.law_high - s.law_low for s in found], axis=0)
+    width = np.median(high - low, axis=0)
+    value, low, high = (np.array([s.of_law[i] for s in found]) for i in range(3))
+    law_rmse = np.sqrt(((value - truth) ** 2).mean(axis=0))
+    law_width = np.median(high - low, axis=0)
     row: dict[str, object] = {
         "law": name,
         "design": design,

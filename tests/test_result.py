@@ -58,7 +58,7 @@ def refused_by_divergence():
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        (rough(), "the exponent a is known to"),
+        (rough(), "the exponent of N_opt is known to"),
         (refused_by_divergence(), r"2 \(loss is not finite\)"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_verdict_is_one_sentence(result):
     verdict = summary.verdict(result.findings)
     for fact in (
         "1e+14 FLOPs",
-        " 846k (",
+        f" {prediction.num_params / 1e3:.0f}k (",
         f"d_model {prediction.size}",
         f"{prediction.loss:.3f} (",
     ):

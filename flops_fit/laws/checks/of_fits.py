@@ -15,6 +15,8 @@ from flops_fit.laws.fitting.parametric import ParametricFit
 WIDE_EXPONENT = (0.03, 0.10)
 ILL_CONDITIONED = 1e3
 LEAST_AGREEMENT = 0.5
+# Half-width of a 95 % interval in standard errors.
+NORMAL = 1.96
 # Least-squares and Huber fits that are compared.
 OBJECTIVES = ("huber", "log", "linear")
 # Non-positive losses up to this share of the runs are probably faults.
@@ -145,9 +147,9 @@ def check_exponent(findings: Findings) -> list[Check]:
     follow this one most.
     """
     error = _cell(findings.intervals, "a", "standard_error")
-    rows = findings.power_laws.n_opt
-    if findings.misfit is not None and findings.repetition is None and rows.covariance:
-        error = min(error, float(np.sqrt(rows.covariance[3])))
+    low, high = findings.power_laws.n_opt.exponent_interval
+    if findings.misfit is not None and findings.repetition is None and np.isfinite(high - low):
+        error = min(error, (high - low) / 2 / NORMAL)
     message = f"the exponent of N_opt is known to {error:.3f} (standard error)."
     advice = "Widen the sizes and the span of budgets; do not extrapolate on this."
     return graded("wide-exponent", error, *WIDE_EXPONENT, message, advice)

@@ -32,9 +32,8 @@ F_BOUND = 4.0
 F_BENT = 7.0
 # The bent law's error on held-out runs may be at most this many times that of the other form.
 NO_WORSE = 1.1
-# Fewest runs and budgets for a bent law.
-LEAST_RUNS = 12
-LEAST_BUDGETS = 4
+# Fewest runs for a bent law, by the number of budgets.
+LEAST_RUNS = {3: 24, 4: 12}
 
 
 def may_bend(C: Array, tolerance: float) -> bool:
@@ -44,7 +43,8 @@ def may_bend(C: Array, tolerance: float) -> bool:
         C: Budget of each run in FLOPs, shape (n,).
         tolerance: Budgets that differ by less than this share are one budget.
     """
-    return len(C) >= LEAST_RUNS and len(np.unique(group_budgets(C, tolerance))) >= LEAST_BUDGETS
+    budgets = len(np.unique(group_budgets(C, tolerance)))
+    return budgets >= min(LEAST_RUNS) and len(C) >= LEAST_RUNS[min(budgets, max(LEAST_RUNS))]
 
 
 def contradicts_straight(five: ParametricFit, bent: ParametricFit) -> bool:

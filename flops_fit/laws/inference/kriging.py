@@ -28,7 +28,7 @@ LENGTHS = ((0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0))
 RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 # Probability of g = 0 before the runs are seen. Where the law is exact, intervals are then 2 to 7 %
 # wider than without g (simulated); on public tables the choice hardly matters.
-NO_MISFIT = 0.6
+NO_MISFIT = 0.75
 # Growth of the standard deviation of g for each unit of ln L above the frontier.
 GROWTH = 10.0
 # Runs are averaged in at most this many cells of neighbours.

@@ -72,16 +72,17 @@ def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
         both = np.concatenate([x, y])
         return Moved(Ends(both, both, both), np.zeros_like(x))
     free = law_ends(findings, C, UNCONSTRAINED) if terms.given else of_law
-    free_x, free_half = np.split(free.middle, 3)[0], np.split(free.half, 3)[0]
-    best, weights = best_size(findings, C, free_half)
+    best, weights = best_size(findings, C, free.half[: len(C)])
     # A constraint moves every approach by as much as it moves the law.
-    x = best.value + (x - free_x)
-    half = np.fmax(best.half, np.split(of_law.half, 3)[0]) if terms.given else best.half
+    x = best.value + (x - free.middle[: len(C)])
+    y = log_tokens(findings, C, terms, x)
+    half = np.fmax(best.half, of_law.half[: len(C)]) if terms.given else best.half
+    few, many = x - half, x + half
     # At a fixed budget ln D falls as ln N grows.
-    ends = Ends(
-        *(
-            np.concatenate([x + side * half, log_tokens(findings, C, terms, x - side * half)])
-            for side in (0, -1, 1)
-        )
-    )
-    return Moved(ends, np.zeros_like(x), weights)
+    y_low, y_high = (log_tokens(findings, C, terms, size) for size in (many, few))
+    if terms.inference_tokens is not None:
+        # A larger model may not afford to serve so many tokens at all.
+        y_half = np.fmax(best.half, of_law.half[len(C) : 2 * len(C)])
+        y_low, y_high = y - y_half, y + y_half
+    low, high = np.concatenate([few, y_low]), np.concatenate([many, y_high])
+    return Moved(Ends(np.concatenate([x, y]), low, high), np.zeros_like(x), weights)

@@ -31,7 +31,7 @@ DRIFT_COUNTS = 4
 SCATTER = 0.06
 SCATTER_COUNTS = 3
 # Correlation of the errors of two approaches.
-CORRELATION = 0.5
+CORRELATION = 0.4
 # Fewest rows to extrapolate from in a back-test.
 LEAST_ROWS = 3
 # The points of an envelope come from few curves, so their scatter shows less than their error.
@@ -61,7 +61,7 @@ def combined(witnesses: list[Witness]) -> tuple[Witness, Array]:
     precision[0] = np.where(precision.sum(axis=0) > 0, precision[0], 1.0)
     weights = precision / precision.sum(axis=0)
     value = (weights * np.where(precision > 0, values, 0.0)).sum(axis=0)
-    parts = np.where(weights > 0, weights * halves, 0.0)
+    parts = weights * np.where(weights > 0, halves, 0.0)
     shared = CORRELATION * parts.sum(axis=0) ** 2
     half = np.sqrt(shared + (1 - CORRELATION) * (parts**2).sum(axis=0))
     return Witness("all", value, half), weights

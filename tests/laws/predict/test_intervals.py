@@ -25,7 +25,8 @@ def test_given_terms():
 
 def test_middle_lies_inside_its_interval(result):
     frame = predict_intervals(result.findings, BUDGETS)
-    np.testing.assert_allclose(frame["num_params"], result.law.n_opt(BUDGETS))
+    # The IsoFLOP rows count too, but little where the law holds.
+    np.testing.assert_allclose(frame["num_params"], result.law.n_opt(BUDGETS), rtol=0.005)
     for name in ("num_params", "num_tokens", "loss"):
         assert (frame[f"{name}_low"] < frame[name]).all()
         assert (frame[name] < frame[f"{name}_high"]).all()
