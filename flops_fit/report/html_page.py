@@ -129,6 +129,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             plots=plots,
             num_runs=len(findings.runs),
             bent=findings.law is not None and findings.law.gamma != 1,
+            corrected=findings.misfit is not None,
             measured_cost=findings.law is not None and findings.law.curve is not None,
             meta=meta,
             name=meta.get("name") or _default_name(findings),

@@ -40,9 +40,10 @@ def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> l
             break
     message = (
         f"the law does not hold along the rows (F {found.F:.2g}): it misses their curves by "
-        f"{found.misfit:.2%}, noise is {found.noise:.2%}. Worst {'; '.join(named)}. Predictions "
-        f"follow the rows: at the largest budget N {effect['num_params']:.3g} (the law alone "
-        f"{effect['law_num_params']:.3g}), loss {effect['loss']:.4g} ({effect['law_loss']:.4g})"
+        f"{found.misfit:.2%}, noise is {found.noise:.2%}. It is worst {'; '.join(named)}. "
+        f"Predictions follow the rows: at the largest budget N {effect['num_params']:.3g} (the law "
+        f"alone {effect['law_num_params']:.3g}), loss {effect['loss']:.4g} "
+        f"({effect['law_loss']:.4g})"
     )
     if effect["wider"] > WIDER:
         message += f", its interval {effect['wider']:.1f} times as wide as the law's"

@@ -39,7 +39,7 @@ def test_a_row_that_the_law_misses_is_named(sound, depth):
     found = fit(sagging(sound, depth), num_draws=100)
     (check,) = (check for check in found.checks if check.code == "lack-of-fit")
     assert check.severity == "warn"
-    assert check.message.split("Worst at C = ")[1].startswith("1e+14: ")
+    assert check.message.split("It is worst at C = ")[1].startswith("1e+14: ")
     assert "too flat" in check.message
     C = found.largest_budget
     prediction, law = found.predict(C), found.law
