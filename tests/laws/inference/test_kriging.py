@@ -42,7 +42,7 @@ def test_where_the_law_is_exact_there_is_most_likely_no_misfit(exact):
     _, found = exact
     assert found.settings[0].ratio == 0
     assert found.settings[0].weight > kriging.NO_MISFIT
-    assert found.settings[0].variance**0.5 == pytest.approx(0.003, rel=0.4)
+    assert found.settings[0].variance ** 0.5 == pytest.approx(0.003, rel=0.4)
 
 
 def test_without_misfit_the_errors_are_those_of_the_delta_method(exact):
