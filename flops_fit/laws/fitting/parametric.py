@@ -47,8 +47,8 @@ FEW_STARTS = 3
 # E counts as zero below this share of the lowest loss.
 E_AT_ZERO = 1e-4
 # Above this number of runs, a fit starts on a sample of the given size.
-SAMPLE_FROM = 20_000
-SAMPLE = 4_000
+SAMPLE_FROM = 4_000
+SAMPLE = 1_500
 # Iterations for a best start that did not converge at first.
 PATIENCE = 2000
 

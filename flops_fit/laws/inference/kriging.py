@@ -306,12 +306,14 @@ def _neighbours(at: Array) -> np.ndarray:
     if len(distinct) <= MOST_CELLS:
         return np.asarray(place).ravel()
     scaled = distinct / np.maximum(np.ptp(distinct, axis=0), LEAST_SPAN)
+    sizes = [np.ptp(scaled, axis=0)]
     while len(cells) < MOST_CELLS:
-        widths = [np.ptp(scaled[cell], axis=0).max() for cell in cells]
-        cell = cells.pop(int(np.argmax(widths)))
-        axis = int(np.ptp(scaled[cell], axis=0).argmax())
+        widest = int(np.argmax([size.max() for size in sizes]))
+        cell, axis = cells.pop(widest), int(sizes.pop(widest).argmax())
         order = cell[np.argsort(scaled[cell, axis], kind="stable")]
-        cells += [order[: len(order) // 2], order[len(order) // 2 :]]
+        halves = [order[: len(order) // 2], order[len(order) // 2 :]]
+        cells += halves
+        sizes += [np.ptp(scaled[half], axis=0) for half in halves]
     labels = np.empty(len(distinct), int)
     for label, cell in enumerate(cells):
         labels[cell] = label

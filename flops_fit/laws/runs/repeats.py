@@ -51,7 +51,7 @@ def duplicate_rows(frame: pd.DataFrame) -> list[str]:
         frame: The table; its index numbers the rows.
     """
     included = frame[frame["excluded"] == ""]
-    columns = [included[name].astype(object).map(_hashable) for name in included.columns]
+    columns = [_keys(included[name]) for name in included.columns]
     rows = included.index.to_series()
     first = rows.groupby(columns, sort=False, dropna=False).transform("first")
     return [f"row {i}: the same run as row {first[i]}" for i in rows[rows != first]]
@@ -67,10 +67,10 @@ def check_curves(frame: pd.DataFrame) -> list[Check]:
     # A name may be that of a model, unless rows have steps.
     stepped = any(plain(name) in ("step", "globalstep") for name in frame.columns)
     for name in frame.columns:
-        cells = frame[name].astype(object).map(_hashable)
-        if plain(name) not in _NAMES[
-            : 3 if not stepped else None
-        ] or cells.nunique() * LEAST_POINTS > len(frame):
+        if plain(name) not in _NAMES[: 3 if not stepped else None]:
+            continue
+        cells = _keys(frame[name])
+        if cells.nunique() * LEAST_POINTS > len(frame):
             continue
         several = frame["num_tokens"].groupby(cells).transform("nunique") >= LEAST_POINTS
         one_model = frame["num_params"].groupby(cells).transform("nunique") == 1
@@ -79,9 +79,11 @@ def check_curves(frame: pd.DataFrame) -> list[Check]:
             return [_curves_check(f"{cells.nunique()} values of '{name}'", len(frame))]
     D = frame["num_tokens"].drop_duplicates().sort_values()
     steps = frame.drop_duplicates(["num_params", "num_tokens"]).sort_values("num_tokens")
-    even = steps.groupby("num_params")["num_tokens"].agg(_evenly_spaced)
-    if len(frame.groupby(point)) == len(frame) and len(D) and even.mean() > 0.5:
-        return [_curves_check(f"{len(even)} sizes, at even steps of D", len(frame))]
+    num_sizes = steps["num_params"].nunique()
+    many = steps.groupby("num_params")["num_tokens"].transform("size") > MANY_STEPS
+    even = steps[many].groupby("num_params")["num_tokens"].agg(_evenly_spaced).sum()
+    if len(frame.groupby(point)) == len(frame) and len(D) and even > 0.5 * num_sizes:
+        return [_curves_check(f"{num_sizes} sizes, at even steps of D", len(frame))]
     return []
 
 
@@ -166,8 +168,15 @@ def _points(included: pd.DataFrame, tuned: list[str], by: Collection[str]) -> pd
 
 def _labels(frame: pd.DataFrame, names: list[str]) -> pd.Series:
     """A label for each combination of the values of some columns, shape (n,)."""
-    columns = [frame[name].astype(object).map(_hashable) for name in names]
+    columns = [_keys(frame[name]) for name in names]
     return frame.groupby(columns, sort=False, dropna=False).ngroup()
+
+
+def _keys(cells: pd.Series) -> pd.Series:
+    """A column with cells that can be keys."""
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        return cells
+    return cells.astype(object).map(_hashable)
 
 
 def _hashable(cell: object) -> object:

@@ -42,7 +42,7 @@ def test_where_the_law_is_exact_there_is_most_likely_no_misfit(exact):
     _, found = exact
     assert found.settings[0].ratio == 0
     assert found.settings[0].weight > kriging.NO_MISFIT
-    assert found.settings[0].variance**0.5 == pytest.approx(0.003, rel=0.4)
+    assert found.settings[0].variance ** 0.5 == pytest.approx(0.003, rel=0.4)
 
 
 def test_without_misfit_the_errors_are_those_of_the_delta_method(exact):
@@ -60,7 +60,7 @@ def test_without_misfit_the_errors_are_those_of_the_delta_method(exact):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_misfit_is_followed_within_the_runs(seed):
-    points, found = wavy(seed)
+    _, found = wavy(seed)
     assert all(setting.ratio > 0 for setting in found.settings)
     rng = np.random.default_rng(seed)
     C = rng.uniform(np.log(1.5e12), np.log(7e13), 40)
