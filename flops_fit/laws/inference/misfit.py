@@ -37,8 +37,11 @@ LEAST_RUNS = 24
 CLEAR = (0.03, 0.95)
 # Fewest runs more than the law has parameters.
 LEAST_DOF = 3
-# The slope of the misfit at an optimum is taken over this step of ln N to either side.
-STEP = 0.25
+# Models around an optimum, in ln N. The loss is followed down to its least in so many steps, which
+# are limited one by one and together: far from the law's optimum few runs tell where it is.
+STENCIL = np.array([-0.5, -0.25, 0.0, 0.25, 0.5])
+STEPS = 5
+MOST_STEP, FARTHEST = 0.5, 1.5
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ class Misfit:
     def optima(self, C: Array, cost: FlopsPerToken) -> Corrected:
         """The log of the best N for each budget, by the laws alone.
 
-        To first order, a misfit with the slope g' along a budget moves the optimum by -g' / h, if
-        h is the law's curvature there.
+        It is the least loss of the law with its misfit g along the budget. To first order, an error
+        of the slope of g moves it by that error over the law's curvature.
 
         Args:
             C: Budgets in FLOPs, shape (k,).
@@ -171,15 +174,39 @@ def _weights(fits: Mapping[str, ParametricFit], form: Form) -> dict[str, float]:
 
 def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
     """The log of the best N, its variance, and no noise, shape (k,) each."""
-    mx, my = law.fit.centre[:2]
-    best = frontier(law.fit.law.vector[None], C, cost)[0][0]
-    x = best[:, None] + STEP * np.array([-1.0, 0.0, 1.0])
-    y = np.log(C)[:, None] - log_flops_per_token(x.ravel(), cost).reshape(x.shape)
-    x, y = x - mx, y - my
-    level = law.log_law(x.ravel(), y.ravel()).reshape(x.shape)
+    first = frontier(law.fit.law.vector[None], C, cost)[0][0]
+    x = first
+    for _ in range(STEPS):
+        at_x, at_y = _stencil(law, C, cost, x)
+        losses = _log_losses(law, at_x, at_y)
+        # The parabola through the stencil: its slope and curvature at the middle.
+        bend, slope, _ = np.polynomial.polynomial.polyfit(STENCIL, losses.T, 2)[::-1]
+        step = np.where(bend > 0, -slope / (2 * np.maximum(bend, 1e-12)), -np.sign(slope))
+        x = first + np.clip(x + np.clip(step, -MOST_STEP, MOST_STEP) - first, -FARTHEST, FARTHEST)
+    ends = np.array([1.0, 0.0, 0.0, 0.0, -1.0]) / np.ptp(STENCIL)
+    at_x, at_y = _stencil(law, C, cost, first)
+    level = law.log_law(at_x.ravel(), at_y.ravel()).reshape(at_x.shape)
     if law.fit.space == "linear":
         level = np.exp(level)
-    curvature = np.maximum(level[:, 0] - 2 * level[:, 1] + level[:, 2], 1e-12) / STEP**2
-    ends = np.array([1.0, 0.0, -1.0]) / (2 * STEP)
-    mean, variance, _ = law.posterior(x[:, ::2], y[:, ::2], (ends[::2] / curvature[:, None]))
-    return best + mean, variance, np.zeros_like(best)
+    curvature = 2 * np.polynomial.polynomial.polyfit(STENCIL, level.T, 2)[2]
+    factors = ends / np.maximum(curvature, 1e-12)[:, None]
+    _, variance, _ = law.posterior(*_stencil(law, C, cost, x), factors)
+    return x, variance, np.zeros_like(x)
+
+
+def _stencil(law: Kriging, C: Array, cost: FlopsPerToken, x: Array) -> tuple[Array, Array]:
+    """Centred ln N and ln D of models around ln N = x, for each budget, shape (k, 5) each."""
+    mx, my = law.fit.centre[:2]
+    at = x[:, None] + STENCIL
+    y = np.log(C)[:, None] - log_flops_per_token(at.ravel(), cost).reshape(at.shape)
+    return at - mx, y - my
+
+
+def _log_losses(law: Kriging, x: Array, y: Array) -> Array:
+    """The corrected loss of models, its log in log space, in the shape of x."""
+    flat = x.reshape(-1, 1), y.reshape(-1, 1)
+    level = law.log_law(x.ravel(), y.ravel())
+    if law.fit.space == "linear":
+        level = np.exp(level)
+    mean = law.posterior(*flat, np.ones_like(flat[0]))[0]
+    return np.asarray(level + mean).reshape(x.shape)
