@@ -13,7 +13,7 @@ from scipy import stats
 
 from flops_fit.laws.check import Check, not_beyond
 from flops_fit.laws.fitting.parametric import ParametricFit
-from flops_fit.laws.inference.intervals import STEP, Quantity, Spread, hull
+from flops_fit.laws.inference.intervals import STEP, Method, Quantity, Spread, hull
 from flops_fit.laws.inference.misfit import Misfit
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
@@ -107,6 +107,16 @@ class Findings:
         It contains the intervals of all `spreads`; arguments are as for `Spread.interval`.
         """
         return hull(self.spreads, quantity, step)
+
+    def parameter_error(self, quantity: Quantity) -> Array:
+        """Half-width of a 95 % interval by independent errors of the law's parameters, shape (k,).
+
+        Intervals are wider where runs share errors, or a bootstrap finds more.
+        """
+        spread = self.spreads[0]
+        method: Method = "pairs" if "pairs" in spread.draws else "delta"
+        low, high = spread.interval(quantity, method=method)
+        return (high - low) / 2
 
     @property
     def law_vector(self) -> Array:

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
+from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.points import Points
 
 # Length scales of g, in standard deviations of u and v over the runs.
@@ -37,6 +38,8 @@ ROUNDS = 10
 LEVEL = 0.01
 # A run this many robust standard deviations above the law has failed, as neighbours may have too.
 FAILED = 10.0
+# Fewest runs of a row whose runs cannot all be outliers.
+LEAST_IN_ROW = 4
 # Residuals below this are rounding, not noise: noise-free runs are all kept.
 FLOOR = 1e-7
 
@@ -97,7 +100,18 @@ def out_of_line(excess: Array, J: Array, points: Points) -> Array:
             break
         inside = now
     side = np.sign(t) * (np.abs(t) > limit)
+    side = np.where(_most_of_a_row(side != 0, points), 0.0, side)
     return np.where(away > FAILED * scale, 1.0, side)
+
+
+def _most_of_a_row(out: np.ndarray, points: Points) -> np.ndarray:
+    """Whether each run belongs to a row of which most runs would be left out, shape (n,).
+
+    There the law is wrong, not the row.
+    """
+    rows = group_budgets(points.N * points.D)
+    size, lost = np.bincount(rows), np.bincount(rows, out)
+    return ((size >= LEAST_IN_ROW) & (lost > size / 2))[rows]
 
 
 def _kernel_features(points: Points, length: float) -> Array:

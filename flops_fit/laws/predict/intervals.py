@@ -26,7 +26,14 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.predict.corrected import with_misfit
 from flops_fit.laws.predict.known import withhold_unknown
-from flops_fit.laws.predict.paths import UNCONSTRAINED, Ends, Terms, law_ends, path
+from flops_fit.laws.predict.paths import (
+    UNCONSTRAINED,
+    Ends,
+    Terms,
+    law_ends,
+    parameter_errors,
+    path,
+)
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
 WITHIN = 1.1
@@ -63,7 +70,7 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         noise = np.hypot(moved.noise, _NORMAL * scatter[2 * len(C) :])
     shares = {f"{WEIGHT}{name}": weight for name, weight in moved.weights.items()}
     frame = _frame(C, ends, noise, findings.least_loss)
-    frame = frame.assign(**_parts(of_law, ends, noise), **shares)
+    frame = frame.assign(**_parts(parameter_errors(findings, C, terms), ends, noise), **shares)
     return withhold_unknown(findings, frame)
 
 
@@ -126,12 +133,12 @@ def _widened(ends: Ends, error: Array) -> Ends:
     return Ends(middle, middle - low, middle + high)
 
 
-def _parts(of_law: Ends, ends: Ends, noise: Array) -> dict[str, Array]:
+def _parts(parameters: Array, ends: Ends, noise: Array) -> dict[str, Array]:
     """What the intervals consist of: half-widths of ln N and of L, shape (k,) each."""
     k = len(noise)
     columns = {}
     for name, at in (("num_params", slice(0, k)), ("loss", slice(2 * k, 3 * k))):
-        whole, law = ends.half[at], np.fmin(of_law.half[at], ends.half[at])
+        whole, law = ends.half[at], np.fmin(parameters[at], ends.half[at])
         columns[f"{PART}{name}_parameters"] = law
         columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(whole**2 - law**2, 0.0))
     return {**columns, f"{PART}loss_noise": noise}

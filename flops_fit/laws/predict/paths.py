@@ -105,6 +105,15 @@ def law_ends(findings: Findings, C: Array, terms: Terms) -> Ends:
     return Ends(middle, np.where(ample, free.low, low), np.where(ample, free.high, high))
 
 
+def parameter_errors(findings: Findings, C: Array, terms: Terms) -> Array:
+    """Half-widths of (ln N, ln D, L) by independent errors of the parameters, shape (3 k,)."""
+
+    def along(laws: Array) -> Array:
+        return np.hstack(path(findings, laws, C, terms))
+
+    return findings.parameter_error(along)
+
+
 def log_tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
     """The log of D if a budget is spent on a model of ln N = x, and on serving it, shape (k,)."""
     affordable = np.exp(np.log(C) - log_flops_per_token(x, findings.cost))

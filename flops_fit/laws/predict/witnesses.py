@@ -24,7 +24,7 @@ from flops_fit.laws.model.power_law import PowerLaw
 
 # Drift of a power law in ln N_opt per unit of ln C beyond its points, on public tables, and the
 # number of back-tests that this counts as.
-DRIFT = 0.12
+DRIFT = 0.15
 DRIFT_COUNTS = 4
 # Scatter of minima about a power law in ln N on public tables, and the degrees of freedom that this
 # counts as: three minima do not measure it.
