@@ -109,14 +109,15 @@ def _law(findings: Findings) -> list[str]:
     return [
         f"L = {E} + {bent(terms, law.gamma)}{remark}",
         f"  {errors} (standard errors)",
-        f"N_opt ~ C^{exponent(law.a)} (95 %: {exponent(a['low'])} to {exponent(a['high'])}); "
+        f"By the law N_opt ~ C^{exponent(law.a)} "
+        f"(95 %: {exponent(a['low'])} to {exponent(a['high'])}); "
         f"{findings.choice}.",
     ]
 
 
 def _predictions(findings: Findings) -> list[str]:
     """The model to train at the largest budget, and at ten times it."""
-    lines, counts = [], []
+    lines, counts, sizes = [], [], []
     largest = findings.largest_budget
     for C in (largest, BEYOND * largest):
         try:
@@ -132,8 +133,13 @@ def _predictions(findings: Findings) -> list[str]:
             + (no_loss(findings) or f"loss {_loss(prediction)}")
         )
         counts.append(approaches(prediction))
+        sizes.append(prediction.num_params)
     if counts[0]:
-        then = f"; at {flops(BEYOND * largest)} FLOPs {counts[1]}" if len(counts) > 1 else ""
+        then = ""
+        if len(counts) > 1:
+            slope = float(np.log(sizes[1] / sizes[0]) / np.log(BEYOND))
+            then = f"; at {flops(BEYOND * largest)} FLOPs {counts[1]}; "
+            then += f"between them it grows as C^{exponent(slope)}"
         lines.append(f"N is the mean of {counts[0]}{then}")
     return lines
 
@@ -176,7 +182,8 @@ def _backtest(findings: Findings) -> list[str]:
 
 def _checks(findings: Findings) -> list[str]:
     """The first checks that warn or refuse."""
-    serious = [check for check in findings.checks if check.severity != "note"]
+    serious = [check for check in findings.checks if check.severity == "refuse"]
+    serious += [check for check in findings.checks if check.severity == "warn"]
     lines = [f"  {check.severity}: {check.message}" for check in serious[:MOST_CHECKS]]
     if len(serious) > MOST_CHECKS:
         lines.append(f"  {len(serious) - MOST_CHECKS} more: see .checks, or the report")

@@ -12,13 +12,14 @@ import numpy as np
 
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.predict.at_model import Losses, losses_at
 from flops_fit.laws.predict.paths import (
     UNCONSTRAINED,
     Ends,
     Terms,
-    as_counted,
     law_ends,
     log_tokens,
+    parameter_errors,
 )
 from flops_fit.laws.predict.witnesses import best_size
 
@@ -30,11 +31,13 @@ class Moved:
     Attributes:
         ends: (ln N, ln D, L) with their intervals.
         noise: How far the loss of one run lies from its mean, at 95 %, shape (k,).
+        parameters: Half-width of the interval of L by the law's parameters alone, shape (k,).
         weights: How much each approach counts in N, shape (k,) each.
     """
 
     ends: Ends
     noise: Array
+    parameters: Array
     weights: dict[str, Array] = field(default_factory=dict)
 
 
@@ -47,21 +50,30 @@ def with_misfit(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Mov
         terms: The constraint to satisfy.
         of_law: The predictions of the law alone.
     """
-    _, y, loss = np.split(of_law.middle, 3)
     if findings.misfit is None:
-        return Moved(of_law, findings.run_noise(loss))
+        _, _, loss = np.split(of_law.middle, 3)
+        errors = np.split(parameter_errors(findings, C, terms), 3)[2]
+        return Moved(of_law, findings.run_noise(loss), errors)
     found = _sizes(findings, C, terms, of_law)
-    at_x, at_y = found.ends.middle.reshape(2, -1)
-    corrected = findings.misfit.losses(*as_counted(findings, terms, at_x, at_y, free_tokens=y))
-    low, high = (np.split(end, 3)[2] for end in (of_law.low, of_law.high))
-    ends = (
-        corrected.value,
-        np.fmin(corrected.low, corrected.value - (loss - low)),
-        np.fmax(corrected.high, corrected.value + (high - loss)),
+    x, y = found.ends.middle.reshape(2, -1)
+    losses = losses_at(findings, x, y)
+    if terms.unique_tokens is not None:
+        log_U = np.log(np.asarray(terms.unique_tokens, float)) + np.zeros_like(y)
+        # A supply that the law's optimum does not exhaust changes nothing.
+        enough = log_U >= np.split(of_law.middle, 3)[1]
+        losses = _chosen(enough, losses, losses_at(findings, x, y, log_U))
+    whole = Ends(
+        np.concatenate([found.ends.middle, losses.value]),
+        np.concatenate([found.ends.low, losses.low]),
+        np.concatenate([found.ends.high, losses.high]),
     )
-    parts = (found.ends.middle, found.ends.low, found.ends.high)
-    whole = Ends(*(np.concatenate(pair) for pair in zip(parts, ends, strict=True)))
-    return Moved(whole, corrected.noise, found.weights)
+    return Moved(whole, losses.noise, losses.parameters, found.weights)
+
+
+def _chosen(first: np.ndarray, one: Losses, other: Losses) -> Losses:
+    """One of two sets of losses at each budget."""
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return Losses(*(np.where(first, a, b) for a, b in pairs))
 
 
 def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
@@ -70,7 +82,7 @@ def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
     if terms.tokens_per_param is not None:
         # Neither depends on the law.
         both = np.concatenate([x, y])
-        return Moved(Ends(both, both, both), np.zeros_like(x))
+        return Moved(Ends(both, both, both), np.zeros_like(x), np.zeros_like(x))
     free = law_ends(findings, C, UNCONSTRAINED) if terms.given else of_law
     best, weights = best_size(findings, C, free.half[: len(C)])
     # A constraint moves every approach by as much as it moves the law.
@@ -85,4 +97,6 @@ def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
         y_half = np.fmax(best.half, of_law.half[len(C) : 2 * len(C)])
         y_low, y_high = y - y_half, y + y_half
     low, high = np.concatenate([few, y_low]), np.concatenate([many, y_high])
-    return Moved(Ends(np.concatenate([x, y]), low, high), np.zeros_like(x), weights)
+    return Moved(
+        Ends(np.concatenate([x, y]), low, high), np.zeros_like(x), np.zeros_like(x), weights
+    )

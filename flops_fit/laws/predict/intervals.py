@@ -24,6 +24,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
+from flops_fit.laws.predict.at_model import least_loss
 from flops_fit.laws.predict.corrected import with_misfit
 from flops_fit.laws.predict.known import withhold_unknown
 from flops_fit.laws.predict.paths import (
@@ -69,8 +70,9 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         ends = _widened(moved.ends, error)
         noise = np.hypot(moved.noise, _NORMAL * scatter[2 * len(C) :])
     shares = {f"{WEIGHT}{name}": weight for name, weight in moved.weights.items()}
-    frame = _frame(C, ends, noise, findings.least_loss)
-    frame = frame.assign(**_parts(parameter_errors(findings, C, terms), ends, noise), **shares)
+    frame = _frame(C, ends, noise, least_loss(findings))
+    sizes = parameter_errors(findings, C, terms)[: len(C)]
+    frame = frame.assign(**_parts(sizes, moved.parameters, ends, noise), **shares)
     return withhold_unknown(findings, frame)
 
 
@@ -133,13 +135,19 @@ def _widened(ends: Ends, error: Array) -> Ends:
     return Ends(middle, middle - low, middle + high)
 
 
-def _parts(parameters: Array, ends: Ends, noise: Array) -> dict[str, Array]:
-    """What the intervals consist of: half-widths of ln N and of L, shape (k,) each."""
-    k = len(noise)
-    columns = {}
-    for name, at in (("num_params", slice(0, k)), ("loss", slice(2 * k, 3 * k))):
-        whole, law = ends.half[at], np.fmin(parameters[at], ends.half[at])
-        columns[f"{PART}{name}_parameters"] = law
+def _parts(sizes: Array, losses: Array, ends: Ends, noise: Array) -> dict[str, Array]:
+    """What the intervals consist of: half-widths of ln N and of L, shape (k,) each.
+
+    Args:
+        sizes: Half-widths of ln N by the law's parameters alone.
+        losses: Half-widths of L by them.
+        ends: The predictions.
+        noise: How far the loss of one run lies from its mean.
+    """
+    k, columns = len(noise), {}
+    for name, law, at in (("num_params", sizes, slice(0, k)), ("loss", losses, slice(2 * k, None))):
+        whole = ends.half[at]
+        columns[f"{PART}{name}_parameters"] = np.fmin(law, whole)
         columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(whole**2 - law**2, 0.0))
     return {**columns, f"{PART}loss_noise": noise}
 

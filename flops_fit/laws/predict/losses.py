@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from flops_fit.laws.checks.of_predictions import (
     check_worn_out_data,
 )
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import Quantity
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.frontier import log_flops_per_token, loss_at
+from flops_fit.laws.model.frontier import log_flops_per_token
+from flops_fit.laws.predict.at_model import losses_at
 from flops_fit.laws.predict.intervals import require_reach, run_interval
 from flops_fit.laws.predict.known import vague_losses
 from flops_fit.laws.predict.paths import repetition_law
@@ -37,23 +36,6 @@ LOSS_COLUMNS = (
 )
 # Models per block: hundreds of bootstrap laws at many models at once would fill the memory.
 BLOCK = 5_000
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The law's loss at k models, shape (k,) each.
-
-    Attributes:
-        value: The loss.
-        low: Low end of its 95 % interval.
-        high: High end.
-        noise: How far the loss of one run lies from its mean, at 95 %.
-    """
-
-    value: Array
-    low: Array
-    high: Array
-    noise: Array
 
 
 def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd.DataFrame:
@@ -102,32 +84,6 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
     return frame
 
 
-def losses_at(findings: Findings, x: Array, y: Array, u: Array | None = None) -> Losses:
-    """The law's loss at some models, and how uncertain it is.
-
-    Args:
-        findings: The fitted laws, with a headline.
-        x: ln N, shape (k,).
-        y: ln D, shape (k,).
-        u: Logarithm of the unique tokens, shape (k,); None where all data is new.
-    """
-    law = findings.law
-    assert law is not None
-    quantity = _loss(findings, x, y, u)
-    with np.errstate(all="ignore"):
-        value = quantity(law.vector[None])[0]
-        low, high = findings.interval(quantity)
-        noise = findings.run_noise(value)
-        if findings.misfit is not None:
-            found = findings.misfit.losses(*_effective(findings, x, y, u))
-            low = np.fmin(found.low, found.value - (value - low))
-            high = np.fmax(found.high, found.value + (high - value))
-            value, noise = found.value, found.noise
-    # No loss lies below the low end of E's interval, and no interval leaves its value out.
-    low = np.minimum(np.maximum(low, findings.least_loss), value)
-    return Losses(value, low, np.maximum(high, value), noise)
-
-
 def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list[Check]:
     """The doubts about the models farthest from the runs.
 
@@ -149,27 +105,6 @@ def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list
         checks += check_worn_out_data(law, tokens, unique)
         checks += check_published_constants(law, tokens, unique)
     return checks
-
-
-def _loss(findings: Findings, x: Array, y: Array, u: Array | None) -> Quantity:
-    """The loss at some models as a quantity of the law."""
-    if _counts_in_full(findings, u):
-        return lambda laws: loss_at(laws, x, y)
-    repetition = repetition_law(findings)
-    return lambda laws: repetition.losses(laws, x, y, y if u is None else u)
-
-
-def _counts_in_full(findings: Findings, u: Array | None) -> bool:
-    """Whether parameters and tokens count in full; excess parameters may fade on new data too."""
-    repetition = findings.repetition
-    return u is None and (repetition is None or repetition.params_error is None)
-
-
-def _effective(findings: Findings, x: Array, y: Array, u: Array | None) -> tuple[Array, Array]:
-    """Logarithms of N and D as the law counts them, shape (k,) each."""
-    if _counts_in_full(findings, u):
-        return x, y
-    return repetition_law(findings).effective(x, y, y if u is None else u)
 
 
 def _blocks(k: int) -> list[slice]:

@@ -120,20 +120,3 @@ def log_tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
     if terms.inference_tokens is not None:
         affordable = affordable - constrained.FORWARD_SHARE * terms.inference_tokens
     return np.log(np.maximum(affordable, 1e-300))
-
-
-def as_counted(
-    findings: Findings, terms: Terms, x: Array, y: Array, free_tokens: Array
-) -> tuple[Array, Array]:
-    """Logarithms of N and D as the law counts them, shape (k,) each."""
-    repetition = findings.repetition
-    if terms.tokens_per_param is not None:
-        fades = repetition is not None and repetition.params_error is not None
-        return repetition.effective(x, y, y) if fades and repetition else (x, y)
-    if terms.unique_tokens is None:
-        return x, y
-    log_U = np.log(np.asarray(terms.unique_tokens, float)) + np.zeros_like(y)
-    at_x, at_y = repetition_law(findings).effective(x, y, log_U)
-    # A supply that the law's optimum does not exhaust changes nothing.
-    enough = log_U >= free_tokens
-    return np.where(enough, x, at_x), np.where(enough, y, at_y)

@@ -26,6 +26,8 @@ from flops_fit.laws.model.power_law import PowerLaw
 # number of back-tests that this counts as.
 DRIFT = 0.15
 DRIFT_COUNTS = 4
+# Drift of a single row's minimum along the power law: a row counts for budgets near its own.
+NEAR_DRIFT = 1.0
 # Scatter of minima about a power law in ln N on public tables, and the degrees of freedom that this
 # counts as: three minima do not measure it.
 SCATTER = 0.06
@@ -115,7 +117,10 @@ def other_witnesses(findings: Findings, C: Array) -> list[Witness]:
     found = []
     rows = findings.optima[findings.optima["refused"] == ""]
     if findings.power_laws.n_opt.covariance and len(rows) >= LEAST_ROWS:
-        found.append(_power_witness("IsoFLOP rows", findings.power_laws.n_opt, rows, C))
+        law = findings.power_laws.n_opt
+        line = _power_witness("line", law, rows, C)
+        both, _ = combined([line, _near_rows(law, rows, C)])
+        found.append(Witness("IsoFLOP rows", both.value, both.half))
     laws, doubted = findings.envelope_laws, {check.code for check in findings.checks}
     if laws is not None and laws.n_opt.covariance and "unfinished-curves" not in doubted:
         law = laws.n_opt
@@ -140,6 +145,16 @@ def _power_witness(name: str, law: PowerLaw, points: pd.DataFrame, C: Array) -> 
 def _beyond(at: Array, t: Array) -> Array:
     """How far each ln C lies beyond the range of others, shape of `at`."""
     return np.maximum(np.maximum(at - t.max(), t.min() - at), 0.0)
+
+
+def _near_rows(law: PowerLaw, rows: pd.DataFrame, C: Array) -> Witness:
+    """The minima of the rows next to each budget, moved to it along the power law through all."""
+    t = np.log(rows["compute_budget"].to_numpy(float))
+    x, error = np.log(rows["num_params"].to_numpy(float)), rows["log_num_params_se"].to_numpy(float)
+    apart = np.log(C)[:, None] - t
+    weights = 1 / (np.square(error) + SCATTER**2 + (NEAR_DRIFT * apart) ** 2)
+    value = (weights * (x + law.exponent * apart)).sum(axis=1) / weights.sum(axis=1)
+    return Witness("nearest rows", value, _normal() / np.sqrt(weights.sum(axis=1)))
 
 
 def drift(t: Array, x: Array) -> float:

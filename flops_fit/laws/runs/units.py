@@ -139,7 +139,9 @@ def _check_product(fitted: pd.DataFrame) -> list[Check]:
     message = f"units: C / (6 N D) is {middle:.2g}, not about 1{likely}. Nothing was converted."
     advice = "Give N as a count, D in tokens and C in FLOPs; predictions are in the units given."
     # Predictions ask for budgets in FLOPs: where C is not, they would be far off.
-    severity: Severity = "refuse" if middle < 1 or "C in" in likely else "warn"
+    # A parameter may be used a million times an example, but then it is not one of few.
+    surely = middle < 1 or "C in" in likely or (known and len(small) == 1 and nearest >= 1e6)
+    severity: Severity = "refuse" if surely else "warn"
     return [Check("units", severity, message, advice)]
 
 

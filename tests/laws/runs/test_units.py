@@ -21,8 +21,8 @@ def coded(table, code):
     ("table", "severity", "message"),
     [
         (scaled(N=1e6, D=1e9), "warn", "likely N in millions and D in billions"),
-        (scaled(N=1e6), "warn", "likely N in millions"),
-        (scaled(D=1e9), "warn", "likely D in billions"),
+        (scaled(N=1e6), "refuse", "likely N in millions"),
+        (scaled(D=1e9), "refuse", "likely D in billions"),
         (scaled(C=3e11), "refuse", "C / (6 N D) is 3.3e-12"),  # a speed, say
         (scaled(C=1e18), "refuse", "likely C in units of 1e18 FLOPs"),
         (scaled(C=8.64e19), "refuse", "likely C in PF-days"),
