@@ -138,7 +138,8 @@ def _sizes(findings: Findings) -> dict[str, Any]:
     largest = pairs[-1][0]
     top = largest
     if findings.law is not None:
-        top = max(top, float(findings.law.n_opt(_reach(findings) * findings.largest_budget)))
+        reach = np.array([_reach(findings) * findings.largest_budget])
+        top = max(top, float(predict_intervals(findings, reach)["num_params"].iloc[0]))
     # Building models takes time, so eight sizes; the script interpolates between them.
     beyond = np.geomspace(largest, top, 9)[1:]
     pairs += [(float(N), size_to_build(findings, float(N))) for N in beyond if N > largest]

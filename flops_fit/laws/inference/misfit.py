@@ -188,7 +188,10 @@ def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array,
     level = law.log_law(at_x.ravel(), at_y.ravel()).reshape(at_x.shape)
     if law.fit.space == "linear":
         level = np.exp(level)
-    curvature = 2 * np.polynomial.polynomial.polyfit(STENCIL, level.T, 2)[2]
+    _, tilt, bend = np.polynomial.polynomial.polyfit(STENCIL, level.T, 2)
+    curvature = 2 * bend
+    # The parabola's own error: its vertex for the law alone, whose optimum is known.
+    x = x + tilt / np.maximum(curvature, 1e-12)
     factors = ends / np.maximum(curvature, 1e-12)[:, None]
     _, variance, _ = law.posterior(*_stencil(law, C, cost, x), factors)
     return x, variance, np.zeros_like(x)
