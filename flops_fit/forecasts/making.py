@@ -17,6 +17,7 @@ from flops_fit.laws.predict.losses import predict_losses
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
+from flops_fit.laws.runs.exclusions import epochs
 from flops_fit.validate import is_positive, raise_problems
 from flops_fit.version import __version__
 
@@ -71,6 +72,7 @@ def make_forecast(
             num_runs=len(findings.fitted_runs),
             setting=findings.meta.get("setting", ""),
             data_digest=data_digest(findings.fitted_runs),
+            passes=_passes(findings),
             known_runs=_known(findings.runs, N, D, C if of_budget else None),
             flops_fit=__version__,
         )
@@ -134,6 +136,13 @@ def _law_vector(findings: Findings) -> tuple[float, ...]:
         if repetition.params_error is not None:
             vector.append(1 / repetition.r_params)
     return tuple(vector)
+
+
+def _passes(findings: Findings) -> float:
+    """Most passes of a run behind a law that counts all its tokens in full."""
+    if findings.repetition is not None:
+        return 1.0
+    return float(np.nanmax(np.append(epochs(findings.fitted_runs), 1.0)))
 
 
 def _known(runs: pd.DataFrame, N: float, D: float, C: float | None) -> int:

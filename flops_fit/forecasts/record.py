@@ -59,6 +59,8 @@ class Forecast:
         data_digest: Hash of their N, D and losses.
         known_runs: Number of runs of this size, or at this budget, that the data already held.
         flops_fit: Version of flops-fit.
+        by: Columns and values of the runs behind the law, if they were fitted apart from others.
+        passes: Most passes over its data of a run behind a law that counts all tokens in full.
         id: Date and hash: the forecast's own name.
         path: The file; None before it is written.
         artifact: Where it lies on the sweep's parent run; empty if it does not.
@@ -86,6 +88,8 @@ class Forecast:
     data_digest: str
     known_runs: int
     flops_fit: str
+    by: tuple[tuple[str, str], ...] = ()
+    passes: float = 1.0
     id: str = ""
     path: Path | None = field(default=None, compare=False)
     artifact: str = field(default="", compare=False)
@@ -98,6 +102,7 @@ class Forecast:
             self.data_unit: _with_interval(self.num_tokens, self.num_tokens_interval, count),
             "loss": _with_interval(self.loss, self.loss_interval, loss),
             "one run": number_text.between(*self.run_interval, loss),
+            "of": ", ".join(f"{name} {value}" for name, value in self.by),
             "size": "" if self.size is None else str(self.size),
             "note": self.note,
             "in": "" if self.path is None else str(self.path),
@@ -146,8 +151,8 @@ def from_json(text: str, where: str) -> Forecast:
         raise TableError(f"{where} has schema {schema!r}; this version of flops-fit reads {SCHEMA}")
     faults = [
         f"{name}: expected {expected}, got {document.get(name)!r}"
-        for name, (expected, is_sound) in _EXPECTED.items()
-        if not is_sound(document.get(name))
+        for name, (expected, is_sound) in (_EXPECTED | _OPTIONAL).items()
+        if not is_sound(document.get(name, _OPTIONAL_VALUES.get(name)))
     ]
     if faults:
         raise TableError(faults, f"{where} is a damaged forecast:")
@@ -167,6 +172,10 @@ def _document(forecast: Forecast) -> dict[str, Any]:
         ends = document[name]
         document[name] = None if ends is None else [_finite(end) for end in ends]
     document["law_vector"] = [_finite(value) for value in forecast.law_vector]
+    if forecast.by:
+        document["by"] = dict(forecast.by)
+    if forecast.passes != 1:
+        document["passes"] = forecast.passes
     return document
 
 
@@ -181,6 +190,8 @@ def _read(document: Mapping[str, Any]) -> Forecast:
             )
     # The logarithm of a coefficient that is zero is the only entry that may not be finite.
     values["law_vector"] = tuple(-math.inf if v is None else float(v) for v in values["law_vector"])
+    values["by"] = tuple(document.get("by", {}).items())
+    values["passes"] = float(document.get("passes", 1.0))
     return Forecast(**values)
 
 
@@ -230,6 +241,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_text_by_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 _Expected = tuple[str, Callable[[Any], bool]]
 _TEXT: _Expected = ("text", _is_text)
 _POSITIVE: _Expected = ("a positive number", _is_positive)
@@ -265,4 +280,12 @@ _EXPECTED: dict[str, _Expected] = {
     "known_runs": _COUNT,
     "flops_fit": _TEXT,
 }
-assert set(_EXPECTED) | {"path", "artifact"} == {part.name for part in fields(Forecast)}
+# Keys that a file may lack, as those of earlier versions do, and their values there.
+_OPTIONAL: dict[str, _Expected] = {
+    "by": ("names and values as text", _is_text_by_text),
+    "passes": ("a number of 1 or more", lambda v: _is_finite(v) and v >= 1),
+}
+_OPTIONAL_VALUES: dict[str, Any] = {"by": {}, "passes": 1.0}
+assert set(_EXPECTED) | set(_OPTIONAL) | {"path", "artifact"} == {
+    part.name for part in fields(Forecast)
+}

@@ -1,47 +1,36 @@
 """How forecasts came out: each is compared with the runs of its size.
 
-A run is of a forecast's size if its N and its D differ by 5 % at most. Its loss is moved along the
-forecast's law to the forecast's own N and D, so that this difference is not taken for an error.
-Several runs are seeds, and their mean counts; runs whose learning rate or setting was worse than
-another's are left out. The forecast of a budget can also be compared with the minimum of that
+`matching` finds the runs. The forecast of a budget can also be compared with the minimum of that
 budget's IsoFLOP curve.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import Source, gather
 from flops_fit.forecasts.making import is_same
+from flops_fit.forecasts.matching import Came, came_of
 from flops_fit.forecasts.record import Forecast
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.model.frontier import loss_at
-from flops_fit.laws.model.repetition_law import effective_tokens
-from flops_fit.laws.runs.exclusions import epochs
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.report.outcomes import (
+    AMBIGUOUS,
     IN_DATA,
-    LEFT_OUT,
     NOT_RUN,
     OTHER_SETTING,
     SCORED,
     summary_line,
 )
 from flops_fit.validate import is_number
-
-# Runs that the law's own screen calls outliers came out as they did: they count.
-OUTLIER = "outlier"
-_FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
-_POINT = ("num_params", "num_tokens", "loss")
 
 
 class HasFindings(Protocol):
@@ -88,27 +77,12 @@ def score(
             raise ArgumentError(f"loss: expected a number, got {loss!r}")
         if len(found) > 1:
             raise ArgumentError(f"loss: expected a single forecast, got {len(found)}: pass runs")
-        return _table([_row(found[0], _Came((float(loss),)))])
+        return _table([_row(found[0], Came((float(loss),)))])
     findings = getattr(runs, "findings", None)
     if isinstance(findings, Findings):
         return outcomes_in(found, findings)
     table = read_runs(runs)[0]  # type: ignore[arg-type]
-    return _table([_row(forecast, _came(forecast, table)) for forecast in found])
-
-
-@dataclass(frozen=True)
-class _Came:
-    """What came of one forecast.
-
-    Attributes:
-        losses: Losses of the runs of its size, moved along its law to its own N and D.
-        best: The optimum of its budget, by the budget's own IsoFLOP curve.
-        left_out: Why finished runs of its size do not count; empty if some do, or there are none.
-    """
-
-    losses: tuple[float, ...] = ()
-    best: Mapping[str, Any] | None = None
-    left_out: str = ""
+    return _table([_row(forecast, came_of(forecast, table)) for forecast in found])
 
 
 def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFrame:
@@ -120,9 +94,9 @@ def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFra
     rows = []
     for forecast in forecasts:
         if setting and forecast.setting and setting != forecast.setting:
-            rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
+            rows.append(_row(forecast, Came()) | {"status": OTHER_SETTING})
         else:
-            came = _came(forecast, findings.runs)
+            came = came_of(forecast, findings.runs)
             rows.append(_row(forecast, _with_best(forecast, came, findings.optima)))
     return _table(rows)
 
@@ -133,50 +107,20 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
-    """The finished runs of a forecast's size."""
-    runs = runs.assign(num_tokens=_tokens(forecast, runs))
-    same = is_same(runs["num_params"], forecast.num_params)
-    same &= is_same(runs["num_tokens"], forecast.num_tokens)
-    found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
-    excluded = found["excluded"].astype(str)
-    counts = (excluded == "") | excluded.str.startswith(OUTLIER)
-    if not counts.any():
-        return _Came(left_out="; ".join(sorted(set(excluded))))
-    N, D, loss = (found[counts][name].to_numpy(float) for name in _POINT)
-    moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
-    return _Came(tuple(moved.tolist()))
-
-
-def _tokens(forecast: Forecast, runs: pd.DataFrame) -> np.ndarray:
-    """D of each run as the forecast's law counts it: what new tokens its data are worth."""
-    D = runs["num_tokens"].to_numpy(float)
-    if len(forecast.law_vector) <= _FADING:
-        return D
-    fading = forecast.law_vector[_FADING]
-    return effective_tokens(D, D / epochs(runs), 1 / fading if fading else math.inf)
-
-
-def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
-    x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
-    with np.errstate(all="ignore"):
-        return loss_at(np.array([forecast.law_vector]), x, y)[0]
-
-
-def _with_best(forecast: Forecast, came: _Came, optima: pd.DataFrame) -> _Came:
+def _with_best(forecast: Forecast, came: Came, optima: pd.DataFrame) -> Came:
     """The same with the optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
     if not forecast.of_budget or optima.empty:
         return came
     rows = optima[is_same(optima["compute_budget"], forecast.compute_budget)]
-    if rows.empty:
+    if rows.empty or came.status == AMBIGUOUS:
         return came
-    best = dict(rows.iloc[0])
+    best: dict[str, Any] = dict(rows.iloc[0])
     if best["refused"]:
-        return came if came.losses else replace(came, left_out=f"no optimum, {best['refused']}")
+        return came if came.losses else replace(came, why_not=f"no optimum, {best['refused']}")
     return replace(came, best=best)
 
 
-def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
+def _row(forecast: Forecast, came: Came) -> dict[str, Any]:
     """What was forecast, and how it came out; a judgement only of what was not known before."""
     best_N = math.nan if came.best is None else float(came.best["num_params"])
     outcome, came_from = _outcome(came)
@@ -184,7 +128,7 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
     if forecast.known_runs:
         status = IN_DATA
     elif math.isnan(outcome):
-        status = LEFT_OUT if came.left_out else NOT_RUN
+        status = came.status if came.why_not else NOT_RUN
     row = {
         **_said(forecast),
         "status": status,
@@ -206,14 +150,14 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
     return row
 
 
-def _outcome(came: _Came) -> tuple[float, str]:
+def _outcome(came: Came) -> tuple[float, str]:
     """The loss that came, and of what it is the loss."""
     if came.losses:
         n = len(came.losses)
         return float(np.mean(came.losses)), "run" if n == 1 else f"mean of {n} runs"
     if came.best is not None:
         return float(came.best["loss"]), "minimum of the budget's curve"
-    return math.nan, came.left_out
+    return math.nan, came.why_not
 
 
 def _said(forecast: Forecast) -> dict[str, Any]:

@@ -14,6 +14,9 @@ SCORED = "scored"
 NOT_RUN = "not yet run"
 IN_DATA = "the run was already in the data"
 LEFT_OUT = "run, but left out"
+# Runs of its size that differ in a condition, so that they have no mean.
+AMBIGUOUS = "ambiguous"
+OTHER_DATA = "other data"
 OTHER_SETTING = "of another model, data or recipe"
 # Columns of `outcomes_as_cells` that hold words.
 TEXT_COLUMNS = ("made, UTC", "forecast of", "outcome", "inside", "note")
@@ -40,6 +43,8 @@ def summary_line(outcomes: pd.DataFrame) -> str:
     for status, words in (
         (NOT_RUN, "not yet run"),
         (LEFT_OUT, LEFT_OUT),
+        (AMBIGUOUS, "of runs that differ in more than the seed"),
+        (OTHER_DATA, "on other data"),
         (IN_DATA, "of runs already in the data"),
         (OTHER_SETTING, OTHER_SETTING),
     ):
@@ -80,8 +85,8 @@ def _subject(row: Mapping[Any, Any]) -> str:
 
 
 def _outcome(row: Mapping[Any, Any]) -> str:
-    if row["status"] == LEFT_OUT:
-        return f"{LEFT_OUT}: {row['came_from']}"
+    if row["status"] in (LEFT_OUT, AMBIGUOUS, OTHER_DATA):
+        return f"{row['status']}: {row['came_from']}"
     if row["status"] != SCORED:
         return str(row["status"])
     best = count(row["best_num_params"])

@@ -115,6 +115,72 @@ def test_repeated_tokens_count_as_the_law_counts_them(result, model, passes, sta
         assert row["outcome"] == pytest.approx(result.law.loss(N, D), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"dataset": ["c4", "code"]},
+        {"optimizer": ["adam", "muon"], "lr": [1e-3, 2e-2]},
+        {"vocab_size": [32000, 50000]},
+        {"mixture": ["web", None]},
+    ],
+)
+def test_runs_of_several_conditions_have_no_mean(model, columns):
+    (row,) = flops_fit.score(model, came(2.36, 2.9, **columns)).to_dict("records")
+    assert row["status"] == "ambiguous"
+    assert row["came_from"].startswith(next(iter(columns)))
+    assert math.isnan(row["error"])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"run_name": ["a", "b"]},
+        {"host": ["x", "y"]},
+        {"grad_norm": [0.1, 0.2]},
+        {"wandb_url": ["u/1", "u/2"]},
+        {"dataset": ["c4", "c4"]},
+    ],
+)
+def test_what_a_run_itself_decides_is_no_condition(model, columns):
+    table = flops_fit.score(model, came(2.36, 2.38, **columns))
+    assert table["came_from"][0] == "mean of 2 runs"
+
+
+def test_other_conditions_at_other_sizes_do_not_matter(model):
+    other = came(3.0, at=(10 * N, D), dataset="code")
+    table = flops_fit.score(model, pd.concat([came(2.36, dataset="c4"), other]))
+    assert table["losses"][0] == pytest.approx([2.36])
+
+
+@pytest.mark.parametrize(
+    "columns", [{"unique_tokens": D / 100}, {"epochs": 100}, {"unique_tokens": D / 100, "x": 1.0}]
+)
+def test_repeated_data_is_other_data_for_a_law_of_new_data(model, columns):
+    (row,) = flops_fit.score(model, came(2.4, **columns)).to_dict("records")
+    assert (row["status"], row["came_from"]) == ("other data", "100 passes")
+    assert math.isnan(row["error"])
+    both = pd.concat([came(2.36, epochs=1), came(2.4, **columns)])
+    assert flops_fit.score(model, both)["losses"][0] == pytest.approx([2.36])
+
+
+def test_a_law_of_runs_with_as_many_passes_counts_them(model):
+    table = flops_fit.score(replace(model, passes=100.0), came(2.4, epochs=100))
+    assert table["status"][0] == "scored"
+
+
+@pytest.mark.parametrize("column", ["run_name", "trial_id", "run id"])
+def test_only_the_last_row_of_a_run_counts(model, column):
+    table = pd.DataFrame({"N": N, "D": [0.9 * D, 0.97 * D, D], "loss": [2.6, 2.5, 2.36]})
+    (row,) = flops_fit.score(model, table.assign(**{column: "a"})).to_dict("records")
+    assert row["losses"] == pytest.approx([2.36])
+    longer = pd.DataFrame({"N": N, "D": [D, 2 * D], "loss": [2.6, 2.3], column: "a"})
+    (row,) = flops_fit.score(model, longer).to_dict("records")
+    assert (row["status"], row["came_from"]) == (
+        "run, but left out",
+        "a point in the middle of its run",
+    )
+
+
 @pytest.mark.parametrize("at", [(1.06 * N, D), (N, 1.06 * D), (2 * N, D / 2)])
 def test_a_run_of_another_size_is_none(model, at):
     table = flops_fit.score(model, came(2.4, at=at))
