@@ -158,7 +158,8 @@ def score_forecasts(
     scores = score(paths, came, loss=loss)
     if as_json:
         summary = scores.attrs["summary"]
-        print(shown_as_json.dumps({"summary": summary, "forecasts": scores}))
+        checks = scores.attrs["checks"]
+        print(shown_as_json.dumps({"summary": summary, "checks": checks, "forecasts": scores}))
         return
     print(outcomes_as_cells(scores).to_string(index=False))
     print(scores.attrs["summary"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from flops_fit.errors import FitError
 from flops_fit.forecasts.record import SAME, Forecast, Interval, identified
-from flops_fit.laws.findings import Findings
+from flops_fit.laws.findings import FITTED_BY, Findings
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.predict.losses import predict_losses
 from flops_fit.laws.predict.paths import UNCONSTRAINED
@@ -72,6 +73,7 @@ def make_forecast(
             num_runs=len(findings.fitted_runs),
             setting=findings.meta.get("setting", ""),
             data_digest=data_digest(findings.fitted_runs),
+            by=fitted_by(findings),
             passes=_passes(findings),
             known_runs=_known(findings.runs, N, D, C if of_budget else None),
             flops_fit=__version__,
@@ -136,6 +138,14 @@ def _law_vector(findings: Findings) -> tuple[float, ...]:
         if repetition.params_error is not None:
             vector.append(1 / repetition.r_params)
     return tuple(vector)
+
+
+def fitted_by(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """Columns and values of the runs behind the law, if others were fitted apart."""
+    try:
+        return tuple(dict(json.loads(findings.meta.get(FITTED_BY, "{}"))).items())
+    except (ValueError, TypeError):  # a user's own metadata of this name
+        return ()
 
 
 def _passes(findings: Findings) -> float:

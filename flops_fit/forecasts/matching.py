@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from flops_fit.report.outcomes import AMBIGUOUS, LEFT_OUT, OTHER_DATA
 
 # Runs that the law's own screen calls outliers came out as they did: they count.
 OUTLIER = "outlier"
+NOT_POSITIVE = "its loss is not positive"
 MID_RUN = "a point in the middle of its run"
 _FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
 _POINT = ("num_params", "num_tokens", "loss")
@@ -64,8 +66,11 @@ def came_of(forecast: Forecast, runs: pd.DataFrame) -> Came:
         forecast: The forecast.
         runs: A clean table of runs.
     """
+    for column, value in named_in(forecast, runs).items():
+        runs = runs[as_levels(runs[column]).map(partial(_is_level, value))]
     passes = np.fmax(epochs(runs), 1.0)
-    runs = runs.assign(num_tokens=_tokens(forecast, runs), excluded=_excluded(runs))
+    excluded = _excluded(runs).mask(~is_possible(forecast, runs["loss"]), NOT_POSITIVE)
+    runs = runs.assign(num_tokens=_tokens(forecast, runs), excluded=excluded)
     same = is_same(runs["num_params"], forecast.num_params)
     same &= is_same(runs["num_tokens"], forecast.num_tokens)
     same &= np.isfinite(runs["loss"].to_numpy(float))
@@ -87,6 +92,39 @@ def came_of(forecast: Forecast, runs: pd.DataFrame) -> Came:
     N, D, loss = (found[counts & new][name].to_numpy(float) for name in _POINT)
     moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
     return Came(tuple(moved.tolist()))
+
+
+def is_possible(forecast: Forecast, loss: Any) -> Any:
+    """Whether losses can be of the kind that was forecast: a positive one has no outcome below 0.
+
+    Args:
+        forecast: The forecast.
+        loss: A loss, or a column of them.
+    """
+    return (loss > 0) | (forecast.loss <= 0)
+
+
+def named_in(forecast: Forecast, runs: pd.DataFrame) -> dict[str, str]:
+    """The columns of a table by which the forecast's law was fitted apart, and its values.
+
+    Args:
+        forecast: The forecast.
+        runs: A table of runs.
+    """
+    return {
+        str(column): value
+        for name, value in forecast.by
+        for column in runs.columns
+        if plain(column) == plain(name)
+    }
+
+
+def _is_level(value: str, level: str) -> bool:
+    """Whether two texts are one value: a table with a gap has 1.0 for 1."""
+    try:
+        return float(value) == float(level)
+    except ValueError:
+        return value == level
 
 
 def _excluded(runs: pd.DataFrame) -> pd.Series:

@@ -94,6 +94,11 @@ class Forecast:
     path: Path | None = field(default=None, compare=False)
     artifact: str = field(default="", compare=False)
 
+    @property
+    def group(self) -> str:
+        """`by` as text; empty if the runs were not fitted apart."""
+        return ", ".join(f"{name} {value}" for name, value in self.by)
+
     def __str__(self) -> str:
         of = f" of {self.name!r}" if self.name else ""
         count, loss = number_text.count, number_text.loss
@@ -102,7 +107,7 @@ class Forecast:
             self.data_unit: _with_interval(self.num_tokens, self.num_tokens_interval, count),
             "loss": _with_interval(self.loss, self.loss_interval, loss),
             "one run": number_text.between(*self.run_interval, loss),
-            "of": ", ".join(f"{name} {value}" for name, value in self.by),
+            "of": self.group,
             "size": "" if self.size is None else str(self.size),
             "note": self.note,
             "in": "" if self.path is None else str(self.path),

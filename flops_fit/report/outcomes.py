@@ -81,7 +81,9 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
 def _subject(row: Mapping[Any, Any]) -> str:
     """What was forecast: the best model for a budget, or a given one."""
     model = f"N {count(row['num_params'])}, D {count(row['num_tokens'])} {row['data_unit']}"
-    return f"{flops(row['compute_budget'])} FLOPs: {model}" if row["of_budget"] else model
+    group = f"{row['by']}: " if row.get("by") else ""
+    budget = f"{flops(row['compute_budget'])} FLOPs: " if row["of_budget"] else ""
+    return f"{group}{budget}{model}"
 
 
 def _outcome(row: Mapping[Any, Any]) -> str:

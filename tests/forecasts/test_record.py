@@ -59,7 +59,7 @@ def test_a_file_of_an_earlier_version_lacks_the_new_keys(forecast):
 
 @pytest.mark.parametrize("values", [{"by": ["c4"]}, {"by": {"dataset": 4}}, {"passes": 0.5}])
 def test_new_keys_are_checked_where_they_are(forecast, values):
-    with pytest.raises(TableError, match=f"damaged forecast:\\s+{next(iter(values))}"):
+    with pytest.raises(TableError, match=f"damaged forecast:\\s+- {next(iter(values))}"):
         from_json(changed(forecast, **values), "a.json")
 
 

@@ -69,8 +69,36 @@ def test_an_outcome_may_lie_in_the_interval_of_a_run_alone_or_in_none(model, sig
         assert (row["inside_loss"], row["inside_run"]) == inside
 
 
-def test_a_loss_of_zero_is_an_infinite_error(model):
-    assert flops_fit.score(model, loss=0.0)["error"][0] == math.inf
+@pytest.mark.parametrize("loss", [0.0, -1, -0.5])
+def test_a_loss_that_is_not_positive_is_no_outcome_of_one_that_is(model, loss):
+    with pytest.raises(ArgumentError, match="loss: expected a positive number"):
+        flops_fit.score(model, loss=loss)
+    (row,) = flops_fit.score(model, came(loss)).to_dict("records")
+    assert (row["status"], row["came_from"]) == ("run, but left out", "its loss is not positive")
+    assert flops_fit.score(replace(model, loss=-0.1), came(-0.2))["status"][0] == "scored"
+
+
+@pytest.mark.parametrize(
+    ("columns", "doubt"),
+    [
+        ({"train_loss": "loss"}, "training loss"),
+        ({"run_name": ["a"] * 4, "D": [D / 4, D / 3, D / 2, D]}, "points of training curves"),
+        ({"C": 6e15 * N * D}, "units"),
+    ],
+)
+def test_doubts_about_the_table_are_told(model, columns, doubt):
+    table = came(2.6, 2.5, 2.4, 2.36).drop(columns="seed")
+    for name, values in columns.items():
+        if values == "loss":
+            table = table.rename(columns={"loss": name})
+        else:
+            table[name] = values
+    table["lr"] = [1.0, 2.0, 3.0, 4.0]
+    with pytest.warns(flops_fit.FlopsFitWarning, match="the table of runs: ") as warned:
+        scores = flops_fit.score(model, table)
+    print(warned[0].message)
+    assert len(warned) == 1
+    assert any(doubt in check for check in scores.attrs["checks"])
 
 
 def test_seeds_are_all_listed_and_their_mean_counts(model):
@@ -149,6 +177,43 @@ def test_what_a_run_itself_decides_is_no_condition(model, columns):
 def test_other_conditions_at_other_sizes_do_not_matter(model):
     other = came(3.0, at=(10 * N, D), dataset="code")
     table = flops_fit.score(model, pd.concat([came(2.36, dataset="c4"), other]))
+    assert table["losses"][0] == pytest.approx([2.36])
+
+
+@pytest.fixture(scope="module")
+def by_dataset():
+    """Results of two data sets, the second with a higher loss."""
+    other = runs().assign(dataset="code", loss=lambda frame: frame["loss"] + 0.5)
+    table = pd.concat([runs().assign(dataset="c4"), other], ignore_index=True)
+    return fit(table, by="dataset", num_draws=100)
+
+
+def test_a_forecast_of_a_group_is_of_its_runs(by_dataset):
+    made = [make_forecast(by_dataset[of].findings, num_params=N, num_tokens=D) for of in by_dataset]
+    assert [forecast.by for forecast in made] == [(("dataset", "c4"),), (("dataset", "code"),)]
+    table = came(2.36, 2.9, Dataset=["c4", "code"], lr=[1e-3, 2e-3])
+    scores = flops_fit.score(made, table).set_index("loss").sort_index()
+    assert [losses[0] for losses in scores["losses"]] == pytest.approx([2.36, 2.9])
+    (row,) = flops_fit.score(made[0], came(2.36, 2.38)).to_dict("records")
+    assert row["came_from"] == "mean of 2 runs"
+
+
+def test_results_by_group_are_scored_each_with_its_own(by_dataset):
+    run = runs().iloc[-1]
+    for of in by_dataset:
+        forecast = make_forecast(by_dataset[of].findings, num_params=N, num_tokens=D)
+        moved = replace(forecast, num_params=float(run["num_params"]))
+        moved = replace(moved, num_tokens=float(run["num_tokens"]))
+        (row,) = flops_fit.score(moved, by_dataset).to_dict("records")
+        assert row["outcome"] == pytest.approx(run["loss"] + 0.5 * (of == "code"))
+        (row,) = flops_fit.score(replace(moved, by=()), by_dataset).to_dict("records")
+        assert row["status"] == "ambiguous"
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1.0, None], ["1", "x"]])
+def test_a_group_is_found_as_text_and_as_number(model, values):
+    forecast = replace(model, by=(("kind", "1"),))
+    table = flops_fit.score(forecast, came(2.36, 2.9, kind=values))
     assert table["losses"][0] == pytest.approx([2.36])
 
 
