@@ -133,7 +133,7 @@ def _in_groups(forecast: Forecast, groups: Sequence[Findings]) -> dict[str, Any]
 
 
 def _read(forecasts: Sequence[Forecast], runs: Runs) -> tuple[pd.DataFrame, list[Check]]:
-    """A table with its doubts, in which settings are not compared across groups that the forecasts name."""
+    """A table and its doubts; settings are not compared across groups of the forecasts."""
     if not any(forecast.by for forecast in forecasts):
         return read_runs(runs)
     frame = open_table(runs)[0]

@@ -79,24 +79,19 @@ def test_a_loss_that_is_not_positive_is_no_outcome_of_one_that_is(model, loss):
 
 
 @pytest.mark.parametrize(
-    ("columns", "doubt"),
+    ("table", "doubt"),
     [
-        ({"train_loss": "loss"}, "training loss"),
-        ({"run_name": ["a"] * 4, "D": [D / 4, D / 3, D / 2, D]}, "points of training curves"),
-        ({"C": 6e15 * N * D}, "units"),
+        (pd.DataFrame({"N": [N], "D": D, "train_loss": 2.4}), "training loss"),
+        (
+            pd.DataFrame({"N": N, "D": [D / 4, D / 2, D], "loss": [2.6, 2.5, 2.4], "run_id": "a"}),
+            "points of training curves",
+        ),
+        (pd.DataFrame({"N": [N], "D": D, "C": 6e9 * N * D, "loss": 2.4}), "N D"),
     ],
 )
-def test_doubts_about_the_table_are_told(model, columns, doubt):
-    table = came(2.6, 2.5, 2.4, 2.36).drop(columns="seed")
-    for name, values in columns.items():
-        if values == "loss":
-            table = table.rename(columns={"loss": name})
-        else:
-            table[name] = values
-    table["lr"] = [1.0, 2.0, 3.0, 4.0]
+def test_doubts_about_the_table_are_told_once(model, table, doubt):
     with pytest.warns(flops_fit.FlopsFitWarning, match="the table of runs: ") as warned:
         scores = flops_fit.score(model, table)
-    print(warned[0].message)
     assert len(warned) == 1
     assert any(doubt in check for check in scores.attrs["checks"])
 
@@ -235,7 +230,7 @@ def test_a_law_of_runs_with_as_many_passes_counts_them(model):
 
 @pytest.mark.parametrize("column", ["run_name", "trial_id", "run id"])
 def test_only_the_last_row_of_a_run_counts(model, column):
-    table = pd.DataFrame({"N": N, "D": [0.9 * D, 0.97 * D, D], "loss": [2.6, 2.5, 2.36]})
+    table = pd.DataFrame({"N": N, "D": [0.97 * D, D], "loss": [2.5, 2.36]})
     (row,) = flops_fit.score(model, table.assign(**{column: "a"})).to_dict("records")
     assert row["losses"] == pytest.approx([2.36])
     longer = pd.DataFrame({"N": N, "D": [D, 2 * D], "loss": [2.6, 2.3], column: "a"})
