@@ -144,7 +144,9 @@ def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:
     if faults:
         warn_user(f"left out of the forecasts of the sweep {ledger.name!r}: {'; '.join(faults)}")
     found.sort(key=lambda forecast: forecast.made_at)
-    return outcomes_in(found, result.findings) if found else pd.DataFrame()
+    outcomes = outcomes_in(found, result.findings) if found else pd.DataFrame()
+    outcomes.attrs[UNREADABLE] = len(faults)
+    return outcomes
 
 
 def write_files(result: Result, folder: Path) -> None:

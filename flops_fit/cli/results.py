@@ -161,7 +161,9 @@ def score_forecasts(
         checks = scores.attrs["checks"]
         print(shown_as_json.dumps({"summary": summary, "checks": checks, "forecasts": scores}))
         return
-    print(outcomes_as_cells(scores).to_string(index=False))
+    cells = outcomes_as_cells(scores)
+    cells["note"] = [folded(note, _SHORT) for note in cells["note"]]
+    print(cells.to_string(index=False))
     print(scores.attrs["summary"])
 
 

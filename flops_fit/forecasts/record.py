@@ -26,7 +26,8 @@ KIND = "flops-fit forecast"
 # Two runs are of one size if N and D differ by no more than this each; so are two budgets.
 SAME = 0.05
 _DIGEST = 10  # hex digits of the hash in an id
-_LARGEST = 1e300  # of the numbers of a file: JSON's integers know no bound
+# Of the numbers of a file: JSON's integers know no bound.
+LARGEST = 1e300
 
 Interval = tuple[float, float]
 
@@ -64,6 +65,7 @@ class Forecast:
         id: Date and hash: the forecast's own name.
         path: The file; None before it is written.
         artifact: Where it lies on the sweep's parent run; empty if it does not.
+        not_logged: Why it was not put there; empty where it was, and when it is read again.
     """
 
     made_at: str
@@ -93,6 +95,7 @@ class Forecast:
     id: str = ""
     path: Path | None = field(default=None, compare=False)
     artifact: str = field(default="", compare=False)
+    not_logged: str = field(default="", compare=False)
 
     @property
     def group(self) -> str:
@@ -109,9 +112,9 @@ class Forecast:
             "one run": number_text.between(*self.run_interval, loss),
             "of": self.group,
             "size": "" if self.size is None else str(self.size),
-            "note": self.note,
+            "note": number_text.folded(self.note, 300),
             "in": "" if self.path is None else str(self.path),
-            "and": self.artifact,
+            "and": self.artifact or self.not_logged,
         }
         budget = f"{number_text.flops(self.compute_budget)} FLOPs"
         beyond = f"{number_text.times(self.extrapolation)} times the largest budget"
@@ -220,7 +223,7 @@ def _no_json(constant: str) -> float:
 
 
 def _is_finite(value: Any) -> bool:
-    return is_number(value) and abs(value) < _LARGEST
+    return is_number(value) and abs(value) < LARGEST
 
 
 def _is_positive(value: Any) -> bool:
@@ -255,7 +258,7 @@ _TEXT: _Expected = ("text", _is_text)
 _POSITIVE: _Expected = ("a positive number", _is_positive)
 _INTERVAL: _Expected = ("two numbers", _is_interval)
 _MAYBE_INTERVAL: _Expected = ("two numbers or null", lambda v: v is None or _is_interval(v))
-_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and 0 <= v < _LARGEST)
+_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and 0 <= v < LARGEST)
 _INTERVALS = ("loss_interval", "run_interval", "num_params_interval", "num_tokens_interval")
 _EXPECTED: dict[str, _Expected] = {
     "id": _TEXT,
@@ -291,6 +294,6 @@ _OPTIONAL: dict[str, _Expected] = {
     "passes": ("a number of 1 or more", lambda v: _is_finite(v) and v >= 1),
 }
 _OPTIONAL_VALUES: dict[str, Any] = {"by": {}, "passes": 1.0}
-assert set(_EXPECTED) | set(_OPTIONAL) | {"path", "artifact"} == {
+assert set(_EXPECTED) | set(_OPTIONAL) | {"path", "artifact", "not_logged"} == {
     part.name for part in fields(Forecast)
 }

@@ -20,6 +20,10 @@ OTHER_DATA = "other data"
 OTHER_SETTING = "of another model, data or recipe"
 # Columns of `outcomes_as_cells` that hold words.
 TEXT_COLUMNS = ("made, UTC", "forecast of", "outcome", "inside", "note")
+# Key of the table's `attrs`: number of stored forecasts that were changed or damaged.
+UNREADABLE = "unreadable"
+# Characters of a note in a table.
+LONGEST_NOTE = 300
 
 
 def summary_line(outcomes: pd.DataFrame) -> str:
@@ -28,8 +32,9 @@ def summary_line(outcomes: pd.DataFrame) -> str:
     Args:
         outcomes: One row per forecast, as `flops_fit.score` returns.
     """
+    unreadable = outcomes.attrs.get(UNREADABLE, 0)
     if outcomes.empty:
-        return ""
+        return f"Forecasts: {unreadable} unreadable" if unreadable else ""
     scored = outcomes[outcomes["status"] == SCORED]
     n = len(scored)
     parts = []
@@ -51,6 +56,8 @@ def summary_line(outcomes: pd.DataFrame) -> str:
         number = int((outcomes["status"] == status).sum())
         if number:
             parts.append(f"{number} {words}")
+    if unreadable:
+        parts.append(f"{unreadable} unreadable")
     return f"Forecasts: {'; '.join(parts)}"
 
 
@@ -74,7 +81,7 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
         "outcome": _outcome(row),
         "error": number_text.percent(row["error"]) if came else "",
         "inside": _inside(row) if came else "",
-        "note": str(row["note"]),
+        "note": number_text.folded(row["note"], LONGEST_NOTE),
     }
 
 
