@@ -17,6 +17,7 @@ from flops_fit.forecasts.record import from_json
 from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.records import Size
 from flops_fit.report import html_page
+from flops_fit.report.outcomes import UNREADABLE
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow

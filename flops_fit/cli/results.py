@@ -16,11 +16,14 @@ from flops_fit.fit_table import fit
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
 from flops_fit.laws.options import FormOption
+from flops_fit.report.number_text import folded
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result
 from flops_fit.tracking.experiments import find_ledger
 from flops_fit.validate import raise_problems
+
+_SHORT = 40  # characters of a note in a terminal
 
 
 def fit_table(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:

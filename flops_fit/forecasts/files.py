@@ -94,10 +94,12 @@ def gather(forecasts: Source | Iterable[Source]) -> list[Forecast]:
         ArgumentError: There is no forecast.
         TableError: A file holds none.
     """
-    alone = isinstance(forecasts, Forecast | str | os.PathLike) or not isinstance(
-        forecasts, Iterable
-    )
-    given = [forecasts] if alone else list(forecasts)
+    if isinstance(forecasts, Forecast | str | os.PathLike):
+        given: list[Source] = [forecasts]
+    elif isinstance(forecasts, Iterable):
+        given = list(forecasts)
+    else:
+        raise ArgumentError(f"forecasts: expected files of forecasts, got {forecasts!r:.80}")
     found: dict[str, Forecast] = {}
     for source in given:
         for forecast in _read(source):
@@ -129,11 +131,13 @@ def _write(forecast: Forecast, path: str | os.PathLike[str] | None) -> Path:
     if path is not None and not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"path: expected a file or a folder, got {path!r:.80}")
     try:
-        return _written(forecast, os.fspath(path or FOLDER), path is None)
+        return _written(forecast, os.fsdecode(FOLDER if path is None else path), path is None)
     except FileExistsError as error:
         raise ArgumentError(
             f"path: {error.filename} exists, and forecasts are never overwritten: use another path"
         ) from error
+    except ArgumentError:
+        raise
     except (OSError, ValueError) as error:  # also a name that is too long, or holds a NUL
         raise ArgumentError(f"path: {str(path)[:200]!r} cannot be written: {error}") from error
 

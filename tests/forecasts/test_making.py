@@ -134,3 +134,17 @@ def test_a_forecast_far_beyond_the_runs_is_warned_of(result, arguments, doubt):
 def test_numbers_that_overflow_are_no_forecast(result, arguments):
     with pytest.raises(ArgumentError, match=r"expected"):
         make_forecast(result.findings, **arguments)
+
+
+@pytest.mark.parametrize("note", ["a" * 2001, "\ud800", "fine\udfff", None, 3])
+def test_notes_are_unicode_of_bounded_length(result, note):
+    with pytest.raises(ArgumentError, match="note: expected Unicode text of at most 2,000 char"):
+        make_forecast(result.findings, 1e15, note=note)
+
+
+@pytest.mark.parametrize("note", ["", "a" * 2000, "two\nlines \x1b[31m"])
+def test_other_notes_are_kept_whole_and_shown_in_a_line(result, note):
+    made = make_forecast(result.findings, 1e15, note=note)
+    assert made.note == note
+    assert max(map(len, str(made).splitlines())) < 320
+    assert "\x1b" not in str(made)
