@@ -127,5 +127,5 @@ def test_why_a_run_does_not_count_is_said(status, why, cell):
     outcomes = pd.DataFrame([row(status, came_from=why, by="dataset c4")])
     (cells,) = outcomes_as_cells(outcomes).to_dict("records")
     assert cells["outcome"] == cell
-    assert cells["forecast of"].startswith("dataset c4: 1.00e+15 FLOPs")
+    assert cells["forecast of"].startswith("dataset c4: 1e+15 FLOPs")
     assert "Forecasts: 1 " in summary_line(outcomes)
