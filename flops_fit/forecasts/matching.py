@@ -38,8 +38,12 @@ NOT_POSITIVE = "its loss is not positive"
 MID_RUN = "a point in the middle of its run"
 _FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
 _POINT = ("num_params", "num_tokens", "loss")
-# Words of columns of text that describe a run, and are no condition.
-_LABELS = frozenset("date time url uri path link note notes comment comments tags label".split())
+# Words of columns that describe a run, and are no condition; and of numbers that are one.
+_LABELS = frozenset(
+    "date time url uri path link file folder dir checkpoint ckpt commit note notes comment "
+    "comments tags label seed seeds gpu gpus nodes workers rank".split()
+)
+_LENGTHS = frozenset("context ctx seq seqlen sequence".split())
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def _is_condition(cells: pd.Series) -> bool:
     found = set(words(name))
     if (MARKS | _LABELS) & found or is_tuned(cells):
         return False
-    if CONDITIONS & found:
+    if (CONDITIONS | _LENGTHS) & found:
         return True
     number = as_levels(cells).nunique()
     if pd.api.types.is_datetime64_any_dtype(cells.dtype):

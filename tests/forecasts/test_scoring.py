@@ -144,6 +144,7 @@ def test_repeated_tokens_count_as_the_law_counts_them(result, model, passes, sta
         {"dataset": ["c4", "code"]},
         {"optimizer": ["adam", "muon"], "lr": [1e-3, 2e-2]},
         {"vocab_size": [32000, 50000]},
+        {"context_length": [1024, 2048]},
         {"mixture": ["web", None]},
     ],
 )
@@ -161,6 +162,7 @@ def test_runs_of_several_conditions_have_no_mean(model, columns):
         {"host": ["x", "y"]},
         {"grad_norm": [0.1, 0.2]},
         {"wandb_url": ["u/1", "u/2"]},
+        {"data_seed": [1, 2], "checkpoint": ["a", "b"], "num_gpus": [8, 16]},
         {"dataset": ["c4", "c4"]},
     ],
 )
