@@ -17,6 +17,7 @@ from flops_fit.forecasts.record import from_json
 from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.records import Size
 from flops_fit.report import html_page
+from flops_fit.report.outcomes import UNREADABLE
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
@@ -144,7 +145,9 @@ def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:
     if faults:
         warn_user(f"left out of the forecasts of the sweep {ledger.name!r}: {'; '.join(faults)}")
     found.sort(key=lambda forecast: forecast.made_at)
-    return outcomes_in(found, result.findings) if found else pd.DataFrame()
+    outcomes = outcomes_in(found, result.findings) if found else pd.DataFrame()
+    outcomes.attrs[UNREADABLE] = len(faults)
+    return outcomes
 
 
 def write_files(result: Result, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack, overload
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.check import Check
-from flops_fit.laws.findings import Findings
+from flops_fit.laws.checks.of_conditions import as_levels
+from flops_fit.laws.findings import FITTED_BY, Findings
 from flops_fit.laws.options import (
     Curve,
     FitArguments,
@@ -106,11 +108,15 @@ def fit(
     table, found = read_runs(runs, columns)
     points = None if curves is None else read_curves(curves)
 
+    apart = find_columns(table, columns)
+
     def fit_one(part: pd.DataFrame) -> Result:
         findings = _analysed(part, found, options, points)
-        return Result(replace(findings, meta=metadata, build_size=build_size))
+        group = {name: as_levels(part[name]).iloc[0] for name in apart}
+        own = {**metadata, FITTED_BY: json.dumps(group)} if group else metadata
+        return Result(replace(findings, meta=own, build_size=build_size))
 
-    return fit_each(table, find_columns(table, columns), fit_one) if columns else fit_one(table)
+    return fit_each(table, apart, fit_one) if apart else fit_one(table)
 
 
 def _analysed(

@@ -7,6 +7,7 @@ never raises, so that a caller can report every bad argument in one `ArgumentErr
 from __future__ import annotations
 
 import math
+import sys
 from numbers import Integral, Real
 from typing import Any
 
@@ -38,7 +39,9 @@ def is_whole_number(value: Any) -> bool:
 
 
 def is_positive(value: Any) -> bool:
-    """Whether `value` is a number, positive and finite."""
+    """Whether `value` is a number, positive and finite; as a float too, unlike 10**400."""
+    if is_whole_number(value) and int(value) > sys.float_info.max:
+        return False
     return is_number(value) and 0 < value < math.inf
 
 

@@ -16,11 +16,14 @@ from flops_fit.fit_table import fit
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
 from flops_fit.laws.options import FormOption
+from flops_fit.report.number_text import folded
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result
 from flops_fit.tracking.experiments import find_ledger
 from flops_fit.validate import raise_problems
+
+_SHORT = 40  # characters of a note in a terminal
 
 
 def fit_table(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:
@@ -158,9 +161,12 @@ def score_forecasts(
     scores = score(paths, came, loss=loss)
     if as_json:
         summary = scores.attrs["summary"]
-        print(shown_as_json.dumps({"summary": summary, "forecasts": scores}))
+        checks = scores.attrs["checks"]
+        print(shown_as_json.dumps({"summary": summary, "checks": checks, "forecasts": scores}))
         return
-    print(outcomes_as_cells(scores).to_string(index=False))
+    cells = outcomes_as_cells(scores)
+    cells["note"] = [folded(note, _SHORT) for note in cells["note"]]
+    print(cells.to_string(index=False))
     print(scores.attrs["summary"])
 
 

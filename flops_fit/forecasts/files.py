@@ -46,15 +46,19 @@ def keep(
     """
     file = _write(forecast, path)
     artifact = ""
+    not_logged = ""
+    if log is None and forecast.setting:
+        not_logged = "not logged to the sweep: its result was loaded from files"
     if log is not None:
         try:
             artifact = log(forecast.id, to_json(forecast))
         except Exception as error:  # whatever ails an artifact store: the file is written
+            not_logged = "not logged to the sweep: its store failed"
             warn_user(
                 f"the forecast is in {file}, but not on the parent run of the sweep "
                 f"({in_short(error)}): flops_fit.score reads the file, the sweep's report lacks it"
             )
-    return replace(forecast, path=file, artifact=artifact)
+    return replace(forecast, path=file, artifact=artifact, not_logged=not_logged)
 
 
 def load_forecast(path: str | os.PathLike[str]) -> Forecast:
@@ -64,13 +68,16 @@ def load_forecast(path: str | os.PathLike[str]) -> Forecast:
         path: The file.
 
     Raises:
+        ArgumentError: It is no path.
         TableError: There is no such file, it is no forecast, or was changed after it was made.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path: expected the path of a forecast, got {path!r:.80}")
     file = Path(path)
     try:
         if file.stat().st_size > LARGEST:
             raise TableError(f"{file} holds no forecast: it is larger than {LARGEST:,} bytes")
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         if isinstance(error, TableError):
             raise
@@ -87,7 +94,12 @@ def gather(forecasts: Source | Iterable[Source]) -> list[Forecast]:
         ArgumentError: There is no forecast.
         TableError: A file holds none.
     """
-    given = [forecasts] if isinstance(forecasts, Forecast | str | os.PathLike) else list(forecasts)
+    if isinstance(forecasts, Forecast | str | os.PathLike):
+        given: list[Source] = [forecasts]
+    elif isinstance(forecasts, Iterable):
+        given = list(forecasts)
+    else:
+        raise ArgumentError(f"forecasts: expected files of forecasts, got {forecasts!r:.80}")
     found: dict[str, Forecast] = {}
     for source in given:
         for forecast in _read(source):
@@ -116,22 +128,30 @@ def _read(source: Source) -> list[Forecast]:
 
 
 def _write(forecast: Forecast, path: str | os.PathLike[str] | None) -> Path:
-    file = Path(FOLDER if path is None else path)
-    if path is None or file.is_dir():
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path: expected a file or a folder, got {path!r:.80}")
+    try:
+        return _written(forecast, os.fsdecode(FOLDER if path is None else path), path is None)
+    except FileExistsError as error:
+        raise ArgumentError(
+            f"path: {error.filename} exists, and forecasts are never overwritten: use another path"
+        ) from error
+    except ArgumentError:
+        raise
+    except (OSError, ValueError) as error:  # also a name that is too long, or holds a NUL
+        raise ArgumentError(f"path: {str(path)[:200]!r} cannot be written: {error}") from error
+
+
+def _written(forecast: Forecast, path: str, is_folder: bool) -> Path:
+    file = Path(path)
+    if is_folder or path.endswith((os.sep, "/")) or file.is_dir():
         stem = slug(forecast.name)
         file /= f"{stem}-{forecast.id}.json" if stem else f"{forecast.id}.json"
     try:
         os.makedirs(file.parent, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"path: the folder {file.parent} cannot be made: {error}") from error
-    try:
-        # "x" fails where the file exists: a forecast that could be replaced would prove nothing.
-        with open(file, "x", encoding="utf-8") as stream:
-            stream.write(to_json(forecast))
-    except FileExistsError as error:
-        raise ArgumentError(
-            f"path: {file} exists, and forecasts are never overwritten: use another path"
-        ) from error
-    except OSError as error:
-        raise ArgumentError(f"path: {file} cannot be written: {error}") from error
+    # "x" fails where the file exists: a forecast that could be replaced would prove nothing.
+    with open(file, "x", encoding="utf-8") as stream:
+        stream.write(to_json(forecast))
     return file

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import FitError
-from flops_fit.forecasts.record import SAME, Forecast, Interval, identified
-from flops_fit.laws.findings import Findings
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.forecasts.record import LARGEST, SAME, Forecast, Interval, identified
+from flops_fit.laws.check import Check
+from flops_fit.laws.checks.of_predictions import check_prediction
+from flops_fit.laws.findings import FITTED_BY, Findings
 from flops_fit.laws.model.frontier import log_flops_per_token
-from flops_fit.laws.predict.losses import predict_losses
+from flops_fit.laws.predict.losses import loss_checks, predict_losses
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
+from flops_fit.laws.runs.exclusions import epochs
 from flops_fit.validate import is_positive, raise_problems
 from flops_fit.version import __version__
+from flops_fit.warn import warn_user
 
-LONGEST_NOTE = 10_000  # characters
+LONGEST_NOTE = 2_000  # characters
 
 
 def make_forecast(
@@ -56,6 +61,11 @@ def make_forecast(
     )
     N, D, C = (predicted[name] for name in ("num_params", "num_tokens", "compute_budget"))
     of_budget = compute_budget is not None
+    if not max(N, D, C) < LARGEST:
+        raise ArgumentError(f"expected N, D and C below {LARGEST:g}, got {N:.3g}, {D:.3g}, {C:.3g}")
+    far = [check for check in _doubts(findings, predicted) if check.code == "far-extrapolation"]
+    if far:
+        warn_user(f"the forecast: {' '.join(map(str, far))}")
     return identified(
         Forecast(
             **predicted,
@@ -71,6 +81,8 @@ def make_forecast(
             num_runs=len(findings.fitted_runs),
             setting=findings.meta.get("setting", ""),
             data_digest=data_digest(findings.fitted_runs),
+            by=fitted_by(findings),
+            passes=_passes(findings),
             known_runs=_known(findings.runs, N, D, C if of_budget else None),
             flops_fit=__version__,
         )
@@ -124,6 +136,14 @@ def _of_model(findings: Findings, N: float, D: float) -> dict[str, Any]:
     }
 
 
+def _doubts(findings: Findings, predicted: dict[str, Any]) -> list[Check]:
+    N, D = (np.array([predicted[name]]) for name in ("num_params", "num_tokens"))
+    if predicted["num_params_interval"] is None:
+        return loss_checks(findings, N, D, None)
+    factor = predicted["compute_budget"] / findings.largest_budget
+    return check_prediction(factor, has_interval=True)
+
+
 def _law_vector(findings: Findings) -> tuple[float, ...]:
     """(E, ln A, ln B, alpha, beta, gamma), and the rates at which repetition fades."""
     law, repetition = findings.law, findings.repetition
@@ -134,6 +154,21 @@ def _law_vector(findings: Findings) -> tuple[float, ...]:
         if repetition.params_error is not None:
             vector.append(1 / repetition.r_params)
     return tuple(vector)
+
+
+def fitted_by(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """Columns and values of the runs behind the law, if others were fitted apart."""
+    try:
+        return tuple(dict(json.loads(findings.meta.get(FITTED_BY, "{}"))).items())
+    except (ValueError, TypeError):  # a user's own metadata of this name
+        return ()
+
+
+def _passes(findings: Findings) -> float:
+    """Most passes of a run behind a law that counts all its tokens in full."""
+    if findings.repetition is not None:
+        return 1.0
+    return float(np.nanmax(np.append(epochs(findings.fitted_runs), 1.0)))
 
 
 def _known(runs: pd.DataFrame, N: float, D: float, C: float | None) -> int:
@@ -164,8 +199,15 @@ def _check(compute_budget: Any, num_params: Any, num_tokens: Any, note: Any) -> 
     of_model = [name for name in ("num_params", "num_tokens") if given[name] is not None]
     if (compute_budget is not None) == bool(of_model) or len(of_model) == 1:
         problems.append("give compute_budget, or num_params and num_tokens together")
-    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+    if not isinstance(note, str) or len(note) > LONGEST_NOTE or not _is_unicode(note):
+        length = f" ({len(note):,} characters)" if isinstance(note, str) else ""
         problems.append(
-            f"note: expected text of at most {LONGEST_NOTE} characters, got {note!r:.80}"
+            f"note: expected Unicode text of at most {LONGEST_NOTE:,} characters, "
+            f"got {note!r:.80}{length}: keep longer text in a file, and its name here"
         )
     raise_problems(problems)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether every character can be written; lone surrogates cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

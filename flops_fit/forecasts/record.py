@@ -26,7 +26,8 @@ KIND = "flops-fit forecast"
 # Two runs are of one size if N and D differ by no more than this each; so are two budgets.
 SAME = 0.05
 _DIGEST = 10  # hex digits of the hash in an id
-_LARGEST = 1e300  # of the numbers of a file: JSON's integers know no bound
+# Of the numbers of a file: JSON's integers know no bound.
+LARGEST = 1e300
 
 Interval = tuple[float, float]
 
@@ -59,9 +60,12 @@ class Forecast:
         data_digest: Hash of their N, D and losses.
         known_runs: Number of runs of this size, or at this budget, that the data already held.
         flops_fit: Version of flops-fit.
+        by: Columns and values of the runs behind the law, if they were fitted apart from others.
+        passes: Most passes over its data of a run behind a law that counts all tokens in full.
         id: Date and hash: the forecast's own name.
         path: The file; None before it is written.
         artifact: Where it lies on the sweep's parent run; empty if it does not.
+        not_logged: Why it was not put there; empty where it was, and when it is read again.
     """
 
     made_at: str
@@ -86,9 +90,17 @@ class Forecast:
     data_digest: str
     known_runs: int
     flops_fit: str
+    by: tuple[tuple[str, str], ...] = ()
+    passes: float = 1.0
     id: str = ""
     path: Path | None = field(default=None, compare=False)
     artifact: str = field(default="", compare=False)
+    not_logged: str = field(default="", compare=False)
+
+    @property
+    def group(self) -> str:
+        """`by` as text; empty if the runs were not fitted apart."""
+        return ", ".join(f"{name} {value}" for name, value in self.by)
 
     def __str__(self) -> str:
         of = f" of {self.name!r}" if self.name else ""
@@ -98,10 +110,11 @@ class Forecast:
             self.data_unit: _with_interval(self.num_tokens, self.num_tokens_interval, count),
             "loss": _with_interval(self.loss, self.loss_interval, loss),
             "one run": number_text.between(*self.run_interval, loss),
+            "of": self.group,
             "size": "" if self.size is None else str(self.size),
-            "note": self.note,
+            "note": number_text.folded(self.note, 300),
             "in": "" if self.path is None else str(self.path),
-            "and": self.artifact,
+            "and": self.artifact or self.not_logged,
         }
         budget = f"{number_text.flops(self.compute_budget)} FLOPs"
         beyond = f"{number_text.times(self.extrapolation)} times the largest budget"
@@ -146,8 +159,8 @@ def from_json(text: str, where: str) -> Forecast:
         raise TableError(f"{where} has schema {schema!r}; this version of flops-fit reads {SCHEMA}")
     faults = [
         f"{name}: expected {expected}, got {document.get(name)!r}"
-        for name, (expected, is_sound) in _EXPECTED.items()
-        if not is_sound(document.get(name))
+        for name, (expected, is_sound) in (_EXPECTED | _OPTIONAL).items()
+        if not is_sound(document.get(name, _OPTIONAL_VALUES.get(name)))
     ]
     if faults:
         raise TableError(faults, f"{where} is a damaged forecast:")
@@ -167,6 +180,10 @@ def _document(forecast: Forecast) -> dict[str, Any]:
         ends = document[name]
         document[name] = None if ends is None else [_finite(end) for end in ends]
     document["law_vector"] = [_finite(value) for value in forecast.law_vector]
+    if forecast.by:
+        document["by"] = dict(forecast.by)
+    if forecast.passes != 1:
+        document["passes"] = forecast.passes
     return document
 
 
@@ -181,6 +198,8 @@ def _read(document: Mapping[str, Any]) -> Forecast:
             )
     # The logarithm of a coefficient that is zero is the only entry that may not be finite.
     values["law_vector"] = tuple(-math.inf if v is None else float(v) for v in values["law_vector"])
+    values["by"] = tuple(document.get("by", {}).items())
+    values["passes"] = float(document.get("passes", 1.0))
     return Forecast(**values)
 
 
@@ -204,7 +223,7 @@ def _no_json(constant: str) -> float:
 
 
 def _is_finite(value: Any) -> bool:
-    return is_number(value) and abs(value) < _LARGEST
+    return is_number(value) and abs(value) < LARGEST
 
 
 def _is_positive(value: Any) -> bool:
@@ -230,12 +249,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_text_by_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 _Expected = tuple[str, Callable[[Any], bool]]
 _TEXT: _Expected = ("text", _is_text)
 _POSITIVE: _Expected = ("a positive number", _is_positive)
 _INTERVAL: _Expected = ("two numbers", _is_interval)
 _MAYBE_INTERVAL: _Expected = ("two numbers or null", lambda v: v is None or _is_interval(v))
-_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and 0 <= v < _LARGEST)
+_COUNT: _Expected = ("a whole number", lambda v: is_whole_number(v) and 0 <= v < LARGEST)
 _INTERVALS = ("loss_interval", "run_interval", "num_params_interval", "num_tokens_interval")
 _EXPECTED: dict[str, _Expected] = {
     "id": _TEXT,
@@ -265,4 +288,12 @@ _EXPECTED: dict[str, _Expected] = {
     "known_runs": _COUNT,
     "flops_fit": _TEXT,
 }
-assert set(_EXPECTED) | {"path", "artifact"} == {part.name for part in fields(Forecast)}
+# Keys that a file may lack, as those of earlier versions do, and their values there.
+_OPTIONAL: dict[str, _Expected] = {
+    "by": ("names and values as text", _is_text_by_text),
+    "passes": ("a number of 1 or more", lambda v: _is_finite(v) and v >= 1),
+}
+_OPTIONAL_VALUES: dict[str, Any] = {"by": {}, "passes": 1.0}
+assert set(_EXPECTED) | set(_OPTIONAL) | {"path", "artifact", "not_logged"} == {
+    part.name for part in fields(Forecast)
+}

@@ -1,47 +1,38 @@
 """How forecasts came out: each is compared with the runs of its size.
 
-A run is of a forecast's size if its N and its D differ by 5 % at most. Its loss is moved along the
-forecast's law to the forecast's own N and D, so that this difference is not taken for an error.
-Several runs are seeds, and their mean counts; runs whose learning rate or setting was worse than
-another's are left out. The forecast of a budget can also be compared with the minimum of that
+`matching` finds the runs. The forecast of a budget can also be compared with the minimum of that
 budget's IsoFLOP curve.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import Source, gather
-from flops_fit.forecasts.making import is_same
+from flops_fit.forecasts.making import fitted_by, is_same
+from flops_fit.forecasts.matching import Came, came_of, is_possible, named_in
 from flops_fit.forecasts.record import Forecast
+from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.model.frontier import loss_at
-from flops_fit.laws.model.repetition_law import effective_tokens
-from flops_fit.laws.runs.exclusions import epochs
-from flops_fit.laws.runs.formats import Runs
+from flops_fit.laws.runs.formats import Runs, open_table
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.report.outcomes import (
+    AMBIGUOUS,
     IN_DATA,
-    LEFT_OUT,
     NOT_RUN,
     OTHER_SETTING,
     SCORED,
     summary_line,
 )
 from flops_fit.validate import is_number
-
-# Runs that the law's own screen calls outliers came out as they did: they count.
-OUTLIER = "outlier"
-_FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
-_POINT = ("num_params", "num_tokens", "loss")
+from flops_fit.warn import warn_user
 
 
 class HasFindings(Protocol):
@@ -54,7 +45,7 @@ class HasFindings(Protocol):
 
 def score(
     forecasts: Source | Iterable[Source],
-    runs: Runs | HasFindings | None = None,
+    runs: Runs | HasFindings | Mapping[Any, HasFindings] | None = None,
     *,
     loss: float | None = None,
 ) -> pd.DataFrame:
@@ -66,15 +57,18 @@ def score(
 
     Args:
         forecasts: A `Forecast`, the path of its file, a folder of files, or several of these.
-        runs: The runs that came: a table, in the forms that `fit` reads, or a `Result`.
+        runs: The runs that came: a table, in the forms that `fit` reads, a `Result`, or `Results`.
+            Forecasts of `fit(..., by=...)` are compared with the runs of their own group.
         loss: Instead of runs, the loss that a single forecast came to.
 
     Returns:
         One row per forecast, oldest first: what was forecast; `status`; `outcome` (the loss that
         came), `losses` (of each run), `error` (forecast over outcome, less 1), `inside_loss` and
         `inside_run` (whether the outcome lies in the interval of the law and of one run), and for
-        budgets `best_num_params` and `inside_num_params`. `attrs["summary"]` says it in one line.
-        Forecasts made from data that already held such a run are not counted.
+        budgets `best_num_params` and `inside_num_params`. `attrs["summary"]` says it in one line;
+        `attrs["checks"]` lists doubts about the table, which are warned of too.
+        Forecasts made from data that already held such a run are not counted, nor runs that differ
+        in a condition such as the data set ("ambiguous") or that repeat their data ("other data").
 
     Raises:
         ArgumentError: There is no forecast, or not one of `runs` and `loss`.
@@ -84,31 +78,23 @@ def score(
         raise ArgumentError("give runs, or loss=... for a single forecast")
     found = gather(forecasts)
     if loss is not None:
-        if not is_number(loss) or not math.isfinite(loss):
-            raise ArgumentError(f"loss: expected a number, got {loss!r}")
         if len(found) > 1:
             raise ArgumentError(f"loss: expected a single forecast, got {len(found)}: pass runs")
-        return _table([_row(found[0], _Came((float(loss),)))])
+        if not is_number(loss) or not math.isfinite(loss):
+            raise ArgumentError(f"loss: expected a number, got {loss!r}")
+        if not is_possible(found[0], loss):
+            raise ArgumentError(f"loss: expected a positive number, got {loss!r}")
+        return _table([_row(found[0], Came((float(loss),)))])
     findings = getattr(runs, "findings", None)
     if isinstance(findings, Findings):
         return outcomes_in(found, findings)
-    table = read_runs(runs)[0]  # type: ignore[arg-type]
-    return _table([_row(forecast, _came(forecast, table)) for forecast in found])
-
-
-@dataclass(frozen=True)
-class _Came:
-    """What came of one forecast.
-
-    Attributes:
-        losses: Losses of the runs of its size, moved along its law to its own N and D.
-        best: The optimum of its budget, by the budget's own IsoFLOP curve.
-        left_out: Why finished runs of its size do not count; empty if some do, or there are none.
-    """
-
-    losses: tuple[float, ...] = ()
-    best: Mapping[str, Any] | None = None
-    left_out: str = ""
+    if isinstance(runs, Mapping) and (groups := _groups(runs)):
+        return _table([_in_groups(forecast, groups) for forecast in found])
+    table, checks = _read(found, runs)  # type: ignore[arg-type]
+    doubts = [str(check) for check in checks if check.severity != "note"]
+    if doubts:
+        warn_user(f"the table of runs: {' '.join(doubts)}")
+    return _table([_row(forecast, came_of(forecast, table)) for forecast in found], doubts)
 
 
 def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFrame:
@@ -116,67 +102,66 @@ def outcomes_in(forecasts: Iterable[Forecast], findings: Findings) -> pd.DataFra
 
     Forecasts of a sweep whose model, data, loss or recipe has changed since are not counted.
     """
+    return _table([_in_findings(forecast, findings) for forecast in forecasts])
+
+
+def _in_findings(forecast: Forecast, findings: Findings) -> dict[str, Any]:
     setting = findings.meta.get("setting", "")
-    rows = []
-    for forecast in forecasts:
-        if setting and forecast.setting and setting != forecast.setting:
-            rows.append(_row(forecast, _Came()) | {"status": OTHER_SETTING})
-        else:
-            came = _came(forecast, findings.runs)
-            rows.append(_row(forecast, _with_best(forecast, came, findings.optima)))
-    return _table(rows)
+    if setting and forecast.setting and setting != forecast.setting:
+        return _row(forecast, Came()) | {"status": OTHER_SETTING}
+    group = fitted_by(findings)
+    if forecast.by and group and group != forecast.by:
+        return _row(forecast, Came())
+    came = came_of(forecast, findings.runs)
+    return _row(forecast, _with_best(forecast, came, findings.optima))
 
 
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _groups(results: Mapping[Any, Any]) -> list[Findings]:
+    """What was found in each group of runs; nothing if these are not results."""
+    found = [getattr(result, "findings", None) for result in results.values()]
+    groups = [findings for findings in found if isinstance(findings, Findings)]
+    return groups if len(groups) == len(found) else []
+
+
+def _in_groups(forecast: Forecast, groups: Sequence[Findings]) -> dict[str, Any]:
+    """How a forecast came out in its own group of runs, or in all if it is of none."""
+    for findings in groups:
+        if forecast.by and fitted_by(findings) == forecast.by:
+            return _in_findings(forecast, findings)
+    runs = pd.concat([findings.runs for findings in groups], ignore_index=True)
+    return _row(forecast, came_of(forecast, runs))
+
+
+def _read(forecasts: Sequence[Forecast], runs: Runs) -> tuple[pd.DataFrame, list[Check]]:
+    """A table and its doubts; settings are not compared across groups of the forecasts."""
+    if not any(forecast.by for forecast in forecasts):
+        return read_runs(runs)
+    frame = open_table(runs)[0]
+    by = {column for forecast in forecasts for column in named_in(forecast, frame)}
+    return read_runs(frame, sorted(by))
+
+
+def _table(rows: list[dict[str, Any]], doubts: Sequence[str] = ()) -> pd.DataFrame:
     table = pd.DataFrame(rows)
+    table.attrs["checks"] = list(doubts)
     table.attrs["summary"] = summary_line(table)
     return table
 
 
-def _came(forecast: Forecast, runs: pd.DataFrame) -> _Came:
-    """The finished runs of a forecast's size."""
-    runs = runs.assign(num_tokens=_tokens(forecast, runs))
-    same = is_same(runs["num_params"], forecast.num_params)
-    same &= is_same(runs["num_tokens"], forecast.num_tokens)
-    found = runs[same & np.isfinite(runs["loss"].to_numpy(float))]
-    excluded = found["excluded"].astype(str)
-    counts = (excluded == "") | excluded.str.startswith(OUTLIER)
-    if not counts.any():
-        return _Came(left_out="; ".join(sorted(set(excluded))))
-    N, D, loss = (found[counts][name].to_numpy(float) for name in _POINT)
-    moved = loss - _law(forecast, N, D) + _law(forecast, forecast.num_params, forecast.num_tokens)
-    return _Came(tuple(moved.tolist()))
-
-
-def _tokens(forecast: Forecast, runs: pd.DataFrame) -> np.ndarray:
-    """D of each run as the forecast's law counts it: what new tokens its data are worth."""
-    D = runs["num_tokens"].to_numpy(float)
-    if len(forecast.law_vector) <= _FADING:
-        return D
-    fading = forecast.law_vector[_FADING]
-    return effective_tokens(D, D / epochs(runs), 1 / fading if fading else math.inf)
-
-
-def _law(forecast: Forecast, N: ArrayLike, D: ArrayLike) -> np.ndarray:
-    x, y = (np.log(np.atleast_1d(np.asarray(part, float))) for part in (N, D))
-    with np.errstate(all="ignore"):
-        return loss_at(np.array([forecast.law_vector]), x, y)[0]
-
-
-def _with_best(forecast: Forecast, came: _Came, optima: pd.DataFrame) -> _Came:
+def _with_best(forecast: Forecast, came: Came, optima: pd.DataFrame) -> Came:
     """The same with the optimum of the forecast's budget, by the budget's own IsoFLOP curve."""
     if not forecast.of_budget or optima.empty:
         return came
     rows = optima[is_same(optima["compute_budget"], forecast.compute_budget)]
-    if rows.empty:
+    if rows.empty or came.status == AMBIGUOUS:
         return came
-    best = dict(rows.iloc[0])
+    best: dict[str, Any] = dict(rows.iloc[0])
     if best["refused"]:
-        return came if came.losses else replace(came, left_out=f"no optimum, {best['refused']}")
+        return came if came.losses else replace(came, why_not=f"no optimum, {best['refused']}")
     return replace(came, best=best)
 
 
-def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
+def _row(forecast: Forecast, came: Came) -> dict[str, Any]:
     """What was forecast, and how it came out; a judgement only of what was not known before."""
     best_N = math.nan if came.best is None else float(came.best["num_params"])
     outcome, came_from = _outcome(came)
@@ -184,7 +169,7 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
     if forecast.known_runs:
         status = IN_DATA
     elif math.isnan(outcome):
-        status = LEFT_OUT if came.left_out else NOT_RUN
+        status = came.status if came.why_not else NOT_RUN
     row = {
         **_said(forecast),
         "status": status,
@@ -206,14 +191,14 @@ def _row(forecast: Forecast, came: _Came) -> dict[str, Any]:
     return row
 
 
-def _outcome(came: _Came) -> tuple[float, str]:
+def _outcome(came: Came) -> tuple[float, str]:
     """The loss that came, and of what it is the loss."""
     if came.losses:
         n = len(came.losses)
         return float(np.mean(came.losses)), "run" if n == 1 else f"mean of {n} runs"
     if came.best is not None:
         return float(came.best["loss"]), "minimum of the budget's curve"
-    return math.nan, came.left_out
+    return math.nan, came.why_not
 
 
 def _said(forecast: Forecast) -> dict[str, Any]:
@@ -223,7 +208,7 @@ def _said(forecast: Forecast) -> dict[str, Any]:
         "id", "made_at", "name", "note", "of_budget", "compute_budget", "num_params", "num_tokens",
         "data_unit", "loss",
     )  # fmt: skip
-    columns = {name: plain[name] for name in names}
+    columns = {name: plain[name] for name in names} | {"by": forecast.group}
     for name in ("loss", "run"):
         columns[f"{name}_low"], columns[f"{name}_high"] = plain[f"{name}_interval"]
     return columns

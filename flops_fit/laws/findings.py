@@ -22,6 +22,9 @@ from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.records import Size
 
+# Key of `Findings.meta`: columns and values of the runs, as JSON, where others were fitted apart.
+FITTED_BY = "fitted_by"
+
 
 @dataclass(frozen=True)
 class Findings:

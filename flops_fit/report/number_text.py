@@ -86,8 +86,16 @@ def plus_minus(value: float, error: float) -> str:
 
 
 def times(factor: float) -> str:
-    """A factor, such as C over the largest budget: 0.1, 4.2, 1,000."""
+    """A factor, such as C over the largest budget: 0.1, 4.2, 1,000, 1e+09."""
+    if factor >= 1e6:
+        return f"{factor:.3g}"
     return f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
+
+
+def folded(text: object, longest: int) -> str:
+    """A text in one line of printable characters, with an ellipsis where it is too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}\u2026"
 
 
 def duration(seconds: float) -> str:

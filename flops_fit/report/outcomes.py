@@ -14,9 +14,16 @@ SCORED = "scored"
 NOT_RUN = "not yet run"
 IN_DATA = "the run was already in the data"
 LEFT_OUT = "run, but left out"
+# Runs of its size that differ in a condition, so that they have no mean.
+AMBIGUOUS = "ambiguous"
+OTHER_DATA = "other data"
 OTHER_SETTING = "of another model, data or recipe"
 # Columns of `outcomes_as_cells` that hold words.
 TEXT_COLUMNS = ("made, UTC", "forecast of", "outcome", "inside", "note")
+# Key of the table's `attrs`: number of stored forecasts that were changed or damaged.
+UNREADABLE = "unreadable"
+# Characters of a note in a table.
+LONGEST_NOTE = 300
 
 
 def summary_line(outcomes: pd.DataFrame) -> str:
@@ -25,8 +32,9 @@ def summary_line(outcomes: pd.DataFrame) -> str:
     Args:
         outcomes: One row per forecast, as `flops_fit.score` returns.
     """
+    unreadable = outcomes.attrs.get(UNREADABLE, 0)
     if outcomes.empty:
-        return ""
+        return f"Forecasts: {unreadable} unreadable" if unreadable else ""
     scored = outcomes[outcomes["status"] == SCORED]
     n = len(scored)
     parts = []
@@ -40,12 +48,16 @@ def summary_line(outcomes: pd.DataFrame) -> str:
     for status, words in (
         (NOT_RUN, "not yet run"),
         (LEFT_OUT, LEFT_OUT),
+        (AMBIGUOUS, "of runs that differ in more than the seed"),
+        (OTHER_DATA, "on other data"),
         (IN_DATA, "of runs already in the data"),
         (OTHER_SETTING, OTHER_SETTING),
     ):
         number = int((outcomes["status"] == status).sum())
         if number:
             parts.append(f"{number} {words}")
+    if unreadable:
+        parts.append(f"{unreadable} unreadable")
     return f"Forecasts: {'; '.join(parts)}"
 
 
@@ -69,19 +81,21 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
         "outcome": _outcome(row),
         "error": number_text.percent(row["error"]) if came else "",
         "inside": _inside(row) if came else "",
-        "note": str(row["note"]),
+        "note": number_text.folded(row["note"], LONGEST_NOTE),
     }
 
 
 def _subject(row: Mapping[Any, Any]) -> str:
     """What was forecast: the best model for a budget, or a given one."""
     model = f"N {count(row['num_params'])}, D {count(row['num_tokens'])} {row['data_unit']}"
-    return f"{flops(row['compute_budget'])} FLOPs: {model}" if row["of_budget"] else model
+    group = f"{row['by']}: " if row.get("by") else ""
+    budget = f"{flops(row['compute_budget'])} FLOPs: " if row["of_budget"] else ""
+    return f"{group}{budget}{model}"
 
 
 def _outcome(row: Mapping[Any, Any]) -> str:
-    if row["status"] == LEFT_OUT:
-        return f"{LEFT_OUT}: {row['came_from']}"
+    if row["status"] in (LEFT_OUT, AMBIGUOUS, OTHER_DATA):
+        return f"{row['status']}: {row['came_from']}"
     if row["status"] != SCORED:
         return str(row["status"])
     best = count(row["best_num_params"])

@@ -232,21 +232,24 @@ def test_predict_says_what_it_needs(finished, words, problem):
 
 def test_forecasts_are_written_and_scored(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("forecast", *where(finished), "--note", "first")
+    note = "first " + "a" * 200
+    words = ("forecast", *where(finished), "--note", note)
     assert "times the largest budget" in call(*words, "1e13").stdout
-    done = call(*words, "--params", "50k,100k", "--tokens", "1e8")
+    done = call(*words, "--params", "50k,100k", "--tokens", "2e7")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("Forecast ") == 2
     assert len(list(Path("forecasts").iterdir())) == 3
-    Path("runs.csv").write_text(f"N,D,loss\n50k,1e8,{LAW.loss(5e4, 1e8)}\n")
+    Path("runs.csv").write_text(f"N,D,loss\n50k,2e7,{LAW.loss(5e4, 2e7)}\n")
     shown = call("score", "forecasts", "--runs", "runs.csv")
     assert shown.exit_code == 0, shown.stderr
     assert re.match("Forecasts: [01] of 1 inside", shown.stdout.splitlines()[-1])
+    assert max(map(len, shown.stdout.splitlines())) < 320
     assert shown.stdout.count("not yet run") == 3  # two rows, and the summary
     printed = call("score", "forecasts", "--json", *where(finished)).stdout
     scores = json.loads(printed, parse_constant=not_a_number)
     assert scores["summary"] == "Forecasts: 3 not yet run"
-    assert [row["note"] for row in scores["forecasts"]] == ["first"] * 3
+    assert [row["note"] for row in scores["forecasts"]] == [note] * 3
+    assert scores["checks"] == []
 
 
 @pytest.mark.parametrize(

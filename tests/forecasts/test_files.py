@@ -1,5 +1,6 @@
 """Files of forecasts: written once, wherever names lead, and read with care."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,8 +143,41 @@ def test_forecasts_are_gathered_once_each_and_oldest_first(result):
     assert gather([second, first.path, "forecasts", str(second.path)]) == [first, second]
 
 
-@pytest.mark.parametrize("given", [[], "empty", [3], None])
+@pytest.mark.parametrize("given", [[], "empty", [3], None, 3, True])
 def test_nothing_to_gather_is_an_error(result, given):
     Path("empty").mkdir()
-    with pytest.raises((ArgumentError, TypeError)):
+    with pytest.raises(ArgumentError, match="forecasts: expected"):
         gather(given)
+
+
+@pytest.mark.parametrize("path", [3, ["a.json"], b"a.json", "a\0b", "a" * 300, "a/" + "b" * 300])
+def test_what_is_no_path_is_an_argument_error(result, path):
+    with pytest.raises(ArgumentError, match="path: "):
+        result.forecast(1e15, path=path)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a.json"]])
+def test_what_is_no_path_is_not_read(path):
+    with pytest.raises(ArgumentError, match="path: expected the path of a forecast"):
+        load_forecast(path)
+
+
+@pytest.mark.parametrize("path", ["new/", "new/deep/", f"new{os.sep}"])
+def test_a_path_that_ends_with_a_separator_is_a_folder(result, path):
+    made = result.forecast(1e15, path=path)
+    assert made.path == Path(path, f"gpt-{made.id}.json")
+
+
+def test_a_byte_order_mark_is_no_change(result):
+    made = result.forecast(1e15, path="a.json")
+    Path("b.json").write_bytes(b"\xef\xbb\xbf" + made.path.read_bytes())
+    assert load_forecast("b.json") == made
+
+
+def test_a_sweep_that_was_loaded_from_files_is_not_told_silently(result, tmp_path):
+    findings = replace(result.findings, meta={"name": "gpt", "setting": "ab"})
+    flops_fit.Result(findings).save(tmp_path / "saved")
+    made = flops_fit.Result.load(tmp_path / "saved").forecast(1e15)
+    assert "not logged to the sweep: its result was loaded from files" in str(made)
+    assert "not logged" not in str(load_forecast(made.path))
+    assert "not logged" not in str(result.forecast(1e15))

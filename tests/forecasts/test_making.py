@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted import BUDGETS, runs
 
-from flops_fit.errors import ArgumentError, FitError
+from flops_fit.errors import ArgumentError, FitError, FlopsFitWarning
 from flops_fit.fit_table import fit
 from flops_fit.forecasts.making import data_digest, is_same, make_forecast
 from flops_fit.laws.check import Check
@@ -107,3 +107,44 @@ def test_what_may_not_be_predicted_is_not_forecast(result, arguments):
     withheld = replace(result.findings, checks=[refusal])
     with pytest.raises(FitError, match="beyond the largest budget"):
         make_forecast(withheld, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "doubt"),
+    [
+        ({"compute_budget": 1e17}, "times the largest one"),
+        ({"num_params": 1e5, "num_tokens": 1e13}, "times the largest one"),
+        ({"num_params": 1e9, "num_tokens": 1e3}, "num_params is"),
+    ],
+)
+def test_a_forecast_far_beyond_the_runs_is_warned_of(result, arguments, doubt):
+    with pytest.warns(FlopsFitWarning, match=f"the forecast: warn: .*{doubt}"):
+        make_forecast(result.findings, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"compute_budget": 10**400},
+        {"num_params": 10**400, "num_tokens": 1e9},
+        {"num_params": 1e200, "num_tokens": 1e200},
+        {"compute_budget": 1e305},
+    ],
+)
+def test_numbers_that_overflow_are_no_forecast(result, arguments):
+    with pytest.raises(ArgumentError, match=r"expected"):
+        make_forecast(result.findings, **arguments)
+
+
+@pytest.mark.parametrize("note", ["a" * 2001, "\ud800", "fine\udfff", None, 3])
+def test_notes_are_unicode_of_bounded_length(result, note):
+    with pytest.raises(ArgumentError, match="note: expected Unicode text of at most 2,000 char"):
+        make_forecast(result.findings, 1e15, note=note)
+
+
+@pytest.mark.parametrize("note", ["", "a" * 2000, "two\nlines \x1b[31m"])
+def test_other_notes_are_kept_whole_and_shown_in_a_line(result, note):
+    made = make_forecast(result.findings, 1e15, note=note)
+    assert made.note == note
+    assert max(map(len, str(made).splitlines())) < 320
+    assert "\x1b" not in str(made)

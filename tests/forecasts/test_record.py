@@ -35,6 +35,7 @@ def changed(forecast, **values):
         {"loss_interval": (-math.inf, 2.5), "run_interval": (1.5, math.inf)},
         {"size": "12 layers", "loss": -0.25, "law_vector": (0.0, -math.inf, 4.0, 0.3, 0.3, 1.0)},
         {"size": 96, "note": "\ud800", "known_runs": 3},
+        {"by": (("dataset", "c4"), ("lr", "0.1")), "passes": 4.0},
     ],
 )
 def test_a_forecast_is_read_back_as_it_was(forecast, values):
@@ -47,6 +48,18 @@ def test_a_forecast_is_read_back_as_it_was(forecast, values):
 )
 def test_a_forecast_that_was_changed_is_refused(forecast, values):
     with pytest.raises(TableError, match=r"a\.json was changed after the forecast was made"):
+        from_json(changed(forecast, **values), "a.json")
+
+
+def test_a_file_of_an_earlier_version_lacks_the_new_keys(forecast):
+    document = json.loads(to_json(forecast))
+    assert not {"by", "passes"} & set(document)
+    assert (forecast.by, forecast.passes) == ((), 1.0)
+
+
+@pytest.mark.parametrize("values", [{"by": ["c4"]}, {"by": {"dataset": 4}}, {"passes": 0.5}])
+def test_new_keys_are_checked_where_they_are(forecast, values):
+    with pytest.raises(TableError, match=f"damaged forecast:\\s+- {next(iter(values))}"):
         from_json(changed(forecast, **values), "a.json")
 
 

@@ -69,8 +69,31 @@ def test_an_outcome_may_lie_in_the_interval_of_a_run_alone_or_in_none(model, sig
         assert (row["inside_loss"], row["inside_run"]) == inside
 
 
-def test_a_loss_of_zero_is_an_infinite_error(model):
-    assert flops_fit.score(model, loss=0.0)["error"][0] == math.inf
+@pytest.mark.parametrize("loss", [0.0, -1, -0.5])
+def test_a_loss_that_is_not_positive_is_no_outcome_of_one_that_is(model, loss):
+    with pytest.raises(ArgumentError, match="loss: expected a positive number"):
+        flops_fit.score(model, loss=loss)
+    (row,) = flops_fit.score(model, came(loss)).to_dict("records")
+    assert (row["status"], row["came_from"]) == ("run, but left out", "its loss is not positive")
+    assert flops_fit.score(replace(model, loss=-0.1), came(-0.2))["status"][0] == "scored"
+
+
+@pytest.mark.parametrize(
+    ("table", "doubt"),
+    [
+        (pd.DataFrame({"N": [N], "D": D, "train_loss": 2.4}), "training loss"),
+        (
+            pd.DataFrame({"N": N, "D": [D / 4, D / 2, D], "loss": [2.6, 2.5, 2.4], "run_id": "a"}),
+            "points of training curves",
+        ),
+        (pd.DataFrame({"N": [N], "D": D, "C": 6e9 * N * D, "loss": 2.4}), "N D"),
+    ],
+)
+def test_doubts_about_the_table_are_told_once(model, table, doubt):
+    with pytest.warns(flops_fit.FlopsFitWarning, match="the table of runs: ") as warned:
+        scores = flops_fit.score(model, table)
+    assert len(warned) == 1
+    assert any(doubt in check for check in scores.attrs["checks"])
 
 
 def test_seeds_are_all_listed_and_their_mean_counts(model):
@@ -113,6 +136,111 @@ def test_repeated_tokens_count_as_the_law_counts_them(result, model, passes, sta
     assert row["status"] == status
     if status == "scored":
         assert row["outcome"] == pytest.approx(result.law.loss(N, D), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"dataset": ["c4", "code"]},
+        {"optimizer": ["adam", "muon"], "lr": [1e-3, 2e-2]},
+        {"vocab_size": [32000, 50000]},
+        {"context_length": [1024, 2048]},
+        {"mixture": ["web", None]},
+    ],
+)
+def test_runs_of_several_conditions_have_no_mean(model, columns):
+    (row,) = flops_fit.score(model, came(2.36, 2.9, **columns)).to_dict("records")
+    assert row["status"] == "ambiguous"
+    assert row["came_from"].startswith(next(iter(columns)))
+    assert math.isnan(row["error"])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"run_name": ["a", "b"]},
+        {"host": ["x", "y"]},
+        {"grad_norm": [0.1, 0.2]},
+        {"wandb_url": ["u/1", "u/2"]},
+        {"data_seed": [1, 2], "checkpoint": ["a", "b"], "num_gpus": [8, 16]},
+        {"dataset": ["c4", "c4"]},
+    ],
+)
+def test_what_a_run_itself_decides_is_no_condition(model, columns):
+    table = flops_fit.score(model, came(2.36, 2.38, **columns))
+    assert table["came_from"][0] == "mean of 2 runs"
+
+
+def test_other_conditions_at_other_sizes_do_not_matter(model):
+    other = came(3.0, at=(10 * N, D), dataset="code")
+    table = flops_fit.score(model, pd.concat([came(2.36, dataset="c4"), other]))
+    assert table["losses"][0] == pytest.approx([2.36])
+
+
+@pytest.fixture(scope="module")
+def by_dataset():
+    """Results of two data sets, the second with a higher loss."""
+    other = runs().assign(dataset="code", loss=lambda frame: frame["loss"] + 0.5)
+    table = pd.concat([runs().assign(dataset="c4"), other], ignore_index=True)
+    return fit(table, by="dataset", num_draws=100)
+
+
+def test_a_forecast_of_a_group_is_of_its_runs(by_dataset):
+    made = [make_forecast(by_dataset[of].findings, num_params=N, num_tokens=D) for of in by_dataset]
+    assert [forecast.by for forecast in made] == [(("dataset", "c4"),), (("dataset", "code"),)]
+    table = came(2.36, 2.9, Dataset=["c4", "code"], lr=[1e-3, 2e-3])
+    scores = flops_fit.score(made, table).set_index("loss").sort_index()
+    assert [losses[0] for losses in scores["losses"]] == pytest.approx([2.36, 2.9])
+    (row,) = flops_fit.score(made[0], came(2.36, 2.38)).to_dict("records")
+    assert row["came_from"] == "mean of 2 runs"
+
+
+def test_results_by_group_are_scored_each_with_its_own(by_dataset):
+    run = runs().iloc[-1]
+    for of in by_dataset:
+        forecast = make_forecast(by_dataset[of].findings, num_params=N, num_tokens=D)
+        moved = replace(forecast, num_params=float(run["num_params"]))
+        moved = replace(moved, num_tokens=float(run["num_tokens"]))
+        (row,) = flops_fit.score(moved, by_dataset).to_dict("records")
+        assert row["outcome"] == pytest.approx(run["loss"] + 0.5 * (of == "code"))
+        (row,) = flops_fit.score(replace(moved, by=()), by_dataset).to_dict("records")
+        assert row["status"] == "ambiguous"
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1.0, None], ["1", "x"]])
+def test_a_group_is_found_as_text_and_as_number(model, values):
+    forecast = replace(model, by=(("kind", "1"),))
+    table = flops_fit.score(forecast, came(2.36, 2.9, kind=values))
+    assert table["losses"][0] == pytest.approx([2.36])
+
+
+@pytest.mark.parametrize(
+    "columns", [{"unique_tokens": D / 100}, {"epochs": 100}, {"unique_tokens": D / 100, "x": 1.0}]
+)
+def test_repeated_data_is_other_data_for_a_law_of_new_data(model, columns):
+    (row,) = flops_fit.score(model, came(2.4, **columns)).to_dict("records")
+    assert (row["status"], row["came_from"]) == ("other data", "100 passes")
+    assert math.isnan(row["error"])
+    both = pd.concat([came(2.36, epochs=1), came(2.4, **columns)])
+    assert flops_fit.score(model, both)["losses"][0] == pytest.approx([2.36])
+
+
+def test_a_law_of_runs_with_as_many_passes_counts_them(model):
+    table = flops_fit.score(replace(model, passes=100.0), came(2.4, epochs=100))
+    assert table["status"][0] == "scored"
+
+
+@pytest.mark.parametrize("column", ["run_name", "trial_id", "run id"])
+def test_only_the_last_row_of_a_run_counts(model, column):
+    table = pd.DataFrame({"N": N, "D": [0.97 * D, D], "loss": [2.5, 2.36]})
+    (row,) = flops_fit.score(model, table.assign(**{column: "a"})).to_dict("records")
+    assert row["losses"] == pytest.approx([2.36])
+    longer = pd.DataFrame({"N": N, "D": [D, 2 * D], "loss": [2.6, 2.3], column: "a"})
+    (row,) = flops_fit.score(model, longer).to_dict("records")
+    assert (row["status"], row["came_from"]) == (
+        "run, but left out",
+        "a point in the middle of its run",
+    )
 
 
 @pytest.mark.parametrize("at", [(1.06 * N, D), (N, 1.06 * D), (2 * N, D / 2)])

@@ -46,7 +46,7 @@ def test_an_interval_and_its_absence():
 
 
 @pytest.mark.parametrize(
-    ("factor", "text"), [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (1000, "1,000")]
+    ("factor", "text"), [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (1000, "1,000"), (3.2e9, "3.2e+09")]
 )
 def test_times(factor, text):
     assert number_text.times(factor) == text

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from flops_fit.report.outcomes import (
+    AMBIGUOUS,
     IN_DATA,
     LEFT_OUT,
     NOT_RUN,
+    OTHER_DATA,
     OTHER_SETTING,
     SCORED,
     TEXT_COLUMNS,
@@ -96,3 +98,34 @@ def test_a_run_that_was_left_out_has_its_reason():
 
 def test_no_forecasts_are_no_rows():
     assert outcomes_as_cells(pd.DataFrame()).empty
+
+
+@pytest.mark.parametrize("rows", [[], [row()], [row(NOT_RUN)]])
+def test_stored_forecasts_that_cannot_be_read_are_counted(rows):
+    outcomes = pd.DataFrame(rows)
+    outcomes.attrs["unreadable"] = 1
+    assert summary_line(outcomes).endswith("1 unreadable")
+
+
+@pytest.mark.parametrize(
+    ("note", "cell"),
+    [("a" * 301, "a" * 299 + "\u2026"), ("two\nlines\tof\x1b text", "two lines of text"), ("", "")],
+)
+def test_notes_are_one_short_line_of_a_table(note, cell):
+    assert outcomes_as_cells(pd.DataFrame([row(note=note)]))["note"][0] == cell
+
+
+@pytest.mark.parametrize(
+    ("status", "why", "cell"),
+    [
+        (AMBIGUOUS, "dataset is c4, code", "ambiguous: dataset is c4, code"),
+        (OTHER_DATA, "100 passes", "other data: 100 passes"),
+        (LEFT_OUT, "failed", "run, but left out: failed"),
+    ],
+)
+def test_why_a_run_does_not_count_is_said(status, why, cell):
+    outcomes = pd.DataFrame([row(status, came_from=why, by="dataset c4")])
+    (cells,) = outcomes_as_cells(outcomes).to_dict("records")
+    assert cells["outcome"] == cell
+    assert cells["forecast of"].startswith("dataset c4: 1e+15 FLOPs")
+    assert "Forecasts: 1 " in summary_line(outcomes)

@@ -34,9 +34,10 @@ LEAST_DOF = 8
 # function of them.
 FUNCTION_OF_N_AND_D = 0.97
 ORDERED = 0.9
-# Marks that somebody set by the loss itself, and other losses.
-_MARKS = frozenset("outlier outliers reason flag excluded exclude valid keep loss ppl".split())
-_CONDITIONS = frozenset(
+# Words of column names: marks that somebody set by the loss itself, and other losses.
+MARKS = frozenset("outlier outliers reason flag excluded exclude valid keep loss ppl".split())
+# And conditions of training.
+CONDITIONS = frozenset(
     "data dataset datasets corpus tokenizer tokeniser vocab vocabulary optimizer optimiser arch "
     "architecture schedule scheduler precision dtype".split()
 )
@@ -82,7 +83,7 @@ def check_conditions(findings: Findings) -> list[Check]:
     found = [e for e in effects if e.p * len(tested) < LEVEL and e.explained > EXPLAINED[0]]
     if found:
         return [_pooled(sorted(found, key=lambda e: -e.explained))]
-    named = [name for name in ordered if _CONDITIONS & set(words(name))]
+    named = [name for name in ordered if CONDITIONS & set(words(name))]
     return [_confounded(finished, name) for name in named[:1]]
 
 
@@ -91,22 +92,26 @@ def _is_condition(cells: pd.Series) -> bool:
     name = cells.name
     if name in RUN_COLUMNS or name in ALIASES or plain(name) in OF_THE_RUN:
         return False
-    if _MARKS & set(words(name)):
+    if MARKS & set(words(name)):
         return False
     few = min(MOST_LEVELS, len(cells) // 3)
     if not holds_numbers(cells) or pd.api.types.is_bool_dtype(cells.dtype):
-        return 2 <= _levels(cells).nunique() <= few
+        return 2 <= as_levels(cells).nunique() <= few
     return 2 <= cells.nunique() <= few
 
 
-def _levels(cells: pd.Series) -> pd.Series:
-    """The values of a column as text; a missing one is a level of its own."""
+def as_levels(cells: pd.Series) -> pd.Series:
+    """The values of a column as text; a missing one is a level of its own.
+
+    Args:
+        cells: The column.
+    """
     return cells.astype(object).where(cells.notna(), "none").astype(str)
 
 
 def _ordered_by(finished: pd.DataFrame, name: str) -> bool:
     """Whether the levels lie one after the other in N, D or C, so that a law contains them."""
-    levels = _levels(finished[name])
+    levels = as_levels(finished[name])
     for quantity in ("num_params", "num_tokens", "compute_budget"):
         order = np.argsort(finished[quantity].to_numpy(float), kind="stable")
         codes = pd.factorize(levels.to_numpy()[order])[0]
@@ -130,7 +135,7 @@ def _smooth(finished: pd.DataFrame, name: str) -> bool:
 
 def _effect(finished: pd.DataFrame, name: str, residuals: Array) -> _Effect:
     """Test one column."""
-    levels = _levels(finished[name])
+    levels = as_levels(finished[name])
     trend = _trend(finished)
     rest = residuals - trend @ (trend.T @ residuals)
     scores = stats.norm.ppf((stats.rankdata(rest) - 0.5) / len(rest))
@@ -196,7 +201,7 @@ def _pooled(found: list[_Effect]) -> Check:
 
 def _confounded(finished: pd.DataFrame, name: str) -> Check:
     message = (
-        f"'{name}' has {_levels(finished[name]).nunique()} values that change together with N, D "
+        f"'{name}' has {as_levels(finished[name]).nunique()} values that change together with N, D "
         "or C: its effect on the loss cannot be separated from the law's."
     )
     return Check("confounded", "warn", message, f"Fit each apart: fit(..., by={name!r}).")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
 from flops_fit.laws.check import Check
+from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.power_law import PowerLaws
 from flops_fit.laws.model.repetition_law import WORN_OUT, RepetitionLaw
 
@@ -42,6 +44,24 @@ def check_prediction(
             Check("cost-extrapolated", "note", message, "Build the model and count them.")
         )
     return checks
+
+
+def check_reach(wanted: Mapping[str, Array], fitted_runs: pd.DataFrame) -> list[Check]:
+    """Find N or D that lies far beyond the runs though C does not, above or below.
+
+    Args:
+        wanted: N and D of the predictions by name, shape (k,) each.
+        fitted_runs: The runs that take part in the fits.
+    """
+    far = []
+    for name, values in wanted.items():
+        trained = fitted_runs[name].astype(float)
+        above, below = values.max() / trained.max(), values.min() / trained.min()
+        far += [f"{name} is {above:.3g} times the largest of the runs"] if above > FAR else []
+        far += [f"{name} is {below:.3g} times the smallest of the runs"] if below < 1 / FAR else []
+    if not far:
+        return []
+    return [Check("far-extrapolation", "warn", f"{'; '.join(far)}.", "Add runs nearer to it.")]
 
 
 def check_without_law(power_laws: PowerLaws) -> list[Check]:

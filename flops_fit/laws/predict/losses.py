@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import FitError
+from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_predictions import (
     check_prediction,
     check_published_constants,
     check_ratio,
+    check_reach,
     check_worn_out_data,
 )
 from flops_fit.laws.findings import Findings
@@ -64,6 +66,8 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
     x, y = np.log(N), np.log(D)
     with np.errstate(over="ignore"):
         C = np.exp(log_flops_per_token(x, findings.cost) + y)
+    if not np.isfinite(C).all():
+        raise ArgumentError("num_params, num_tokens: expected a C that is finite, got an overflow")
     require_reach(findings, C)
     u = None if U is None else np.log(U)
     parts = [
@@ -96,6 +100,8 @@ def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list
     cost = findings.cost
     C = np.exp(log_flops_per_token(np.log(N), cost) + np.log(D))
     checks = check_prediction(float(C.max()) / findings.largest_budget, has_interval=True)
+    if not checks:
+        checks = check_reach({"num_params": N, "num_tokens": D}, findings.fitted_runs)
     ratios = D / N
     for ratio in sorted({float(ratios.min()), float(ratios.max())}):
         checks += check_ratio(ratio, findings.fitted_runs)
@@ -121,12 +127,12 @@ def _read(N: Any, D: Any, unique: Any) -> tuple[Array, Array, Array | None]:
     if unique is not None:
         given["unique_tokens"] = unique
     arrays: dict[str, Array] = {}
-    problems = []
+    problems = _misaligned(given)
     for name, value in given.items():
         found = _positive(value)
         if found is None:
             problems.append(
-                f"{name}: expected a positive number or an array of them, got {value!r}"
+                f"{name}: expected a positive number or an array of them, got {value!r:.80}"
             )
         else:
             arrays[name] = found
@@ -140,13 +146,26 @@ def _read(N: Any, D: Any, unique: Any) -> tuple[Array, Array, Array | None]:
     return flat[0], flat[1], flat[2] if unique is not None else None
 
 
+def _misaligned(given: Mapping[str, Any]) -> list[str]:
+    """Faults of pandas Series whose rows are not those of the first."""
+    series = {name: value for name, value in given.items() if isinstance(value, pd.Series)}
+    first = next(iter(series), "")
+    return [
+        f"{name}: expected the index of {first}: values are taken in order, not by label"
+        for name, value in series.items()
+        if not value.index.equals(series[first].index)
+    ]
+
+
 def _positive(value: Any) -> Array | None:
-    """Positive, finite numbers as an array; None where some are not."""
+    """Positive, finite numbers as an array; None where some are not, or are masked."""
     try:
+        if np.ma.isMaskedArray(value):
+            return None
         array = np.asarray(value)
         if array.dtype.kind in "bcSUmM" or not array.size:
             return None
         array = array.astype(float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return array if bool((np.isfinite(array) & (array > 0)).all()) else None

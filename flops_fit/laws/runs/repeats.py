@@ -31,7 +31,7 @@ _POINT = ("num_params", "unique_tokens", "size", "epochs")
 # D of one point may differ by this, since runs end with a whole batch.
 WHOLE_BATCHES = 0.0025
 # Columns that name a run, least rows of one run that make a curve, and even steps that do.
-_NAMES = ("runid", "runname", "trialid", "name", "displayname", "run", "id")
+RUN_NAMES = ("runid", "runname", "trialid", "name", "displayname", "run", "id")
 LEAST_POINTS = 3
 MANY_STEPS = 8
 # Share of runs with seeds from which on they are noted.
@@ -67,7 +67,7 @@ def check_curves(frame: pd.DataFrame) -> list[Check]:
     # A name may be that of a model, unless rows have steps.
     stepped = any(plain(name) in ("step", "globalstep") for name in frame.columns)
     for name in frame.columns:
-        if plain(name) not in _NAMES[: 3 if not stepped else None]:
+        if plain(name) not in RUN_NAMES[: 3 if not stepped else None]:
             continue
         cells = _keys(frame[name])
         if cells.nunique() * LEAST_POINTS > len(frame):
@@ -105,7 +105,7 @@ def keep_best(frame: pd.DataFrame, by: Collection[str] = ()) -> list[Check]:
         frame: A clean table.
         by: Columns whose values are conditions of their own.
     """
-    tuned = [name for name in frame.columns if name not in by and _is_tuned(frame[name])]
+    tuned = [name for name in frame.columns if name not in by and is_tuned(frame[name])]
     included = frame[frame["excluded"] == ""]
     point = _points(included, tuned, by)
     checks = []
@@ -142,7 +142,12 @@ def _tuned_check(tuned: list[str], tuned_points: int, points: int, num_beaten: i
     return Check("tuned", "warn", message, advice)
 
 
-def _is_tuned(column: pd.Series) -> bool:
+def is_tuned(column: pd.Series) -> bool:
+    """Whether a column holds several values of a setting that people tune.
+
+    Args:
+        column: The column.
+    """
     name = column.name
     if name == "lr_multiplier":  # compared in `exclusions`
         return False

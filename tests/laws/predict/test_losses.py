@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_check_that_forbids_extrapolation_is_obeyed(findings):
     [
         ([1e8], []),
         ([1e13], ["times the largest one", "tokens per parameter"]),
-        ([1e2, 1e8], ["0.001 tokens per parameter"]),
+        ([1e2, 1e8], ["num_tokens is 0.000341 times", "0.001 tokens per parameter"]),
     ],
 )
 def test_doubts_are_told_beside_the_table(findings, D, found):
@@ -138,3 +139,37 @@ def test_a_table_with_its_checks_is_written_as_any_other(findings, tmp_path):
     table.to_json(tmp_path / "losses.json")
     table.to_csv(tmp_path / "losses.csv")
     assert pd.concat([table, table]).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("N", "D", "found"),
+    [
+        (1e9, 1.0, "num_params is .* times the largest of the runs"),
+        (10, 1e13, "num_tokens is .* times the largest of the runs"),
+        (1e-3, 1e9, "num_params is .* times the smallest of the runs"),
+    ],
+)
+def test_a_model_far_beyond_the_runs_in_one_direction_is_doubted(findings, N, D, found):
+    checks = predict_losses(findings, N, D).attrs["checks"]
+    assert any(re.search(found, check) for check in checks)
+    assert not re.search(r"\d{8}", " ".join(checks))
+
+
+@pytest.mark.parametrize(("N", "D"), [(10**400, 1e9), (1e200, 1e200), (1e9, [1e9, 1e305])])
+def test_numbers_that_overflow_are_refused(findings, N, D):
+    with pytest.raises(ArgumentError, match="num_params"):
+        predict_losses(findings, N, D)
+
+
+def test_series_are_not_paired_by_place_if_their_labels_differ(findings):
+    N = pd.Series([1e4, 1e5], index=[0, 1])
+    for index in ([1, 0], [1, 2], ["a", "b"]):
+        with pytest.raises(ArgumentError, match="num_tokens: expected the index of num_params"):
+            predict_losses(findings, N, pd.Series([1e8, 1e9], index=index))
+    assert len(predict_losses(findings, N, pd.Series([1e8, 1e9]))) == 2
+
+
+@pytest.mark.parametrize("mask", [[True, False], [False, False], True])
+def test_masked_arrays_are_refused(findings, mask):
+    with pytest.raises(ArgumentError, match="num_params: expected a positive number"):
+        predict_losses(findings, np.ma.masked_array([1e4, 1e5], mask), 1e9)

@@ -75,6 +75,8 @@ def test_damaged_and_foreign_forecasts_in_the_store_are_left_out(finished):
     with pytest.warns(FlopsFitWarning, match=r"(?s)bytes\.json .*changed\.json was changed"):
         result = fit_ledger(finished.ledger)
     assert result.forecasts["id"].tolist() == [made.id]
+    assert "Forecasts: 1 not yet run; 2 unreadable\n" in repr(result) + "\n"
+    assert "not logged" not in str(made)
 
 
 def test_a_store_that_cannot_be_written_is_a_warning_and_the_file_is_there(finished, monkeypatch):
@@ -88,6 +90,7 @@ def test_a_store_that_cannot_be_written_is_a_warning_and_the_file_is_there(finis
     with pytest.warns(FlopsFitWarning, match="not on the parent run of the sweep .*Permission"):
         made = result.forecast(1e10)
     assert made.artifact == ""
+    assert "not logged to the sweep" in str(made)
     assert flops_fit.load_forecast(made.path) == made
 
 
