@@ -41,7 +41,7 @@ def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> l
     message = (
         f"the law does not hold along the rows (F {found.F:.2g}): it misses their curves by "
         f"{found.misfit:.2%}, noise is {found.noise:.2%}. It is worst {'; '.join(named)}. "
-        f"Predictions follow the rows: at the largest budget N {effect['num_params']:.3g} (the law "
+        f"Predictions allow for it: at the largest budget N {effect['num_params']:.3g} (the law "
         f"alone {effect['law_num_params']:.3g}), loss {effect['loss']:.4g} "
         f"({effect['law_loss']:.4g})"
     )
