@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,8 @@ class Kriging:
         """
         k, m = x.shape
         slopes = (self._slopes(x.ravel(), y.ravel()).reshape(k, m, -1) * factors[..., None]).sum(1)
-        parts = [self._posterior(i, x, y, factors, slopes) for i in range(len(self.settings))]
+        at = _Models(x, y, self._size(x, y))
+        parts = [self._posterior(i, at, factors, slopes) for i in range(len(self.settings))]
         weights = np.array([setting.weight for setting in self.settings])
         means, variances = (np.stack(column) for column in zip(*parts, strict=True))
         mean = weights @ means
@@ -131,17 +133,15 @@ class Kriging:
         ones = Problem(x, y, np.ones_like(x))
         return np.asarray(residuals(ones, _theta(self.fit))[0])
 
-    def _posterior(
-        self, i: int, x: Array, y: Array, factors: Array, slopes: Array
-    ) -> tuple[Array, Array]:
+    def _posterior(self, i: int, at: _Models, factors: Array, slopes: Array) -> tuple[Array, Array]:
         """Mean and variance under one setting, shape (k,) each."""
         setting, solved = self.settings[i], self._solved[i]
         mean = slopes @ solved.shift
         if setting.ratio == 0:
             return mean, setting.variance * np.einsum("kp,pq,kq->k", slopes, solved.inverse, slopes)
-        k, m = x.shape
-        cross = self._kernel(setting, x.ravel(), y.ravel(), self.cells.x, self.cells.y)
-        cross = (cross.reshape(k, m, -1) * factors[..., None]).sum(axis=1)
+        k, m = at.x.shape
+        cross = self._kernel(setting, at[..., None], self._runs)
+        cross = (cross * factors[..., None]).sum(axis=1)
         cross = cross * np.sqrt(self.cells.weight)
         mean = mean + cross @ solved.pull
         G = np.linalg.solve(solved.root, cross.T)
@@ -149,7 +149,7 @@ class Kriging:
         prior = np.zeros(k)
         for a in range(m):
             for b in range(m):
-                pair = self._kernel_of_pairs(setting, x[:, a], y[:, a], x[:, b], y[:, b])
+                pair = self._kernel(setting, at[:, a], at[:, b])
                 prior += factors[:, a] * factors[:, b] * pair
         variance = prior - (G * G).sum(axis=0)
         variance += np.einsum("kp,pq,kq->k", rest, solved.inverse, rest)
@@ -176,18 +176,20 @@ class Kriging:
         u, v = self.cells.x + self.cells.y, self.cells.x - self.cells.y
         return max(float(np.ptp(u)), LEAST_SPAN), max(float(np.ptp(v)), LEAST_SPAN)
 
-    def _kernel(self, setting: Setting, x: Array, y: Array, x2: Array, y2: Array) -> Array:
-        """Covariance of g between two sets of models over the variance of noise, shape (k, c)."""
-        return self._kernel_of_pairs(setting, x[:, None], y[:, None], x2[None], y2[None])
+    @cached_property
+    def _runs(self) -> _Models:
+        x, y = self.cells.x, self.cells.y
+        return _Models(x, y, self._size(x, y))
 
-    def _kernel_of_pairs(self, setting: Setting, x: Array, y: Array, x2: Array, y2: Array) -> Array:
-        u, v = x + y - x2 - y2, x - y - x2 + y2
+    def _kernel(self, setting: Setting, one: _Models, other: _Models) -> Array:
+        """Covariance of g between models, over the variance of noise; the shapes broadcast."""
+        u, v = one.x + one.y - other.x - other.y, one.x - one.y - other.x + other.y
         scale_u, scale_v = (
             length * span for length, span in zip(setting.lengths, self._spans, strict=True)
         )
         d = np.sqrt(5 * ((u / scale_u) ** 2 + (v / scale_v) ** 2))
         matern = (1 + d + d * d / 3) * np.exp(-d)
-        return np.asarray(setting.ratio * matern * self._size(x, y) * self._size(x2, y2))
+        return np.asarray(setting.ratio * matern * one.size * other.size)
 
     def _size(self, x: Array, y: Array) -> Array:
         """The standard deviation of g over that on the frontier, in the shape of x and y."""
@@ -198,6 +200,18 @@ class Kriging:
         best = (gamma * np.log(q / s) + a - b + s * total) / (q + s)
         excess = self.log_law(x.ravel(), y.ravel()) - self.log_law(best, total - best)
         return np.asarray(1 + GROWTH * np.maximum(excess, 0.0)).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """Models at which g is looked at: centred ln N and ln D, and the size of g, in one shape."""
+
+    x: Array
+    y: Array
+    size: Array
+
+    def __getitem__(self, index: Any) -> _Models:
+        return _Models(self.x[index], self.y[index], self.size[index])
 
 
 @dataclass(frozen=True)
@@ -240,7 +254,7 @@ def _whitened(kriging: Kriging, setting: Setting) -> tuple[Array, Array, Array]:
     """Derivatives, residuals and covariance of g, for noise of variance one in every cell."""
     cells = kriging.cells
     w = np.sqrt(cells.weight)
-    K = kriging._kernel(setting, cells.x, cells.y, cells.x, cells.y)
+    K = kriging._kernel(setting, kriging._runs[:, None], kriging._runs)
     J = kriging._slopes(cells.x, cells.y)
     return J * w[:, None], cells.residual * w, K * w[:, None] * w
 
