@@ -21,6 +21,7 @@ import numpy as np
 
 from flops_fit.laws.fitting.parametric import TIES, ParametricFit, centred
 from flops_fit.laws.fitting.residuals import Problem, at_bounds, jacobian, residuals, tie_basis
+from flops_fit.laws.inference.backtest import NO_NOISE
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 from flops_fit.laws.runs.points import Points
 
@@ -275,6 +276,9 @@ def _settings(bare: Kriging, within: float) -> tuple[Setting, ...]:
         (np.log(NO_MISFIT), replace(zero, variance=_variance(float(z @ z) + within, bare.dof)))
     ]
     found[0] = (found[0][0] + _likelihood(found[0][1].variance, 0.0, bare.dof), found[0][1])
+    if bare.fit.residual_std < NO_NOISE:
+        # A smooth misfit of rounding errors is none.
+        return (found[0][1],)
     grid = [(u, v) for u in LENGTHS[0] for v in LENGTHS[1]]
     prior = np.log((1 - NO_MISFIT) / (len(grid) * len(RATIOS)))
     for lengths in grid:

@@ -133,7 +133,7 @@ class Misfit:
 
 
 def measure_misfit(
-    fits: Mapping[str, ParametricFit], form: Form, points: Points, *, chosen: bool
+    fits: Mapping[str, ParametricFit], form: Form, points: Points, *, average: bool
 ) -> Misfit | None:
     """What the runs say about the error of the laws fitted to them.
 
@@ -141,12 +141,12 @@ def measure_misfit(
         fits: The fits of these runs by form.
         form: The form of the headline.
         points: The runs.
-        chosen: Whether the form was chosen by test, not on request.
+        average: Whether another form may count too; not if this one was asked for.
 
     Returns:
         The misfit; None where there are too few runs to see one.
     """
-    weights = _weights(fits, form) if chosen and len(points) >= LEAST_RUNS else {form: 1.0}
+    weights = _weights(fits, form) if average and len(points) >= LEAST_RUNS else {form: 1.0}
     if any(len(points) - fits[name].num_free < LEAST_DOF for name in weights):
         return None
     try:

@@ -145,8 +145,9 @@ def _fit(data: FitData, options: Options) -> Headline:
         checks.append(warn_of_suspects(data.counted.at(suspected), fits[form], fit))
     # The plain Huber fit of the papers, where it is asked for, predicts by its law alone.
     plain = asked.method == "huber"
-    chosen = options.form == "auto"
-    misfit = None if plain else measure_misfit(fits, form, data.points, chosen=chosen)
+    # With repeated data each form has effective tokens of its own: only one can count.
+    average = options.form == "auto" and data.repetition is None
+    misfit = None if plain else measure_misfit(fits, form, data.points, average=average)
     return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks, misfit)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,3 +137,12 @@ def test_losses_without_noise_have_almost_no_error():
     _, error, noise = predicted(found, LAW.n_opt(np.array([1e15])), LAW.d_opt(np.array([1e15])))
     assert error[0] < 1e-5
     assert noise < 1e-6
+
+
+def test_rounding_errors_are_no_misfit():
+    """Sizes and tokens rounded to whole numbers leave smooth errors far below any noise."""
+    table = runs(0.0)
+    points = Points.from_runs(table)
+    points = replace(points, loss=points.loss * np.exp(wave(points.N, points.D, 1e-10)))
+    found = Kriging.of(fit_parametric(points), points)
+    assert [setting.ratio for setting in found.settings] == [0.0]

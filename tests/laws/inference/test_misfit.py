@@ -32,7 +32,7 @@ def bent_runs(noise=0.002, seed=0):
 
 def test_a_bent_law_counts_alone_where_the_runs_are_clear():
     points, fits = all_forms(bent_runs()[1])
-    found = measure_misfit(fits, "bent", points, chosen=True)
+    found = measure_misfit(fits, "bent", points, average=True)
     assert [law.fit.form for law in found.laws] == ["bent"]
     assert found.weights == (1.0,)
 
@@ -40,7 +40,7 @@ def test_a_bent_law_counts_alone_where_the_runs_are_clear():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_straight_law_counts_most_where_it_is_exact(seed):
     points, fits = all_forms(runs(seed=seed))
-    found = measure_misfit(fits, "five", points, chosen=True)
+    found = measure_misfit(fits, "five", points, average=True)
     assert found.laws[0].fit.form == "five"
     assert found.weights[0] > 0.5
     assert sum(found.weights) == pytest.approx(1)
@@ -50,24 +50,24 @@ def test_the_straight_law_counts_most_where_it_is_exact(seed):
 @pytest.mark.parametrize("form", ["five", "tied", "bent"])
 def test_a_form_on_request_counts_alone(form):
     points, fits = all_forms(runs())
-    found = measure_misfit(fits, form, points, chosen=False)
+    found = measure_misfit(fits, form, points, average=False)
     assert [law.fit.form for law in found.laws] == [form]
 
 
 def test_few_runs_do_not_average():
     table = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 4), num_sizes=5, noise=0.003)
     points, fits = all_forms(table)
-    assert len(measure_misfit(fits, "five", points, chosen=True).laws) == 1
+    assert len(measure_misfit(fits, "five", points, average=True).laws) == 1
 
 
 def test_too_few_runs_show_no_misfit():
     points, fits = fitted(runs().iloc[[0, 3, 6, 10, 17, 24, 31]], "five", "tied")
-    assert measure_misfit(fits, "five", points, chosen=True) is None
+    assert measure_misfit(fits, "five", points, average=True) is None
 
 
 def test_an_average_is_between_its_laws_and_less_certain_where_they_part():
     points, fits = all_forms(runs(seed=3))
-    both = measure_misfit(fits, "five", points, chosen=True)
+    both = measure_misfit(fits, "five", points, average=True)
     assert len(both.laws) == 2
     x, y = np.log(LAW.n_opt(1e17)), np.log(LAW.d_opt(1e17))
     parts = [
@@ -83,7 +83,7 @@ def test_the_optimum_is_the_laws_where_it_is_exact(name):
     law, first, last = LAWS[name]
     table = simulate_isoflop(law, np.geomspace(first, last, 5), noise=0.001, half_width=0.75)
     points, fits = fitted(table, "five")
-    found = measure_misfit(fits, "five", points, chosen=False)
+    found = measure_misfit(fits, "five", points, average=False)
     C = np.array([last, 10 * last])
     optima = found.optima(C, COST)
     np.testing.assert_allclose(optima.value, np.log(law.n_opt(C)), atol=0.05)
@@ -98,7 +98,7 @@ def test_a_tilted_misfit_moves_the_optimum():
     bump = 0.02 * np.exp(-(((np.log(table["compute_budget"] / 1e13)) / 0.8) ** 2))
     table["loss"] *= np.exp(bump * x)
     points, fits = fitted(table, "five")
-    found = measure_misfit(fits, "five", points, chosen=False)
+    found = measure_misfit(fits, "five", points, average=False)
     C = np.array([1e13])
     moved = found.optima(C, COST).value[0] - np.log(fits["five"].law.n_opt(C))[0]
     assert moved < -0.1
@@ -110,7 +110,7 @@ def test_losses_of_any_sign_are_predicted_in_their_own_unit():
     points, _ = fitted(runs(0.003), "five")
     points = replace(points, loss=table["loss"].to_numpy())
     fits = {"five": fit_parametric(points, space="linear")}
-    found = measure_misfit(fits, "five", points, chosen=False)
+    found = measure_misfit(fits, "five", points, average=False)
     N, D = LAW.n_opt(1e13), LAW.d_opt(1e13)
     losses = found.losses(np.log([N]), np.log([D]))
     assert losses.value[0] == pytest.approx(LAW.l_opt(1e13) - 3, abs=0.02)

@@ -234,3 +234,13 @@ def test_constants_are_fitted_together_with_gamma(sweep, small, r_params):
     found = result.predict(1e15, unique_tokens=3e6)
     assert found.num_params == pytest.approx(expected[0], rel=0.1)
     assert found.loss == pytest.approx(expected[2], rel=0.005)
+
+
+def test_predictions_from_repeated_data_follow_one_form(repeated):
+    """Effective tokens are those of one law: another form would see other runs."""
+    runs = repeated()
+    runs["loss"] *= np.exp(np.random.default_rng(0).normal(0, 0.01, len(runs)))
+    findings = fit(runs, num_draws=100).findings
+    assert findings.repetition is not None
+    (law,) = findings.misfit.laws
+    assert law.fit == findings.fits["headline"]
