@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from flops_fit.forecasts.making import is_same
 from flops_fit.forecasts.record import SAME, Forecast
 from flops_fit.laws.checks.of_conditions import CONDITIONS, MARKS, MOST_LEVELS, as_levels
+from flops_fit.laws.model.arrays import FADING
 from flops_fit.laws.model.frontier import loss_at
 from flops_fit.laws.model.repetition_law import effective_tokens
 from flops_fit.laws.runs.columns import holds_numbers
@@ -36,7 +37,6 @@ from flops_fit.report.outcomes import AMBIGUOUS, LEFT_OUT, OTHER_DATA
 OUTLIER = "outlier"
 NOT_POSITIVE = "its loss is not positive"
 MID_RUN = "a point in the middle of its run"
-_FADING = 6  # the place of 1 / R_D* in a law vector, if it has one
 _POINT = ("num_params", "num_tokens", "loss")
 # Words of columns that describe a run, and are no condition; and of numbers that are one.
 _LABELS = frozenset(
@@ -84,7 +84,7 @@ def came_of(forecast: Forecast, runs: pd.DataFrame) -> Came:
     if not counts.any():
         return Came(why_not="; ".join(sorted(set(excluded))))
     new = np.ones(len(found), bool)
-    if len(forecast.law_vector) <= _FADING:
+    if len(forecast.law_vector) <= FADING:
         new = passes <= forecast.passes * (1 + SAME)
     if not (counts & new).any():
         fewest = number_text.times(float(passes[counts].min()))
@@ -180,9 +180,9 @@ def _is_condition(cells: pd.Series) -> bool:
 def _tokens(forecast: Forecast, runs: pd.DataFrame) -> np.ndarray:
     """D of each run as the forecast's law counts it: what new tokens its data are worth."""
     D = runs["num_tokens"].to_numpy(float)
-    if len(forecast.law_vector) <= _FADING:
+    if len(forecast.law_vector) <= FADING:
         return D
-    fading = forecast.law_vector[_FADING]
+    fading = forecast.law_vector[FADING]
     return effective_tokens(D, D / epochs(runs), 1 / fading if fading else math.inf)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def score(
         return outcomes_in(found, findings)
     if isinstance(runs, Mapping) and (groups := _groups(runs)):
         return _table([_in_groups(forecast, groups) for forecast in found])
-    table, checks = _read(found, runs)  # type: ignore[arg-type]
+    table, checks = _read(found, cast(Runs, runs))
     doubts = [str(check) for check in checks if check.severity != "note"]
     if doubts:
         warn_user(f"the table of runs: {' '.join(doubts)}")

@@ -46,10 +46,10 @@ MOST_STEP, FARTHEST = 0.5, 1.5
 
 @dataclass(frozen=True)
 class Corrected:
-    """Predictions with their misfit, shape (k,) each.
+    """Losses with their misfit, shape (k,) each.
 
     Attributes:
-        value: Loss, or ln N of the best model.
+        value: The loss.
         low: Low end of the 95 % interval.
         high: High end.
         noise: How far the loss of one run lies from its mean, at 95 %.
@@ -90,7 +90,7 @@ class Misfit:
 
     def losses(self, x: Array, y: Array) -> Corrected:
         """The loss of models at x = ln N and y = ln D, shape (k,) each."""
-        parts = []
+        parts, noises = [], []
         for law in self.laws:
             mx, my, scale, offset = law.fit.centre
             at_x, at_y = x - mx, y - my
@@ -98,8 +98,10 @@ class Misfit:
             one = np.ones((len(x), 1))
             mean, variance, noise = law.posterior(at_x[:, None], at_y[:, None], one)
             base = log_law if law.fit.space == "log" else np.exp(log_law)
-            parts.append((base + mean, variance, noise))
-        mean, half, noise = self._mixed(parts)
+            parts.append((base + mean, variance))
+            noises.append(float(noise))
+        mean, half = self._mixed(parts)
+        noise = self.quantile * np.sqrt(np.dot(self.weights, noises)) * np.ones_like(mean)
         if self.laws[0].fit.space == "log":
             value = np.exp(mean + scale)
             return Corrected(value, value * np.exp(-half), value * np.exp(half), value * noise)
@@ -107,7 +109,7 @@ class Misfit:
         value, half = unit * mean - offset, unit * half
         return Corrected(value, value - half, value + half, unit * noise)
 
-    def optima(self, C: Array, cost: FlopsPerToken) -> Corrected:
+    def optima(self, C: Array, cost: FlopsPerToken) -> tuple[Array, Array]:
         """The log of the best N for each budget, by the laws alone.
 
         It is the least loss of the law with its misfit g along the budget. To first order, an error
@@ -116,20 +118,19 @@ class Misfit:
         Args:
             C: Budgets in FLOPs, shape (k,).
             cost: FLOPs per token.
-        """
-        parts = [_optimum(law, C, cost) for law in self.laws]
-        mean, half, noise = self._mixed(parts)
-        return Corrected(mean, mean - half, mean + half, noise)
 
-    def _mixed(self, parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
-        """Mean, half-width of the interval, and noise, over the laws."""
+        Returns:
+            ln N and the half-width of its 95 % interval, shape (k,) each.
+        """
+        return self._mixed([_optimum(law, C, cost) for law in self.laws])
+
+    def _mixed(self, parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Mean, and half-width of the interval, over the means and variances of the laws."""
         weights = np.array(self.weights)
         means, variances = (np.stack([part[i] for part in parts]) for i in (0, 1))
-        noise = weights @ np.array([part[2] for part in parts])
         mean = weights @ means
         variance = weights @ (variances + (means - mean) ** 2)
-        quantile = self.quantile
-        return mean, quantile * np.sqrt(variance), quantile * np.sqrt(noise) * np.ones_like(mean)
+        return mean, self.quantile * np.sqrt(variance)
 
 
 def measure_misfit(
@@ -172,8 +173,8 @@ def _weights(fits: Mapping[str, ParametricFit], form: Form) -> dict[str, float]:
     return {straight: 1 - share, "bent": share}
 
 
-def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
-    """The log of the best N, its variance, and no noise, shape (k,) each."""
+def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array]:
+    """The log of the best N and its variance, shape (k,) each."""
     first = frontier(law.fit.law.vector[None], C, cost)[0][0]
     x = first
     for _ in range(STEPS):
@@ -194,7 +195,7 @@ def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array,
     x = x + tilt / np.maximum(curvature, 1e-12)
     factors = ends / np.maximum(curvature, 1e-12)[:, None]
     _, variance, _ = law.posterior(*_stencil(law, C, cost, x), factors)
-    return x, variance, np.zeros_like(x)
+    return x, variance
 
 
 def _stencil(law: Kriging, C: Array, cost: FlopsPerToken, x: Array) -> tuple[Array, Array]:

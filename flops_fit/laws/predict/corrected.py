@@ -54,8 +54,8 @@ def with_misfit(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Mov
         _, _, loss = np.split(of_law.middle, 3)
         errors = np.split(parameter_errors(findings, C, terms), 3)[2]
         return Moved(of_law, findings.run_noise(loss), errors)
-    found = _sizes(findings, C, terms, of_law)
-    x, y = found.ends.middle.reshape(2, -1)
+    sizes, weights = _sizes(findings, C, terms, of_law)
+    x, y = sizes.middle.reshape(2, -1)
     losses = losses_at(findings, x, y)
     if terms.unique_tokens is not None:
         log_U = np.log(np.asarray(terms.unique_tokens, float)) + np.zeros_like(y)
@@ -63,11 +63,11 @@ def with_misfit(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Mov
         enough = log_U >= np.split(of_law.middle, 3)[1]
         losses = _chosen(enough, losses, losses_at(findings, x, y, log_U))
     whole = Ends(
-        np.concatenate([found.ends.middle, losses.value]),
-        np.concatenate([found.ends.low, losses.low]),
-        np.concatenate([found.ends.high, losses.high]),
+        np.concatenate([sizes.middle, losses.value]),
+        np.concatenate([sizes.low, losses.low]),
+        np.concatenate([sizes.high, losses.high]),
     )
-    return Moved(whole, losses.noise, losses.parameters, found.weights)
+    return Moved(whole, losses.noise, losses.parameters, weights)
 
 
 def _chosen(first: np.ndarray, one: Losses, other: Losses) -> Losses:
@@ -76,13 +76,15 @@ def _chosen(first: np.ndarray, one: Losses, other: Losses) -> Losses:
     return Losses(*(np.where(first, a, b) for a, b in pairs))
 
 
-def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
-    """Logarithms of N and D with their intervals, and the weights of the approaches."""
+def _sizes(
+    findings: Findings, C: Array, terms: Terms, of_law: Ends
+) -> tuple[Ends, dict[str, Array]]:
+    """Logarithms of N and D with their intervals, and the weights of the approaches in N."""
     x, y, _ = np.split(of_law.middle, 3)
     if terms.tokens_per_param is not None:
         # Neither depends on the law.
         both = np.concatenate([x, y])
-        return Moved(Ends(both, both, both), np.zeros_like(x), np.zeros_like(x))
+        return Ends(both, both, both), {}
     free = law_ends(findings, C, UNCONSTRAINED) if terms.given else of_law
     best, weights = best_size(findings, C, free.half[: len(C)])
     # A constraint moves every approach by as much as it moves the law.
@@ -97,6 +99,4 @@ def _sizes(findings: Findings, C: Array, terms: Terms, of_law: Ends) -> Moved:
         y_half = np.fmax(best.half, of_law.half[len(C) : 2 * len(C)])
         y_low, y_high = y - y_half, y + y_half
     low, high = np.concatenate([few, y_low]), np.concatenate([many, y_high])
-    return Moved(
-        Ends(np.concatenate([x, y]), low, high), np.zeros_like(x), np.zeros_like(x), weights
-    )
+    return Ends(np.concatenate([x, y]), low, high), weights

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.inference.intervals import Quantity
 from flops_fit.laws.model import constrained
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
@@ -91,10 +92,7 @@ def law_ends(findings: Findings, C: Array, terms: Terms) -> Ends:
     differences of a whole standard error average over the kink. Where the supply is ample, the
     interval is the unconstrained one.
     """
-
-    def along(laws: Array) -> Array:
-        return np.hstack(path(findings, laws, C, terms))
-
+    along = _along(findings, C, terms)
     middle = along(findings.law_vector)[0]
     if terms.unique_tokens is None:
         return Ends(middle, *findings.interval(along))
@@ -107,11 +105,12 @@ def law_ends(findings: Findings, C: Array, terms: Terms) -> Ends:
 
 def parameter_errors(findings: Findings, C: Array, terms: Terms) -> Array:
     """Half-widths of (ln N, ln D, L) by independent errors of the parameters, shape (3 k,)."""
+    return findings.parameter_error(_along(findings, C, terms))
 
-    def along(laws: Array) -> Array:
-        return np.hstack(path(findings, laws, C, terms))
 
-    return findings.parameter_error(along)
+def _along(findings: Findings, C: Array, terms: Terms) -> Quantity:
+    """(ln N, ln D, L) of laws at all budgets, shape (S, 3 k)."""
+    return lambda laws: np.hstack(path(findings, laws, C, terms))
 
 
 def log_tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
