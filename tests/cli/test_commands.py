@@ -239,10 +239,13 @@ def test_forecasts_are_written_and_scored(finished, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("Forecast ") == 2
     assert len(list(Path("forecasts").iterdir())) == 3
-    Path("runs.csv").write_text(f"N,D,loss\n50k,2e7,{LAW.loss(5e4, 2e7)}\n")
-    shown = call("score", "forecasts", "--runs", "runs.csv")
-    assert shown.exit_code == 0, shown.stderr
-    assert re.match("Forecasts: [01] of 1 inside", shown.stdout.splitlines()[-1])
+    made = (json.loads(path.read_text()) for path in Path("forecasts").iterdir())
+    (loss,) = (one["loss"] for one in made if one["num_params"] == 50e3)
+    for inside, came in ((1, loss), (0, 2 * loss)):
+        Path("runs.csv").write_text(f"N,D,loss\n50k,2e7,{came}\n")
+        shown = call("score", "forecasts", "--runs", "runs.csv")
+        assert shown.exit_code == 0, shown.stderr
+        assert shown.stdout.splitlines()[-1].startswith(f"Forecasts: {inside} of 1 inside")
     assert max(map(len, shown.stdout.splitlines())) < 320
     assert shown.stdout.count("not yet run") == 3  # two rows, and the summary
     printed = call("score", "forecasts", "--json", *where(finished)).stdout

@@ -1,20 +1,12 @@
 """Named laws, sweeps simulated from them, and the shared data."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from named_laws import LAWS
+from shared_data import read_shared
 
 from flops_fit.laws.runs.simulate import simulate_isoflop
-
-SHARED = Path(
-    os.environ.get(
-        "FLOPS_FIT_SHARED_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    )
-)
 
 
 @pytest.fixture(params=sorted(LAWS))
@@ -55,13 +47,6 @@ def epoch_runs():
 @pytest.fixture(scope="session")
 def porian_points():
     return read_shared("porian/isoflop_points.csv")
-
-
-def read_shared(name):
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"shared data absent: {path} (set FLOPS_FIT_SHARED_DATA)")
-    return pd.read_csv(path)
 
 
 @pytest.fixture
