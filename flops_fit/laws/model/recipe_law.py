@@ -1,0 +1,168 @@
+"""`RecipeLaw`: the learning rate and batch size that train a model of N parameters on D tokens best.
+
+With x and y the logarithms of learning rate and batch size over their best values::
+
+    ln L(N, D, rate, batch) = ln L(N, D) + c_r x^2 + c_b y^2 + 2 rho sqrt(c_r c_b) x y
+    rate*  = k (N / N0)^p (D / D0)^q
+    batch* = m (D / D0)^r
+
+The form of both laws is that of Step Law (Li et al. 2025, section 3); the bowl around their best
+values is a parabola in the logarithms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from flops_fit.laws.model.arrays import Array
+
+# The elements of `RecipeLaw.vector`, in order. rho is kept as its inverse hyperbolic tangent.
+RECIPE_PARAMETERS = (
+    "log_rate", "rate_params", "rate_tokens", "log_batch", "batch_tokens",
+    "log_rate_bowl", "log_batch_bowl", "atanh_rho",
+)  # fmt: skip
+_NORMAL = 1.959964
+_LOG_RATE, _RATE_N, _RATE_D, _LOG_BATCH, _BATCH_D, _RATE_BOWL, _BATCH_BOWL, _RHO = range(8)
+
+
+@dataclass(frozen=True)
+class RecipeLaw:
+    """Laws of the best learning rate and batch size, with errors.
+
+    Attributes:
+        vector: The parameters, in the order of `RECIPE_PARAMETERS`: ln k, p, q, ln m, r, ln c_r,
+            ln c_b, atanh rho. Batches are in examples a step.
+        covariance: Their covariance, rows of 8.
+        centre: (N0, D0), about which the laws are written.
+        tuned: Which were found: "learning_rate", "batch_size" or both. The law of the other is
+            that of the trained runs, without error.
+        noise: Standard deviation of ln L from seed to seed.
+        tokens_per_example: Units of D in an example.
+        largest: (N, D) of the largest trained model and the most tokens that the law was found on.
+        largest_budget: Largest budget C that it was found on, in FLOPs.
+    """
+
+    vector: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    centre: tuple[float, float]
+    tuned: tuple[str, ...]
+    noise: float
+    tokens_per_example: float
+    largest: tuple[float, float]
+    largest_budget: float
+
+    def learning_rate(
+        self, num_params: ArrayLike, num_tokens: ArrayLike, batch_size: ArrayLike | None = None
+    ) -> Array:
+        """Peak learning rate that suits N and D best.
+
+        Args:
+            num_params: N.
+            num_tokens: D.
+            batch_size: Examples a step, if it is not the best one: the rate that suits it.
+        """
+        rate = np.exp(self._gradients(num_params, num_tokens)[0] @ self._laws)
+        if batch_size is None:
+            return rate
+        y = np.log(np.asarray(batch_size, float) / self.batch_size(num_params, num_tokens))
+        return rate * np.exp(y * self.ridge)
+
+    @property
+    def ridge(self) -> float:
+        """How ln rate best follows ln batch, if the batch is not the best one: d x / d y."""
+        c_r, c_b = np.exp(self.vector[_RATE_BOWL]), np.exp(self.vector[_BATCH_BOWL])
+        return float(-np.tanh(self.vector[_RHO]) * np.sqrt(c_b / c_r))
+
+    def batch_size(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Array:
+        """Examples a step that suit N and D best; not rounded."""
+        return np.exp(self._gradients(num_params, num_tokens)[1] @ self._laws)
+
+    def learning_rate_interval(
+        self, num_params: ArrayLike, num_tokens: ArrayLike
+    ) -> tuple[Array, Array]:
+        """95 % interval of the best learning rate."""
+        return self._interval(self._gradients(num_params, num_tokens)[0])
+
+    def batch_size_interval(
+        self, num_params: ArrayLike, num_tokens: ArrayLike
+    ) -> tuple[Array, Array]:
+        """95 % interval of the best batch size."""
+        return self._interval(self._gradients(num_params, num_tokens)[1])
+
+    def excess(
+        self,
+        num_params: ArrayLike,
+        num_tokens: ArrayLike,
+        learning_rate: ArrayLike,
+        batch_size: ArrayLike,
+    ) -> Array:
+        """How far ln L lies above the least possible at a learning rate and a batch size."""
+        x = np.log(np.asarray(learning_rate, float) / self.learning_rate(num_params, num_tokens))
+        y = np.log(np.asarray(batch_size, float) / self.batch_size(num_params, num_tokens))
+        return self._bowl(x, y)
+
+    def expected_excess(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Array:
+        """How far ln L lies above the least possible, on average, if this law is followed.
+
+        The laws are known with an error, which grows away from the runs that they were found on.
+        """
+        of_rate, of_batch = self._gradients(num_params, num_tokens)
+        covariance = np.array(self.covariance)[:5, :5]
+        c_r, c_b = np.exp(self.vector[_RATE_BOWL]), np.exp(self.vector[_BATCH_BOWL])
+        cross = np.tanh(self.vector[_RHO]) * np.sqrt(c_r * c_b)
+        of_both = _product(of_rate, covariance, of_batch)
+        return (
+            c_r * _product(of_rate, covariance, of_rate)
+            + c_b * _product(of_batch, covariance, of_batch)
+            + 2 * cross * of_both
+        )
+
+    @property
+    def intervals(self) -> pd.DataFrame:
+        """One row per parameter: value, low, high (95 %) and standard error."""
+        errors = np.sqrt(np.diag(np.array(self.covariance)))
+        values = np.array(self.vector)
+        return pd.DataFrame(
+            {
+                "value": values,
+                "low": values - _NORMAL * errors,
+                "high": values + _NORMAL * errors,
+                "standard_error": errors,
+            },
+            index=list(RECIPE_PARAMETERS),
+        )
+
+    @property
+    def _laws(self) -> Array:
+        return np.array(self.vector[:5])
+
+    def _bowl(self, x: Array, y: Array) -> Array:
+        c_r, c_b = np.exp(self.vector[_RATE_BOWL]), np.exp(self.vector[_BATCH_BOWL])
+        cross = 2 * np.tanh(self.vector[_RHO]) * np.sqrt(c_r * c_b)
+        return c_r * x**2 + c_b * y**2 + cross * x * y
+
+    def _gradients(self, num_params: ArrayLike, num_tokens: ArrayLike) -> tuple[Array, Array]:
+        """Derivatives of ln rate* and ln batch* by the first five parameters, shape (k, 5) each."""
+        n = np.log(np.asarray(num_params, float) / self.centre[0])
+        d = np.log(np.asarray(num_tokens, float) / self.centre[1])
+        n, d = np.broadcast_arrays(n, d)
+        one, none = np.ones_like(n), np.zeros_like(n)
+        return (
+            np.stack([one, n, d, none, none], axis=-1),
+            np.stack([none, none, none, one, d], axis=-1),
+        )
+
+    def _interval(self, gradient: Array) -> tuple[Array, Array]:
+        middle = gradient @ self._laws
+        variance = _product(gradient, np.array(self.covariance)[:5, :5], gradient)
+        half = _NORMAL * np.sqrt(variance)
+        return np.exp(middle - half), np.exp(middle + half)
+
+
+def _product(left: Array, matrix: Array, right: Array) -> Array:
+    """left' M right of each row."""
+    return np.einsum("...i,ij,...j->...", left, matrix, right)

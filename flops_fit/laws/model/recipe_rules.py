@@ -1,0 +1,27 @@
+"""Published rules for the learning rate and the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# (C in FLOPs, N, D in tokens) -> (peak learning rate, batch in tokens)
+Rule = Callable[[float, float, float], tuple[float, float]]
+
+
+def deepseek(C: float, N: float, D: float) -> tuple[float, float]:
+    """DeepSeek-AI 2024, *DeepSeek LLM*, section 3.1; fitted from 1e17 FLOPs up."""
+    return 0.3118 * C**-0.125, 0.2920 * C**0.3271
+
+
+def steplaw(C: float, N: float, D: float) -> tuple[float, float]:
+    """Li et al. 2025, *Step Law*, section 3; fitted from 5e8 tokens up."""
+    return 1.79 * N**-0.713 * D**0.307, 0.58 * D**0.571
+
+
+def porian(C: float, N: float, D: float) -> tuple[float, float]:
+    """Porian et al. 2024, *Resolving discrepancies in compute-optimal scaling*: by N alone."""
+    times = N / 108e6
+    return 0.0047 * times ** (-1 / 3), 160 * 2048 * times ** (2 / 3)
+
+
+RULES: dict[str, Rule] = {"deepseek": deepseek, "steplaw": steplaw, "porian": porian}
