@@ -146,7 +146,7 @@ class RecipeLaw:
         return c_r * x**2 + c_b * y**2 + cross * x * y
 
     def _gradients(self, num_params: ArrayLike, num_tokens: ArrayLike) -> tuple[Array, Array]:
-        """Derivatives of ln rate* and ln batch* by the first five parameters, shape (k, 5) each."""
+        """Derivatives of ln rate* and ln batch* by the first five parameters, (k, 5) each."""
         n = np.log(np.asarray(num_params, float) / self.centre[0])
         d = np.log(np.asarray(num_tokens, float) / self.centre[1])
         n, d = np.broadcast_arrays(n, d)
@@ -164,5 +164,5 @@ class RecipeLaw:
 
 
 def _product(left: Array, matrix: Array, right: Array) -> Array:
-    """left' M right of each row."""
+    """The bilinear form of each row, by a matrix."""
     return np.einsum("...i,ij,...j->...", left, matrix, right)
