@@ -76,6 +76,20 @@ def ended_losses(job: Job, runs: Collection[Run]) -> dict[str, float]:
     return {run.trial_id: run.loss for run in ended if run.trial_id in planned}
 
 
+def settled_losses(runs: Collection[Run], forgiven: Collection[str] = ()) -> dict[str, float]:
+    """Held-out loss of every trial that is not to be run again, by id; NaN where it has none.
+
+    Args:
+        runs: All runs, latest first.
+        forgiven: Ids of failed runs that do not count.
+    """
+    failures = Counter(
+        run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
+    )
+    settled = {trial_id: math.nan for trial_id, n in failures.items() if n >= MAX_ATTEMPTS}
+    return settled | {run.trial_id: run.loss for run in latest_runs(runs) if run.state in ENDED}
+
+
 def release_dead(job: Job, study: Any) -> None:
     """Close the runs and claims of dead workers, so that their trials can be run again.
 
@@ -154,6 +168,34 @@ def count_waiting(job: Job, study: Any) -> int:
         return 0
 
 
+def wait_for_more(job: Job, study: Any) -> int:
+    """Number of trials in the queue of a sweep that grows, once there are some.
+
+    More may come while any trial is being trained, and for `BEGIN_S` after that.
+
+    Returns:
+        0 if none came.
+    """
+
+    def check() -> int:
+        if num_waiting := trial_queue.count_waiting(study, job.trial_ids):
+            return num_waiting
+        if claimed(job, study):
+            release_dead(job, study)
+        if claimed(job, study):
+            raise NotYetError("other processes train the trials of this sweep; more may follow")
+        return count_waiting(job, study)
+
+    return poll(
+        check,
+        is_temporary=lambda error: isinstance(error, NotYetError),
+        timeout_s=math.inf,  # a trial may take days; a dead worker is released above
+        pause_s=OTHERS_PAUSE_S,
+        report=lambda error: _LOG.info("%s: waiting", error),
+        before_pause=keep_waiting,
+    )
+
+
 def clear_ended(job: Job, runs: Collection[Run]) -> None:
     """Remove checkpoints of ended trials, which a worker killed just after the end has left."""
     ended = {run.trial_id for run in runs if run.state in ENDED} & job.trial_ids
@@ -165,4 +207,5 @@ def clear_ended(job: Job, runs: Collection[Run]) -> None:
 def done_in_words(job: Job, runs: Collection[Run]) -> str:
     """How many of the trials are done, by these runs."""
     num_done = len(job.trials) - len(missing(job, runs))
-    return f"{num_done} of {len(job.trials)} trials are done"
+    more = ", and more follow" if job.to_come else ""
+    return f"{num_done} of {len(job.trials)} trials are done{more}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from flops_fit.records import TRIAL_COLUMNS, Skipped, Trial, to_frame
+from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.records import TRIAL_COLUMNS, Size, Skipped, Trial, to_frame
 from flops_fit.sweep.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -22,6 +23,25 @@ class Origin:
 
     task: Task
     rows: IsoflopRows
+
+
+@dataclass(frozen=True)
+class PilotPlan:
+    """What is trained to find the recipe, as far as it is known before.
+
+    Attributes:
+        budget: Budget of its trials, in FLOPs.
+        sizes: The sizes that it trains.
+        tuned: What it finds: "learning_rate", "batch_size" or both.
+        most_flops: What the pilot costs at most.
+        check_flops: What the check of the recipe after the sweep costs; 0 if none is affordable.
+    """
+
+    budget: float
+    sizes: tuple[Size, ...]
+    tuned: tuple[str, ...]
+    most_flops: float
+    check_flops: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,8 @@ class Grid:
         setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
             Runs of one setting may be fitted together.
         done: Ids of the trials that have ended; None if that was not looked up.
+        pilot: What is trained to find learning rate and batch; None if nothing is.
+        found: Learning rate and batch, where a pilot has found them; the trials are by them.
         origin: What it was made from; None if not made by the planner.
     """
 
@@ -55,6 +77,8 @@ class Grid:
     size_param: str
     setting: str
     done: frozenset[str] | None = None
+    pilot: PilotPlan | None = None
+    found: RecipeLaw | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     @property

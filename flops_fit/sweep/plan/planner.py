@@ -21,7 +21,6 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.weighting import Weighting
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
 from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
@@ -128,11 +127,5 @@ def _warn(heading: str, lines: Sequence[str]) -> None:
 
 def _with_rates(rows: IsoflopRows, trials: Sequence[Trial]) -> Iterator[Trial]:
     """Each trial at the learning rates to be tried with it."""
-    checked: set[str] = set()
-    if rows.recipe.check_learning_rate:
-        # The rate is checked at both ends: the smallest size (budget), and the largest.
-        by_size = sorted(trials, key=lambda trial: (trial.num_params, trial.compute_budget))
-        checked = {by_size[0].trial_id, by_size[-1].trial_id}
     for trial in trials:
-        extra = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
-        yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *extra})
+        yield from rows.at_rates(trial, rows.recipe.lr_multipliers)

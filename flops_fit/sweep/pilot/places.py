@@ -1,0 +1,122 @@
+"""Where a pilot trains, and what it may cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from flops_fit.records import Run, Trial
+from flops_fit.sweep.pilot.lattice import Place, is_place
+from flops_fit.sweep.plan.grid import Grid, PilotPlan
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows
+
+BELOW = 3.0  # the pilot's budget is so many times smaller than the sweep's smallest
+SPAN_OF_SECOND = 1.5  # decades of budgets from which on a second budget is tried
+SECOND = 6.0  # times the pilot's budget
+HALF_WIDTH_DECADES = 0.6  # of ln N, from the middle size to the others
+# Share of the sweep's FLOPs that a pilot may cost, at a span of one decade and of two.
+SHARES = (0.13, 0.03)
+LEAST_CELLS = 24  # that it may train in any case
+CHECK_SHARE = 0.06  # what the check at the ends may cost
+NUM_CHECKS = 8
+
+
+def plan_pilot(rows: IsoflopRows, trials: Sequence[Trial]) -> PilotPlan | None:
+    """What a pilot for these trials will do; None where nothing is to be found, or nothing can be.
+
+    Args:
+        rows: The rows of the sweep.
+        trials: Its trials.
+    """
+    if not rows.tuned:
+        return None
+    budgets = sorted({trial.compute_budget for trial in trials})
+    found = places(rows, budgets)
+    if not found:
+        return None
+    total = sum(trial.flops for trial in trials)
+    share = _share(math.log10(budgets[-1] / budgets[0]))
+    return PilotPlan(
+        budget=found[0].budget,
+        sizes=tuple(place.cost.size for place in found if place.budget == found[0].budget),
+        tuned=rows.tuned,
+        most_flops=max(share * total, LEAST_CELLS * found[0].budget),
+        check_flops=NUM_CHECKS * budget if (budget := check_budget(budgets, total)) else 0.0,
+    )
+
+
+def _share(span: float) -> float:
+    """Share of the sweep's FLOPs for its pilot: geometrically between one decade and two."""
+    beyond_one = min(max(span - 1, 0.0), 1.0)
+    return SHARES[0] * (SHARES[1] / SHARES[0]) ** beyond_one
+
+
+def places(
+    rows: IsoflopRows, budgets: Sequence[float], earlier: float | None = None
+) -> tuple[Place, ...]:
+    """Where to train cells: the middle size first, one to each side, then a larger budget.
+
+    Args:
+        rows: The rows of the sweep.
+        budgets: Its budgets, ascending.
+        earlier: Budget of a pilot that was trained for it before, which is gone on with.
+
+    Returns:
+        The places; none if no budget of a pilot has enough steps and data.
+    """
+    below = float(f"{budgets[0] / BELOW:.2g}")
+    for budget in (earlier, below, budgets[0]):
+        if budget is None:
+            continue
+        at_budget = _at_budget(rows, budget)
+        if len(at_budget) >= min(2, len(rows.finder.given or (1, 2))):
+            break
+    else:
+        return ()
+    if math.log10(budgets[-1] / budgets[0]) < SPAN_OF_SECOND:
+        return at_budget
+    second = float(f"{SECOND * at_budget[0].budget:.2g}")
+    return (*at_budget, *_at_budget(rows, second)[:1])
+
+
+def _at_budget(rows: IsoflopRows, budget: float) -> tuple[Place, ...]:
+    """The middle size, a smaller and a larger one, as far as they have enough steps and data."""
+    costs = list(_costs(rows, budget))
+    found = [Place(budget, cost) for cost in costs if is_place(rows, Place(budget, cost))]
+    sizes = {place.cost.num_params: place for place in found}
+    if len(sizes) <= 3:
+        ordered = [sizes[num_params] for num_params in sorted(sizes)]
+    else:
+        ascending = sorted(sizes)
+        ordered = [sizes[ascending[i]] for i in (0, len(ascending) // 2, -1)]
+    middle = len(ordered) // 2
+    return tuple([*ordered[middle:], *ordered[:middle]] if ordered else [])
+
+
+def _costs(rows: IsoflopRows, budget: float) -> Iterable[object]:
+    finder = rows.finder
+    if finder.given is not None:
+        return (cost for cost in map(finder.cost, finder.ascending()) if cost is not None)
+    bounds = rows.bounds(budget)
+    width = 10**HALF_WIDTH_DECADES
+    middle = min(max(bounds.expected, bounds.low), bounds.high)
+    targets = (max(bounds.low, middle / width), middle, min(bounds.high, middle * width))
+    return map(finder.nearest_cost, targets)
+
+
+def earlier_budget(runs: Iterable[Run], smallest: float) -> float | None:
+    """The budget of a pilot that was trained before, if it is near enough to go on with.
+
+    Args:
+        runs: The runs of the sweep so far.
+        smallest: The sweep's smallest budget.
+    """
+    budgets = [run.compute_budget for run in runs if run.role == "pilot"]
+    near = [budget for budget in budgets if smallest / 30 <= budget <= 3 * smallest]
+    return min(near, default=None)
+
+
+def check_budget(budgets: Sequence[float], total: float) -> float | None:
+    """The largest budget whose ends can be checked for a small share of the sweep's FLOPs."""
+    affordable = [budget for budget in budgets if NUM_CHECKS * budget <= CHECK_SHARE * total]
+    return max(affordable, default=None)
