@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
-from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare
+from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare, stages
 from flops_fit.records import Size
 from flops_fit.report import plan_text
 from flops_fit.result import Result
@@ -22,7 +21,6 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
-from flops_fit.sweep.plan.extension import extension
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.plan.request import PlanRequest
@@ -198,7 +196,7 @@ def run_and_analyze(
         executor=executor,
         source=planned.source,
         announcement=_announcement(planned.plan) if announcement is None else announcement,
-        extend=partial(extension, planned.rows) if extend else None,
+        stages=stages(planned, extend=extend),
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )

@@ -44,6 +44,7 @@ from flops_fit.tracking.ledger import ENDED
 from flops_fit.tracking.queries import latest_runs
 from flops_fit.warn import warn_user
 
+
 @dataclass(frozen=True)
 class _Launch:
     """How workers are started, see `run_sweep`; and ids of failed runs that do not count."""

@@ -86,7 +86,9 @@ class Lattice:
     def first_cell(self) -> Cell:
         """The cell at the first place that is nearest to the rule."""
         place = self.places[0]
-        return self._allowed(Cell(0, 0, self._power(self.rows.batch_size(place.budget, place.cost))))
+        return self._allowed(
+            Cell(0, 0, self._power(self.rows.batch_size(place.budget, place.cost)))
+        )
 
     def nearest(self, index: int, law: RecipeLaw) -> Cell:
         """The cell of a place that is nearest to a law's best rate and batch."""
@@ -154,7 +156,7 @@ class Lattice:
 
 
 def is_place(rows: IsoflopRows, place: Place) -> bool:
-    """Whether models of this size can be trained at this budget, with batches as small as can be."""
+    """Whether models of this size can be trained at this budget, in the smallest batches."""
     batch = rows.least_batch(place.budget, place.cost)
     trial = rows.trial(place.budget, place.cost, 0, batch=batch)
     return trial.steps >= max(MIN_STEPS, LEAST_STEPS) and rows.is_feasible(trial)

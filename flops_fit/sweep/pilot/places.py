@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from flops_fit.records import Run, Trial
 from flops_fit.sweep.pilot.lattice import Place, is_place
-from flops_fit.sweep.plan.grid import Grid, PilotPlan
+from flops_fit.sweep.plan.grid import PilotPlan
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows
+from flops_fit.sweep.task.model_cost import ModelCost
 
 BELOW = 3.0  # the pilot's budget is so many times smaller than the sweep's smallest
 SPAN_OF_SECOND = 1.5  # decades of budgets from which on a second budget is tried
@@ -17,7 +18,7 @@ HALF_WIDTH_DECADES = 0.6  # of ln N, from the middle size to the others
 # Share of the sweep's FLOPs that a pilot may cost, at a span of one decade and of two.
 SHARES = (0.13, 0.03)
 LEAST_CELLS = 24  # that it may train in any case
-CHECK_SHARE = 0.06  # what the check at the ends may cost
+CHECK_SHARE = 0.07  # what the check at the ends may cost
 NUM_CHECKS = 8
 
 
@@ -93,7 +94,7 @@ def _at_budget(rows: IsoflopRows, budget: float) -> tuple[Place, ...]:
     return tuple([*ordered[middle:], *ordered[:middle]] if ordered else [])
 
 
-def _costs(rows: IsoflopRows, budget: float) -> Iterable[object]:
+def _costs(rows: IsoflopRows, budget: float) -> Iterable[ModelCost]:
     finder = rows.finder
     if finder.given is not None:
         return (cost for cost in map(finder.cost, finder.ascending()) if cost is not None)

@@ -1,4 +1,4 @@
-"""The trials of a grid by the laws of rate and batch, and which trained ones they leave in place."""
+"""The trials of a grid by the laws of rate and batch, and which trained ones are kept."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def trained_before(rows: IsoflopRows, trial: Trial, runs: Sequence[Run]) -> list
 
 def _point(rows: IsoflopRows, law: RecipeLaw, trial: Trial, runs: Sequence[Run]) -> Point:
     cost = rows.finder.costs[trial.size]
-    wanted = replace(
-        rows.trial(trial.compute_budget, cost, trial.size_index), added=True
-    )
+    wanted = replace(rows.trial(trial.compute_budget, cost, trial.size_index), added=True)
     excesses = [(_excess(law, old), old) for old in trained_before(rows, trial, runs)]
     if not excesses:
         return Point(wanted)

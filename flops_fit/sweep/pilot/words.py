@@ -12,9 +12,13 @@ from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 
 def law_in_words(rows: IsoflopRows, pilot: PilotPlan, cells: Search) -> str:
     """What the pilot found."""
-    spent = f"{plural(len(cells.trials), 'trial')}, {flops(sum(t.flops for t in cells.trials))} FLOPs"
+    spent = (
+        f"{plural(len(cells.trials), 'trial')}, {flops(sum(t.flops for t in cells.trials))} FLOPs"
+    )
     if rows.law is None:
-        return f"Pilot ({spent}): its losses tell no rate or batch; the rule of DeepSeek LLM is used"
+        return (
+            f"Pilot ({spent}): its losses tell no rate or batch; the rule of DeepSeek LLM is used"
+        )
     cut = "; it ended before its best cells had all been surrounded" if cells.cut_short else ""
     return f"Pilot ({spent}{cut}): {recipe_in_words(rows.law, pilot)}"
 
@@ -45,7 +49,8 @@ def chosen_in_words(chosen: Chosen) -> tuple[str, ...]:
         return ()
     named = ", ".join(f"{t.size} at {flops(t.compute_budget)} FLOPs" for t in chosen.off[:5])
     more = f" and {len(chosen.off) - 5} more" if len(chosen.off) > 5 else ""
-    fact = f"The check at the ends shows another recipe: {plural(len(chosen.off), 'trial')} off ({named}{more})"
+    trials = f"{plural(len(chosen.off), 'trial')} off ({named}{more})"
+    fact = f"The check at the ends shows another recipe: {trials}"
     if chosen.again:
         return (f"{fact}; trained again, {flops(chosen.flops)} FLOPs",)
     return (

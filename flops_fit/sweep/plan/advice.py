@@ -20,6 +20,7 @@ from flops_fit.sweep.plan.isoflop_row import (
     IsoflopRows,
     plural,
 )
+from flops_fit.sweep.task.model_cost import ModelCost
 
 _MAX_DOUBLINGS = 40  # of a budget or of the data, in search of one that works
 _FIRST_STRIDE = 256.0  # factor between the first budgets tried in search of the largest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ class Grid:
         setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
             Runs of one setting may be fitted together.
         done: Ids of the trials that have ended; None if that was not looked up.
+        rules: The published rules that "learning_rate" and "batch_size" follow; where a pilot finds
+            them, those that it begins with.
         pilot: What is trained to find learning rate and batch; None if nothing is.
         found: Learning rate and batch, where a pilot has found them; the trials are by them.
         origin: What it was made from; None if not made by the planner.
@@ -77,6 +80,7 @@ class Grid:
     size_param: str
     setting: str
     done: frozenset[str] | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
     pilot: PilotPlan | None = None
     found: RecipeLaw | None = None
     origin: Origin | None = field(default=None, compare=False)

@@ -100,14 +100,21 @@ class IsoflopRows:
         return tuple(name for name, found in finds.items() if found)
 
     @property
+    def rules(self) -> dict[str, str]:
+        """The published rules of the recipe, by what they decide."""
+        rules = self.recipe.rules
+        if self.source.batch_size is not None:
+            rules.pop("batch_size", None)
+        return rules
+
+    @property
     def _finds_batch(self) -> bool:
         return self.recipe.finds_batch and self.source.batch_size is None
 
     def batch_size(self, budget: float, cost: ModelCost) -> int:
         """Examples a step: the recipe's number, else the user's loader's, else found or by rule."""
         recipe, source = self.recipe, self.source
-        by_rule = isinstance(recipe.batch_size, str) and recipe.batch_tokens is None
-        if by_rule and source.batch_size is not None:
+        if "batch_size" in recipe.rules and source.batch_size is not None:
             return source.batch_size
         N, D = cost.num_params, budget / cost.flops_per_token
         if self.law is not None and self._finds_batch:

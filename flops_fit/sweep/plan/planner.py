@@ -21,6 +21,7 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.weighting import Weighting
+from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
@@ -31,6 +32,12 @@ class Planned:
 
     plan: Grid
     rows: IsoflopRows
+
+    def setting_with(self, recipe: Recipe) -> str:
+        """The hash of what all trials share, if they had another recipe."""
+        costs = self.finder.costs
+        conventions = sorted({costs[trial.size].convention for trial in self.plan.trials})
+        return _setting(self.rows, recipe, conventions)
 
     @property
     def source(self) -> Source:
@@ -86,10 +93,16 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         recipe=recipe,
         model_name=task.model_name,
         size_param=task.size_param,
-        setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
+        setting=_setting(rows, recipe, conventions),
+        rules=rows.rules,
         origin=Origin(task, rows),
     )
     return Planned(plan, rows)
+
+
+def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:
+    """Hash of what all trials share. Its content is a stored format."""
+    return digest({**rows.identity, **recipe.setting(), "flops": conventions})
 
 
 def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:

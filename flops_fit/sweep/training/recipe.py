@@ -1,8 +1,8 @@
 """`Recipe`: how trials train: optimiser, learning rate, batch, schedule, number format.
 
 `"auto"` is found by experiment: a pilot before the sweep trains a few models at several learning
-rates and batches (`sweep.pilot`). A published rule can be named instead. The rules for the batch are
-in tokens: if the unit of D is examples, such as images, they give 64 examples.
+rates and batches (`sweep.pilot`). A published rule can be named instead. The rules for the batch
+are in tokens: if the unit of D is examples, such as images, they give 64 examples.
 """
 
 from __future__ import annotations
@@ -25,19 +25,17 @@ from flops_fit.validate import (
 if TYPE_CHECKING:
     import torch
 
+Choice = Literal["auto", "deepseek", "steplaw", "porian"]
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
 EXAMPLES_BY_RULE = 64  # a step, where D counts examples
-FIRST_RULE = "deepseek"  # where a pilot starts; what "auto" meant before there were pilots
+FIRST_RULE: Choice = "deepseek"  # where a pilot starts; what "auto" meant before there were pilots
 
 # Fields that may change between two calls of one sweep: finished runs stay comparable.
 _FREE = {
     "pilot", "lr_multipliers", "max_epochs", "log_points", "accumulate", "compile",
     "checkpoint_every",
 }  # fmt: skip
-
-
-Choice = Literal["auto", "deepseek", "steplaw", "porian"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,14 @@ class Recipe:
         problems = list(_problems(self))
         if problems:
             raise ArgumentError(problems, "invalid recipe:")
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The published rules that "learning_rate" and "batch_size" follow, or begin with."""
+        choices: dict[str, object] = {"learning_rate": self.learning_rate}
+        if self.batch_tokens is None:
+            choices["batch_size"] = self.batch_size
+        return {name: _rule(c) for name, c in choices.items() if isinstance(c, str)}
 
     @property
     def finds_rate(self) -> bool:
