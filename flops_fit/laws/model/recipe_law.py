@@ -1,4 +1,4 @@
-"""`RecipeLaw`: the learning rate and batch size that train a model of N parameters on D tokens best.
+"""`RecipeLaw`: the learning rate and batch size that train N parameters on D tokens best.
 
 With x and y the logarithms of learning rate and batch size over their best values::
 

@@ -1,0 +1,303 @@
+"""The fit of `RecipeLaw` to cells: runs of one size and one budget over rates and batch sizes.
+
+ln L of a cell is a level of its own for each size and budget, plus the bowl of `RecipeLaw`. The
+most probable law is found by iterated least squares (Gelman et al. 2013, *Bayesian Data Analysis*,
+sections 4.1 and 17.2): the exponents and the shape of the bowl have priors from published sweeps,
+and the errors have the tails of Student's t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import linalg
+
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.model.recipe_law import RecipeLaw
+
+# Places in the vector that is searched: as `RECIPE_PARAMETERS`, but with the exponents of the rate
+# written as their mean s = (p + q) / 2, which holds along the frontier, and t = (p - q) / 2, which
+# holds along a row.
+LOG_RATE, ALONG_C, ALONG_ROW, LOG_BATCH, BATCH_D, RATE_BOWL, BATCH_BOWL, RHO = range(8)
+OF_RATE = [LOG_RATE, ALONG_C, ALONG_ROW, RATE_BOWL]
+OF_BATCH = [LOG_BATCH, BATCH_D, BATCH_BOWL]
+
+# Priors, mean and standard deviation. s: DeepSeek -.125, Porian -.167, Step Law -.203; t: 0, -.167,
+# -.51; r: .65, .67, .57. The bowls: .005 for 200 M parameters, up to .2 for a few thousand.
+PRIOR_MEAN = np.array([0, -0.16, -0.2, 0, 0.6, np.log(0.03), np.log(0.03), np.arctanh(-0.4)])
+PRIOR_SD = np.array([1.0, 0.06, 0.3, 1.0, 0.15, 1.0, 1.0, 0.3])
+# How the best rate follows a batch that is not the best one, where the cells do not say.
+PRIOR_RIDGE = 0.4
+
+# The parabola holds near its vertex: a cell is known to this share of its height above the best.
+MISFIT = 0.6
+# Noise before anything is seen, and for how many runs that counts.
+NOISE, NOISE_RUNS = 0.005, 4.0
+# Degrees of freedom of the errors: a seed that stays on a plateau is not believed.
+TAILS = 4.0
+# A diverged run lies at least this far above the best.
+DIVERGED = 0.2
+# What power laws miss of the best rates and batches of single models, in logarithms.
+LAW_SCATTER = 0.1
+# The bowl of what is not tuned is flat: nothing is known about other values of it.
+FLAT = 1e-12
+ROUNDS = 60
+
+
+def fit_recipe(
+    cells: pd.DataFrame,
+    *,
+    tuned: Sequence[str] = ("learning_rate", "batch_size"),
+    tokens_per_example: float = 1.0,
+) -> RecipeLaw | None:
+    """Fit the laws of the best learning rate and batch size.
+
+    Args:
+        cells: One row a run, with columns compute_budget (FLOPs), num_params, num_tokens,
+            learning_rate, batch_size (examples a step) and loss (NaN: it diverged). Runs of one
+            size at one compute budget are compared with each other. Seeds are further rows.
+        tuned: What is found: "learning_rate", "batch_size" or both. The law of the other is that
+            of the cells themselves.
+        tokens_per_example: Units of D in an example.
+
+    Returns:
+        The law, or None where the cells say nothing: no group of finite losses in which what is
+        tuned differs.
+    """
+    table = _table(cells)
+    if table is None or not any(table.varies(name) for name in tuned):
+        return None
+    fit = _search(table, _prior(table, tuned))
+    vector, covariance = _as_law(fit, table, tuned)
+    return RecipeLaw(
+        vector=tuple(float(v) for v in vector),
+        covariance=tuple(tuple(float(v) for v in row) for row in covariance),
+        centre=table.centre,
+        tuned=tuple(name for name in ("learning_rate", "batch_size") if name in tuned),
+        noise=fit.noise,
+        tokens_per_example=float(tokens_per_example),
+        largest=table.largest,
+        largest_budget=table.largest_budget,
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Cells as arrays, one element a run.
+
+    Attributes:
+        n, d: ln N and ln D over the centre.
+        rate, batch: Their logarithms.
+        loss: ln L; of a diverged run, the least that counts against it.
+        group: Which size and budget.
+        runs: How many runs there are of the same cell.
+        diverged: Whether the run diverged.
+        centre, largest, largest_budget: As in `RecipeLaw`.
+    """
+
+    n: Array
+    d: Array
+    rate: Array
+    batch: Array
+    loss: Array
+    group: NDArray[np.intp]
+    runs: Array
+    diverged: NDArray[np.bool_]
+    centre: tuple[float, float]
+    largest: tuple[float, float]
+    largest_budget: float
+
+    def varies(self, name: str) -> bool:
+        """Whether runs of one group with a finite loss differ in it."""
+        values = self.rate if name == "learning_rate" else self.batch
+        known = ~self.diverged
+        return any(np.ptp(values[known & (self.group == g)]) > 0 for g in np.unique(self.group))
+
+
+def _table(cells: pd.DataFrame) -> _Table | None:
+    """The runs of all groups in which one has a finite loss, in an order of their own."""
+    columns = ["compute_budget", "num_params", "learning_rate", "batch_size", "num_tokens", "loss"]
+    cells = cells[columns].astype(float).sort_values(columns, ignore_index=True)
+    group = ["compute_budget", "num_params"]
+    loss = cells["loss"].where(np.isfinite(cells["loss"]) & (cells["loss"] > 0))
+    cells["diverged"], cells["loss"] = loss.isna(), np.log(loss)
+    cells["best"] = cells.groupby(group)["loss"].transform("min")
+    cells = cells[cells["best"].notna()]
+    if cells.empty:
+        return None
+    known = cells[~cells["diverged"]]
+    logs = np.log(cells[["num_params", "num_tokens", "learning_rate", "batch_size"]].to_numpy())
+    centre = np.log(known[["num_params", "num_tokens"]].to_numpy()).mean(axis=0)
+    runs = cells.groupby([*group, "learning_rate", "batch_size"])["loss"].transform("size")
+    return _Table(
+        n=logs[:, 0] - centre[0],
+        d=logs[:, 1] - centre[1],
+        rate=logs[:, 2],
+        batch=logs[:, 3],
+        loss=cells["loss"].fillna(cells["best"] + DIVERGED).to_numpy(),
+        group=cells.groupby(group).ngroup().to_numpy().astype(np.intp),
+        runs=runs.to_numpy(float),
+        diverged=cells["diverged"].to_numpy(),
+        centre=(float(np.exp(centre[0])), float(np.exp(centre[1]))),
+        largest=(float(known["num_params"].max()), float(known["num_tokens"].max())),
+        largest_budget=float(known["compute_budget"].max()),
+    )
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """Means and standard deviations of the vector that is searched, and which of it is free."""
+
+    mean: Array
+    sd: Array
+    free: NDArray[np.intp]
+
+
+def _prior(table: _Table, tuned: Sequence[str]) -> _Prior:
+    """The published exponents, and the place of the best cells."""
+    mean, sd = PRIOR_MEAN.copy(), PRIOR_SD.copy()
+    if "batch_size" not in tuned:
+        mean[[LOG_BATCH, BATCH_D]] = _line(table.d, table.batch)
+        mean[[BATCH_BOWL, RHO]] = np.log(FLAT), 0
+        mean[ALONG_C] += PRIOR_RIDGE * (mean[BATCH_D] - PRIOR_MEAN[BATCH_D]) / 2
+        sd[ALONG_C] = 0.1
+    if "learning_rate" not in tuned:
+        mean[LOG_RATE], rate_n, rate_d = _plane(table)
+        mean[ALONG_C], mean[ALONG_ROW] = (rate_n + rate_d) / 2, (rate_n - rate_d) / 2
+        mean[[RATE_BOWL, RHO]] = np.log(FLAT), 0
+        mean[BATCH_D] += PRIOR_RIDGE * 2 * (mean[ALONG_C] - PRIOR_MEAN[ALONG_C])
+        sd[BATCH_D] = 0.25
+    near = _near_best(table)
+    if "learning_rate" in tuned:
+        mean[LOG_RATE] = near @ (table.rate - _rate(mean, table) + mean[LOG_RATE])
+    if "batch_size" in tuned:
+        mean[LOG_BATCH] = near @ (table.batch - mean[BATCH_D] * table.d)
+    free = [*(OF_RATE if "learning_rate" in tuned else [])]
+    free += OF_BATCH if "batch_size" in tuned else []
+    free += [RHO] if len(tuned) == 2 else []
+    return _Prior(mean, sd, np.array(sorted(free)))
+
+
+def _near_best(table: _Table) -> Array:
+    """Weights of the runs that are hardly worse than the best of their group."""
+    best = np.full(table.group.max() + 1, np.inf)
+    np.minimum.at(best, table.group, table.loss)
+    weights = np.exp(-(table.loss - best[table.group]) / 0.01)
+    return weights / weights.sum()
+
+
+def _line(x: Array, y: Array) -> Array:
+    """Intercept and slope of y against x, the slope nought where x or y hardly varies."""
+    if np.ptp(x) < 1e-2 or np.ptp(y) < 1e-9:
+        return np.array([y.mean(), 0.0])
+    slope, level = np.polyfit(x, y, 1)
+    return np.array([level, slope])
+
+
+def _plane(table: _Table) -> Array:
+    """The logarithm of the rate of the runs as a plane in n and d, as flat as the runs allow."""
+    design = np.column_stack([np.ones_like(table.n), table.n, table.d])
+    return linalg.lstsq(design, table.rate, cond=1e-6)[0]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where the search ended: the vector, the covariance of its free part, and the noise."""
+
+    vector: Array
+    free: NDArray[np.intp]
+    covariance: Array
+    noise: float
+
+
+def _rate(vector: Array, table: _Table) -> Array:
+    """The logarithm of rate* of each run."""
+    p, q = vector[ALONG_C] + vector[ALONG_ROW], vector[ALONG_C] - vector[ALONG_ROW]
+    return vector[LOG_RATE] + p * table.n + q * table.d
+
+
+def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
+    """Height of each run in the bowl, and its derivatives by the vector, (runs, 8)."""
+    x = table.rate - _rate(vector, table)
+    y = table.batch - vector[LOG_BATCH] - vector[BATCH_D] * table.d
+    c_r, c_b = np.exp(vector[RATE_BOWL]), np.exp(vector[BATCH_BOWL])
+    rho = np.tanh(vector[RHO])
+    product = np.sqrt(c_r * c_b) * x * y
+    by_x = 2 * c_r * x + 2 * rho * np.sqrt(c_r * c_b) * y
+    by_y = 2 * c_b * y + 2 * rho * np.sqrt(c_r * c_b) * x
+    derivatives = np.column_stack(
+        [
+            -by_x,
+            -by_x * (table.n + table.d),
+            -by_x * (table.n - table.d),
+            -by_y,
+            -by_y * table.d,
+            c_r * x**2 + rho * product,
+            c_b * y**2 + rho * product,
+            2 * (1 - rho**2) * product,
+        ]
+    )
+    return c_r * x**2 + c_b * y**2 + 2 * rho * product, derivatives
+
+
+def _search(table: _Table, prior: _Prior) -> _Fit:
+    """Iterated least squares: weights by the last fit, then a step towards the new optimum."""
+    vector = prior.mean.copy()
+    groups = np.eye(table.group.max() + 1)[table.group]
+    levels = np.array([table.loss[table.group == g].min() for g in range(groups.shape[1])])
+    noise, free = NOISE, prior.free
+    precision = linalg.block_diag(np.diag(prior.sd[free] ** -2), np.zeros((len(levels),) * 2))
+    weights: Array = np.zeros(0)
+    for _ in range(ROUNDS):
+        height, derivatives = _bowl(vector, table)
+        residual = table.loss - groups @ levels - height
+        new, tails = _weights(table, height, residual, noise)
+        weights = np.sqrt(weights * new) if len(weights) else new
+        jacobian = np.hstack([derivatives[:, free], groups])
+        information = jacobian.T @ (weights[:, None] * jacobian) + precision
+        pull = np.zeros(len(information))
+        pull[: len(free)] = (prior.mean - vector)[free] / prior.sd[free] ** 2
+        step = linalg.solve(information, jacobian.T @ (weights * residual) + pull, assume_a="pos")
+        largest = np.abs(step[: len(free)]).max()
+        step *= min(1, 0.5 / max(largest, 1e-300))
+        vector[free] += step[: len(free)]
+        levels = levels + step[len(free) :]
+        leverage = weights * np.einsum(
+            "ij,ji->i", jacobian, linalg.solve(information, jacobian.T, assume_a="pos")
+        )
+        share = weights / tails * noise**2
+        degrees = max(0.0, float(share @ (1 - leverage)))
+        spread = float((share * tails) @ residual**2)
+        noise = float(np.sqrt((NOISE_RUNS * NOISE**2 + spread) / (NOISE_RUNS + degrees)))
+        if largest < 1e-7:
+            break
+    degrees = max(1.0, float(np.sum(weights > 0) - leverage.sum()))
+    scale = max(1.0, float(weights @ residual**2) / degrees)
+    covariance = linalg.inv(information)[: len(free), : len(free)] * scale
+    return _Fit(vector, free, covariance, noise)
+
+
+def _weights(table: _Table, height: Array, residual: Array, noise: float) -> tuple[Array, Array]:
+    """Inverse variance of each run with the tails of Student's t, and the share of the tails."""
+    excess = np.maximum(np.maximum(height, height + residual), 0)
+    variance = noise**2 + table.runs * (MISFIT * excess) ** 2
+    tails = (TAILS + 1) / (TAILS + residual**2 / variance)
+    counts = ~table.diverged | (residual > 0)
+    return np.where(counts, tails / variance, 1e-300), tails
+
+
+def _as_law(fit: _Fit, table: _Table, tuned: Sequence[str]) -> tuple[Array, Array]:
+    """The vector and covariance of `RecipeLaw`: p and q for s and t, and the scatter of laws."""
+    turn = np.eye(8)
+    turn[ALONG_C, [ALONG_C, ALONG_ROW]] = 1, 1
+    turn[ALONG_ROW, [ALONG_C, ALONG_ROW]] = 1, -1
+    covariance = np.zeros((8, 8))
+    covariance[np.ix_(fit.free, fit.free)] = fit.covariance
+    for place in (LOG_RATE, LOG_BATCH):
+        if place in fit.free:
+            covariance[place, place] += LAW_SCATTER**2
+    return turn @ fit.vector, turn @ covariance @ turn.T
