@@ -36,7 +36,7 @@ RECIPE = ("learning_rate", "batch_size")
 
 
 def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Exclude runs that diverged, warmed up too long, used a worse recipe or only served to find it.
+    """Exclude runs that diverged, warmed up too long or used a worse recipe.
 
     Args:
         runs: A clean table, as `table.read_runs` returns.
@@ -46,8 +46,6 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
         A copy with the reasons in the column `excluded`.
     """
     runs = runs.copy()
-    for role, reason in OF_ROLE.items():
-        _mark(runs, _has_role(runs, role), reason)
     best = _lowest_loss(runs, curves)
     limit = ROSE_BY * np.where(best > 0, best, np.inf)
     _mark(runs, runs["loss"].to_numpy(float) > limit, DIVERGED)
@@ -61,6 +59,12 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
         # Where a check found a recipe to be off, the trial was trained again.
         _mark(runs, _beaten(runs, [name for name in RECIPE if name in runs]), BEATEN)
     return runs
+
+
+def exclude_roles(runs: pd.DataFrame) -> None:
+    """Exclude the runs that only served to find or to check the recipe, in place."""
+    for role, reason in OF_ROLE.items():
+        _mark(runs, _has_role(runs, role), reason)
 
 
 def of_sweep(runs: pd.DataFrame) -> pd.DataFrame:
