@@ -20,6 +20,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.predict import losses, tables
 from flops_fit.laws.predict.paths import Terms
@@ -76,6 +77,11 @@ class Result:
     def power_laws(self) -> PowerLaws:
         """Power laws N_opt(C), D_opt(C) and L_opt(C), fitted to the optima."""
         return self.findings.power_laws
+
+    @property
+    def recipe_law(self) -> RecipeLaw | None:
+        """The best learning rate and batch size for N and D; None where no pilot found one."""
+        return self.findings.recipe_law
 
     @property
     def fits(self) -> dict[str, ParametricFit]:
