@@ -37,6 +37,7 @@ class Trial:
         added: Whether it was added to its row because the loss was least at the row's edge.
         padded_tokens: Expected D with padding and labels that do not count, where examples differ
             in length and FLOPs were measured on padded batches; else 0.
+        role: "sweep", "pilot" (trained to find the recipe) or "check" (trained to check it).
     """
 
     trial_id: str
@@ -54,6 +55,7 @@ class Trial:
     at_own_rate: str = ""
     added: bool = False
     padded_tokens: int = 0
+    role: str = "sweep"
 
     @property
     def flops_per_token(self) -> float:
@@ -88,6 +90,8 @@ class Run:
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
         epochs: Passes over the training data; NaN if its length is unknown.
         code: Hashes of the source of model, loss and data.
+        role: "sweep", "pilot" (trained to find the recipe) or "check" (trained to check it).
+        batch_size: Examples a step; NaN if not recorded.
     """
 
     trial_id: str
@@ -107,9 +111,14 @@ class Run:
     lr_multiplier: float = 1.0
     epochs: float = math.nan
     code: str = ""
+    role: str = "sweep"
+    batch_size: float = math.nan
 
 
+ROLES = ("sweep", "pilot", "check")
 RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
+# Older versions wrote tables without the last two.
+FIRST_RUN_COLUMNS = RUN_COLUMNS[: RUN_COLUMNS.index("role")]
 TRIAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Trial))
 
 

@@ -21,6 +21,7 @@ SETTING = "flops_fit.setting"
 WORKER = "flops_fit.worker"
 ATTEMPT = "flops_fit.attempt"
 REASON = "flops_fit.reason"
+ROLE = "flops_fit.role"  # sweep, pilot or check; older runs have none: sweep
 META = "flops_fit.meta"  # of the parent run: JSON of the latest plan
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"

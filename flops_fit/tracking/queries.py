@@ -24,6 +24,7 @@ from flops_fit.tracking.ledger import (
     ATTEMPT,
     ENDED,
     REASON,
+    ROLE,
     SETTING,
     STATE,
     TRIAL_ID,
@@ -197,6 +198,8 @@ def _to_run(run: Any) -> Run:
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
         epochs=metrics.get("epochs", math.nan),
         code=params.get("code", ""),
+        role=tags.get(ROLE, "sweep"),
+        batch_size=float(params.get("batch_size", math.nan)),
     )
 
 

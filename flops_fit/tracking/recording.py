@@ -19,6 +19,7 @@ from flops_fit.tracking.ledger import (
     ATTEMPT,
     PARENT,
     REASON,
+    ROLE,
     SETTING,
     STATE,
     SWEEP,
@@ -81,6 +82,7 @@ def start_run(
         WORKER: worker,
         ATTEMPT: attempt,
         STATE: "running",
+        ROLE: trial.role,
     }
     title = trial.label(str(params.get("size_param", "size")))
     run = client.create_run(ledger.experiment_id, start_time=start_time, run_name=title, tags=tags)

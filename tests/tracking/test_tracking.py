@@ -1,6 +1,7 @@
 """The ledger: what counts as done, what is shown, what is kept from view."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ def test_a_complete_run_comes_back_as_it_was_recorded(ledger):
     assert (run.trial_id, run.state, run.loss, run.excluded) == ("ab" * 8, "complete", 2.5, "")
     assert (run.size, run.num_params, run.num_tokens, run.epochs) == (32, 1000, 5000, 2.0)
     assert tracking.fetch_runs(ledger, "another setting") == []
+
+
+@pytest.mark.parametrize("role", ["sweep", "pilot", "check"])
+def test_a_run_knows_what_it_was_trained_for_and_its_batch(ledger, role):
+    start(ledger, replace(TRIAL, role=role))
+    (run,) = tracking.fetch_runs(ledger)
+    assert (run.role, run.batch_size) == (role, 4)
+
+
+def test_a_run_without_a_role_is_of_the_sweep(ledger):
+    run_id = start(ledger, replace(TRIAL, role="pilot"))
+    client_of(ledger.tracking_uri).delete_tag(run_id, "flops_fit.role")
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.role == "sweep"
 
 
 @pytest.mark.parametrize("loss", [math.nan, None])

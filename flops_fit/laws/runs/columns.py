@@ -29,7 +29,7 @@ from flops_fit.laws.runs.names import (
 )
 from flops_fit.laws.runs.numbers import to_numbers
 from flops_fit.laws.runs.states import has_known_states
-from flops_fit.records import RUN_COLUMNS
+from flops_fit.records import FIRST_RUN_COLUMNS, ROLES
 
 # Two candidates of one group differ if half of their rows do by more than this.
 SAME_WITHIN = 0.02
@@ -65,7 +65,7 @@ def recognise(frame: pd.DataFrame, apart: Collection[str] = ()) -> Recognised:
         TableError: Two columns have one name and different values.
     """
     frame = _without_repeated(frame)
-    if set(RUN_COLUMNS) <= set(frame.columns):  # a table that this package wrote
+    if set(FIRST_RUN_COLUMNS) <= set(frame.columns):  # a table that this package wrote
         return Recognised(frame)
     taken: dict[str, Candidate] = {}
     checks: list[Check] = []
@@ -87,6 +87,8 @@ def recognise(frame: pd.DataFrame, apart: Collection[str] = ()) -> Recognised:
     scales = {
         name: c.scale for name, c in taken.items() if _needs_scale(frame[c.column], name, c.scale)
     }
+    if "role" in frame and "role" not in apart and not frame["role"].dropna().isin(ROLES).all():
+        aside["role"] = _free("role_given", frame)
     checks += _note_units(taken, scales) + _note_overlooked(frame, names)
     perplexity = "loss" in taken and taken["loss"].group == PERPLEXITY
     return Recognised(frame.rename(columns=aside | names), scales, perplexity, checks)

@@ -27,7 +27,7 @@ from flops_fit.laws.runs.units import (
     check_units,
     exclude_out_of_line,
 )
-from flops_fit.records import RUN_COLUMNS
+from flops_fit.records import FIRST_RUN_COLUMNS, RUN_COLUMNS
 
 # Names that an error message suggests.
 SUGGESTED_NAMES = {
@@ -56,6 +56,8 @@ DEFAULTS: dict[str, Any] = {
     "lr_multiplier": 1.0,
     "epochs": np.nan,
     "code": "",
+    "role": "sweep",
+    "batch_size": np.nan,
 }
 
 
@@ -74,7 +76,7 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
         TableError: Columns are missing, or rows hold impossible values; lists every fault.
     """
     frame, counting = open_table(runs)
-    ours = set(RUN_COLUMNS) <= set(frame.columns)
+    ours = set(FIRST_RUN_COLUMNS) <= set(frame.columns)
     by = find_columns(frame, by)
     recognised = recognise(frame, by)
     frame, checks = recognised.frame, list(recognised.checks)
@@ -184,6 +186,7 @@ def _fill_defaults(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.assign(**{name: v for name, v in DEFAULTS.items() if name not in frame.columns})
     for name in ("trial_id", "run_id"):
         frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
+    frame["role"] = frame["role"].where(frame["role"].notna(), "sweep")
     fill_states(frame)
     return frame
 

@@ -4,7 +4,7 @@ import pytest
 
 from flops_fit.errors import TableError
 from flops_fit.laws.runs.table import read_curves, read_runs
-from flops_fit.records import RUN_COLUMNS
+from flops_fit.records import FIRST_RUN_COLUMNS, RUN_COLUMNS
 
 ROWS = [
     {"params": 1e6, "tokens": 2e7, "loss": 3.0},
@@ -16,6 +16,31 @@ def test_columns_of_a_run_come_first_and_others_stay():
     table, _ = read_runs(pd.DataFrame(ROWS).assign(colour="red"))
     assert tuple(table.columns[: len(RUN_COLUMNS)]) == RUN_COLUMNS
     assert table["colour"].tolist() == ["red", "red"]
+
+
+def test_runs_are_of_the_sweep_unless_their_role_says_otherwise():
+    rows = [{**ROWS[0], "role": "pilot", "batch_size": 4}, {**ROWS[1], "role": None}]
+    table, _ = read_runs(rows)
+    assert table["role"].tolist() == ["pilot", "sweep"]
+    assert table["batch_size"].tolist()[0] == 4
+    assert read_runs(ROWS)[0]["role"].tolist() == ["sweep", "sweep"]
+
+
+@pytest.mark.parametrize("values", [("train", "test"), ("pilot", "main"), (1, 2)])
+def test_a_role_of_the_users_own_is_another_column(values):
+    table, _ = read_runs(pd.DataFrame(ROWS).assign(role=values))
+    assert table["role"].tolist() == ["sweep", "sweep"]
+    assert table["role_given"].tolist() == list(values)
+    table, _ = read_runs(pd.DataFrame(ROWS).assign(role=values), by=["role"])
+    assert table["role"].tolist() == list(values)
+
+
+def test_a_table_that_an_older_version_wrote_is_known(tmp_path):
+    newest, _ = read_runs(pd.DataFrame(ROWS).assign(flops=1e15))
+    # Its D is not questioned, as that of a table of another origin would be.
+    table, checks = read_runs(newest[list(FIRST_RUN_COLUMNS)])
+    pd.testing.assert_frame_equal(table, newest, check_column_type=False)
+    assert checks == []
 
 
 def test_an_exact_name_takes_precedence_over_an_alias():
