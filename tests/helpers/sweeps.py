@@ -33,7 +33,7 @@ GAIN = 1.0  # of the model; tests change it to change the model's code
 BUDGETS = [6e7, 2e8, 6e8, 2e9]
 SMALL_BUDGETS = (6e7, 2e8)  # the first of them
 SMALL_SIZES = (50, 100, 200, 400)
-UNLIMITED = flops_fit.Recipe(max_epochs=1e9)
+UNLIMITED = flops_fit.Recipe(max_epochs=1e9, pilot=False)
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 
 
@@ -140,7 +140,7 @@ def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.R
     """Real training of twelve tiny trials, or of four for each budget."""
     return sweep(
         folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
-        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False), **options,
     )  # fmt: skip
 
 

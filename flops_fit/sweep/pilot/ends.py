@@ -36,4 +36,5 @@ def check_trials(rows: IsoflopRows, trial: Trial) -> list[Trial]:
         for rate, batch in settings
         if batch >= 1
     ]
-    return [replace(one, added=True) for one in trials if rows.is_feasible(one)]
+    own = trial.at_own_rate or trial.trial_id
+    return [replace(t, added=True, at_own_rate=own) for t in trials if rows.is_feasible(t)]

@@ -132,18 +132,21 @@ class Lattice:
             cell: The cell.
             repeat: 0, or the number of a further seed.
         """
+        # All cells of a place begin alike, so that they differ by their recipe and not by luck.
+        first = self._trial(Cell(cell.place, 0, 0), repeat)
+        return replace(self._trial(cell, repeat), added=True, at_own_rate=first.trial_id)
+
+    def _trial(self, cell: Cell, repeat: int) -> Trial:
         place = self.places[cell.place]
-        rate = self.first_rate * FACTOR**cell.rate if self.tunes_rate else None
-        trial = self.rows.trial(
+        return self.rows.trial(
             place.budget,
             place.cost,
             cell.place,
             batch=self.batch_size(cell),
-            rate=rate,
+            rate=self.first_rate * FACTOR**cell.rate if self.tunes_rate else None,
             seed=self.rows.seed + repeat,
             role="pilot",
         )
-        return replace(trial, added=True)
 
     def _power(self, examples: float) -> int:
         return round(math.log2(max(1.0, examples))) if self.tunes_batch else 0
