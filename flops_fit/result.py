@@ -137,8 +137,9 @@ class Result:
                 extrapolate.
 
         Returns:
-            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, the size
-            value to build, and C over the largest budget.
+            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, learning rate
+            and batch size with theirs if a recipe was found, the size value to build, and C over
+            the largest budget.
 
         Raises:
             ArgumentError: A budget is not a positive number.
