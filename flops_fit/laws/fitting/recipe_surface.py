@@ -38,14 +38,15 @@ MISFIT = 0.6
 # Noise before anything is seen, and for how many runs that counts.
 NOISE, NOISE_RUNS = 0.005, 4.0
 # Degrees of freedom of the errors: a seed that stays on a plateau is not believed.
-TAILS = 4.0
-# A diverged run lies at least this far above the best.
-DIVERGED = 0.2
+TAILS = 3.0
+# A diverged run lies at least this far above the best, in ln L.
+DIVERGED = 0.05
 # What power laws miss of the best rates and batches of single models, in logarithms.
 LAW_SCATTER = 0.1
 # The bowl of what is not tuned is flat: nothing is known about other values of it.
 FLAT = 1e-12
-ROUNDS = 60
+# The search: steps at most, the longest step in any parameter, and when it ends.
+ROUNDS, LONGEST_STEP, CONVERGED = 60, 0.5, 1e-6
 
 
 def fit_recipe(
@@ -93,7 +94,7 @@ class _Table:
         n, d: ln N and ln D over the centre.
         rate, batch: Their logarithms.
         loss: ln L; of a diverged run, the least that counts against it.
-        group: Which size and budget.
+        group, cell: Which size and budget, and which cell of all.
         runs: How many runs there are of the same cell.
         diverged: Whether the run diverged.
         centre, largest, largest_budget: As in `RecipeLaw`.
@@ -105,6 +106,7 @@ class _Table:
     batch: Array
     loss: Array
     group: NDArray[np.intp]
+    cell: NDArray[np.intp]
     runs: Array
     diverged: NDArray[np.bool_]
     centre: tuple[float, float]
@@ -132,7 +134,7 @@ def _table(cells: pd.DataFrame) -> _Table | None:
     known = cells[~cells["diverged"]]
     logs = np.log(cells[["num_params", "num_tokens", "learning_rate", "batch_size"]].to_numpy())
     centre = np.log(known[["num_params", "num_tokens"]].to_numpy()).mean(axis=0)
-    runs = cells.groupby([*group, "learning_rate", "batch_size"])["loss"].transform("size")
+    cell = cells.groupby([*group, "learning_rate", "batch_size"]).ngroup().to_numpy()
     return _Table(
         n=logs[:, 0] - centre[0],
         d=logs[:, 1] - centre[1],
@@ -140,7 +142,8 @@ def _table(cells: pd.DataFrame) -> _Table | None:
         batch=logs[:, 3],
         loss=cells["loss"].fillna(cells["best"] + DIVERGED).to_numpy(),
         group=cells.groupby(group).ngroup().to_numpy().astype(np.intp),
-        runs=runs.to_numpy(float),
+        cell=cell.astype(np.intp),
+        runs=np.bincount(cell)[cell].astype(float),
         diverged=cells["diverged"].to_numpy(),
         centre=(float(np.exp(centre[0])), float(np.exp(centre[1]))),
         largest=(float(known["num_params"].max()), float(known["num_tokens"].max())),
@@ -245,49 +248,66 @@ def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
 
 
 def _search(table: _Table, prior: _Prior) -> _Fit:
-    """Iterated least squares: weights by the last fit, then a step towards the new optimum."""
-    vector = prior.mean.copy()
+    """Iterated least squares: errors by the last fit, then a step to the most probable law."""
+    vector, free = prior.mean.copy(), prior.free
     groups = np.eye(table.group.max() + 1)[table.group]
-    levels = np.array([table.loss[table.group == g].min() for g in range(groups.shape[1])])
-    noise, free = NOISE, prior.free
-    precision = linalg.block_diag(np.diag(prior.sd[free] ** -2), np.zeros((len(levels),) * 2))
-    weights: Array = np.zeros(0)
+    levels = np.array([table.loss[of > 0].min() for of in groups.T])
+    precision = np.zeros(len(free) + len(levels))
+    precision[: len(free)] = prior.sd[free] ** -2
+    noise, weights = np.full(len(levels), NOISE), None
     for _ in range(ROUNDS):
         height, derivatives = _bowl(vector, table)
-        residual = table.loss - groups @ levels - height
-        new, tails = _weights(table, height, residual, noise)
-        weights = np.sqrt(weights * new) if len(weights) else new
+        residual = table.loss - levels[table.group] - height
+        variance, tails = _errors(table, height, residual, noise)
+        # Half-way to the new weights: alone, they would swing.
+        weights = tails / variance if weights is None else np.sqrt(weights * tails / variance)
         jacobian = np.hstack([derivatives[:, free], groups])
-        information = jacobian.T @ (weights[:, None] * jacobian) + precision
-        pull = np.zeros(len(information))
-        pull[: len(free)] = (prior.mean - vector)[free] / prior.sd[free] ** 2
-        step = linalg.solve(information, jacobian.T @ (weights * residual) + pull, assume_a="pos")
+        covariance = linalg.inv((jacobian.T * weights) @ jacobian + np.diag(precision))
+        pull = np.concatenate([(prior.mean - vector)[free], np.zeros(len(levels))]) * precision
+        step = covariance @ (jacobian.T @ (weights * residual) + pull)
         largest = np.abs(step[: len(free)]).max()
-        step *= min(1, 0.5 / max(largest, 1e-300))
+        step *= min(1, LONGEST_STEP / max(largest, CONVERGED))
         vector[free] += step[: len(free)]
         levels = levels + step[len(free) :]
-        leverage = weights * np.einsum(
-            "ij,ji->i", jacobian, linalg.solve(information, jacobian.T, assume_a="pos")
-        )
-        share = weights / tails * noise**2
-        degrees = max(0.0, float(share @ (1 - leverage)))
-        spread = float((share * tails) @ residual**2)
-        noise = float(np.sqrt((NOISE_RUNS * NOISE**2 + spread) / (NOISE_RUNS + degrees)))
-        if largest < 1e-7:
+        degrees = 1 - weights * np.einsum("ij,jk,ik->i", jacobian, covariance, jacobian)
+        noise, pooled = _noise(table, noise, variance, tails * residual**2, degrees)
+        if largest < CONVERGED:
             break
-    degrees = max(1.0, float(np.sum(weights > 0) - leverage.sum()))
-    scale = max(1.0, float(weights @ residual**2) / degrees)
-    covariance = linalg.inv(information)[: len(free), : len(free)] * scale
-    return _Fit(vector, free, covariance, noise)
+    scale = max(1.0, float(weights @ residual**2) / max(1.0, float(degrees.sum())))
+    of_seeds = _noise_of_seeds(table, pooled, variance)
+    return _Fit(vector, free, covariance[: len(free), : len(free)] * scale, of_seeds)
 
 
-def _weights(table: _Table, height: Array, residual: Array, noise: float) -> tuple[Array, Array]:
-    """Inverse variance of each run with the tails of Student's t, and the share of the tails."""
-    excess = np.maximum(np.maximum(height, height + residual), 0)
-    variance = noise**2 + table.runs * (MISFIT * excess) ** 2
-    tails = (TAILS + 1) / (TAILS + residual**2 / variance)
-    counts = ~table.diverged | (residual > 0)
-    return np.where(counts, tails / variance, 1e-300), tails
+def _errors(table: _Table, height: Array, residual: Array, noise: Array) -> tuple[Array, Array]:
+    """Variance of each run's ln L, and how much it is believed (Student's t)."""
+    above = np.maximum(height, height + residual)
+    variance = noise[table.group] ** 2 + table.runs * (MISFIT * np.maximum(above, 0)) ** 2
+    believed = (TAILS + 1) / (TAILS + residual**2 / variance)
+    # A diverged run says only that the bowl is not lower there.
+    return variance, np.where(table.diverged & (residual < 0), 1e-12, believed)
+
+
+def _noise(
+    table: _Table, noise: Array, variance: Array, squares: Array, degrees: Array
+) -> tuple[Array, float]:
+    """Noise of each group, drawn towards that of all, and the noise of all."""
+    share = noise[table.group] ** 2 / variance
+    seen = np.bincount(table.group, share * squares)
+    count = np.maximum(np.bincount(table.group, share * degrees), 0)
+    pooled = (NOISE_RUNS * NOISE**2 + seen.sum()) / (NOISE_RUNS + count.sum())
+    each = (NOISE_RUNS * pooled + seen) / (NOISE_RUNS + count)
+    return np.sqrt(each), float(np.sqrt(pooled))
+
+
+def _noise_of_seeds(table: _Table, pooled: float, variance: Array) -> float:
+    """Noise as runs of the same cell show it, drawn towards the scatter about the bowl."""
+    mean = np.bincount(table.cell, table.loss) / np.bincount(table.cell)
+    squares = (table.loss - mean[table.cell]) ** 2
+    counts = (table.runs > 1) & ~table.diverged
+    share = np.where(counts, pooled**2 / variance, 0.0)
+    believed = share * (TAILS + 1) / (TAILS + squares / pooled**2)
+    seen, count = believed @ squares, share @ (1 - 1 / table.runs)
+    return float(np.sqrt((NOISE_RUNS * pooled**2 + seen) / (NOISE_RUNS + count)))
 
 
 def _as_law(fit: _Fit, table: _Table, tuned: Sequence[str]) -> tuple[Array, Array]:
