@@ -5,9 +5,9 @@ path that a constraint leaves (`paths`). Then N moves to what all approaches say
 to what the runs near it say of the law's error (`corrected`).
 
 An interval consists of the uncertainty of the law's parameters (`inference.intervals`), of the
-law's misfit, of the cost of a token, of the recipe (`recipe`) and, for a new run, of the noise.
-Where no parametric law could be fitted, the power laws through the IsoFLOP minima are used, without
-intervals.
+law's misfit, of the cost of a token, of the recipe (`best_recipe`) and, for a new run, of
+the noise. Where no parametric law could be fitted, the power laws through the IsoFLOP minima are
+used, without intervals.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.predict.at_model import least_loss
+from flops_fit.laws.predict.best_recipe import recipe_errors, with_recipe
 from flops_fit.laws.predict.corrected import with_misfit
 from flops_fit.laws.predict.known import withhold_unknown
 from flops_fit.laws.predict.paths import (
@@ -36,7 +37,6 @@ from flops_fit.laws.predict.paths import (
     parameter_errors,
     path,
 )
-from flops_fit.laws.predict.recipe import recipe_errors, with_recipe
 
 # A budget up to 10 % above the largest one trained does not count as an extrapolation.
 WITHIN = 1.1
@@ -58,7 +58,7 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         interval for the loss of one further run. Interval columns are NaN where only the IsoFLOP
         power laws are available, and 0 and inf where a value is not known (`known`). Further
         columns hold the parts of the intervals (`PART`), the weights of the approaches in N
-        (`WEIGHT`) and, if there is a recipe law, the recipe (`recipe.RECIPE_COLUMNS`).
+        (`WEIGHT`) and, if there is a recipe law, the recipe (`best_recipe`).
 
     Raises:
         FitError: No law was fitted, or none that can satisfy the constraint.

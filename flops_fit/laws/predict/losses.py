@@ -22,10 +22,10 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.predict.at_model import least_loss, losses_at
+from flops_fit.laws.predict.best_recipe import loss_error
 from flops_fit.laws.predict.intervals import require_reach, run_interval
 from flops_fit.laws.predict.known import vague_losses
 from flops_fit.laws.predict.paths import repetition_law
-from flops_fit.laws.predict.recipe import loss_error
 from flops_fit.validate import raise_problems
 
 LOSS_COLUMNS = (

@@ -10,8 +10,8 @@ from flops_fit.errors import ArgumentError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
+from flops_fit.laws.predict.best_recipe import RECIPE_COLUMNS
 from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
-from flops_fit.laws.predict.recipe import RECIPE_COLUMNS
 from flops_fit.laws.predict.size_lookup import size_to_build
 
 # Of every table; where there is a recipe law, `RECIPE_COLUMNS` are before the last two.

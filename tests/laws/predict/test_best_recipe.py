@@ -5,7 +5,7 @@ import pytest
 from recipes import TOKENS, recipe_law, with_pilot
 
 from flops_fit.laws.findings import TUNED_FIT
-from flops_fit.laws.predict.recipe import recipe_at
+from flops_fit.laws.predict.best_recipe import recipe_at
 from flops_fit.result import Result, fit
 
 
