@@ -255,8 +255,8 @@ class Result:
         """Plot the result as a Matplotlib figure.
 
         Args:
-            kind: "isoflops", "scaling", "contours", "residuals", "curves" or "backtest"; None for
-                IsoFLOP curves and scaling laws together.
+            kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest" or "recipe";
+                None for IsoFLOP curves and scaling laws together.
 
         Raises:
             ArgumentError: The kind is unknown.
