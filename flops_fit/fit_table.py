@@ -23,7 +23,7 @@ from flops_fit.laws.options import (
     SharedErrors,
 )
 from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.pipeline.recipe import tokens_per_example
+from flops_fit.laws.pipeline.found_recipe import tokens_per_example
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
 from flops_fit.records import Size

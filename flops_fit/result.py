@@ -137,8 +137,9 @@ class Result:
                 extrapolate.
 
         Returns:
-            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, the size
-            value to build, and C over the largest budget.
+            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, learning rate
+            and batch size with theirs if a recipe was found, the size value to build, and C over
+            the largest budget.
 
         Raises:
             ArgumentError: A budget is not a positive number.
@@ -254,8 +255,8 @@ class Result:
         """Plot the result as a Matplotlib figure.
 
         Args:
-            kind: "isoflops", "scaling", "contours", "residuals", "curves" or "backtest"; None for
-                IsoFLOP curves and scaling laws together.
+            kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest" or "recipe";
+                None for IsoFLOP curves and scaling laws together.
 
         Raises:
             ArgumentError: The kind is unknown.

@@ -36,6 +36,8 @@ COLUMNS = {
     "n": "num_params", "n_low": "num_params_low", "n_high": "num_params_high",
     "d": "num_tokens", "d_low": "num_tokens_low", "d_high": "num_tokens_high",
     "l": "loss", "l_low": "loss_low", "l_high": "loss_high",
+    "r": "learning_rate", "r_low": "learning_rate_low", "r_high": "learning_rate_high",
+    "b": "batch_size", "b_low": "batch_size_low", "b_high": "batch_size_high",
 }  # fmt: skip
 
 
@@ -79,14 +81,14 @@ def _budgets(findings: Findings) -> Array:
 
 
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
-    """Predictions at these budgets: ln N, ln D and L, with their intervals."""
+    """Predictions at these budgets, with their intervals: logarithms of all but the loss."""
     # Ends of intervals may be zero or NaN; their logarithms become null.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = predict_intervals(findings, C, terms)
         return {
             short: _rounded(values if short.startswith("l") else np.log(values))
             for short, name in COLUMNS.items()
-            if not np.isnan(values := table[name].to_numpy(float)).all()
+            if name in table and not np.isnan(values := table[name].to_numpy(float)).all()
         }
 
 

@@ -39,8 +39,8 @@ MISFIT = 0.6
 NOISE, NOISE_RUNS = 0.005, 4.0
 # Degrees of freedom of the errors: a seed that stays on a plateau is not believed.
 TAILS = 3.0
-# A diverged run lies at least this far above the best.
-DIVERGED = 0.2
+# A diverged run lies at least this far above the best, in ln L.
+DIVERGED = 0.05
 # What power laws miss of the best rates and batches of single models, in logarithms.
 LAW_SCATTER = 0.1
 # The bowl of what is not tuned is flat: nothing is known about other values of it.

@@ -26,9 +26,9 @@ from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.answer_checks import answer_checks
 from flops_fit.laws.pipeline.fit_data import FitData
+from flops_fit.laws.pipeline.found_recipe import find_recipe, fit_without_excess
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
-from flops_fit.laws.pipeline.recipe import find_recipe, fit_without_excess
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 
 

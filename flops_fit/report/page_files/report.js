@@ -25,6 +25,7 @@
     return three(x);
   };
   const loss = (x) => x.toPrecision(4);
+  const ratio = (x) => (x >= 1e-4 ? String(Number(x.toPrecision(3))) : flops(x));
   const times = (x) => (x >= 100 ? Math.round(x).toLocaleString("en") : flops(x));
 
   // The place of x on an axis, as interpolation weights: linear between the two neighbours, and
@@ -104,7 +105,7 @@
       if (short > axis[0]) prediction = across(grid.caps.rows, row, coarse);
     }
     for (const key of Object.keys(prediction))
-      if (key[0] !== "l") prediction[key] = Math.exp(prediction[key]);  // N and D are logarithms
+      if (key[0] !== "l") prediction[key] = Math.exp(prediction[key]);  // all but losses are logarithms
     if (!(prediction.n >= 1 && prediction.d >= 1))
       return { refusal: `${flops(C)} FLOPs are too few for this query: raise the budget.` };
     return prediction;
@@ -155,17 +156,18 @@
     return found;
   }
 
-  const OUT = [["n", "n", count], ["d", "d", count], ["loss", "l", loss]];
+  const OUT = [["n", "n", count], ["d", "d", count], ["loss", "l", loss], ["rate", "r", ratio],
+    ["batch", "b", (x) => String(Math.round(x)), ratio]];
   function show(query) {
     const prediction = predict(query);
     const refused = prediction.refusal !== undefined;
-    for (const [id, key, form] of OUT) {
+    for (const [id, key, form, formEnds = form] of OUT) {
       const low = prediction[`${key}_low`], high = prediction[`${key}_high`];
       if (refused || prediction[key] === undefined) put(id, "–");
       else put(id, form(prediction[key]), prediction[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       const unknown = refused || low === undefined ? "" : "(not known)";
-      put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : unknown,
+      put(`${id}-between`, known ? `(${formEnds(low)} to ${formEnds(high)})` : unknown,
         known ? `${low} ${high}` : undefined);
     }
     put("per", refused ? "–" : three(prediction.d / prediction.n));

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from recipes import TOKENS, recipe_law, with_pilot
 
-from flops_fit.laws.pipeline.recipe import (
+from flops_fit.laws.pipeline.found_recipe import (
     find_recipe,
     recipe_cells,
     tokens_per_example,
