@@ -23,8 +23,10 @@ from flops_fit.laws.model.recipe_law import RecipeLaw
 # written as their mean s = (p + q) / 2, which holds along the frontier, and t = (p - q) / 2, which
 # holds along a row.
 LOG_RATE, ALONG_C, ALONG_ROW, LOG_BATCH, BATCH_D, RATE_BOWL, BATCH_BOWL, RHO = range(8)
-OF_RATE = [LOG_RATE, ALONG_C, ALONG_ROW, RATE_BOWL]
-OF_BATCH = [LOG_BATCH, BATCH_D, BATCH_BOWL]
+FOUND = {
+    "learning_rate": [LOG_RATE, ALONG_C, ALONG_ROW, RATE_BOWL],
+    "batch_size": [LOG_BATCH, BATCH_D, BATCH_BOWL],
+}
 
 # Priors, mean and standard deviation. s: DeepSeek -.125, Porian -.167, Step Law -.203; t: 0, -.167,
 # -.51; r: .65, .67, .57. The bowls: .005 for 200 M parameters, up to .2 for a few thousand.
@@ -73,13 +75,14 @@ def fit_recipe(
     if table is None or not any(table.varies(name) for name in tuned):
         return None
     fit = _search(table, _prior(table, tuned))
-    vector, covariance = _as_law(fit, table, tuned)
+    vector, covariance = _as_law(fit)
     return RecipeLaw(
-        vector=tuple(float(v) for v in vector),
+        # Last bits, in which machines differ, decide no recipe.
+        vector=tuple(round(float(v), 9) for v in vector),
         covariance=tuple(tuple(float(v) for v in row) for row in covariance),
         centre=table.centre,
         tuned=tuple(name for name in ("learning_rate", "batch_size") if name in tuned),
-        noise=fit.noise,
+        noise=round(fit.noise, 9),
         tokens_per_example=float(tokens_per_example),
         largest=table.largest,
         largest_budget=table.largest_budget,
@@ -113,6 +116,10 @@ class _Table:
     largest: tuple[float, float]
     largest_budget: float
 
+    def mean_of_cell(self, values: Array) -> Array:
+        """Mean over the runs of the same cell, for each run."""
+        return np.bincount(self.cell, values)[self.cell] / self.runs
+
     def varies(self, name: str) -> bool:
         """Whether runs of one group with a finite loss differ in it."""
         values = self.rate if name == "learning_rate" else self.batch
@@ -123,9 +130,10 @@ class _Table:
 def _table(cells: pd.DataFrame) -> _Table | None:
     """The runs of all groups in which one has a finite loss, in an order of their own."""
     columns = ["compute_budget", "num_params", "learning_rate", "batch_size", "num_tokens", "loss"]
-    cells = cells[columns].astype(float).sort_values(columns, ignore_index=True)
+    cells = cells[columns].astype(float).replace([np.inf, -np.inf], np.nan)
+    cells = cells.dropna(subset=columns[:-1]).sort_values(columns, ignore_index=True)
     group = ["compute_budget", "num_params"]
-    loss = cells["loss"].where(np.isfinite(cells["loss"]) & (cells["loss"] > 0))
+    loss = cells["loss"].where(cells["loss"] > 0)
     cells["diverged"], cells["loss"] = loss.isna(), np.log(loss)
     cells["best"] = cells.groupby(group)["loss"].transform("min")
     cells = cells[cells["best"].notna()]
@@ -179,8 +187,7 @@ def _prior(table: _Table, tuned: Sequence[str]) -> _Prior:
         mean[LOG_RATE] = near @ (table.rate - _rate(mean, table) + mean[LOG_RATE])
     if "batch_size" in tuned:
         mean[LOG_BATCH] = near @ (table.batch - mean[BATCH_D] * table.d)
-    free = [*(OF_RATE if "learning_rate" in tuned else [])]
-    free += OF_BATCH if "batch_size" in tuned else []
+    free = [place for name in tuned for place in FOUND[name]]
     free += [RHO] if len(tuned) == 2 else []
     return _Prior(mean, sd, np.array(sorted(free)))
 
@@ -204,7 +211,8 @@ def _line(x: Array, y: Array) -> Array:
 def _plane(table: _Table) -> Array:
     """The logarithm of the rate of the runs as a plane in n and d, as flat as the runs allow."""
     design = np.column_stack([np.ones_like(table.n), table.n, table.d])
-    return linalg.lstsq(design, table.rate, cond=1e-6)[0]
+    # N and D of one budget are in line, but for the rounding to whole steps.
+    return linalg.lstsq(design, table.rate, cond=0.02)[0]
 
 
 @dataclass(frozen=True)
@@ -227,24 +235,22 @@ def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
     """Height of each run in the bowl, and its derivatives by the vector, (runs, 8)."""
     x = table.rate - _rate(vector, table)
     y = table.batch - vector[LOG_BATCH] - vector[BATCH_D] * table.d
-    c_r, c_b = np.exp(vector[RATE_BOWL]), np.exp(vector[BATCH_BOWL])
-    rho = np.tanh(vector[RHO])
-    product = np.sqrt(c_r * c_b) * x * y
-    by_x = 2 * c_r * x + 2 * rho * np.sqrt(c_r * c_b) * y
-    by_y = 2 * c_b * y + 2 * rho * np.sqrt(c_r * c_b) * x
-    derivatives = np.column_stack(
-        [
-            -by_x,
-            -by_x * (table.n + table.d),
-            -by_x * (table.n - table.d),
-            -by_y,
-            -by_y * table.d,
-            c_r * x**2 + rho * product,
-            c_b * y**2 + rho * product,
-            2 * (1 - rho**2) * product,
-        ]
-    )
-    return c_r * x**2 + c_b * y**2 + 2 * rho * product, derivatives
+    c_r, c_b = np.exp(vector[[RATE_BOWL, BATCH_BOWL]])
+    rho, both = np.tanh(vector[RHO]), np.sqrt(c_r * c_b)
+    product = both * x * y
+    by_x = 2 * (c_r * x + rho * both * y)
+    by_y = 2 * (c_b * y + rho * both * x)
+    derivatives = [
+        -by_x,
+        -by_x * (table.n + table.d),
+        -by_x * (table.n - table.d),
+        -by_y,
+        -by_y * table.d,
+        c_r * x**2 + rho * product,
+        c_b * y**2 + rho * product,
+        2 * (1 - rho**2) * product,
+    ]
+    return c_r * x**2 + c_b * y**2 + 2 * rho * product, np.column_stack(derivatives)
 
 
 def _search(table: _Table, prior: _Prior) -> _Fit:
@@ -280,8 +286,11 @@ def _search(table: _Table, prior: _Prior) -> _Fit:
 
 def _errors(table: _Table, height: Array, residual: Array, noise: Array) -> tuple[Array, Array]:
     """Variance of each run's ln L, and how much it is believed (Student's t)."""
-    above = np.maximum(height, height + residual)
-    variance = noise[table.group] ** 2 + table.runs * (MISFIT * np.maximum(above, 0)) ** 2
+    of_noise = noise[table.group]
+    # What a cell lies above the bowl counts as height, as far as it is more than noise.
+    more = table.mean_of_cell(residual) - of_noise / np.sqrt(table.runs)
+    above = height + np.maximum(more, 0)
+    variance = of_noise**2 + table.runs * (MISFIT * above) ** 2
     believed = (TAILS + 1) / (TAILS + residual**2 / variance)
     # A diverged run says only that the bowl is not lower there.
     return variance, np.where(table.diverged & (residual < 0), 1e-12, believed)
@@ -301,8 +310,7 @@ def _noise(
 
 def _noise_of_seeds(table: _Table, pooled: float, variance: Array) -> float:
     """Noise as runs of the same cell show it, drawn towards the scatter about the bowl."""
-    mean = np.bincount(table.cell, table.loss) / np.bincount(table.cell)
-    squares = (table.loss - mean[table.cell]) ** 2
+    squares = (table.loss - table.mean_of_cell(table.loss)) ** 2
     counts = (table.runs > 1) & ~table.diverged
     share = np.where(counts, pooled**2 / variance, 0.0)
     believed = share * (TAILS + 1) / (TAILS + squares / pooled**2)
@@ -310,7 +318,7 @@ def _noise_of_seeds(table: _Table, pooled: float, variance: Array) -> float:
     return float(np.sqrt((NOISE_RUNS * pooled**2 + seen) / (NOISE_RUNS + count)))
 
 
-def _as_law(fit: _Fit, table: _Table, tuned: Sequence[str]) -> tuple[Array, Array]:
+def _as_law(fit: _Fit) -> tuple[Array, Array]:
     """The vector and covariance of `RecipeLaw`: p and q for s and t, and the scatter of laws."""
     turn = np.eye(8)
     turn[ALONG_C, [ALONG_C, ALONG_ROW]] = 1, 1

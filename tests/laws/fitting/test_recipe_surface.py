@@ -206,6 +206,21 @@ def test_order_of_the_runs_changes_nothing(planted):
     assert fit_recipe(cells.sample(frac=1, random_state=0)) == law
 
 
+@pytest.mark.parametrize("last", [1e-15, -3e-15, 1e-14])
+def test_last_bits_of_the_losses_change_no_recipe(last):
+    cells = Planted().cells(noise=0.01)
+    assert (
+        fit_recipe(cells.assign(loss=cells["loss"] * (1 + last))).vector == fit_recipe(cells).vector
+    )
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "batch_size", "num_tokens"])
+def test_runs_of_which_something_is_unknown_are_left_out(name):
+    cells = Planted().cells(noise=0.01)
+    unknown = cells.head(3).assign(loss=1.0, **{name: np.nan})
+    assert fit_recipe(pd.concat([cells, unknown])) == fit_recipe(cells)
+
+
 @pytest.mark.parametrize("noise", [0.002, 0.01, 0.04])
 def test_noise_is_that_between_seeds(noise):
     seeds = [Planted().cells(RATES[1:4], BATCHES[1:4], noise=noise, rng=s) for s in range(3)]
@@ -213,14 +228,15 @@ def test_noise_is_that_between_seeds(noise):
     assert law.noise == pytest.approx(noise, rel=0.5)
 
 
-@pytest.mark.parametrize("seeds", [2, 4, 8])
+@pytest.mark.parametrize("seeds", [4, 6, 8])
 def test_seeds_narrow_the_intervals(seeds):
-    def width(count):
-        cells = [Planted().cells((0.005, 0.01, 0.02), noise=0.02, rng=s) for s in range(count)]
-        low, high = fit_recipe(pd.concat(cells)).learning_rate_interval(N0, D0)
+    def width(count, first):
+        runs = [Planted().cells(noise=0.04, rng=first + seed) for seed in range(count)]
+        low, high = fit_recipe(pd.concat(runs)).learning_rate_interval(N0, D0)
         return np.log(high / low)
 
-    assert width(seeds) < 0.95 * width(1)
+    firsts = (0, 100, 200)
+    assert sum(width(seeds, f) for f in firsts) < 0.9 * sum(width(1, f) for f in firsts)
 
 
 @pytest.mark.parametrize("per_example", [1.0, 64.0, 2048.0])
