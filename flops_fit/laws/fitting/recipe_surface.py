@@ -31,14 +31,14 @@ FOUND = {
 # Priors, mean and standard deviation. s: DeepSeek -.125, Porian -.167, Step Law -.203; t: 0, -.167,
 # -.51; r: .65, .67, .57. The bowls: .005 for 200 M parameters, up to .2 for a few thousand.
 PRIOR_MEAN = np.array([0, -0.16, -0.2, 0, 0.6, np.log(0.03), np.log(0.03), np.arctanh(-0.4)])
-PRIOR_SD = np.array([1.0, 0.06, 0.3, 1.0, 0.15, 1.0, 1.0, 0.3])
+PRIOR_SD = np.array([0.7, 0.06, 0.3, 0.7, 0.15, 1.0, 1.0, 0.3])
 # How the best rate follows a batch that is not the best one, where the cells do not say.
 PRIOR_RIDGE = 0.4
 
 # The parabola holds near its vertex: a cell is known to this share of its height above the best.
 MISFIT = 0.6
 # Noise before anything is seen, and for how many runs that counts.
-NOISE, NOISE_RUNS = 0.005, 4.0
+NOISE, NOISE_RUNS = 0.007, 4.0
 # Degrees of freedom of the errors: a seed that stays on a plateau is not believed.
 TAILS = 3.0
 # A diverged run lies at least this far above the best, in ln L.
