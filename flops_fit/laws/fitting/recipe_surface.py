@@ -1,9 +1,10 @@
 """The fit of `RecipeLaw` to cells: runs of one size and one budget over rates and batch sizes.
 
-ln L of a cell is a level of its own for each size and budget, plus the bowl of `RecipeLaw`. The
-most probable law is found by iterated least squares (Gelman et al. 2013, *Bayesian Data Analysis*,
-sections 4.1 and 17.2): the exponents and the shape of the bowl have priors from published sweeps,
-and the errors have the tails of Student's t.
+ln L of a cell is a level of its own for each size and budget, plus the bowl of `RecipeLaw`, which
+may be a little steeper or flatter there, and lie a little beside the law. The most probable law is
+found by iterated least squares (Gelman et al. 2013, *Bayesian Data Analysis*, sections 4.1 and
+17.2): the exponents and the shape of the bowl have priors from published sweeps, and the errors
+have the tails of Student's t.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ NOISE, NOISE_RUNS = 0.007, 4.0
 TAILS = 3.0
 # A diverged run lies at least this far above the best, in ln L.
 DIVERGED = 0.05
+# How much the steepness of one size and budget differs from that of all, in logarithms.
+OWN_BOWL = 0.5
 # What power laws miss of the best rates and batches of single models, in logarithms.
 LAW_SCATTER = 0.1
 # The bowl of what is not tuned is flat: nothing is known about other values of it.
@@ -254,34 +257,42 @@ def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
 
 
 def _search(table: _Table, prior: _Prior) -> _Fit:
-    """Iterated least squares: errors by the last fit, then a step to the most probable law."""
+    """Iterated least squares: errors by the last fit, then a step to the most probable law.
+
+    Beside the vector, each group has a level and a steepness of its own.
+    """
     vector, free = prior.mean.copy(), prior.free
     groups = np.eye(table.group.max() + 1)[table.group]
+    count, num_groups = len(free), groups.shape[1]
     levels = np.array([table.loss[of > 0].min() for of in groups.T])
-    precision = np.zeros(len(free) + len(levels))
-    precision[: len(free)] = prior.sd[free] ** -2
-    noise, weights = np.full(len(levels), NOISE), None
+    steepness = np.zeros(num_groups)
+    sd = [prior.sd[free], np.full(num_groups, np.inf), np.full(num_groups, OWN_BOWL)]
+    precision = np.concatenate(sd) ** -2
+    noise, weights = np.full(num_groups, NOISE), None
     for _ in range(ROUNDS):
         height, derivatives = _bowl(vector, table)
+        own = np.exp(steepness)[table.group]
+        height, derivatives = own * height, own[:, None] * derivatives
         residual = table.loss - levels[table.group] - height
         variance, tails = _errors(table, height, residual, noise)
         # Half-way to the new weights: alone, they would swing.
         weights = tails / variance if weights is None else np.sqrt(weights * tails / variance)
-        jacobian = np.hstack([derivatives[:, free], groups])
+        jacobian = np.hstack([derivatives[:, free], groups, groups * height[:, None]])
         covariance = linalg.inv((jacobian.T * weights) @ jacobian + np.diag(precision))
-        pull = np.concatenate([(prior.mean - vector)[free], np.zeros(len(levels))]) * precision
-        step = covariance @ (jacobian.T @ (weights * residual) + pull)
-        largest = np.abs(step[: len(free)]).max()
+        from_prior = np.concatenate([(prior.mean - vector)[free], 0 * levels, -steepness])
+        step = covariance @ (jacobian.T @ (weights * residual) + precision * from_prior)
+        largest = np.abs(step[:count]).max()
         step *= min(1, LONGEST_STEP / max(largest, CONVERGED))
-        vector[free] += step[: len(free)]
-        levels = levels + step[len(free) :]
+        vector[free] += step[:count]
+        levels = levels + step[count : count + num_groups]
+        steepness = steepness + step[count + num_groups :]
         degrees = 1 - weights * np.einsum("ij,jk,ik->i", jacobian, covariance, jacobian)
         noise, pooled = _noise(table, noise, variance, tails * residual**2, degrees)
         if largest < CONVERGED:
             break
     scale = max(1.0, float(weights @ residual**2) / max(1.0, float(degrees.sum())))
     of_seeds = _noise_of_seeds(table, pooled, variance)
-    return _Fit(vector, free, covariance[: len(free), : len(free)] * scale, of_seeds)
+    return _Fit(vector, free, covariance[:count, :count] * scale, of_seeds)
 
 
 def _errors(table: _Table, height: Array, residual: Array, noise: Array) -> tuple[Array, Array]:

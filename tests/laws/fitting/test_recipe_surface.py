@@ -76,8 +76,8 @@ def test_planted_law_is_found_where_nothing_is_noisy(planted):
         assert law.batch_size(N, D) == pytest.approx(batch, rel=0.15)
         assert law.excess(N, D, rate, batch) < 5e-4
     found = law.intervals["value"]
-    assert found["c_r"] == pytest.approx(planted.c_r, rel=0.2)
-    assert found["c_b"] == pytest.approx(planted.c_b, rel=0.25)
+    assert found["c_r"] == pytest.approx(planted.c_r, rel=0.3)
+    assert found["c_b"] == pytest.approx(planted.c_b, rel=0.35)
 
 
 def drawn(rng):
@@ -132,7 +132,7 @@ def test_best_batch_below_the_cells_stays_near_them(best, c_b):
     low, high = law.batch_size_interval(N0, D0)
     assert 0.25 < batch < 1.5
     assert high / low > 3
-    assert low < max(best, 0.2) < high
+    assert low < max(best, 0.25) < high
 
 
 @pytest.mark.parametrize("limit", [0.03, 0.015, 0.0075])
