@@ -44,10 +44,11 @@ NOISE, NOISE_RUNS = 0.007, 4.0
 TAILS = 3.0
 # A diverged run lies at least this far above the best, in ln L.
 DIVERGED = 0.05
-# How much the steepness of one size and budget differs from that of all, in logarithms.
-OWN_BOWL = 0.5
 # What power laws miss of the best rates and batches of single models, in logarithms.
 LAW_SCATTER = 0.1
+# How much each group has of its own: its level (free), the logarithm of the steepness, and how far
+# its best ln rate and ln batch lie beside the law.
+OWN_SD = (np.inf, 0.5, LAW_SCATTER, LAW_SCATTER)
 # The bowl of what is not tuned is flat: nothing is known about other values of it.
 FLAT = 1e-12
 # The search: steps at most, the longest step in any parameter, and when it ends.
@@ -234,16 +235,29 @@ def _rate(vector: Array, table: _Table) -> Array:
     return vector[LOG_RATE] + p * table.n + q * table.d
 
 
-def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
-    """Height of each run in the bowl, and its derivatives by the vector, (runs, 8)."""
-    x = table.rate - _rate(vector, table)
-    y = table.batch - vector[LOG_BATCH] - vector[BATCH_D] * table.d
-    c_r, c_b = np.exp(vector[[RATE_BOWL, BATCH_BOWL]])
+def _bowl(vector: Array, own: Array, table: _Table) -> tuple[Array, Array, Array]:
+    """Height of each run in the bowl of its group, and its derivatives.
+
+    Args:
+        vector: The vector that is searched.
+        own: What each group has of its own, (groups, 4): level, steepness, and how far its best
+            ln rate and ln batch lie beside the law.
+        table: The runs.
+
+    Returns:
+        The heights without the level, and their derivatives by the vector, (runs, 8), and with
+        the level by what the group of the run has of its own, (runs, 4).
+    """
+    _, steepness, beside_rate, beside_batch = own[table.group].T
+    x = table.rate - _rate(vector, table) - beside_rate
+    y = table.batch - vector[LOG_BATCH] - vector[BATCH_D] * table.d - beside_batch
+    c_r, c_b = np.exp(vector[[RATE_BOWL, BATCH_BOWL], None] + steepness)
     rho, both = np.tanh(vector[RHO]), np.sqrt(c_r * c_b)
     product = both * x * y
     by_x = 2 * (c_r * x + rho * both * y)
     by_y = 2 * (c_b * y + rho * both * x)
-    derivatives = [
+    height = c_r * x**2 + c_b * y**2 + 2 * rho * product
+    by_vector = [
         -by_x,
         -by_x * (table.n + table.d),
         -by_x * (table.n - table.d),
@@ -253,40 +267,34 @@ def _bowl(vector: Array, table: _Table) -> tuple[Array, Array]:
         c_b * y**2 + rho * product,
         2 * (1 - rho**2) * product,
     ]
-    return c_r * x**2 + c_b * y**2 + 2 * rho * product, np.column_stack(derivatives)
+    by_own = [np.ones_like(x), height, -by_x, -by_y]
+    return height, np.column_stack(by_vector), np.column_stack(by_own)
 
 
 def _search(table: _Table, prior: _Prior) -> _Fit:
-    """Iterated least squares: errors by the last fit, then a step to the most probable law.
-
-    Beside the vector, each group has a level and a steepness of its own.
-    """
-    vector, free = prior.mean.copy(), prior.free
+    """Iterated least squares: errors by the last fit, then a step to the most probable law."""
     groups = np.eye(table.group.max() + 1)[table.group]
-    count, num_groups = len(free), groups.shape[1]
-    levels = np.array([table.loss[of > 0].min() for of in groups.T])
-    steepness = np.zeros(num_groups)
-    sd = [prior.sd[free], np.full(num_groups, np.inf), np.full(num_groups, OWN_BOWL)]
-    precision = np.concatenate(sd) ** -2
-    noise, weights = np.full(num_groups, NOISE), None
+    vector, own = prior.mean.copy(), np.zeros((groups.shape[1], len(OWN_SD)))
+    own[:, 0] = [table.loss[of > 0].min() for of in groups.T]
+    free, count = prior.free, len(prior.free)
+    precision = np.concatenate([prior.sd[free], np.tile(OWN_SD, len(own))]) ** -2
+    noise, weights = np.full(len(own), NOISE), None
     for _ in range(ROUNDS):
-        height, derivatives = _bowl(vector, table)
-        own = np.exp(steepness)[table.group]
-        height, derivatives = own * height, own[:, None] * derivatives
-        residual = table.loss - levels[table.group] - height
+        height, by_vector, by_own = _bowl(vector, own, table)
+        residual = table.loss - own[table.group, 0] - height
         variance, tails = _errors(table, height, residual, noise)
         # Half-way to the new weights: alone, they would swing.
         weights = tails / variance if weights is None else np.sqrt(weights * tails / variance)
-        jacobian = np.hstack([derivatives[:, free], groups, groups * height[:, None]])
+        by_groups = (groups[:, :, None] * by_own[:, None, :]).reshape(len(groups), -1)
+        jacobian = np.hstack([by_vector[:, free], by_groups])
         covariance = linalg.inv((jacobian.T * weights) @ jacobian + np.diag(precision))
-        from_prior = np.concatenate([(prior.mean - vector)[free], 0 * levels, -steepness])
+        from_prior = np.concatenate([(prior.mean - vector)[free], -own.ravel()])
         step = covariance @ (jacobian.T @ (weights * residual) + precision * from_prior)
         largest = np.abs(step[:count]).max()
         step *= min(1, LONGEST_STEP / max(largest, CONVERGED))
         vector[free] += step[:count]
-        levels = levels + step[count : count + num_groups]
-        steepness = steepness + step[count + num_groups :]
-        degrees = 1 - weights * np.einsum("ij,jk,ik->i", jacobian, covariance, jacobian)
+        own = own + step[count:].reshape(own.shape)
+        degrees = 1 - weights * np.einsum("ij,ij->i", jacobian @ covariance, jacobian)
         noise, pooled = _noise(table, noise, variance, tails * residual**2, degrees)
         if largest < CONVERGED:
             break

@@ -236,7 +236,7 @@ def test_seeds_narrow_the_intervals(seeds):
         return np.log(high / low)
 
     firsts = (0, 100, 200)
-    assert sum(width(seeds, f) for f in firsts) < 0.9 * sum(width(1, f) for f in firsts)
+    assert sum(width(seeds, f) for f in firsts) < 0.95 * sum(width(1, f) for f in firsts)
 
 
 @pytest.mark.parametrize("per_example", [1.0, 64.0, 2048.0])
