@@ -135,6 +135,14 @@ def test_best_batch_below_the_cells_stays_near_them(best, c_b):
     assert low < max(best, 0.25) < high
 
 
+@pytest.mark.parametrize("best", [1.0, 0.5, 0.25])
+def test_rate_for_a_batch_of_one_is_right_where_less_would_be_best(best):
+    planted = Planted(batch=best)
+    law = fit_recipe(planted.cells(batches=(1, 2, 4), noise=0.005))
+    follows = planted.rate * (1 / best) ** -planted.rho
+    assert law.learning_rate(N0, D0, 1) == pytest.approx(follows, rel=0.25)
+
+
 @pytest.mark.parametrize("limit", [0.03, 0.015, 0.0075])
 def test_diverged_runs_keep_the_rate_below_them(limit):
     cells = Planted().cells(batches=(2, 4, 8), noise=0.003)
