@@ -136,6 +136,8 @@ def _table(cells: pd.DataFrame) -> _Table | None:
     columns = ["compute_budget", "num_params", "learning_rate", "batch_size", "num_tokens", "loss"]
     cells = cells[columns].astype(float).replace([np.inf, -np.inf], np.nan)
     cells = cells.dropna(subset=columns[:-1]).sort_values(columns, ignore_index=True)
+    # The same loss to the last bit is the same run, told twice.
+    cells = cells.drop_duplicates(ignore_index=True)
     group = ["compute_budget", "num_params"]
     loss = cells["loss"].where(cells["loss"] > 0)
     cells["diverged"], cells["loss"] = loss.isna(), np.log(loss)

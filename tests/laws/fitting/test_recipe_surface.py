@@ -222,6 +222,12 @@ def test_last_bits_of_the_losses_change_no_recipe(last):
     )
 
 
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_a_run_told_twice_counts_once(times):
+    cells = Planted().cells(noise=0.01)
+    assert fit_recipe(pd.concat([cells] * times)) == fit_recipe(cells)
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "batch_size", "num_tokens"])
 def test_runs_of_which_something_is_unknown_are_left_out(name):
     cells = Planted().cells(noise=0.01)
