@@ -178,12 +178,12 @@ def _prior(table: _Table, tuned: Sequence[str]) -> _Prior:
     """The published exponents, and the place of the best cells."""
     mean, sd = PRIOR_MEAN.copy(), PRIOR_SD.copy()
     if "batch_size" not in tuned:
-        mean[[LOG_BATCH, BATCH_D]] = _line(table.d, table.batch)
+        mean[[LOG_BATCH, BATCH_D]] = _followed(table.batch, table.d)
         mean[[BATCH_BOWL, RHO]] = np.log(FLAT), 0
         mean[ALONG_C] += PRIOR_RIDGE * (mean[BATCH_D] - PRIOR_MEAN[BATCH_D]) / 2
         sd[ALONG_C] = 0.1
     if "learning_rate" not in tuned:
-        mean[LOG_RATE], rate_n, rate_d = _plane(table)
+        mean[LOG_RATE], rate_n, rate_d = _followed(table.rate, table.n, table.d)
         mean[ALONG_C], mean[ALONG_ROW] = (rate_n + rate_d) / 2, (rate_n - rate_d) / 2
         mean[[RATE_BOWL, RHO]] = np.log(FLAT), 0
         mean[BATCH_D] += PRIOR_RIDGE * 2 * (mean[ALONG_C] - PRIOR_MEAN[ALONG_C])
@@ -206,19 +206,11 @@ def _near_best(table: _Table) -> Array:
     return weights / weights.sum()
 
 
-def _line(x: Array, y: Array) -> Array:
-    """Intercept and slope of y against x, the slope nought where x or y hardly varies."""
-    if np.ptp(x) < 1e-2 or np.ptp(y) < 1e-9:
-        return np.array([y.mean(), 0.0])
-    slope, level = np.polyfit(x, y, 1)
-    return np.array([level, slope])
-
-
-def _plane(table: _Table) -> Array:
-    """The logarithm of the rate of the runs as a plane in n and d, as flat as the runs allow."""
-    design = np.column_stack([np.ones_like(table.n), table.n, table.d])
+def _followed(y: Array, *by: Array) -> Array:
+    """Intercept and slopes of y, as flat as the runs allow."""
+    design = np.column_stack([np.ones_like(y), *by])
     # N and D of one budget are in line, but for the rounding to whole steps.
-    return linalg.lstsq(design, table.rate, cond=0.02)[0]
+    return linalg.lstsq(design, y, cond=0.02)[0]
 
 
 @dataclass(frozen=True)
