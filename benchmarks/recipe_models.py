@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,8 +17,6 @@ from flops_fit.examples.images import Shapes
 from flops_fit.examples.resnet import ResNet
 from flops_fit.examples.text import stdlib_text
 from flops_fit.examples.vit import ViT
-
-import numpy as np
 
 
 class PlainGPT(GPT):

@@ -30,7 +30,8 @@ def test_a_hundred_trials_in_one_process_leave_resident_memory_flat(store):
     result = flops_fit.find_optimal(
         build, "width", dataset=TensorDataset(x, (x[:, 0] > 0).long()), loss_fn=F.cross_entropy,
         compute_budgets=np.geomspace(8e7, 1.6e8, 10), sizes=list(range(1900, 2100, 20)),
-        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, eval_examples=8, pilot=False), name="memory",
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, eval_examples=8, pilot=False),
+        name="memory",
         tracking_uri=f"sqlite:///{store}/mlflow.db",
     )  # fmt: skip
     assert list(result.runs["state"]) == ["complete"] * 100

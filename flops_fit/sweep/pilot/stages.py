@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from flops_fit.laws.fitting.recipe_surface import fit_recipe
 from flops_fit.laws.model.recipe_law import RecipeLaw
-from flops_fit.laws.pipeline.recipe import recipe_cells
+from flops_fit.laws.pipeline.found_recipe import recipe_cells
 from flops_fit.records import RUN_COLUMNS, Run, Trial, to_frame
 from flops_fit.sweep.pilot.ends import check_trials
 from flops_fit.sweep.pilot.lattice import Lattice

@@ -337,7 +337,7 @@ RAISED = "eval_dataset: one batch raised RuntimeError"
              "loss_fn: expected a scalar tensor, got float"],
         ),
         (
-            {"recipe": Recipe(optimizer=lambda p, lr: 1, pilot=False), "loss_fn": lambda out, y: 1.0},
+            {"recipe": Recipe(optimizer=lambda p, lr: 1), "loss_fn": lambda out, y: 1.0},
             ["optimizer: ", "loss_fn: expected a scalar tensor, got float"],
         ),
     ],
