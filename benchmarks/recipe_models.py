@@ -20,7 +20,7 @@ from flops_fit.examples.vit import ViT
 
 
 class PlainGPT(GPT):
-    """A GPT as most people write it: every matrix starts with std .02, the head is the embedding."""
+    """A GPT as most people write it: matrices of std .02, and the embedding is the head."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__(d_model, n_layer=3, n_head=2, context=64, tie_weights=True)

@@ -100,8 +100,10 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         return plan
     stage = stages(planned).next(latest_runs(runs), settled_losses(runs))
     ended = frozenset(run.trial_id for run in runs if run.state in tracking.ENDED)
-    done = ended & {trial.trial_id for trial in (*stage.trials, *stage.grid)}
-    return replace(plan, trials=stage.grid, found=stage.law, done=done)
+    pilot = plan.pilot
+    if pilot is not None and stage.law is None:  # the search is under way
+        pilot = replace(pilot, expected=pilot.expected[len(stage.trials) :])
+    return replace(plan, trials=stage.grid, pilot=pilot, found=stage.law, done=ended)
 
 
 def stages(planned: Planned, *, extend: bool = False) -> Stages:

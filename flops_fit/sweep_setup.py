@@ -111,11 +111,24 @@ def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     ledger = address.open_ledger(default_name(planned.plan))
     meta = plan_meta(planned)
     _warn_of_change(ledger, planned, meta)
-    written = {**meta, "plan": grid_digest(planned.plan), "versions": _versions()}
+    written = {**meta, **_for_report(planned.plan), "plan": grid_digest(planned.plan)}
     tracking.write_meta(ledger, written, _description(planned.plan))
     tracking.log_dataset(ledger, *_data_description(planned))
     mlflow_project.nest_under_project_run(ledger)
     return ledger
+
+
+def _for_report(plan: Grid) -> dict[str, str]:
+    """What the report says of how the runs were trained, beside `plan_meta`."""
+    schedule, warmup = plan.recipe.schedule, str(plan.recipe.warmup)
+    if not isinstance(schedule, str):
+        schedule, warmup = "a function of the share of steps done", ""
+    return {
+        "versions": _versions(),
+        "tokens_per_example": str(plan.tokens_per_example),
+        "schedule": schedule,
+        "warmup": warmup,
+    }
 
 
 def _data_description(planned: Planned) -> tuple[str, str, dict[str, int | None]]:

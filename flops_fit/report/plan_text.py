@@ -159,14 +159,17 @@ def _additions(precision: PrecisionView) -> list[str]:
 
 
 def _headline(plan: PlanView) -> str:
+    pilot = ""
+    if plan.pilot is not None and plan.found is None:
+        pilot = f" and a pilot of up to {len(plan.pilot.expected)}"
     text = (
-        f"SweepPlan: {len(plan.trials)} trials of {plan.model_name}, "
+        f"SweepPlan: {len(plan.trials)} trials{pilot} of {plan.model_name}, "
         f"{flops(plan.total_flops)} FLOPs ({plan.flops_convention})"
     )
     if plan.done is None:
         return text
     left = sum(trial.flops for trial in plan.to_do)
-    done = len(plan.trials) - len(plan.to_do)
+    done = sum(trial.trial_id in plan.done for trial in plan.trials)
     return f"{text}; {done} done, {flops(left)} FLOPs left"
 
 
@@ -287,7 +290,7 @@ def _pilot(plan: PlanView) -> list[str]:
     tuned = " and ".join(name.replace("_", " ") for name in pilot.tuned)
     if plan.found is not None:
         return [f"{tuned}: as the pilot found them"]
-    total = plan.total_flops
+    total = sum(trial.flops for trial in plan.trials)
     sizes = ", ".join(map(str, pilot.sizes))
     lines = [
         f"{tuned} above: where the pilot starts. It finds them at {flops(pilot.budget)} FLOPs with "

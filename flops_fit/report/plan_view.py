@@ -39,6 +39,10 @@ class PilotView(Protocol):
     def check_flops(self) -> float:
         """What the check after the sweep costs."""
 
+    @property
+    def expected(self) -> Sequence[Trial]:
+        """Trials like those of pilot and check."""
+
 
 class PlanView(Protocol):
     """The fields of `SweepPlan` that are shown."""

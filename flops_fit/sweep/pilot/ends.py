@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flops_fit.records import Trial
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, rounded_rate
 
 FACTOR = 2
+
+
+def ends(row: Sequence[Trial]) -> list[Trial]:
+    """The trials of the smallest and the largest size of a row."""
+    ordered = sorted(row, key=lambda trial: trial.num_params)
+    return list(dict.fromkeys((ordered[0], ordered[-1]))) if ordered else []
 
 
 def check_trials(rows: IsoflopRows, trial: Trial) -> list[Trial]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from flops_fit.records import Run, Trial
-from flops_fit.sweep.pilot.lattice import Place, is_place
+from flops_fit.sweep.pilot.ends import check_trials, ends
+from flops_fit.sweep.pilot.lattice import Lattice, Place, is_place
 from flops_fit.sweep.plan.grid import PilotPlan
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows
 from flops_fit.sweep.task.model_cost import ModelCost
 
 BELOW = 3.0  # the pilot's budget is so many times smaller than the sweep's smallest
-SPAN_OF_SECOND = 1.5  # decades of budgets from which on a second budget is tried
-SECOND = 6.0  # times the pilot's budget
+# Decades of budgets from which on a larger budget is tried too, and how many times it is larger.
+SECOND = ((1.5, 6.0), (0.9, 3.0))
 HALF_WIDTH_DECADES = 0.6  # of ln N, from the middle size to the others
 # Share of the sweep's FLOPs that a pilot may cost, at a span of one decade and of two.
 SHARES = (0.13, 0.03)
-LEAST_CELLS = 24  # that it may train in any case
+LEAST_CELLS, MOST_CELLS = 24, 60  # that it may train in any case, and at most
 CHECK_SHARE = 0.07  # what the check at the ends may cost
 NUM_CHECKS = 8
 
@@ -37,13 +40,35 @@ def plan_pilot(rows: IsoflopRows, trials: Sequence[Trial]) -> PilotPlan | None:
         return None
     total = sum(trial.flops for trial in trials)
     share = _share(math.log10(budgets[-1] / budgets[0]))
-    return PilotPlan(
+    allowed = max(share * total, LEAST_CELLS * found[0].budget)
+    budget = check_budget(budgets, total)
+    pilot = PilotPlan(
         budget=found[0].budget,
         sizes=tuple(place.cost.size for place in found if place.budget == found[0].budget),
         tuned=rows.tuned,
-        most_flops=max(share * total, LEAST_CELLS * found[0].budget),
-        check_flops=NUM_CHECKS * budget if (budget := check_budget(budgets, total)) else 0.0,
+        most_flops=min(allowed, MOST_CELLS / len(found) * sum(place.budget for place in found)),
+        check_flops=NUM_CHECKS * budget if budget else 0.0,
     )
+    row = [trial for trial in trials if trial.compute_budget == budget]
+    return replace(pilot, expected=(*_expected(rows, found, pilot.most_flops), *_checks(rows, row)))
+
+
+def _expected(rows: IsoflopRows, found: Sequence[Place], most_flops: float) -> list[Trial]:
+    """As many trials as a pilot may train, by turns at its places, for estimates of its cost."""
+    lattice = Lattice.of(rows, found)
+    expected: list[Trial] = []
+    for index in itertools.cycle(range(len(found))):
+        cell = replace(lattice.first_cell(), place=index)
+        trial = lattice.trial(cell, repeat=len(expected))
+        if sum(one.flops for one in expected) + trial.flops > most_flops:
+            return expected
+        expected.append(trial)
+    return expected
+
+
+def _checks(rows: IsoflopRows, row: Sequence[Trial]) -> list[Trial]:
+    """The trials that check both ends of a row."""
+    return [check for end in ends(row) for check in check_trials(rows, end)]
 
 
 def _share(span: float) -> float:
@@ -74,10 +99,11 @@ def places(
             break
     else:
         return ()
-    if math.log10(budgets[-1] / budgets[0]) < SPAN_OF_SECOND:
+    decades = math.log10(budgets[-1] / budgets[0])
+    times = next((times for span, times in SECOND if decades > span), None)
+    if times is None:
         return at_budget
-    second = float(f"{SECOND * at_budget[0].budget:.2g}")
-    return (*at_budget, *_at_budget(rows, second)[:1])
+    return (*at_budget, *_at_budget(rows, float(f"{times * at_budget[0].budget:.2g}"))[:1])
 
 
 def _at_budget(rows: IsoflopRows, budget: float) -> tuple[Place, ...]:

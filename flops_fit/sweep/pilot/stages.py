@@ -19,7 +19,7 @@ from flops_fit.laws.fitting.recipe_surface import fit_recipe
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline.found_recipe import recipe_cells
 from flops_fit.records import RUN_COLUMNS, Run, Trial, to_frame
-from flops_fit.sweep.pilot.ends import check_trials
+from flops_fit.sweep.pilot.ends import check_trials, ends
 from flops_fit.sweep.pilot.lattice import Lattice
 from flops_fit.sweep.pilot.places import check_budget, earlier_budget, places
 from flops_fit.sweep.pilot.recipes import Chosen, choose, trained_before
@@ -125,7 +125,7 @@ class Stages:
         row = [t for t in sweep if t.compute_budget == budget and t.lr_multiplier == 1]
         known = {run.trial_id for run in runs}
         trials = []
-        for end in _ends(row):
+        for end in ends(row):
             centres = [end, *trained_before(rows, end, runs)]
             sets = [check_trials(rows, centre) for centre in centres]
             trials += max(sets, key=lambda checks: sum(one.trial_id in known for one in checks))
@@ -142,12 +142,6 @@ class Stages:
             trials=(*stage.trials, *added),
             messages=(*stage.messages, *messages),
         )
-
-
-def _ends(row: Sequence[Trial]) -> list[Trial]:
-    """The trials of the smallest and the largest size."""
-    ordered = sorted(row, key=lambda trial: trial.num_params)
-    return list(dict.fromkeys((ordered[0], ordered[-1]))) if ordered else []
 
 
 def _all_settled(trials: Iterable[Trial], settled: Mapping[str, float]) -> bool:

@@ -36,6 +36,8 @@ class PilotPlan:
         tuned: What it finds: "learning_rate", "batch_size" or both.
         most_flops: What the pilot costs at most.
         check_flops: What the check of the recipe after the sweep costs; 0 if none is affordable.
+        expected: Trials like those of pilot and check, as many as they may be: what they will be
+            in fact depends on their losses.
     """
 
     budget: float
@@ -43,6 +45,7 @@ class PilotPlan:
     tuned: tuple[str, ...]
     most_flops: float
     check_flops: float
+    expected: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,15 @@ class Grid:
     origin: Origin | None = field(default=None, compare=False)
 
     @property
+    def with_expected(self) -> tuple[Trial, ...]:
+        """The trials of the grid, and before them those that a pilot is expected to train."""
+        expected = self.pilot.expected if self.pilot and self.found is None else ()
+        return (*expected, *self.trials)
+
+    @property
     def total_flops(self) -> float:
-        """FLOPs of all trials together."""
-        return sum(trial.flops for trial in self.trials)
+        """FLOPs of all trials together, with those expected of a pilot."""
+        return sum(trial.flops for trial in self.with_expected)
 
     @property
     def compute_budgets(self) -> list[float]:
@@ -97,15 +106,23 @@ class Grid:
 
     @property
     def to_do(self) -> tuple[Trial, ...]:
-        """The trials not known to have ended."""
-        return tuple(t for t in self.trials if self.done is None or t.trial_id not in self.done)
+        """The trials not known to have ended, with those expected of a pilot."""
+        done = self.done or ()
+        return tuple(trial for trial in self.with_expected if trial.trial_id not in done)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per trial: its fields, tokens per parameter and passes over the data.
 
         If it was looked up, the column `done` shows whether the trial has ended.
         """
-        frame = to_frame(self.trials, TRIAL_COLUMNS)
+        return self._frame(self.trials)
+
+    def frame_with_expected(self) -> pd.DataFrame:
+        """The same with the trials that a pilot is expected to train."""
+        return self._frame(self.with_expected)
+
+    def _frame(self, trials: tuple[Trial, ...]) -> pd.DataFrame:
+        frame = to_frame(trials, TRIAL_COLUMNS)
         frame.insert(6, "tokens_per_param", frame["num_tokens"] / frame["num_params"])
         frame["epochs"] = frame["num_tokens"] / (self.available or math.nan)
         if self.done is not None:

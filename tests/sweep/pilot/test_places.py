@@ -9,8 +9,8 @@ from flops_fit.sweep.pilot.places import check_budget, earlier_budget, places, p
 def test_three_sizes_below_the_smallest_budget_the_middle_one_first():
     rows, _ = rows_of()
     found = places(rows, DECADE)
-    assert {place.budget for place in found} == {2e7}
-    N = [place.cost.num_params for place in found]
+    assert [place.budget for place in found] == [2e7, 2e7, 2e7, 6e7]
+    N = [place.cost.num_params for place in found[:3]]
     assert len(N) == 3
     assert sorted(N)[1] == N[0]
 
@@ -19,6 +19,7 @@ def test_a_second_budget_where_the_sweep_spans_enough():
     rows, _ = rows_of()
     found = places(rows, (6e7, 6e8, 6e9))
     assert [place.budget for place in found] == [2e7, 2e7, 2e7, 1.2e8]
+    assert len(places(rows, (6e7, 3e8))) == 3
 
 
 @pytest.mark.parametrize(("decades", "share"), [(1, 0.15), (2, 0.03), (3, 0.03)])
