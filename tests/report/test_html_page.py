@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from chromium import browser, installed
 from planted import BUDGETS, LAW, runs
+from recipes import with_pilot
 
 from flops_fit.errors import FitError
 from flops_fit.forecasts.making import make_forecast
@@ -297,3 +298,45 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
             "data",
             "about",
         }
+
+
+@pytest.fixture(scope="module")
+def piloted():
+    meta = {"tokens_per_example": "16", "schedule": HOSTILE, "warmup": HOSTILE}
+    return fit(with_pilot(), name="piloted", meta=meta, num_draws=100)
+
+
+@pytest.fixture(scope="module")
+def page_of_piloted(piloted):
+    return html_page.page(piloted.findings, NONE)
+
+
+def test_the_page_says_what_to_train_with(piloted, page_of_piloted, text):
+    assert HOSTILE not in page_of_piloted
+    section = page_of_piloted.split("Train this</h2>")[1].split("</section>")[0]
+    prediction = piloted.predict(1e14)
+    for shown in (f"{prediction.learning_rate:.3g} (", f"{prediction.batch_size} (", "steps"):
+        assert f"<td>{shown}" in section or f">{shown}</th>" in section
+    assert "None: all 35 runs take part" in page_of_piloted
+    # A page without a recipe.
+    assert "Train this" not in text
+    assert 'id="rate"' not in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_the_slider_shows_the_recipe(piloted, page_of_piloted, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page_of_piloted)
+    with browser(tmp_path / "profile") as page:
+        for factor in (1.0, 10.0):
+            prediction = piloted.predict(factor * piloted.largest_budget)
+            page.open(path, state=f"#C={prediction.compute_budget!r}")
+            ids = "['rate', 'rate-between', 'batch']"
+            text = page.run(f"{ids}.map(id => document.getElementById(id).textContent)")
+            low, high = prediction.learning_rate_interval
+            assert text == [
+                f"{prediction.learning_rate:.3g}",
+                f"({low:.3g} to {high:.3g})",
+                str(prediction.batch_size),
+            ]
