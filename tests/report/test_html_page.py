@@ -20,7 +20,7 @@ from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import html_page
 from flops_fit.report.plots.panels import figures
-from flops_fit.result import fit
+from flops_fit.result import Result, fit
 
 NONE = html_page.Plots({}, {})
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{7*7}}"
@@ -340,3 +340,22 @@ def test_the_slider_shows_the_recipe(piloted, page_of_piloted, tmp_path):
                 f"({low:.3g} to {high:.3g})",
                 str(prediction.batch_size),
             ]
+            assert "known within" not in page.run("document.getElementById('doubts').textContent")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_the_slider_doubts_a_recipe_as_the_prediction_does(piloted, tmp_path):
+    recipe = piloted.recipe_law
+    wide = np.array(recipe.covariance) + np.diag([1.0, *[0] * 7])
+    found = replace(
+        piloted.findings, recipe_law=replace(recipe, covariance=tuple(map(tuple, wide)))
+    )
+    path = tmp_path / "report.html"
+    path.write_text(html_page.page(found, NONE))
+    with browser(tmp_path / "profile") as page:
+        page.open(path)
+        doubts = page.run("document.getElementById('doubts').textContent")
+    assert doubts.startswith("learning_rate is known within")
+    (check,) = Result(found).predict(found.largest_budget).checks
+    assert check.code == "recipe-uncertain"

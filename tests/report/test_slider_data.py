@@ -86,6 +86,8 @@ def test_the_recipe_is_in_the_grids_where_there_is_one(grids):
     result = fit(with_pilot(), meta={"tokens_per_example": "16"}, num_draws=100)
     grid = slider_data.slider_grids(result.findings)
     assert "r" not in grids["free"]
+    assert "recipe" not in grids
+    assert grid["recipe"]["largest"] == result.recipe_law.largest_budget
     for row in (grid["free"], *grid["ratios"]["rows"], *grid["caps"]["rows"]):
         assert {"r", "r_low", "r_high", "b", "b_low", "b_high"} <= set(row)
     at = grid["c"].index(pytest.approx(np.log(grid["largest"])))
