@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.checks.of_predictions import WIDE_RECIPE
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import WORN_OUT
@@ -56,6 +57,7 @@ def slider_grids(findings: Findings) -> dict[str, Any]:
         **_constrained(findings, np.union1d(C[::COARSE], C[-1:])),
         **_sizes(findings),
         **_note_on_repetition(findings),
+        **_limits_of_recipe(findings),
     }
 
 
@@ -169,6 +171,16 @@ def _note_on_repetition(findings: Findings) -> dict[str, str]:
         return {}
     notes = [check.message for check in limited.checks if check.code == "repetition-assumed"]
     return {"capped_note": notes[0]} if notes else {}
+
+
+def _limits_of_recipe(findings: Findings) -> dict[str, Any]:
+    """Where `check_recipe` doubts a recipe: its largest budget, and the widest interval."""
+    recipe = findings.recipe_law
+    if recipe is None:
+        return {}
+    return {
+        "recipe": {"largest": recipe.largest_budget, "tuned": recipe.tuned, "wide": WIDE_RECIPE}
+    }
 
 
 def _logs(values: Array) -> list[float | None]:

@@ -23,7 +23,7 @@ from flops_fit.report.number_text import (
     with_interval,
 )
 from flops_fit.report.outcomes import summary_line
-from flops_fit.report.train_this import of_role, recipe_line
+from flops_fit.report.train_this import in_words, of_role, recipe_line
 
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 MOST_CHECKS = 4
@@ -82,7 +82,7 @@ def verdict(findings: Findings) -> str:
     return (
         f"For {flops(C)} FLOPs, the largest budget of this sweep, train "
         f"{_params(prediction)} parameters{size} on "
-        f"{_tokens(prediction)} {_unit(findings)}{all_new}{ending}"
+        f"{_tokens(prediction)} {_unit(findings)}{all_new}{in_words(prediction)}{ending}"
     )
 
 

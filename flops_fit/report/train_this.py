@@ -72,6 +72,14 @@ def recipe_line(findings: Findings) -> list[str]:
     return [f"{line}; at {at} FLOPs {_rate(prediction)}, batch {_batch(prediction)}"]
 
 
+def in_words(prediction: Prediction) -> str:
+    """The recipe as part of a sentence; empty where there is none."""
+    if prediction.learning_rate is None or prediction.batch_size is None:
+        return ""
+    rate, batch = number_text.ratio(prediction.learning_rate), prediction.batch_size
+    return f", with a peak learning rate of {rate} and {batch:,} examples a step"
+
+
 def of_role(findings: Findings) -> str:
     """How many runs found or checked the recipe, in words for a summary; empty if none did."""
     others = len(findings.runs) - len(findings.sweep_runs)

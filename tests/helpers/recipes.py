@@ -27,7 +27,7 @@ def recipe_law(error=0.1, **changes):
     return RecipeLaw(**{**values, **changes})
 
 
-def with_pilot(recipe=None, noise=0.003, seed=0, off=1.0):
+def with_pilot(recipe=None, noise=0.003, seed=0, off=1.0, tilt=0.0):
     """A sweep of the planted law with a pilot at its smallest budget and a check at its largest.
 
     Args:
@@ -35,12 +35,14 @@ def with_pilot(recipe=None, noise=0.003, seed=0, off=1.0):
         noise: Standard deviation of ln L.
         seed: Of the noise.
         off: By how much the sweep's own learning rates are off.
+        tilt: By which power of N they are off beside that, about the first budget's best size.
     """
     recipe = recipe or recipe_law()
     rng = np.random.default_rng(seed + 1)
     sweep = simulate_isoflop(LAW, BUDGETS, noise=noise, seed=seed, half_width=0.75)
     N, D = (sweep[name].to_numpy(float) for name in ("num_params", "num_tokens"))
     sweep["batch_size"] = np.maximum(np.round(recipe.batch_size(N, D)), 1)
+    off = off * (N / float(LAW.n_opt(BUDGETS[0]))) ** tilt
     sweep["learning_rate"] = off * recipe.learning_rate(N, D, sweep["batch_size"])
     sweep["role"] = "sweep"
     first, last = sweep[sweep["compute_budget"] == BUDGETS[0]], sweep[-7:]

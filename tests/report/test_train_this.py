@@ -76,6 +76,12 @@ def test_the_summary_has_a_line_on_the_recipe_and_stays_short(result):
     assert len(summary.summary(replace(result.findings, checks=many))) < 15
 
 
+def test_the_verdict_says_the_recipe(result):
+    words = f", with a peak learning rate of {result.predict(1e14).learning_rate:.3g} and "
+    assert words in summary.verdict(result.findings)
+    assert "learning rate" not in summary.verdict(replace(result.findings, recipe_law=None))
+
+
 def test_what_was_not_tuned_has_no_law(result):
     recipe = replace(result.recipe_law, tuned=("learning_rate",))
     (line,) = recipe_line(replace(result.findings, recipe_law=recipe))

@@ -67,6 +67,8 @@ def find_recipe(runs: pd.DataFrame, tokens_per_example: float) -> RecipeLaw | No
         runs: A clean table.
         tokens_per_example: Units of D in an example.
     """
+    if not (runs["role"] == "pilot").any():
+        return None
     cells = recipe_cells(runs)
     tuned = tuned_in(cells)
     if not tuned:

@@ -3,11 +3,11 @@
 Learning rate and batch size are those of the recipe law at N and D, the batch in whole examples and
 small enough for 1,000 steps, the rate the one that suits this batch.
 
-Two errors follow from the recipe. The sweep's own runs were trained by its law, so the loss that
-they lead to contains what that costs near them; further away the law is known less well, and what
-it is expected to cost more than there is an error of the loss. And if the recipe costs some sizes
-of a row more than others, the best size moves: the error of ln N is how far it moves if each run
-is relieved of what its recipe is expected to have cost.
+Errors follow from the recipe. What it is expected to have cost each run, by its distance from the
+law and by the error of the law, is taken off the losses, and the law of the loss is fitted again:
+how far that moves the best size is an error of ln N, how far it moves the loss one of the loss. Of
+that, what an uncertain law costs near the largest budget does not count, since whoever follows the
+law there pays it too; but further away, where the law is known less well, it costs more.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def recipe_errors(findings: Findings, C: Array, middle: Array, terms: Terms) -> 
 
 
 def loss_error(findings: Findings, x: Array, y: Array, loss: Array) -> Array:
-    """Half-width of the loss at 95 % by what the recipe costs more than at the largest budget.
+    """Half-width of the loss at 95 % by the recipe: of the runs, and of the model to be trained.
 
     Args:
         findings: The fitted laws.
@@ -105,5 +105,11 @@ def loss_error(findings: Findings, x: Array, y: Array, loss: Array) -> Array:
         return np.zeros_like(loss)
     runs = findings.fitted_runs[findings.fitted_runs["compute_budget"] == findings.largest_budget]
     N, D = (runs[name].to_numpy(float) for name in ("num_params", "num_tokens"))
-    growth = recipe.expected_excess(np.exp(x), np.exp(y)) - recipe.expected_excess(N, D).mean()
-    return np.asarray(np.abs(loss) * _OF_MEAN * np.maximum(growth, 0.0))
+    usual = recipe.expected_excess(N, D).mean()
+    growth = recipe.expected_excess(np.exp(x), np.exp(y)) - usual
+    runs_off, tuned = np.zeros_like(x), findings.fits.get(TUNED_FIT)
+    if tuned is not None and findings.law is not None:
+        at = np.exp(x), np.exp(y)
+        runs_off = np.log(findings.law.loss(*at) / tuned.law.loss(*at)) - usual
+    parts = np.hypot(_OF_MEAN * np.maximum(growth, 0.0), np.maximum(runs_off, 0.0))
+    return np.asarray(np.abs(loss) * parts)

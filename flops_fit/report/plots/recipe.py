@@ -212,8 +212,9 @@ def plot_recipe_scaling(
         ax: Axes to draw on; new ones if None.
     """
     ax = ax or style.new_axes()
-    known = band[np.isfinite(band["num_params"])] if "num_params" in band else band[:0]
-    C, N, D = (known[k].to_numpy(float) for k in ("compute_budget", "num_params", "num_tokens"))
+    # Without a law of the loss there is no frontier, and the runs are drawn alone.
+    known = band.reindex(columns=["compute_budget", "num_params", "num_tokens"]).dropna()
+    C, N, D = known.to_numpy(float).T
     best, (low, high) = getattr(recipe, name)(N, D), getattr(recipe, f"{name}_interval")(N, D)
     ax.plot(C, best, color=COLOURS[0], linewidth=2, label="best on the frontier, 95 %")
     ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.2, lw=0)
@@ -227,7 +228,7 @@ def plot_recipe_scaling(
         ax.axvspan(
             recipe.largest_budget, C.max(), color=SHADE, alpha=0.15, lw=0, label="extrapolation"
         )
-        ax.set_xlim(C.min(), C.max())
+        ax.set_xlim(C.min(), max(C.max(), 1.3 * float(runs["compute_budget"].max())))
     ax.set(xscale="log", yscale="log", xlabel="compute budget C, FLOPs", ylabel=NAMES[name])
     style.frame(ax, np.concatenate([best, low, high, *drawn]), logarithmic=True)
     if name == "batch_size":
@@ -256,6 +257,8 @@ def _runs(ax: Axes, runs: pd.DataFrame, name: str) -> Sequence[Array]:
         ("sweep", "o", COLOURS[0], "sweep"),
     ):
         part = finished[finished["role"] == role]
+        if part.empty:
+            continue
         values = part[name].to_numpy(float)
         ax.plot(
             part["compute_budget"], values, marker, color=colour, markersize=4, linestyle="none",

@@ -93,6 +93,15 @@ def test_what_the_recipe_costs_further_away_widens_the_loss(result, without):
     assert of_model["loss_high"] - of_model["loss"] == pytest.approx(wider)
 
 
+@pytest.mark.parametrize("off", [1.5, 2.0])
+def test_what_the_runs_lost_by_their_recipe_is_an_error_of_the_loss(off):
+    found = fit(with_pilot(off=off), meta={"tokens_per_example": str(TOKENS)}, num_draws=100)
+    prediction = found.predict(1e14)
+    part = prediction.interval_parts["loss"]["recipe"] / prediction.loss
+    assert part == pytest.approx(0.05 * np.log(off) ** 2, rel=0.25)
+    assert prediction.interval_parts["log_num_params"]["recipe"] < 0.02
+
+
 def test_the_size_is_as_uncertain_as_it_moves_with_the_best_recipe(result):
     law, tuned = result.law, result.fits[TUNED_FIT].law
     moved = abs(np.log(tuned.n_opt(1e16) / law.n_opt(1e16)))

@@ -7,7 +7,7 @@ import pytest
 from recipes import TOKENS, with_pilot
 
 from flops_fit.laws.pipeline.found_recipe import recipe_cells
-from flops_fit.report.plots import panels
+from flops_fit.report.plots import panels, style
 from flops_fit.report.plots.panels import frontier, plot_findings
 from flops_fit.report.plots.recipe import plot_bowl, plot_recipe_scaling
 from flops_fit.result import fit
@@ -71,6 +71,20 @@ def test_the_law_is_drawn_along_the_frontier(findings, name):
     np.testing.assert_allclose(drawn.get_ydata(), expected)
     counts = {role: len(lines(ax)[role].get_xdata()) for role in ("sweep", "pilot", "check")}
     assert counts == {"sweep": 35, "pilot": 44, "check": 8}
+
+
+def test_roles_that_no_run_has_are_not_in_the_legend(findings):
+    runs = findings.runs[findings.runs["role"] != "check"]
+    ax = plot_recipe_scaling(findings.recipe_law, frontier(findings), runs, "learning_rate")
+    assert {"sweep", "pilot", "check"} & set(lines(ax)) == {"sweep", "pilot"}
+
+
+def test_without_a_law_of_the_loss_the_runs_are_drawn_alone(findings):
+    for panel in panels.RECIPE_PANELS:
+        ax = style.new_axes()
+        panel.draw(replace(findings, law=None), ax)
+        assert len(lines(ax)["sweep"].get_xdata()) == 35
+        assert len(lines(ax)["best on the frontier, 95 %"].get_xdata()) == 0
 
 
 @pytest.mark.parametrize(("unit", "drawn"), [("tokens", True), ("images", False)])
