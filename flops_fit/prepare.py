@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from inspect import isfunction
 from typing import Any
@@ -67,7 +66,7 @@ def prepare(
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = _planned(task, request, problems)
+    planned = with_pilot(make_plan(task, request, problems))
     distributed.join()
     _check_same_plan(planned.plan)
     return planned
@@ -89,7 +88,7 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    planned = _planned(task, request, address.problems())
+    planned = with_pilot(make_plan(task, request, address.problems()))
     plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
@@ -116,9 +115,8 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
     return Stages(planned.rows, planned.plan.trials, planned.plan.pilot, extend)
 
 
-def _planned(task: Task, request: PlanRequest, faults: Sequence[str]) -> Planned:
-    """The plan, with what is trained to find its recipe."""
-    planned = make_plan(task, request, faults)
+def with_pilot(planned: Planned) -> Planned:
+    """The plan, with what is trained to find its recipe; warns if it cannot be found."""
     pilot = plan_pilot(planned.rows, planned.plan.trials)
     if planned.rows.tuned and pilot is None:
         warn_user(

@@ -1,54 +1,69 @@
 """Sweeps that grow while they run: the pilot, the grid by what it finds, and the check."""
 
-import math
 import re
 
 import numpy as np
 import pytest
+import torch
 from pilots import FOUND, planted_recipe
-from sweeps import LAW, UNLIMITED, data, sweep
+from sweeps import Net, SmallSweep, data, plan_of
 
 import flops_fit
 from flops_fit import tracking
-from flops_fit.errors import FlopsFitWarning
-from flops_fit.sweep.execution import worker
-from flops_fit.sweep.execution.driver import join_sweep
+from flops_fit.errors import DivergedError, FlopsFitWarning
+from flops_fit.prepare import stages, with_pilot
+from flops_fit.sweep.execution import status, worker
+from flops_fit.sweep.execution.driver import join_sweep, run_sweep
+from flops_fit.sweep_setup import join_job, open_job
+from flops_fit.tracking.address import StoreAddress
 
-DECADE = [6e7, 1.3e8, 2.8e8, 6e8]
+BUDGETS = (6e7, 2.4e8)
+SIZES = (50, 100, 200, 400)
+
+
+class Growing:
+    """A sweep of two budgets and four sizes whose recipe is to be found, on planted losses."""
+
+    def __init__(self, folder, recipe=FOUND):
+        self.folder, self.address = folder, StoreAddress("planted", f"sqlite:///{folder}/mlflow.db")
+        self.task, planned = plan_of(BUDGETS, SIZES, recipe)
+        self.planned = with_pilot(planned)
+
+    def run(self):
+        """Run what is missing, and return a run for each trial."""
+        job = open_job(self.task, self.planned, self.address)
+        run_sweep(job, source=self.planned.source, stages=stages(self.planned))
+        return tracking.fetch_runs(job.ledger, self.planned.plan.setting)
+
+
+def of_role(runs, role):
+    return [run for run in runs if run.role == role]
 
 
 @pytest.fixture
-def grown(store, planted):
-    """A finished sweep by default, on planted losses."""
+def growing(store, planted):
     planted.recipe = planted_recipe(rate=0.05)
-    return sweep(store, DECADE, recipe=FOUND, extend=False)
+    return Growing(store)
 
 
-def test_the_recipe_is_found_and_followed(grown, planted):
-    runs = grown.runs
-    assert list(runs["role"].unique()) == ["pilot", "sweep", "check"] or set(runs["role"]) == {
-        "pilot", "sweep", "check",
-    }  # fmt: skip
-    assert set(runs.loc[runs["role"] == "sweep", "excluded"]) == {""}
-    assert (runs.loc[runs["role"] != "sweep", "excluded"] != "").all()
-    N, D = grown.recipe_law.centre
-    low, high = grown.recipe_law.learning_rate_interval(N, D)
-    assert low < planted.recipe.learning_rate(N, D) < high
-    for name in ("alpha", "beta"):
-        assert getattr(grown.law, name) == pytest.approx(getattr(LAW, name), rel=0.1)
+def test_the_recipe_is_found_followed_and_nothing_is_trained_twice(growing, planted, capsys):
+    runs = growing.run()
+    assert {run.role for run in runs} == {"pilot", "sweep"}  # too small a sweep to be checked
+    assert len(of_role(runs, "sweep")) >= 8
+    for run in of_role(runs, "sweep"):
+        excess = planted.recipe.excess(
+            run.num_params, run.num_tokens, run.learning_rate, run.batch_size
+        )
+        assert excess < 0.03
+    assert len(planted.trained) == len(set(planted.trained)) == len(runs)
+    assert "Pilot (" in capsys.readouterr().err
+    assert growing.run() == runs
+    assert len(planted.trained) == len(runs)
 
 
-def test_nothing_is_trained_twice(grown, planted, store):
-    assert len(planted.trained) == len(set(planted.trained))
-    trained = list(planted.trained)
-    sweep(store, DECADE, recipe=FOUND, extend=False)
-    assert planted.trained == trained
-
-
-@pytest.mark.parametrize("stop_after", [2, 30, 55])
-def test_a_sweep_that_is_stopped_goes_on(store, planted, monkeypatch, stop_after):
-    """In the pilot, in the grid, and near the check."""
-    planted.recipe = planted_recipe(rate=0.05)
+@pytest.mark.parametrize("stop_after", [2, 27])
+def test_a_sweep_that_is_stopped_goes_on(growing, planted, monkeypatch, stop_after):
+    """In the pilot, and in the grid."""
 
     def stop_there(*args, **options):
         if len(planted.trained) == stop_after:
@@ -56,73 +71,58 @@ def test_a_sweep_that_is_stopped_goes_on(store, planted, monkeypatch, stop_after
         return planted(*args, **options)
 
     monkeypatch.setattr(worker, "train", stop_there)
-    with pytest.raises(KeyboardInterrupt, match="trials are done"):
-        sweep(store, DECADE, recipe=FOUND, extend=False)
+    with pytest.raises(KeyboardInterrupt, match="trials are done, and more follow"):
+        growing.run()
     monkeypatch.setattr(worker, "train", planted)
-    result = sweep(store, DECADE, recipe=FOUND, extend=False)
-    assert len(planted.trained) == len(set(planted.trained)) == len(result.runs)
-
-
-def test_roles_are_tags_and_recipes_params_of_the_runs(grown, store):
-    ledger = tracking.find_ledger("planted", f"sqlite:///{store}/mlflow.db")
-    found = {run.data.tags[tracking.ledger.ROLE] for run in tracking.trial_runs(ledger)}
-    assert found == {"pilot", "sweep", "check"}
-    assert all(run.data.params["batch_size"] for run in tracking.trial_runs(ledger))
-
-
-def test_the_plan_shows_what_was_found(grown, store, planted):
-    from sweeps import Net  # the class of the sweep
-
-    plan = flops_fit.plan_sweep(
-        Net, "width", dataset=data(), loss_fn=__import__("torch").nn.functional.cross_entropy,
-        compute_budgets=DECADE, recipe=FOUND, name="planted",
-        tracking_uri=f"sqlite:///{store}/mlflow.db",
-    )  # fmt: skip
-    assert plan.found is not None
-    assert not plan.to_do
-    assert "as the pilot found them" in repr(plan)
+    runs = growing.run()
+    assert len(planted.trained) == len(set(planted.trained)) == len(runs)
 
 
 def test_a_sweep_by_the_former_default_is_recognised(store, planted):
-    sweep(store, DECADE, recipe=UNLIMITED, extend=False)
+    by_rule = flops_fit.Recipe(max_epochs=1e9, pilot=False)
+    SmallSweep(store, budgets=BUDGETS, sizes=SIZES, recipe=by_rule).run()
     with pytest.warns(FlopsFitWarning, match=re.escape('Recipe(learning_rate="deepseek"')):
-        sweep(store, DECADE, recipe=FOUND, extend=False)
+        Growing(store).run()
     trained = len(planted.trained)
-    by_rule = flops_fit.Recipe(learning_rate="deepseek", batch_size="deepseek", max_epochs=1e9)
+    named = flops_fit.Recipe(learning_rate="deepseek", batch_size="deepseek", max_epochs=1e9)
     with pytest.warns(FlopsFitWarning, match="since its last call something changed"):
-        result = sweep(store, DECADE, recipe=by_rule, extend=False)
+        runs = SmallSweep(store, budgets=BUDGETS, sizes=SIZES, recipe=named).run()
     assert len(planted.trained) == trained
-    assert len(result.runs) == 28
+    assert len(runs) == 8
 
 
-def test_a_pilot_whose_trials_all_diverge_falls_back_on_the_rule(store, monkeypatch, planted):
-    from flops_fit.errors import DivergedError
-
+def test_a_pilot_whose_trials_all_diverge_falls_back_on_the_rule(
+    growing, planted, monkeypatch, capsys
+):
     def diverge(task, source, trial, *args):
-        if trial.role == "pilot":
-            raise DivergedError("the loss is not finite")
+        if trial.role != "sweep":
+            raise DivergedError("the loss is not finite", step=1)
         return planted(task, source, trial, *args)
 
     monkeypatch.setattr(worker, "train", diverge)
     with pytest.warns(FlopsFitWarning, match="have no loss"):
-        result = sweep(store, DECADE, recipe=FOUND, extend=False)
-    rates = result.runs.loc[result.runs["role"] == "sweep", "learning_rate"]
-    C = result.runs.loc[result.runs["role"] == "sweep", "compute_budget"]
-    np.testing.assert_allclose(rates, 0.3118 * C**-0.125)
-    assert result.recipe_law is None
-    assert math.isnan(result.runs.loc[result.runs["role"] == "pilot", "loss"].min())
+        runs = of_role(growing.run(), "sweep")
+    rates = [run.learning_rate for run in runs]
+    by_rule = [0.3118 * run.compute_budget**-0.125 for run in runs]
+    np.testing.assert_allclose(rates, by_rule)
+    assert "the rule of DeepSeek LLM is used" in capsys.readouterr().err
 
 
-def test_a_worker_that_joins_a_finished_sweep_finds_nothing(grown, store, monkeypatch, capsys):
-    from pilots import stages_of
-    from sweeps import plan_of
-
-    from flops_fit.sweep.execution import status
-    from flops_fit.sweep_setup import join_job
-    from flops_fit.tracking.address import StoreAddress
-
+def test_plan_result_and_another_worker_know_what_was_found(growing, monkeypatch, capsys):
+    growing.run()
+    uri = growing.address.tracking_uri
+    plan = flops_fit.plan_sweep(
+        Net, "width", dataset=data(), loss_fn=torch.nn.functional.cross_entropy,
+        compute_budgets=BUDGETS, sizes=SIZES, recipe=FOUND, name="planted", tracking_uri=uri,
+    )  # fmt: skip
+    assert plan.found is not None
+    assert not plan.to_do
+    assert "as the pilot found them" in repr(plan)
+    result = flops_fit.analyze("planted", uri)
+    assert result.recipe_law is not None
+    assert result.meta["schedule"] == "linear"
+    assert set(result.runs.loc[result.runs["excluded"] == "", "role"]) == {"sweep"}
     monkeypatch.setattr(status, "BEGIN_S", 0.01)
-    task, planned = plan_of(tuple(DECADE), None, FOUND)
-    address = StoreAddress("planted", f"sqlite:///{store}/mlflow.db")
-    join_sweep(join_job(task, planned, address), stages=stages_of(tuple(DECADE)))
+    job = join_job(growing.task, growing.planned, growing.address)
+    join_sweep(job, stages=stages(growing.planned))
     assert "Nothing waits" in capsys.readouterr().err
