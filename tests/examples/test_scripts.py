@@ -18,8 +18,8 @@ from flops_fit.store.client import client_of
 
 SCRIPTS = Path(__file__).parents[2] / "examples"
 TEXT = "--budgets 2e8 4e8 --sizes 2 4 6 --batch 4 --eval-examples 16".split()
-ALONE = [*TEXT, "--workers", "1"]
-IMAGES = "--sizes 1 2 3 --batch 16 --eval-examples 64 --workers 1".split()
+ALONE = [*TEXT, "--lr", "deepseek", "--workers", "1"]
+IMAGES = "--sizes 1 2 3 --lr 0.01 --batch 16 --eval-examples 64 --workers 1".split()
 DONE = ["complete"] * 6
 
 
@@ -63,14 +63,18 @@ def pictures(folder: Path) -> None:
         pd.DataFrame(rows).to_parquet(folder / f"{name}-00000-of-00001.parquet")
 
 
-def test_the_five_lines_then_learning_rates_train_only_the_other_rates(capsys):
-    result = main_of("gpt_stdlib.py")(ALONE)
-    assert list(result.runs["state"]) == DONE
+def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 --eval-examples 16 --workers 1".split()
+    result = main_of("gpt_stdlib.py")(options)
+    runs = result.runs.groupby("role")["state"].agg(list)
+    assert runs["sweep"] == DONE
+    assert len(runs["pilot"]) >= 12  # learning rates at three sizes
     assert "mlflow ui" in capsys.readouterr().out
-    tuned = main_of("learning_rates.py")(ALONE)
-    assert len(tuned.runs) == 18
-    assert set(result.runs["run_id"]) < set(tuned.runs["run_id"])
-    assert "Best multiple of the learning rate" in capsys.readouterr().out
+    again = main_of("recipe.py")(options)
+    assert set(result.runs["run_id"]) == set(again.runs["run_id"])
+    assert "Laws of the recipe" in capsys.readouterr().out
+    assert Path("recipe.png").stat().st_size > 10_000
 
 
 @pytest.mark.integration
@@ -166,9 +170,9 @@ def test_a_cluster_of_this_machines_own():
 
 def test_a_command_line_of_ones_own(capsys):
     main = main_of("cli_wrapper.py")
-    options = "--budgets 2e8 4e8 --sizes 2 4 6 --batch 4 --layers 1".split()
+    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 --layers 1".split()
     assert main(["plan", *options]) == 0
-    assert "SweepPlan: 6 trials" in capsys.readouterr().out
+    assert "SweepPlan: 6 trials and a pilot of" in capsys.readouterr().out
     assert main(["run", *options]) == 0
     assert "Result 'gpt-1-layers': 6 runs" in capsys.readouterr().out
     assert main(["predict", "1e12"]) == 1

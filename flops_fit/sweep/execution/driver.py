@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flops_fit.errors import SweepError
@@ -18,6 +18,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.executors import start_workers
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.notices import how_to_resume, warn_of_failures
 from flops_fit.sweep.execution.parent_note import state_shown, with_notes, write_summary
 from flops_fit.sweep.execution.progress import Progress
@@ -47,12 +48,18 @@ from flops_fit.warn import warn_user
 
 @dataclass(frozen=True)
 class _Launch:
-    """How workers are started, see `run_sweep`; and ids of failed runs that do not count."""
+    """How workers are started, see `run_sweep`.
+
+    Attributes:
+        forgiven: Ids of failed runs that do not count.
+        pool: The worker processes of this machine.
+    """
 
     workers: int | str = 1
     executor: Any = None
     source: Source | None = None
     forgiven: frozenset[str] = frozenset()
+    pool: LocalPool = field(default_factory=LocalPool)
 
 
 def run_sweep(
@@ -93,7 +100,7 @@ def run_sweep(
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
         job, messages = _grown(job, runs, stages, launch.forgiven)
         runs = _check_code(job, runs, on_code_change)
-        with how_to_resume(job):
+        with how_to_resume(job), launch.pool:
             lines = [announcement, *messages]
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
@@ -144,7 +151,7 @@ def join_sweep(
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        with how_to_resume(job), orderly_termination():
+        with how_to_resume(job), orderly_termination(), LocalPool() as pool:
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.pilot is not None
             while True:
@@ -153,7 +160,7 @@ def join_sweep(
                 if not num_waiting:
                     break
                 with _progress(job, all_runs(job)) as progress:
-                    start_workers(job, num_waiting, workers, None, source, progress)
+                    start_workers(job, num_waiting, workers, None, source, progress, pool)
                 if not grows:
                     break
             done = done_in_words(job, all_runs(job))
@@ -202,7 +209,9 @@ def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) 
     release_dead(job, study)
     trial_queue.enqueue(study, without_record_in_journal(job, left))
     listener = with_notes(job, progress)
-    start_workers(job, len(left), launch.workers, launch.executor, launch.source, listener)
+    start_workers(
+        job, len(left), launch.workers, launch.executor, launch.source, listener, launch.pool
+    )
     wait_for_others(job, study)
 
 
