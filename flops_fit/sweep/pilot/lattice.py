@@ -16,6 +16,7 @@ from flops_fit.sweep.plan.isoflop_row import MIN_STEPS, IsoflopRows
 from flops_fit.sweep.task.model_cost import ModelCost
 
 FACTOR = 2.0  # between neighbours, in rate and in batch
+RATE_BY_PARAMS = -0.35  # exponent of the rates that a search starts from (Porian et al. 2024: -1/3)
 LEAST_STEPS = 50  # of a cell: a shorter run tells little about a longer one
 
 
@@ -83,12 +84,13 @@ class Lattice:
         """Whether the batch size is looked for."""
         return "batch_size" in self.rows.tuned
 
-    def first_cell(self) -> Cell:
-        """The cell at the first place that is nearest to the rule."""
-        place = self.places[0]
-        return self._allowed(
-            Cell(0, 0, self._power(self.rows.batch_size(place.budget, place.cost)))
-        )
+    def first_cell(self, index: int) -> Cell:
+        """Where to start at a place: near the rule, with a lower rate for larger models."""
+        place, middle = self.places[index], self.places[0]
+        power = self._power(self.rows.batch_size(place.budget, place.cost))
+        times = math.log(place.cost.num_params / middle.cost.num_params, FACTOR)
+        rate = round(RATE_BY_PARAMS * times) if self.tunes_rate else 0
+        return self._allowed(Cell(index, rate, power))
 
     def nearest(self, index: int, law: RecipeLaw) -> Cell:
         """The cell of a place that is nearest to a law's best rate and batch."""

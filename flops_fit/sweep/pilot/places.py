@@ -58,8 +58,7 @@ def _expected(rows: IsoflopRows, found: Sequence[Place], most_flops: float) -> l
     lattice = Lattice.of(rows, found)
     expected: list[Trial] = []
     for index in itertools.cycle(range(len(found))):
-        cell = replace(lattice.first_cell(), place=index)
-        trial = lattice.trial(cell, repeat=len(expected))
+        trial = lattice.trial(lattice.first_cell(index), repeat=len(expected))
         if sum(one.flops for one in expected) + trial.flops > most_flops:
             return expected
         expected.append(trial)

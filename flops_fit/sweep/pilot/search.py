@@ -4,10 +4,10 @@ The search is a function of its losses alone: it is replayed from its beginning 
 come in, and ends where it asks for one that is not there. So an interrupted pilot goes on where it
 was, in this process or another.
 
-At the first place the search starts from a rule and moves to the better neighbour until none is
-better. The response surface fitted to these cells says where to start at the other places. In the
-end the best cell of each place is trained with a second seed, so that luck does not choose, and the
-cell that the fitted surface points at is trained if it was not.
+At each size of the smallest budget the search starts from a rule and moves to the better neighbour
+until none is better. Then the best cell of each size is trained with a second seed, so that luck
+does not choose. The response surface fitted to all cells says where to start at a larger budget. In
+the end the cells that the surface points at are trained if they were not.
 """
 
 from __future__ import annotations
@@ -138,27 +138,15 @@ def search(lattice: Lattice, losses: Mapping[str, float], most_flops: float) -> 
 
 def _search(bench: _Bench) -> None:
     lattice = bench.lattice
-    _descend(bench, [lattice.first_cell()])
-    budgets = dict.fromkeys(place.budget for place in lattice.places)
-    for budget in budgets:  # the places of one budget side by side
+    smallest = lattice.places[0].budget
+    first = [index for index, place in enumerate(lattice.places) if place.budget == smallest]
+    _descend(bench, [lattice.first_cell(index) for index in first])
+    _repeat_best(bench, first)
+    for index in range(len(first), len(lattice.places)):
         law = bench.law()
-        others = [
-            index
-            for index, place in enumerate(lattice.places)
-            if index > 0 and place.budget == budget
-        ]
-        if others:
-            _descend(bench, [_start(bench, index, law) for index in others])
-        _repeat_best(bench, [0, *others] if budget == lattice.places[0].budget else others)
+        _descend(bench, [lattice.nearest(index, law) if law else lattice.first_cell(index)])
+        _repeat_best(bench, [index])
     _confirm(bench)
-
-
-def _start(bench: _Bench, index: int, law: RecipeLaw | None) -> Cell:
-    """Where to begin at a place: where the surface points, else where the first place was best."""
-    if law is not None:
-        return bench.lattice.nearest(index, law)
-    best = bench.best(0)
-    return Cell(index, best.rate, best.batch)
 
 
 def _descend(bench: _Bench, starts: Sequence[Cell]) -> None:
