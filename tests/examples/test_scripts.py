@@ -71,7 +71,7 @@ def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatc
     assert runs["sweep"] == DONE
     assert len(runs["pilot"]) >= 12  # learning rates at three sizes
     assert "mlflow ui" in capsys.readouterr().out
-    again = main_of("recipe.py")(options)
+    again = main_of("found_recipe.py")(options)
     assert set(result.runs["run_id"]) == set(again.runs["run_id"])
     assert "Laws of the recipe" in capsys.readouterr().out
     assert Path("recipe.png").stat().st_size > 10_000
