@@ -1,8 +1,8 @@
 """Is the recipe that a pilot finds as good as a full grid of learning rates and batches?
 
 For each model a sweep by default is run. Then a grid of four rates and three batches, a factor of
-two apart and centred on what the sweep used, is trained at several sizes of one row. Printed are, for
-each size, how far the sweep's loss lies above the best of the grid, and N_opt of the row by the
+two apart and centred on what the sweep used, is trained at several sizes of one row. For each size
+it prints how far the sweep's loss lies above the best of the grid, and N_opt of the row by the
 sweep's losses and by the grid's best; and what pilot and check cost. The best of twelve cells is a
 lucky one: with seeds that differ by s, it lies about 1.6 s below the mean of equal cells. So the
 spread of seeds is measured too, on the cell that the sweep used.
@@ -80,9 +80,10 @@ class Bench:
     def cell(self, run: flops_fit.records.Run, rate: float, batch: float, seed: int = 0) -> Trial:
         """A trial like a run, with multiples of its rate and batch."""
         rows = self.planned.rows
+        cost = rows.finder.nearest_cost(run.num_params)
         trial = rows.trial(
             run.compute_budget,
-            rows.finder.costs[run.size],
+            cost,
             0,
             batch=max(1, round(run.batch_size * batch)),
             rate=run.learning_rate * rate,
