@@ -27,8 +27,8 @@ def sweep_options(
     add("--workers", type=_count, default="auto", metavar="COUNT", help=workers)
     found = f'"auto" finds it by experiment, or the name of a rule as "deepseek"; {default}'
     add("--lr", type=_rate, default="auto", metavar="RATE", help=f"peak learning rate; {found}")
-    batch = f'examples per step, "auto" finds them by experiment; {default}'
-    add("--batch", type=_count, default="auto", metavar="COUNT", help=batch)
+    batch = f'examples per step, "auto" finds them by experiment, or a rule; {default}'
+    add("--batch", type=_batch, default="auto", metavar="COUNT", help=batch)
     held_out = f"held-out examples; {default}"
     add("--eval-examples", type=int, default=eval_examples, metavar="COUNT", help=held_out)
     return parser
@@ -57,6 +57,11 @@ def _count(text: str) -> int | str:
         raise argparse.ArgumentTypeError(
             f"expected a whole number or 'auto', got {text!r}"
         ) from None
+
+
+def _batch(text: str) -> int | str:
+    """A whole number, or a name that `Recipe` checks."""
+    return int(text) if text.isdigit() else text
 
 
 def _rate(text: str) -> float | str:

@@ -78,6 +78,11 @@ class RecipeLaw:
         y = np.log(np.asarray(batch_size, float) / self.batch_size(num_params, num_tokens))
         return rate * np.exp(y * self.ridge)
 
+    def is_known(self, name: str) -> bool:
+        """Whether "learning_rate" or "batch_size" was found, or was the same for all runs."""
+        laws = {"learning_rate": self.vector[1:3], "batch_size": self.vector[4:5]}
+        return name in self.tuned or not any(laws[name])
+
     @property
     def ridge(self) -> float:
         """How ln rate best follows ln batch, if the batch is not the best one: d x / d y."""

@@ -40,7 +40,8 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
         D: Tokens or examples, shape (k,).
 
     Returns:
-        `RECIPE_COLUMNS`, shape (k,) each; batches in examples.
+        `RECIPE_COLUMNS`, shape (k,) each; batches in examples. NaN where a value was given to the
+        sweep and differed between its runs: how it goes on is not known here.
     """
     most = np.full(np.shape(D), np.inf)
     if "batch_size" in recipe.tuned:
@@ -54,7 +55,12 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
         *(rate, rate_low, rate_high),
         *(batch, np.minimum(low, batch), np.maximum(high, batch)),
     )
-    return dict(zip(RECIPE_COLUMNS, columns, strict=True))
+    found = dict(zip(RECIPE_COLUMNS, columns, strict=True))
+    unknown = [name for name in ("learning_rate", "batch_size") if not recipe.is_known(name)]
+    return {
+        name: np.full(np.shape(D), np.nan) if name.startswith(tuple(unknown)) else column
+        for name, column in found.items()
+    }
 
 
 def with_recipe(findings: Findings, frame: pd.DataFrame) -> pd.DataFrame:
