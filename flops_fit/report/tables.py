@@ -43,6 +43,7 @@ def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     }
     if "learning_rate" in table:
         columns["learning rate"] = [number_text.ratio(rate) for rate in table["learning_rate"]]
+    if "batch_size" in table:
         columns["batch, examples"] = [f"{batch:,.0f}" for batch in table["batch_size"]]
     if table["size"].notna().any():
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]

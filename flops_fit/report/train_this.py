@@ -69,15 +69,19 @@ def recipe_line(findings: Findings) -> list[str]:
     except (FitError, ArgumentError):
         return [line]
     at = number_text.flops(findings.largest_budget)
-    return [f"{line}; at {at} FLOPs {_rate(prediction)}, batch {_batch(prediction)}"]
+    batch = _batch(prediction)
+    known = ", ".join(filter(None, (_rate(prediction), batch and f"batch {batch}")))
+    return [f"{line}; at {at} FLOPs {known}"]
 
 
 def in_words(prediction: Prediction) -> str:
     """The recipe as part of a sentence; empty where there is none."""
-    if prediction.learning_rate is None or prediction.batch_size is None:
-        return ""
-    rate, batch = number_text.ratio(prediction.learning_rate), prediction.batch_size
-    return f", with a peak learning rate of {rate} and {batch:,} examples a step"
+    known = []
+    if prediction.learning_rate is not None:
+        known.append(f"a peak learning rate of {number_text.ratio(prediction.learning_rate)}")
+    if prediction.batch_size is not None:
+        known.append(f"{prediction.batch_size:,} examples a step")
+    return f", with {' and '.join(known)}" if known else ""
 
 
 def of_role(findings: Findings) -> str:
@@ -89,19 +93,20 @@ def of_role(findings: Findings) -> str:
 def _rows(prediction: Prediction, recipe: RecipeLaw, meta: Mapping[str, str]) -> dict[str, str]:
     """What to train at one budget, by name; a value that is not known is empty."""
     unit, count = prediction.data_unit, number_text.count
-    batch = prediction.batch_size or 1
     per_example = recipe.tokens_per_example
-    steps = prediction.num_tokens / per_example / batch
-    batch_text = f"{_batch(prediction)} examples"
-    if per_example != 1:
-        batch_text += f", {count(batch * per_example)} {unit}"
+    batch_text = steps = ""
+    if prediction.batch_size is not None:
+        steps = f"{prediction.num_tokens / per_example / prediction.batch_size:,.0f}"
+        batch_text = f"{_batch(prediction)} examples"
+        if per_example != 1:
+            batch_text += f", {count(prediction.batch_size * per_example)} {unit}"
     loss = number_text.with_interval(prediction.loss, prediction.loss_interval, number_text.loss)
     return {
         meta.get("size_param", "size"): "" if prediction.size is None else str(prediction.size),
         "parameters N": _with(prediction.num_params, prediction.num_params_interval),
         f"{unit} D": _with(prediction.num_tokens, prediction.num_tokens_interval),
         "batch": batch_text,
-        "steps": f"{steps:,.0f}",
+        "steps": steps,
         "peak learning rate": _rate(prediction, name=""),
         "schedule": _schedule(meta),
         "expected loss": loss if np.isfinite(prediction.loss) else "",
@@ -113,15 +118,15 @@ def _with(value: float, interval: tuple[float, float]) -> str:
 
 
 def _rate(prediction: Prediction, name: str = "learning rate ") -> str:
-    assert prediction.learning_rate is not None
-    assert prediction.learning_rate_interval is not None
     value, interval = prediction.learning_rate, prediction.learning_rate_interval
+    if value is None or interval is None:
+        return ""
     return name + number_text.with_interval(value, interval, number_text.ratio)
 
 
 def _batch(prediction: Prediction) -> str:
-    assert prediction.batch_size is not None
-    assert prediction.batch_size_interval is not None
+    if prediction.batch_size is None or prediction.batch_size_interval is None:
+        return ""
     low, high = prediction.batch_size_interval
     # A batch that was given, and not found, has no interval.
     ends = "" if low == high else f" ({number_text.between(low, high, number_text.ratio)})"

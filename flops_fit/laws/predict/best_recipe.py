@@ -40,8 +40,8 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
         D: Tokens or examples, shape (k,).
 
     Returns:
-        `RECIPE_COLUMNS`, shape (k,) each; batches in examples. NaN where a value was given to the
-        sweep and differed between its runs: how it goes on is not known here.
+        `RECIPE_COLUMNS`, shape (k,) each; batches in examples. Without those of a value that was
+        given to the sweep and differed between its runs: how it goes on is not known here.
     """
     most = np.full(np.shape(D), np.inf)
     if "batch_size" in recipe.tuned:
@@ -56,11 +56,8 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
         *(batch, np.minimum(low, batch), np.maximum(high, batch)),
     )
     found = dict(zip(RECIPE_COLUMNS, columns, strict=True))
-    unknown = [name for name in ("learning_rate", "batch_size") if not recipe.is_known(name)]
-    return {
-        name: np.full(np.shape(D), np.nan) if name.startswith(tuple(unknown)) else column
-        for name, column in found.items()
-    }
+    unknown = tuple(name for name in ("learning_rate", "batch_size") if not recipe.is_known(name))
+    return {name: column for name, column in found.items() if not name.startswith(unknown)}
 
 
 def with_recipe(findings: Findings, frame: pd.DataFrame) -> pd.DataFrame:

@@ -106,13 +106,14 @@ class Prediction:
 
     def _recipe(self) -> list[tuple[str, float, tuple[float, float], str]]:
         """The rows of the recipe, if there is one."""
-        if self.learning_rate is None or self.batch_size is None:
-            return []
-        assert self.learning_rate_interval is not None
-        assert self.batch_size_interval is not None
-        return [
+        found = [
             ("learning rate", self.learning_rate, self.learning_rate_interval, ""),
             ("batch", self.batch_size, self.batch_size_interval, " examples a step"),
+        ]
+        return [
+            (name, value, interval, suffix)
+            for name, value, interval, suffix in found
+            if value is not None and interval is not None
         ]
 
     def _sources(self) -> list[str]:
@@ -171,15 +172,15 @@ def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> P
 
 
 def _recipe_fields(row: Mapping[str, float]) -> dict[str, Any]:
-    """Learning rate and batch size with their intervals; nothing if there is no recipe law."""
-    if "learning_rate" not in row:
-        return {}
-    return {
-        "learning_rate": row["learning_rate"],
-        "batch_size": round(row["batch_size"]),
-        "learning_rate_interval": _interval(row, "learning_rate"),
-        "batch_size_interval": _interval(row, "batch_size"),
-    }
+    """Learning rate and batch size with their intervals, as far as they are known."""
+    fields: dict[str, Any] = {}
+    if "learning_rate" in row:
+        fields["learning_rate"] = row["learning_rate"]
+        fields["learning_rate_interval"] = _interval(row, "learning_rate")
+    if "batch_size" in row:
+        fields["batch_size"] = round(row["batch_size"])
+        fields["batch_size_interval"] = _interval(row, "batch_size")
+    return fields
 
 
 def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:

@@ -41,7 +41,7 @@ def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = Non
     sizes = [size_to_build(findings, N) for N in table["num_params"]]
     table["size"] = pd.Series(sizes, dtype=object)
     table["extrapolation"] = C / findings.largest_budget
-    recipe = [] if findings.recipe_law is None else RECIPE_COLUMNS
+    recipe = [column for column in RECIPE_COLUMNS if column in table]
     return table[[*FRONTIER_COLUMNS, *recipe, *TABLE_COLUMNS[len(FRONTIER_COLUMNS) :]]]
 
 

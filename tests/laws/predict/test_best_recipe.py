@@ -40,8 +40,18 @@ def test_a_batch_leaves_a_thousand_steps(tokens, batch):
     found = recipe_at(law, np.array([1e5]), np.array([tokens]))
     assert found["batch_size"] == batch
     assert batch == 1 or tokens / TOKENS / batch >= 1000
-    fixed = recipe_at(replace(law, tuned=("learning_rate",)), np.array([1e5]), np.array([5e4]))
-    assert fixed["batch_size"] == max(round(float(law.batch_size(1e5, 5e4))), 1)
+
+
+def test_what_was_given_is_told_where_it_was_the_same_for_all_runs():
+    values = recipe_law().vector
+    place = np.array([1e5]), np.array([5e4])
+    by_rule = recipe_law(tuned=("learning_rate",))
+    names = ("learning_rate", "learning_rate_low", "learning_rate_high")
+    assert tuple(recipe_at(by_rule, *place)) == names
+    number = replace(by_rule, vector=(*values[:3], np.log(24), 0.0, *values[5:]))
+    assert recipe_at(number, *place)["batch_size"] == 24
+    rates = recipe_law(tuned=("batch_size",))
+    assert tuple(recipe_at(rates, *place)) == ("batch_size", "batch_size_low", "batch_size_high")
 
 
 def test_a_prediction_carries_the_recipe(result):
