@@ -99,9 +99,9 @@ def _text() -> tuple[Any, Any]:
 CASES = {
     "gpt": Case(PlainGPT, "d_model", _text, next_token_loss, (6e9, 1.3e10, 2.8e10, 6e10), {}),
     "vit": Case(
-        ViT, "d_model", _images(16), F.cross_entropy, (6e9, 1.3e10, 2.8e10, 6e10),
+        ViT, "d_model", _images(16), F.cross_entropy, (2e9, 4.3e9, 9e9, 2e10),
         {"image_size": 16},
     ),
-    "resnet": Case(ResNet, "width", _images(16), F.cross_entropy, (6e9, 1.3e10, 2.8e10, 6e10), {}),
+    "resnet": Case(ResNet, "width", _images(16), F.cross_entropy, (2e9, 4.3e9, 9e9, 2e10), {}),
     "mlp": Case(MLP, "width", _regression, F.mse_loss, (3e7, 1e8, 3e8, 9e8), {}),
 }  # fmt: skip

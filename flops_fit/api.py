@@ -85,7 +85,8 @@ def find_optimal(
             is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
-        recipe: How each trial trains.
+        recipe: How each trial trains. By default a pilot finds learning rate and batch size before
+            the sweep (`Recipe`).
         flops: "measured", "6ND", or a function from a model to FLOPs for one unit of D.
         name: Name of the sweep, which is its MLflow experiment; by default the model class's.
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.

@@ -73,15 +73,17 @@ class Stages:
             settled: Held-out loss of the trials that have ended, by id; NaN of those without one.
         """
         if self.pilot is None:
-            return self._extended(self.rows, Stage(self.planned, self.planned), settled)
+            return self._extended(self.rows, Stage(self.planned, self.planned), runs, settled)
         cells = search(self._lattice(runs), settled, self.pilot.most_flops)
         if not cells.finished:
             left = self.pilot.most_flops - _flops(cells.trials)
             to_come = left + self.pilot.check_flops + _flops(self.planned)
             return Stage(cells.trials, self.planned, to_come=to_come)
         rows = replace(self.rows, law=self._law(runs))
-        chosen = self._chosen(rows, runs)
-        words = (law_in_words(rows, self.pilot, cells), *chosen_in_words(chosen))
+        chosen = _chosen(rows, self.planned, runs)
+        num_checks = sum(run.role == "check" for run in runs)
+        found = law_in_words(rows, self.pilot, cells, num_checks)
+        words = (found, *chosen_in_words(chosen))
         grid = tuple(chosen.trials)
         trials = (*cells.trials, *grid)
         stage = Stage(trials, grid, rows.law, self.pilot.check_flops, words)
@@ -91,7 +93,7 @@ class Stages:
         stage = replace(stage, trials=(*stage.trials, *checks), to_come=0.0)
         if not _all_settled(checks, settled):
             return stage
-        return self._extended(rows, stage, settled)
+        return self._extended(rows, stage, runs, settled)
 
     def _lattice(self, runs: Sequence[Run]) -> Lattice:
         budgets = _budgets(self.planned)
@@ -103,15 +105,6 @@ class Stages:
         cells = recipe_cells(to_frame(runs, RUN_COLUMNS))
         per_example = self.rows.source.tokens_per_example
         return fit_recipe(cells, tuned=self.rows.tuned, tokens_per_example=per_example)
-
-    def _chosen(self, rows: IsoflopRows, runs: Sequence[Run]) -> Chosen:
-        """The trials of the grid by the law; by the first rule if the pilot found none."""
-        if rows.law is None:
-            return Chosen(list(self.planned), [], again=False, flops=0.0)
-        own = [trial for trial in self.planned if trial.lr_multiplier == 1]
-        chosen = choose(rows, rows.law, own, runs)
-        rates = rows.recipe.lr_multipliers
-        return replace(chosen, trials=[v for t in chosen.trials for v in rows.at_rates(t, rates)])
 
     def _checks(
         self, rows: IsoflopRows, sweep: Sequence[Trial], runs: Sequence[Run]
@@ -131,7 +124,13 @@ class Stages:
             trials += max(sets, key=lambda checks: sum(one.trial_id in known for one in checks))
         return trials
 
-    def _extended(self, rows: IsoflopRows, stage: Stage, settled: Mapping[str, float]) -> Stage:
+    def _extended(
+        self,
+        rows: IsoflopRows,
+        stage: Stage,
+        runs: Sequence[Run],
+        settled: Mapping[str, float],
+    ) -> Stage:
         """The stage, with sizes added where the loss of a row is least at its edge."""
         if not (self.extend and _all_settled(stage.grid, settled)):
             return stage
@@ -139,9 +138,19 @@ class Stages:
         added, messages = extension(rows, stage.grid, losses)
         return replace(
             stage,
-            trials=(*stage.trials, *added),
+            trials=(*stage.trials, *_chosen(rows, added, runs).trials),
             messages=(*stage.messages, *messages),
         )
+
+
+def _chosen(rows: IsoflopRows, planned: Sequence[Trial], runs: Sequence[Run]) -> Chosen:
+    """The trials of these points by the law; as they are planned where there is none."""
+    if rows.law is None:
+        return Chosen(list(planned), [], again=False, flops=0.0)
+    own = [trial for trial in planned if trial.lr_multiplier == 1]
+    chosen = choose(rows, rows.law, own, runs)
+    rates = rows.recipe.lr_multipliers
+    return replace(chosen, trials=[v for t in chosen.trials for v in rows.at_rates(t, rates)])
 
 
 def _all_settled(trials: Iterable[Trial], settled: Mapping[str, float]) -> bool:

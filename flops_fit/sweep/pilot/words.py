@@ -10,17 +10,17 @@ from flops_fit.sweep.plan.grid import PilotPlan
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 
 
-def law_in_words(rows: IsoflopRows, pilot: PilotPlan, cells: Search) -> str:
-    """What the pilot found."""
-    spent = (
-        f"{plural(len(cells.trials), 'trial')}, {flops(sum(t.flops for t in cells.trials))} FLOPs"
-    )
+def law_in_words(rows: IsoflopRows, pilot: PilotPlan, cells: Search, num_checks: int) -> str:
+    """What pilot and check found."""
+    spent = flops(sum(trial.flops for trial in cells.trials))
+    source = f"Pilot ({plural(len(cells.trials), 'trial')}, {spent} FLOPs)"
+    if cells.cut_short:
+        source += ", ended at what it may cost,"
+    if num_checks:
+        source += f" and check ({plural(num_checks, 'trial')})"
     if rows.law is None:
-        return (
-            f"Pilot ({spent}): its losses tell no rate or batch; the rule of DeepSeek LLM is used"
-        )
-    cut = "; it ended before its best cells had all been surrounded" if cells.cut_short else ""
-    return f"Pilot ({spent}{cut}): {recipe_in_words(rows.law, pilot)}"
+        return f"{source}: the losses tell no rate or batch; the rule of DeepSeek LLM is used"
+    return f"{source}: {recipe_in_words(rows.law, pilot)}"
 
 
 def recipe_in_words(law: RecipeLaw, pilot: PilotPlan) -> str:
