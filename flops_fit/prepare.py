@@ -8,15 +8,15 @@ from typing import Any
 
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, StoreError, SweepError
-from flops_fit.records import Run
+from flops_fit.records import Run, Trial
 from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.pilot.places import plan_pilot
-from flops_fit.sweep.pilot.stages import Stages
-from flops_fit.sweep.plan.grid import Grid
+from flops_fit.sweep.pilot.stages import Stage, Stages
+from flops_fit.sweep.plan.grid import Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Planned, make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.hashing import digest, qualified_name
@@ -99,10 +99,19 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         return plan
     stage = stages(planned).next(latest_runs(runs), settled_losses(runs))
     ended = frozenset(run.trial_id for run in runs if run.state in tracking.ENDED)
-    pilot = plan.pilot
-    if pilot is not None and stage.law is None:  # the search is under way
-        pilot = replace(pilot, expected=pilot.expected[len(stage.trials) :])
+    pilot = plan.pilot and replace(plan.pilot, expected=_still_expected(plan.pilot, stage, ended))
     return replace(plan, trials=stage.grid, pilot=pilot, found=stage.law, done=ended)
+
+
+def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tuple[Trial, ...]:
+    """The trials that pilot and check still have to train, as far as they are known or guessed."""
+    of_grid = {trial.trial_id for trial in stage.grid}
+    known = [t for t in stage.trials if t.trial_id not in of_grid and t.trial_id not in ended]
+    guessed = [trial for trial in pilot.expected if trial.role == "pilot"]
+    checks = [trial for trial in pilot.expected if trial.role == "check"]
+    if stage.law is None and stage.to_come:
+        return (*known, *guessed[len(stage.trials) :], *checks)
+    return (*known, *(checks if stage.to_come else ()))
 
 
 def stages(planned: Planned, *, extend: bool = False) -> Stages:

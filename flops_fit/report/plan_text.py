@@ -160,8 +160,8 @@ def _additions(precision: PrecisionView) -> list[str]:
 
 def _headline(plan: PlanView) -> str:
     pilot = ""
-    if plan.pilot is not None and plan.found is None:
-        pilot = f" and a pilot of up to {len(plan.pilot.expected)}"
+    if plan.pilot is not None and plan.pilot.expected:
+        pilot = f" and about {len(plan.pilot.expected)} more to find and check the recipe"
     text = (
         f"SweepPlan: {len(plan.trials)} trials{pilot} of {plan.model_name}, "
         f"{flops(plan.total_flops)} FLOPs ({plan.flops_convention})"
@@ -293,7 +293,7 @@ def _pilot(plan: PlanView) -> list[str]:
     total = sum(trial.flops for trial in plan.trials)
     sizes = ", ".join(map(str, pilot.sizes))
     lines = [
-        f"{tuned} above: where the pilot starts. It finds them at {flops(pilot.budget)} FLOPs with "
+        f"{tuned} above: by a rule, until a pilot finds them at {flops(pilot.budget)} FLOPs with "
         f"{plan.size_param}={sizes}, for at most {flops(pilot.most_flops)} FLOPs "
         f"({pilot.most_flops / total:.0%} of the sweep)"
     ]

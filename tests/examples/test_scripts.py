@@ -65,10 +65,10 @@ def pictures(folder: Path) -> None:
 
 def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 --eval-examples 16 --workers 1".split()
+    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 8 --eval-examples 16 --workers 1".split()
     result = main_of("gpt_stdlib.py")(options)
     runs = result.runs.groupby("role")["state"].agg(list)
-    assert runs["sweep"] == DONE
+    assert runs["sweep"] == ["complete"] * 8
     assert len(runs["pilot"]) >= 12  # learning rates at three sizes
     assert "mlflow ui" in capsys.readouterr().out
     again = main_of("found_recipe.py")(options)
@@ -170,11 +170,11 @@ def test_a_cluster_of_this_machines_own():
 
 def test_a_command_line_of_ones_own(capsys):
     main = main_of("cli_wrapper.py")
-    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 --layers 1".split()
+    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 8 --layers 1".split()
     assert main(["plan", *options]) == 0
-    assert "SweepPlan: 6 trials and a pilot of" in capsys.readouterr().out
+    assert "SweepPlan: 8 trials and about" in capsys.readouterr().out
     assert main(["run", *options]) == 0
-    assert "Result 'gpt-1-layers': 6 runs" in capsys.readouterr().out
+    assert "Result 'gpt-1-layers': 8 runs" in capsys.readouterr().out
     assert main(["predict", "1e12"]) == 1
     assert "no sweep named 'gpt-2-layers'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):

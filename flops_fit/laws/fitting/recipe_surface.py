@@ -131,16 +131,30 @@ class _Table:
         return any(np.ptp(values[known & (self.group == g)]) > 0 for g in np.unique(self.group))
 
 
+def log_losses(losses: Array) -> Array:
+    """Losses on the scale of ln L; NaN where they are not finite, or zero among positive ones.
+
+    A loss that may be negative, such as a log density, is taken as it is, over its mean size.
+    """
+    losses = np.where(np.isfinite(losses), losses, np.nan)
+    with np.errstate(all="ignore"):
+        if (losses < 0).any():
+            return np.asarray(losses / np.nanmean(np.abs(losses)))
+        return np.log(np.where(losses > 0, losses, np.nan))
+
+
 def _table(cells: pd.DataFrame) -> _Table | None:
     """The runs of all groups in which one has a finite loss, in an order of their own."""
     columns = ["compute_budget", "num_params", "learning_rate", "batch_size", "num_tokens", "loss"]
+    group = ["compute_budget", "num_params"]
+    if "seed" in cells:  # runs of one seed begin alike: they are compared with each other
+        columns, group = ["seed", *columns], [*group, "seed"]
     cells = cells[columns].astype(float).replace([np.inf, -np.inf], np.nan)
     cells = cells.dropna(subset=columns[:-1]).sort_values(columns, ignore_index=True)
     # The same loss to the last bit is the same run, told twice.
     cells = cells.drop_duplicates(ignore_index=True)
-    group = ["compute_budget", "num_params"]
-    loss = cells["loss"].where(cells["loss"] > 0)
-    cells["diverged"], cells["loss"] = loss.isna(), np.log(loss)
+    cells["loss"] = log_losses(cells["loss"].to_numpy())
+    cells["diverged"] = cells["loss"].isna()
     cells["best"] = cells.groupby(group)["loss"].transform("min")
     cells = cells[cells["best"].notna()]
     if cells.empty:

@@ -73,7 +73,8 @@ def find_recipe(runs: pd.DataFrame, tokens_per_example: float) -> RecipeLaw | No
     tuned = tuned_in(cells)
     if not tuned:
         return None
-    return fit_recipe(cells[list(_CELL)], tuned=tuned, tokens_per_example=tokens_per_example)
+    columns = [*_CELL, *(["seed"] if "seed" in cells else [])]
+    return fit_recipe(cells[columns], tuned=tuned, tokens_per_example=tokens_per_example)
 
 
 def fit_without_excess(

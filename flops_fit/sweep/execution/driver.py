@@ -100,7 +100,7 @@ def run_sweep(
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
         job, messages = _grown(job, runs, stages, launch.forgiven)
         runs = _check_code(job, runs, on_code_change)
-        with how_to_resume(job), launch.pool:
+        with how_to_resume(lambda: job), launch.pool:
             lines = [announcement, *messages]
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
@@ -151,12 +151,14 @@ def join_sweep(
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        with how_to_resume(job), orderly_termination(), LocalPool() as pool:
+        with how_to_resume(lambda: job), orderly_termination(), LocalPool() as pool:
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.pilot is not None
             while True:
                 job, _ = _grown(job, all_runs(job), stages)
-                num_waiting = wait_for_more(job, study) if grows else count_waiting(job, study)
+                is_over = not job.to_come and not missing(job, all_runs(job))
+                more = grows and not is_over
+                num_waiting = wait_for_more(job, study) if more else count_waiting(job, study)
                 if not num_waiting:
                     break
                 with _progress(job, all_runs(job)) as progress:
@@ -207,7 +209,7 @@ def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) 
     """Queue trials and run workers until none waits; other drivers may work on the same queue."""
     study = trial_queue.open_study(job.study_name, job.storage)
     release_dead(job, study)
-    trial_queue.enqueue(study, without_record_in_journal(job, left))
+    trial_queue.enqueue(study, without_record_in_journal(job, left), job.plan)
     listener = with_notes(job, progress)
     start_workers(
         job, len(left), launch.workers, launch.executor, launch.source, listener, launch.pool

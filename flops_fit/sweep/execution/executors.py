@@ -42,17 +42,18 @@ def start_workers(
         listener: Called with every event.
         pool: The processes of this machine that are left from an earlier round.
     """
-    count = min(count_workers(workers), num_missing)
+    share = count_workers(workers)
+    count = min(share, num_missing)
     if executor is not None:
         payload = sending.dumps(job)
         futures = [executor.submit(work_remotely, payload, index) for index in range(count)]
         _listen_to_ledger(job, futures, listener)
         for future in futures:
             future.result()
-    elif count == 1:
+    elif share == 1:
         work(job, listener, source)
     else:
-        pool.run(sending.dumps((_work_here, job)), count, listener)
+        pool.run(sending.dumps((_work_here, job)), count, listener, share)
 
 
 _OPENED: dict[str, Source] = {}  # in a process of the pool: the data of its sweep, opened once

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -46,13 +47,14 @@ class LocalPool:
     def __exit__(self, *exc_info: object) -> None:
         _stop([worker.process for worker in self._workers], patient=exc_info[0] is None)
 
-    def run(self, payload: bytes, count: int, listener: Listener) -> None:
+    def run(self, payload: bytes, count: int, listener: Listener, share: int | None = None) -> None:
         """Run a function in `count` processes until all have ended, and pass on their events.
 
         Args:
             payload: A cloudpickled pair (function, job); called as `function(job, listener)`.
             count: Number of processes; those that are idle are taken first.
             listener: Called with every event.
+            share: Among how many processes the cores are shared; by default `count`.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C.
@@ -60,8 +62,10 @@ class LocalPool:
         dead = [worker for worker in self._workers if worker.process.poll() is not None]
         _stop([worker.process for worker in dead], patient=True)
         self._workers = [worker for worker in self._workers if worker not in dead]
+        used = {worker.index for worker in self._workers}
+        free = (index for index in itertools.count() if index not in used)
         while len(self._workers) < count:
-            self._workers.append(_Worker(len(self._workers), count, self._events))
+            self._workers.append(_Worker(next(free), share or count, self._events))
         for worker in self._workers[:count]:
             worker.send(payload)
         num_ended = 0
@@ -96,17 +100,26 @@ class _Worker:
             env=_environment(index, count),
             start_new_session=True,  # Ctrl-C reaches the driver alone, which then stops the workers
         )
+        self.index, self._events = index, events
         self._busy = threading.Event()
-        threading.Thread(target=_read, args=(self.process, events, self._busy), daemon=True).start()
+        arguments = (self.process, events, self._busy)
+        self._reader = threading.Thread(target=_read, args=arguments, daemon=True)
+        self._reader.start()
 
     def send(self, payload: bytes) -> None:
         """Send what to call."""
         self._busy.set()
         assert self.process.stdin is not None
-        # A worker that died as it started is counted out; the driver finds its trials missing.
-        with contextlib.suppress(BrokenPipeError):
+        try:
             self.process.stdin.write(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
             self.process.stdin.flush()
+        except BrokenPipeError:
+            # It has died: it is counted out here, if its reader had ended before it was busy. The
+            # driver finds its trials missing.
+            self._reader.join()
+            if self._busy.is_set():
+                self._busy.clear()
+                self._events.put(None)
 
 
 def _environment(index: int, count: int) -> dict[str, str]:
@@ -149,6 +162,7 @@ def _read(
             events.put(Event(**fields))
     process.wait()
     if busy.is_set():
+        busy.clear()
         events.put(None)
 
 

@@ -16,11 +16,12 @@ from flops_fit.sweep.task.model_cost import ModelCost
 
 BELOW = 3.0  # the pilot's budget is so many times smaller than the sweep's smallest
 # Decades of budgets from which on a larger budget is tried too, and how many times it is larger.
-SECOND = ((1.5, 6.0), (0.9, 3.0))
+SECOND = ((1.5, 4.0), (0.9, 3.0))
 HALF_WIDTH_DECADES = 0.6  # of ln N, from the middle size to the others
 # Share of the sweep's FLOPs that a pilot may cost, at a span of one decade and of two.
 SHARES = (0.13, 0.03)
-LEAST_CELLS, MOST_CELLS = 24, 60  # that it may train in any case, and at most
+LEAST_CELLS, MOST_CELLS = 18, 60  # that it may train in any case, and at most
+MOST_SHARE, NEAR_DECADE = 0.15, 0.9  # never more, from nearly a decade on
 CHECK_SHARE = 0.07  # what the check at the ends may cost
 NUM_CHECKS = 8
 
@@ -39,8 +40,10 @@ def plan_pilot(rows: IsoflopRows, trials: Sequence[Trial]) -> PilotPlan | None:
     if not found:
         return None
     total = sum(trial.flops for trial in trials)
-    share = _share(math.log10(budgets[-1] / budgets[0]))
-    allowed = max(share * total, LEAST_CELLS * found[0].budget)
+    decades = math.log10(budgets[-1] / budgets[0])
+    allowed = max(_share(decades) * total, LEAST_CELLS * found[0].budget)
+    if decades >= NEAR_DECADE:
+        allowed = min(allowed, MOST_SHARE * total)
     budget = check_budget(budgets, total)
     pilot = PilotPlan(
         budget=found[0].budget,

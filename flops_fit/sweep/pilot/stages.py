@@ -21,7 +21,7 @@ from flops_fit.laws.pipeline.found_recipe import recipe_cells
 from flops_fit.records import RUN_COLUMNS, Run, Trial, to_frame
 from flops_fit.sweep.pilot.ends import check_trials, ends
 from flops_fit.sweep.pilot.lattice import Lattice
-from flops_fit.sweep.pilot.places import check_budget, earlier_budget, places
+from flops_fit.sweep.pilot.places import LEAST_CELLS, check_budget, earlier_budget, places
 from flops_fit.sweep.pilot.recipes import Chosen, choose, trained_before
 from flops_fit.sweep.pilot.search import search
 from flops_fit.sweep.pilot.words import chosen_in_words, law_in_words
@@ -74,9 +74,12 @@ class Stages:
         """
         if self.pilot is None:
             return self._extended(self.rows, Stage(self.planned, self.planned), runs, settled)
-        cells = search(self._lattice(runs), settled, self.pilot.most_flops)
+        lattice = self._lattice(runs)
+        # A pilot of an earlier plan may have had a larger budget, and so dearer cells.
+        most_flops = max(self.pilot.most_flops, LEAST_CELLS * lattice.places[0].budget)
+        cells = search(lattice, settled, most_flops)
         if not cells.finished:
-            left = self.pilot.most_flops - _flops(cells.trials)
+            left = max(0.0, most_flops - _flops(cells.trials))
             to_come = left + self.pilot.check_flops + _flops(self.planned)
             return Stage(cells.trials, self.planned, to_come=to_come)
         rows = replace(self.rows, law=self._law(runs))
@@ -101,8 +104,16 @@ class Stages:
         return Lattice.of(self.rows, places(self.rows, budgets, earlier))
 
     def _law(self, runs: Sequence[Run]) -> RecipeLaw | None:
-        """Rate and batch by all cells trained so far, of pilots and of checks."""
-        cells = recipe_cells(to_frame(runs, RUN_COLUMNS))
+        """Rate and batch by all cells trained so far, of pilots and of checks.
+
+        The grid's own trials count only where a check was made around them: the law of a grid must
+        not change while it is trained.
+        """
+        checked = {(run.compute_budget, run.size) for run in runs if run.role == "check"}
+        counted = [
+            run for run in runs if run.role != "sweep" or (run.compute_budget, run.size) in checked
+        ]
+        cells = recipe_cells(to_frame(counted, RUN_COLUMNS))
         per_example = self.rows.source.tokens_per_example
         return fit_recipe(cells, tuned=self.rows.tuned, tokens_per_example=per_example)
 

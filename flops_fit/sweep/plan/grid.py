@@ -90,8 +90,8 @@ class Grid:
 
     @property
     def with_expected(self) -> tuple[Trial, ...]:
-        """The trials of the grid, and before them those that a pilot is expected to train."""
-        expected = self.pilot.expected if self.pilot and self.found is None else ()
+        """The trials of the grid, and before them those expected of pilot and check."""
+        expected = self.pilot.expected if self.pilot else ()
         return (*expected, *self.trials)
 
     @property
