@@ -55,7 +55,9 @@ def sweep(executor: Executor, args: argparse.Namespace) -> flops_fit.Result:
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
+        recipe=flops_fit.Recipe(
+            learning_rate=args.lr, batch_size=args.batch, eval_examples=args.eval_examples
+        ),
         name="gpt-cluster",
         executor=executor,
         workers=args.workers,

@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         loss_fn=next_token_loss,
         compute_budgets=args.budgets,
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
+        recipe=flops_fit.Recipe(
+            learning_rate=args.lr, batch_size=args.batch, eval_examples=args.eval_examples
+        ),
         name="gpt-tinystories",
         workers=args.workers,
     )

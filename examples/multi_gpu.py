@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         compute_budgets=args.budgets,
         sizes=args.sizes,
         recipe=flops_fit.Recipe(
-            batch_size=args.batch, eval_examples=args.eval_examples, precision=args.precision
+            learning_rate=args.lr,
+            batch_size=args.batch,
+            eval_examples=args.eval_examples,
+            precision=args.precision,
         ),
         name="gpt-data-parallel",
         workers=args.workers,

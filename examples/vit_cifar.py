@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
         metrics={"accuracy": accuracy},
         compute_budgets=args.budgets or BUDGETS[kind],
         sizes=args.sizes,
-        recipe=flops_fit.Recipe(batch_size=args.batch, eval_examples=args.eval_examples),
+        recipe=flops_fit.Recipe(
+            learning_rate=args.lr, batch_size=args.batch, eval_examples=args.eval_examples
+        ),
         name=f"vit-{kind}",
         workers=args.workers,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
-from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare
+from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare, stages
 from flops_fit.records import Size
 from flops_fit.report import plan_text
 from flops_fit.result import Result
@@ -22,7 +21,6 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
-from flops_fit.sweep.plan.extension import extension
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.plan.request import PlanRequest
@@ -87,7 +85,8 @@ def find_optimal(
             is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
-        recipe: How each trial trains.
+        recipe: How each trial trains. By default a pilot finds learning rate and batch size before
+            the sweep (`Recipe`).
         flops: "measured", "6ND", or a function from a model to FLOPs for one unit of D.
         name: Name of the sweep, which is its MLflow experiment; by default the model class's.
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
@@ -198,7 +197,7 @@ def run_and_analyze(
         executor=executor,
         source=planned.source,
         announcement=_announcement(planned.plan) if announcement is None else announcement,
-        extend=partial(extension, planned.rows) if extend else None,
+        stages=stages(planned, extend=extend),
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )

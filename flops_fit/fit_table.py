@@ -23,6 +23,7 @@ from flops_fit.laws.options import (
     SharedErrors,
 )
 from flops_fit.laws.pipeline.analyse import analyse
+from flops_fit.laws.pipeline.found_recipe import tokens_per_example
 from flops_fit.laws.runs.formats import Runs
 from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
 from flops_fit.records import Size
@@ -110,8 +111,10 @@ def fit(
 
     apart = find_columns(table, columns)
 
+    per_example = tokens_per_example(metadata)
+
     def fit_one(part: pd.DataFrame) -> Result:
-        findings = _analysed(part, found, options, points)
+        findings = _analysed(part, found, options, points, per_example)
         group = {name: as_levels(part[name]).iloc[0] for name in apart}
         own = {**metadata, FITTED_BY: json.dumps(group)} if group else metadata
         return Result(replace(findings, meta=own, build_size=build_size))
@@ -120,11 +123,15 @@ def fit(
 
 
 def _analysed(
-    table: pd.DataFrame, found: list[Check], options: Options, curves: pd.DataFrame | None
+    table: pd.DataFrame,
+    found: list[Check],
+    options: Options,
+    curves: pd.DataFrame | None,
+    per_example: float,
 ) -> Findings:
     # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
     with np.errstate(all="ignore"):
-        findings = analyse(table, options, curves=curves)
+        findings = analyse(table, options, curves=curves, tokens_per_example=per_example)
     doubts = [check for check in found if check.severity != "note"]
     notes = [check for check in found if check.severity == "note"]
     return replace(findings, checks=[*doubts, *findings.checks, *notes])

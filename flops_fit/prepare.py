@@ -8,11 +8,15 @@ from typing import Any
 
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.records import Run, Trial
 from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
 from flops_fit.sweep.execution.executors import count_workers
-from flops_fit.sweep.plan.grid import Grid
+from flops_fit.sweep.execution.status import settled_losses
+from flops_fit.sweep.pilot.places import plan_pilot
+from flops_fit.sweep.pilot.stages import Stage, Stages
+from flops_fit.sweep.plan.grid import Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Planned, make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.hashing import digest, qualified_name
@@ -20,6 +24,7 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
+from flops_fit.tracking.queries import latest_runs
 from flops_fit.validate import is_count_or_auto
 from flops_fit.warn import warn_user
 
@@ -61,7 +66,7 @@ def prepare(
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = make_plan(task, request, problems)
+    planned = with_pilot(make_plan(task, request, problems))
     distributed.join()
     _check_same_plan(planned.plan)
     return planned
@@ -83,14 +88,52 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    plan = SweepPlan.of(make_plan(task, request, address.problems()).plan)
+    planned = with_pilot(make_plan(task, request, address.problems()))
+    plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
     try:
-        return replace(plan, done=_ended(plan, address))
+        runs = _runs(plan, address)
     except StoreError as error:
         warn_user(f"which trials are done already is not known: {error}")
         return plan
+    stage = stages(planned).next(latest_runs(runs), settled_losses(runs))
+    ended = frozenset(run.trial_id for run in runs if run.state in tracking.ENDED)
+    pilot = plan.pilot and replace(plan.pilot, expected=_still_expected(plan.pilot, stage, ended))
+    return replace(plan, trials=stage.grid, pilot=pilot, found=stage.law, done=ended)
+
+
+def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tuple[Trial, ...]:
+    """The trials that pilot and check still have to train, as far as they are known or guessed."""
+    of_grid = {trial.trial_id for trial in stage.grid}
+    known = [t for t in stage.trials if t.trial_id not in of_grid and t.trial_id not in ended]
+    guessed = [trial for trial in pilot.expected if trial.role == "pilot"]
+    checks = [trial for trial in pilot.expected if trial.role == "check"]
+    if stage.law is None and stage.to_come:
+        return (*known, *guessed[len(stage.trials) :], *checks)
+    return (*known, *(checks if stage.to_come else ()))
+
+
+def stages(planned: Planned, *, extend: bool = False) -> Stages:
+    """How the sweep of a plan grows while it is trained.
+
+    Args:
+        planned: The plan.
+        extend: Whether sizes are added where the loss is least at an edge of a row.
+    """
+    return Stages(planned.rows, planned.plan.trials, planned.plan.pilot, extend)
+
+
+def with_pilot(planned: Planned) -> Planned:
+    """The plan, with what is trained to find its recipe; warns if it cannot be found."""
+    pilot = plan_pilot(planned.rows, planned.plan.trials)
+    if planned.rows.tuned and pilot is None:
+        warn_user(
+            "learning rate and batch follow a rule and are not looked for: at the smallest budget "
+            "there are too few steps or data for a pilot; pass Recipe(learning_rate=..., "
+            "batch_size=...), or larger budgets"
+        )
+    return replace(planned, plan=replace(planned.plan, pilot=pilot))
 
 
 def flops_to_come(planned: Planned, address: StoreAddress) -> float:
@@ -99,8 +142,11 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     Raises:
         StoreError: If the store cannot be used.
     """
-    ended = _ended(planned.plan, address)
-    return sum(trial.flops for trial in planned.plan.trials if trial.trial_id not in ended)
+    runs = _runs(planned.plan, address)
+    settled = settled_losses(runs)
+    stage = stages(planned).next(latest_runs(runs), settled)
+    left = sum(trial.flops for trial in stage.trials if trial.trial_id not in settled)
+    return left + stage.to_come
 
 
 def default_name(plan: Grid) -> str:
@@ -127,17 +173,15 @@ def plan_meta(planned: Planned) -> dict[str, str]:
     }
 
 
-def _ended(plan: Grid, address: StoreAddress) -> frozenset[str]:
-    """Ids of the planned trials that have a loss, or have diverged."""
+def _runs(plan: Grid, address: StoreAddress) -> list[Run]:
+    """All runs of a plan's setting, latest first."""
     try:
         ledger = address.find_ledger(default_name(plan))
     except StoreError:
         raise
     except SweepError:  # there is no such sweep yet
-        return frozenset()
-    runs = tracking.fetch_runs(ledger, plan.setting)
-    ended = {run.trial_id for run in runs if run.state in tracking.ENDED}
-    return frozenset(trial.trial_id for trial in plan.trials if trial.trial_id in ended)
+        return []
+    return tracking.fetch_all_runs(ledger, plan.setting)
 
 
 def _check_same_plan(plan: Grid) -> None:

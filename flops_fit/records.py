@@ -33,8 +33,10 @@ class Trial:
         learning_rate: Peak learning rate.
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
-        at_own_rate: Id of the same trial at the recipe's own rate; empty if it is that one.
-        added: Whether it was added to its row because the loss was least at the row's edge.
+        at_own_rate: Id of the trial that it is compared with, whose initialisation and data order
+            it shares; empty if it has its own.
+        added: Whether it was decided on while the sweep ran: by the pilot, the check, or because
+            the loss of a row was least at its edge.
         padded_tokens: Expected D with padding and labels that do not count, where examples differ
             in length and FLOPs were measured on padded batches; else 0.
         role: "sweep", "pilot" (trained to find the recipe) or "check" (trained to check it).
@@ -63,9 +65,11 @@ class Trial:
         return self.flops / self.num_tokens
 
     def label(self, size_param: str) -> str:
-        """Budget and size for display, and the learning rate's multiplier if it is not 1."""
-        rate = "" if self.lr_multiplier == 1 else f" lr x{self.lr_multiplier:g}"
-        return f"C={self.compute_budget:.3g} {size_param}={self.size}{rate}"
+        """Budget and size for display, with the recipe where it is what is tried."""
+        text = f"C={self.compute_budget:.3g} {size_param}={self.size}"
+        if self.role != "sweep":
+            return f"{self.role} {text} lr={self.learning_rate:.3g} batch={self.batch_size}"
+        return text if self.lr_multiplier == 1 else f"{text} lr x{self.lr_multiplier:g}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.predict import losses, tables
 from flops_fit.laws.predict.paths import Terms
@@ -78,6 +79,11 @@ class Result:
         return self.findings.power_laws
 
     @property
+    def recipe_law(self) -> RecipeLaw | None:
+        """The best learning rate and batch size for N and D; None where no pilot found one."""
+        return self.findings.recipe_law
+
+    @property
     def fits(self) -> dict[str, ParametricFit]:
         """All parametric fits by name; "headline" is the one of `law`."""
         return self.findings.fits
@@ -131,8 +137,9 @@ class Result:
                 extrapolate.
 
         Returns:
-            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, the size
-            value to build, and C over the largest budget.
+            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, learning rate
+            and batch size with theirs if a recipe was found, the size value to build, and C over
+            the largest budget.
 
         Raises:
             ArgumentError: A budget is not a positive number.
@@ -248,8 +255,8 @@ class Result:
         """Plot the result as a Matplotlib figure.
 
         Args:
-            kind: "isoflops", "scaling", "contours", "residuals", "curves" or "backtest"; None for
-                IsoFLOP curves and scaling laws together.
+            kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest" or "recipe";
+                None for IsoFLOP curves and scaling laws together.
 
         Raises:
             ArgumentError: The kind is unknown.

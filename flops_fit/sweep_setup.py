@@ -24,6 +24,7 @@ from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.hashing import qualified_name
 from flops_fit.sweep.task.source_code import code_of
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.training.recipe import FIRST_RULE
 from flops_fit.tracking import mlflow_project
 from flops_fit.tracking.address import StoreAddress, local_folder
 from flops_fit.tracking.ledger import Ledger
@@ -102,6 +103,7 @@ def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) ->
         note=_description(plan),
         size_param=plan.size_param,
         data_unit=plan.data_unit,
+        plan=grid_digest(plan),
     )
 
 
@@ -109,12 +111,25 @@ def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     """Open the ledger, and write this plan on its parent run."""
     ledger = address.open_ledger(default_name(planned.plan))
     meta = plan_meta(planned)
-    _warn_of_change(ledger, meta)
-    written = {**meta, "plan": grid_digest(planned.plan), "versions": _versions()}
+    _warn_of_change(ledger, planned, meta)
+    written = {**meta, **_for_report(planned.plan), "plan": grid_digest(planned.plan)}
     tracking.write_meta(ledger, written, _description(planned.plan))
     tracking.log_dataset(ledger, *_data_description(planned))
     mlflow_project.nest_under_project_run(ledger)
     return ledger
+
+
+def _for_report(plan: Grid) -> dict[str, str]:
+    """What the report says of how the runs were trained, beside `plan_meta`."""
+    schedule, warmup = plan.recipe.schedule, str(plan.recipe.warmup)
+    if not isinstance(schedule, str):
+        schedule, warmup = "a function of the share of steps done", ""
+    return {
+        "versions": _versions(),
+        "tokens_per_example": str(plan.tokens_per_example),
+        "schedule": schedule,
+        "warmup": warmup,
+    }
 
 
 def _data_description(planned: Planned) -> tuple[str, str, dict[str, int | None]]:
@@ -166,10 +181,19 @@ def _versions() -> str:
     )
 
 
-def _warn_of_change(ledger: tracking.Ledger, meta: Mapping[str, str]) -> None:
+def _warn_of_change(ledger: tracking.Ledger, planned: Planned, meta: Mapping[str, str]) -> None:
     """Warn if earlier runs are of another setting: they are not fitted together with new ones."""
     before = tracking.read_meta(ledger)
     if before.get("setting", meta["setting"]) == meta["setting"]:
+        return
+    by_rule = replace(planned.plan.recipe, learning_rate=FIRST_RULE, batch_size=FIRST_RULE)
+    if planned.rows.tuned and before["setting"] == planned.setting_with(by_rule):
+        warn_user(
+            f"sweep {ledger.name!r} was begun when learning rate and batch followed the rule of "
+            "DeepSeek LLM by default; its runs stay in the store but take no part, because rate "
+            "and batch are now found by experiment. To go on with them, pass "
+            f'Recipe(learning_rate="{FIRST_RULE}", batch_size="{FIRST_RULE}")'
+        )
         return
     changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
     what = ", ".join(changed) or "the arguments of the model, the data or the loss"

@@ -56,7 +56,7 @@ def test_what_workers_cannot_get_is_refused_with_the_other_faults(options, tmp_p
         "model_kwargs": {"file": open(__file__, "rb")},
         "dataset": [threading.Lock()],
         "loss_fn": partial(print, (i for i in range(3))),
-        "recipe": flops_fit.Recipe(optimizer=partial(print, threading.local())),
+        "recipe": flops_fit.Recipe(optimizer=partial(print, threading.local()), pilot=False),
     }
     with pytest.raises(ArgumentError) as caught:
         flops_fit.find_optimal(print, "width", compute_budgets=[-1], **arguments, **options)

@@ -77,7 +77,9 @@ def test_the_five_lines(elsewhere, monkeypatch):
     names = given()
     block = BLOCKS[0].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10]")
     assert block != BLOCKS[0]
-    block = block.replace("loss_fn=", "recipe=flops_fit.Recipe(max_epochs=1e9), loss_fn=")
+    block = block.replace(
+        "loss_fn=", "recipe=flops_fit.Recipe(max_epochs=1e9, pilot=False), loss_fn="
+    )
     exec(block.replace("1e19", "1e12"), names)
     predicted = names["result"].predict(1e12)
     assert predicted.loss == pytest.approx(LAW.loss(predicted.num_params, predicted.num_tokens))
@@ -87,7 +89,7 @@ def test_before_you_spend(monkeypatch, capsys):
     monkeypatch.setattr(precision, "SWEEPS", 2)
     block = BLOCKS[1].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10], recipe=recipe")
     block = block.replace("devices=8", "devices=8, flops_per_second=1e9")
-    exec(block, {**given(), "recipe": flops_fit.Recipe(max_epochs=1e9)})
+    exec(block, {**given(), "recipe": flops_fit.Recipe(max_epochs=1e9, pilot=False)})
     printed = capsys.readouterr().out
     starts = [printed.index(word) for word in ("Estimate: ", "Precision: ", "Figure(")]
     assert starts == sorted(starts)

@@ -21,7 +21,7 @@ def run_demo(tracking_uri: str | None, workers: int | str) -> int:
         eval_dataset=stdlib_text("eval"),
         loss_fn=next_token_loss,
         compute_budgets=BUDGETS,
-        recipe=flops_fit.Recipe(eval_examples=512),
+        recipe=flops_fit.Recipe(batch_size="deepseek", eval_examples=512),
         name="gpt-stdlib",
         tracking_uri=tracking_uri,
         workers=workers,

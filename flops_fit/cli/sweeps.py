@@ -15,7 +15,7 @@ from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
 from flops_fit.errors import ArgumentError
 from flops_fit.examples.show import show
-from flops_fit.prepare import flops_to_come, plan_only, prepare
+from flops_fit.prepare import flops_to_come, plan_only, prepare, stages
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.sweep.execution.driver import join_sweep
@@ -70,7 +70,7 @@ def join(settings: Settings) -> None:
     """Train waiting trials of a sweep that another process drives."""
     task, planned = _prepared(settings)
     job = join_job(task, planned, _address(settings))
-    join_sweep(job, workers=settings.workers, source=planned.source)
+    join_sweep(job, workers=settings.workers, source=planned.source, stages=stages(planned))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 def sweep_options(
     description: str, budgets: Sequence[float], eval_examples: int
 ) -> argparse.ArgumentParser:
-    """A parser with `--budgets`, `--sizes`, `--workers`, `--batch` and `--eval-examples`.
+    """A parser with `--budgets`, `--sizes`, `--workers`, `--lr`, `--batch`, `--eval-examples`.
 
     Args:
         description: What the script does.
@@ -25,8 +25,10 @@ def sweep_options(
     default = "default: %(default)s"  # filled in by argparse; a script may change it
     workers = f'"auto" means one per GPU, or per CPU core; {default}'
     add("--workers", type=_count, default="auto", metavar="COUNT", help=workers)
-    batch = f'examples per step, "auto" follows a rule in C; {default}'
-    add("--batch", type=_count, default="auto", metavar="COUNT", help=batch)
+    found = f'"auto" finds it by experiment, or the name of a rule as "deepseek"; {default}'
+    add("--lr", type=_rate, default="auto", metavar="RATE", help=f"peak learning rate; {found}")
+    batch = f'examples per step, "auto" finds them by experiment, or a rule; {default}'
+    add("--batch", type=_batch, default="auto", metavar="COUNT", help=batch)
     held_out = f"held-out examples; {default}"
     add("--eval-examples", type=int, default=eval_examples, metavar="COUNT", help=held_out)
     return parser
@@ -55,3 +57,16 @@ def _count(text: str) -> int | str:
         raise argparse.ArgumentTypeError(
             f"expected a whole number or 'auto', got {text!r}"
         ) from None
+
+
+def _batch(text: str) -> int | str:
+    """A whole number, or a name that `Recipe` checks."""
+    return int(text) if text.isdigit() else text
+
+
+def _rate(text: str) -> float | str:
+    """A number, or a name that `Recipe` checks."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

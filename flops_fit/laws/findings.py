@@ -19,11 +19,15 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.runs.exclusions import of_sweep
 from flops_fit.records import Size
 
 # Key of `Findings.meta`: columns and values of the runs, as JSON, where others were fitted apart.
 FITTED_BY = "fitted_by"
+# Name of the headline's form fitted to the losses less what the recipe cost each run.
+TUNED_FIT = "best recipe"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Findings:
         optima: One row per budget, from the IsoFLOP curves.
         law: The headline law; None if no parametric law could be fitted.
         power_laws: The power laws through the optima.
-        fits: Every parametric fit, by name; "headline" is the one behind `law`.
+        fits: Every parametric fit, by name; "headline" is the one behind `law`, "best recipe" the
+            same with the losses that the runs would have reached with the best recipe.
         spreads: Uncertainty of the headline; also of the same form without suspected outliers, and
             of the five-parameter fit if the tied form was chosen by the back-test.
         intervals: One row per parameter (E, A, B, alpha, beta, gamma if the law is bent, a, and
@@ -52,6 +57,7 @@ class Findings:
             too few runs to see it.
         repetition: The data-constrained law, if the headline is a law of effective tokens; None if
             all data was new.
+        recipe_law: The best learning rate and batch size for N and D; None where no pilot ran.
         forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
             returns them; empty if there are none.
         meta: Name, data unit, FLOPs convention and the like: plain strings.
@@ -75,6 +81,7 @@ class Findings:
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     repetition: RepetitionLaw | None = None
     misfit: Misfit | None = None
+    recipe_law: RecipeLaw | None = None
     forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
@@ -83,6 +90,11 @@ class Findings:
     def fitted_runs(self) -> pd.DataFrame:
         """The runs that take part in the fits."""
         return self.runs[self.runs["excluded"] == ""]
+
+    @cached_property
+    def sweep_runs(self) -> pd.DataFrame:
+        """The runs of the sweep proper, without those that found or checked the recipe."""
+        return of_sweep(self.runs)
 
     @cached_property
     def largest_budget(self) -> float:

@@ -31,6 +31,7 @@ from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import number_text, outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
+from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
 
@@ -127,7 +128,8 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             script_hash=_hash(script),
             data={"grid": _grid(findings), "labels": _labels(findings)},
             plots=plots,
-            num_runs=len(findings.runs),
+            num_runs=len(findings.sweep_runs),
+            train_this=train_this(findings),
             bent=findings.law is not None and findings.law.gamma != 1,
             corrected=findings.misfit is not None,
             measured_cost=findings.law is not None and findings.law.curve is not None,
@@ -179,7 +181,7 @@ def _drawing(title: str, figure: Figure) -> Drawing:
 
 def _default_name(findings: Findings) -> str:
     """The heading for a result without a name."""
-    runs, budgets = len(findings.runs), len(findings.optima)
+    runs, budgets = len(findings.sweep_runs), len(findings.optima)
     return f"{counted(runs, 'run')} at {counted(budgets, 'budget')}"
 
 
@@ -238,7 +240,8 @@ def _table(findings: Findings) -> pd.DataFrame | None:
 
 
 def _excluded(findings: Findings) -> list[dict[str, str]]:
-    runs = findings.runs[findings.runs["excluded"] != ""]
+    # Runs for the recipe have plots of their own.
+    runs = findings.sweep_runs[findings.sweep_runs["excluded"] != ""]
     return [
         {
             "budget": number_text.flops(row["compute_budget"]),

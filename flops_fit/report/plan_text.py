@@ -159,14 +159,17 @@ def _additions(precision: PrecisionView) -> list[str]:
 
 
 def _headline(plan: PlanView) -> str:
+    pilot = ""
+    if plan.pilot is not None and plan.pilot.expected:
+        pilot = f" and about {len(plan.pilot.expected)} more to find and check the recipe"
     text = (
-        f"SweepPlan: {len(plan.trials)} trials of {plan.model_name}, "
+        f"SweepPlan: {len(plan.trials)} trials{pilot} of {plan.model_name}, "
         f"{flops(plan.total_flops)} FLOPs ({plan.flops_convention})"
     )
     if plan.done is None:
         return text
     left = sum(trial.flops for trial in plan.to_do)
-    done = len(plan.trials) - len(plan.to_do)
+    done = sum(trial.trial_id in plan.done for trial in plan.trials)
     return f"{text}; {done} done, {flops(left)} FLOPs left"
 
 
@@ -266,18 +269,11 @@ def _short_rows(plan: PlanView) -> list[str]:
 
 
 def _rates(plan: PlanView) -> list[str]:
-    """What a rule decided of learning rate and batch, and which other rates are tried."""
-    lines = []
-    by_rule = []
-    if plan.recipe.learning_rate == "auto":
-        by_rule.append("learning rate")
-    if _batch_is_by_rule(plan):
-        by_rule.append("batch size")
-    if by_rule:
-        lines.append(
-            f"{' and '.join(by_rule)} from the compute budget by the rule of DeepSeek LLM (2024, "
-            "section 3.1)"
-        )
+    """How learning rate and batch are found or set, and which other rates are tried."""
+    lines = _pilot(plan)
+    for name, rule in plan.rules.items():
+        if plan.pilot is None or name not in plan.pilot.tuned:
+            lines.append(_by_rule(plan, name, rule))
     tuned = [trial for trial in plan.trials if trial.lr_multiplier != 1]
     if tuned:
         multipliers = sorted({trial.lr_multiplier for trial in tuned})
@@ -286,17 +282,41 @@ def _rates(plan: PlanView) -> list[str]:
     return lines
 
 
-def _batch_is_by_rule(plan: PlanView) -> bool:
-    """Whether the batch follows the rule, and not the batch size of the user's loader."""
-    recipe, unit = plan.recipe, plan.data_unit
-    if recipe.batch_size != "auto" or recipe.batch_tokens is not None or unit != "tokens":
-        return False
-    # A DataLoader's own batch size also appears under "auto", so compare with the rule.
-    return all(
-        trial.batch_size
-        == recipe.examples_per_step(trial.compute_budget, unit, plan.tokens_per_example)
-        for trial in plan.trials
-    )
+def _pilot(plan: PlanView) -> list[str]:
+    """What is trained to find the recipe, and what it costs."""
+    pilot = plan.pilot
+    if pilot is None:
+        return []
+    tuned = " and ".join(name.replace("_", " ") for name in pilot.tuned)
+    if plan.found is not None:
+        return [f"{tuned}: as the pilot found them"]
+    total = sum(trial.flops for trial in plan.trials)
+    sizes = ", ".join(map(str, pilot.sizes))
+    lines = [
+        f"{tuned} above: by a rule, until a pilot finds them at {flops(pilot.budget)} FLOPs with "
+        f"{plan.size_param}={sizes}, for at most {flops(pilot.most_flops)} FLOPs "
+        f"({pilot.most_flops / total:.0%} of the sweep)"
+    ]
+    if pilot.check_flops:
+        lines.append(
+            "after the sweep they are checked at both ends of a row, for "
+            f"{flops(pilot.check_flops)} FLOPs ({pilot.check_flops / total:.0%})"
+        )
+    else:
+        lines.append("they are not checked after the sweep: it is too small for that")
+    return lines
+
+
+def _by_rule(plan: PlanView, name: str, rule: str) -> str:
+    """A published rule that is followed."""
+    source = {
+        "deepseek": "DeepSeek LLM (2024, section 3.1)",
+        "steplaw": "Step Law (Li et al. 2025)",
+        "porian": "Porian et al. (2024)",
+    }[rule]
+    if name == "batch_size" and plan.data_unit == "examples":
+        return f"batch size: {plan.trials[0].batch_size} examples; published rules are for tokens"
+    return f"{name.replace('_', ' ')} by the rule of {source}"
 
 
 def _skipped(plan: PlanView) -> list[str]:

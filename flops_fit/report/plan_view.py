@@ -6,32 +6,42 @@ and `Precision`. These protocols name the fields that it reads of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import pandas as pd
 
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.records import Skipped, Trial
+from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.records import Size, Skipped, Trial
 
 
-class RecipeView(Protocol):
-    """The fields of `Recipe` that decide learning rate and batch."""
-
-    @property
-    def learning_rate(self) -> Any:
-        """A number, a function, or "auto"."""
+class PilotView(Protocol):
+    """The fields of `PilotPlan`."""
 
     @property
-    def batch_size(self) -> int | str:
-        """Examples per step, or "auto"."""
+    def budget(self) -> float:
+        """Budget of its trials, in FLOPs."""
 
     @property
-    def batch_tokens(self) -> int | None:
-        """Units of D per step, in place of `batch_size`."""
+    def sizes(self) -> Sequence[Size]:
+        """The sizes that it trains."""
 
-    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: float) -> int:
-        """The batch size at a budget."""
+    @property
+    def tuned(self) -> Sequence[str]:
+        """What it finds."""
+
+    @property
+    def most_flops(self) -> float:
+        """What it costs at most."""
+
+    @property
+    def check_flops(self) -> float:
+        """What the check after the sweep costs."""
+
+    @property
+    def expected(self) -> Sequence[Trial]:
+        """Trials like those of pilot and check."""
 
 
 class PlanView(Protocol):
@@ -78,8 +88,16 @@ class PlanView(Protocol):
         """How FLOPs were counted."""
 
     @property
-    def recipe(self) -> RecipeView:
-        """How each trial trains."""
+    def pilot(self) -> PilotView | None:
+        """What is trained to find the recipe."""
+
+    @property
+    def found(self) -> RecipeLaw | None:
+        """The recipe, where it has been found."""
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """The published rules that learning rate and batch size follow, or begin with."""
 
     @property
     def model_name(self) -> str:

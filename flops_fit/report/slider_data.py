@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.checks.of_predictions import WIDE_RECIPE
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import WORN_OUT
@@ -36,6 +37,8 @@ COLUMNS = {
     "n": "num_params", "n_low": "num_params_low", "n_high": "num_params_high",
     "d": "num_tokens", "d_low": "num_tokens_low", "d_high": "num_tokens_high",
     "l": "loss", "l_low": "loss_low", "l_high": "loss_high",
+    "r": "learning_rate", "r_low": "learning_rate_low", "r_high": "learning_rate_high",
+    "b": "batch_size", "b_low": "batch_size_low", "b_high": "batch_size_high",
 }  # fmt: skip
 
 
@@ -54,6 +57,7 @@ def slider_grids(findings: Findings) -> dict[str, Any]:
         **_constrained(findings, np.union1d(C[::COARSE], C[-1:])),
         **_sizes(findings),
         **_note_on_repetition(findings),
+        **_limits_of_recipe(findings),
     }
 
 
@@ -79,14 +83,14 @@ def _budgets(findings: Findings) -> Array:
 
 
 def _columns(findings: Findings, C: Array, terms: Terms) -> dict[str, list[float | None]]:
-    """Predictions at these budgets: ln N, ln D and L, with their intervals."""
+    """Predictions at these budgets, with their intervals: logarithms of all but the loss."""
     # Ends of intervals may be zero or NaN; their logarithms become null.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = predict_intervals(findings, C, terms)
         return {
             short: _rounded(values if short.startswith("l") else np.log(values))
             for short, name in COLUMNS.items()
-            if not np.isnan(values := table[name].to_numpy(float)).all()
+            if name in table and not np.isnan(values := table[name].to_numpy(float)).all()
         }
 
 
@@ -167,6 +171,16 @@ def _note_on_repetition(findings: Findings) -> dict[str, str]:
         return {}
     notes = [check.message for check in limited.checks if check.code == "repetition-assumed"]
     return {"capped_note": notes[0]} if notes else {}
+
+
+def _limits_of_recipe(findings: Findings) -> dict[str, Any]:
+    """Where `check_recipe` doubts a recipe: its largest budget, and the widest interval."""
+    recipe = findings.recipe_law
+    if recipe is None:
+        return {}
+    return {
+        "recipe": {"largest": recipe.largest_budget, "tuned": recipe.tuned, "wide": WIDE_RECIPE}
+    }
 
 
 def _logs(values: Array) -> list[float | None]:

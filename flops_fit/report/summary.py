@@ -23,9 +23,11 @@ from flops_fit.report.number_text import (
     with_interval,
 )
 from flops_fit.report.outcomes import summary_line
+from flops_fit.report.train_this import in_words, of_role, recipe_line
 
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 MOST_CHECKS = 4
+MOST_LINES = 14
 BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
 # What a prediction raises: no law, or one with N or D below 1 at this budget.
 NO_PREDICTION = (FitError, ArgumentError)
@@ -33,20 +35,25 @@ NO_PREDICTION = (FitError, ArgumentError)
 
 def summary(findings: Findings) -> list[str]:
     """The lines of `repr(result)`."""
-    runs = findings.runs
+    runs = findings.sweep_runs
     excluded = int((runs["excluded"] != "").sum())
     name = f" {findings.meta['name']!r}" if findings.meta.get("name") else ""
-    return [
-        f"Result{name}: {len(runs)} runs, {excluded} excluded",
+    lines = [
+        f"Result{name}: {len(runs)} runs, {excluded} excluded{of_role(findings)}",
         *law_and_predictions(findings),
         *([line] if (line := summary_line(findings.forecasts)) else []),
-        *_checks(findings),
     ]
+    return [*lines, *_checks(findings, MOST_LINES - 1 - len(lines))]
 
 
 def law_and_predictions(findings: Findings) -> list[str]:
-    """The law, the models to train at two budgets, and the back-test."""
-    return [*_law(findings), *_predictions(findings), *_backtest(findings)]
+    """The law, the models to train at two budgets, the recipe, and the back-test."""
+    return [
+        *_law(findings),
+        *_predictions(findings),
+        *recipe_line(findings),
+        *_backtest(findings),
+    ]
 
 
 def summary_html(findings: Findings) -> str:
@@ -75,7 +82,7 @@ def verdict(findings: Findings) -> str:
     return (
         f"For {flops(C)} FLOPs, the largest budget of this sweep, train "
         f"{_params(prediction)} parameters{size} on "
-        f"{_tokens(prediction)} {_unit(findings)}{all_new}{ending}"
+        f"{_tokens(prediction)} {_unit(findings)}{all_new}{in_words(prediction)}{ending}"
     )
 
 
@@ -180,13 +187,14 @@ def _backtest(findings: Findings) -> list[str]:
     ]
 
 
-def _checks(findings: Findings) -> list[str]:
-    """The first checks that warn or refuse."""
+def _checks(findings: Findings, room: int) -> list[str]:
+    """The first checks that warn or refuse, in so many lines and one that counts the others."""
     serious = [check for check in findings.checks if check.severity == "refuse"]
     serious += [check for check in findings.checks if check.severity == "warn"]
-    lines = [f"  {check.severity}: {check.message}" for check in serious[:MOST_CHECKS]]
-    if len(serious) > MOST_CHECKS:
-        lines.append(f"  {len(serious) - MOST_CHECKS} more: see .checks, or the report")
+    most = min(MOST_CHECKS, room)
+    lines = [f"  {check.severity}: {check.message}" for check in serious[:most]]
+    if len(serious) > most:
+        lines.append(f"  {len(serious) - most} more: see .checks, or the report")
     return lines
 
 

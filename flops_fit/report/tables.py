@@ -41,6 +41,10 @@ def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
         "loss": [number_text.loss(L) for L in table["loss"]],
         f"loss, {INTERVAL}": _intervals(table, "loss", number_text.loss),
     }
+    if "learning_rate" in table:
+        columns["learning rate"] = [number_text.ratio(rate) for rate in table["learning_rate"]]
+    if "batch_size" in table:
+        columns["batch, examples"] = [f"{batch:,.0f}" for batch in table["batch_size"]]
     if table["size"].notna().any():
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
     columns["C / largest"] = [number_text.times(factor) for factor in table["extrapolation"]]

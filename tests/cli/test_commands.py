@@ -36,6 +36,7 @@ TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
     "--loss-fn=torch.nn.functional:cross_entropy", "--compute-budgets=1e10,3e10,1e11",
     "--sizes=500,1000,2000,4000,8000", "--recipe", "max_epochs=1e9",
+    "--recipe", "pilot=false",
 ]  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def test_run_shows_plan_table_and_how_to_help(swept):
     assert "workflowType=machine_learning" in done.stdout
     assert "SweepPlan: 15 trials" in done.stderr
     assert "another terminal: flops-fit worker --model-cls tiny_task:Net" in done.stderr
-    assert "--recipe max_epochs=1000000000.0 --name tiny" in done.stderr
+    assert "--recipe max_epochs=1000000000.0 --recipe pilot=false --name tiny" in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:the store of the sweep")

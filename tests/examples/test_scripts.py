@@ -18,8 +18,8 @@ from flops_fit.store.client import client_of
 
 SCRIPTS = Path(__file__).parents[2] / "examples"
 TEXT = "--budgets 2e8 4e8 --sizes 2 4 6 --batch 4 --eval-examples 16".split()
-ALONE = [*TEXT, "--workers", "1"]
-IMAGES = "--sizes 1 2 3 --batch 16 --eval-examples 64 --workers 1".split()
+ALONE = [*TEXT, "--lr", "deepseek", "--workers", "1"]
+IMAGES = "--sizes 1 2 3 --lr 0.01 --batch 16 --eval-examples 64 --workers 1".split()
 DONE = ["complete"] * 6
 
 
@@ -63,14 +63,20 @@ def pictures(folder: Path) -> None:
         pd.DataFrame(rows).to_parquet(folder / f"{name}-00000-of-00001.parquet")
 
 
-def test_the_five_lines_then_learning_rates_train_only_the_other_rates(capsys):
-    result = main_of("gpt_stdlib.py")(ALONE)
-    assert list(result.runs["state"]) == DONE
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::flops_fit.FlopsFitWarning")
+def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    options = "--budgets 2e9 4e9 8e9 --sizes 4 6 9 14 --workers 2".split()
+    result = main_of("gpt_stdlib.py")(options)
+    runs = result.runs.groupby("role")["state"].agg(list)
+    assert runs["sweep"] == ["complete"] * 12
+    assert len(runs["pilot"]) >= 12  # learning rates at three sizes
     assert "mlflow ui" in capsys.readouterr().out
-    tuned = main_of("learning_rates.py")(ALONE)
-    assert len(tuned.runs) == 18
-    assert set(result.runs["run_id"]) < set(tuned.runs["run_id"])
-    assert "Best multiple of the learning rate" in capsys.readouterr().out
+    again = main_of("found_recipe.py")(options)
+    assert set(result.runs["run_id"]) == set(again.runs["run_id"])
+    assert "Laws of the recipe" in capsys.readouterr().out
+    assert Path("recipe.png").stat().st_size > 10_000
 
 
 @pytest.mark.integration
@@ -166,11 +172,11 @@ def test_a_cluster_of_this_machines_own():
 
 def test_a_command_line_of_ones_own(capsys):
     main = main_of("cli_wrapper.py")
-    options = "--budgets 2e8 4e8 --sizes 2 4 6 --batch 4 --layers 1".split()
+    options = "--budgets 6e8 1.2e9 --sizes 2 4 6 8 --layers 1".split()
     assert main(["plan", *options]) == 0
-    assert "SweepPlan: 6 trials" in capsys.readouterr().out
+    assert "SweepPlan: 8 trials and about" in capsys.readouterr().out
     assert main(["run", *options]) == 0
-    assert "Result 'gpt-1-layers': 6 runs" in capsys.readouterr().out
+    assert "Result 'gpt-1-layers': 8 runs" in capsys.readouterr().out
     assert main(["predict", "1e12"]) == 1
     assert "no sweep named 'gpt-2-layers'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):

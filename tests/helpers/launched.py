@@ -30,7 +30,7 @@ from flops_fit.sweep.training.checkpoint import Keeper
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.train import train
 
-RECIPE = Recipe(learning_rate=0.02, log_points=1000)
+RECIPE = Recipe(learning_rate=0.02, log_points=1000, pilot=False)
 
 
 class Net(nn.Module):

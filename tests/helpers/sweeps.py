@@ -18,6 +18,7 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import SweepError
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import Run
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
@@ -33,7 +34,7 @@ GAIN = 1.0  # of the model; tests change it to change the model's code
 BUDGETS = [6e7, 2e8, 6e8, 2e9]
 SMALL_BUDGETS = (6e7, 2e8)  # the first of them
 SMALL_SIZES = (50, 100, 200, 400)
-UNLIMITED = flops_fit.Recipe(max_epochs=1e9)
+UNLIMITED = flops_fit.Recipe(max_epochs=1e9, pilot=False)
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 
 
@@ -114,12 +115,17 @@ class Planted:
     def __init__(self) -> None:
         self.trained: list[str] = []
         self.law = LAW
+        self.recipe: RecipeLaw | None = None  # the best rate and batch; None: all are as good
 
     def __call__(self, task, source, trial, recipe, report, keeper=None, stop=None):
         self.trained.append(trial.trial_id)
         report(Point(trial.num_tokens, trial.flops, 3.0, 0.1, 1.0))
         mistuned = 1 + 0.01 * np.log2(trial.lr_multiplier) ** 2
-        loss = mistuned * float(self.law.loss(trial.num_params, trial.num_tokens))
+        N, D = trial.num_params, trial.num_tokens
+        loss = mistuned * float(self.law.loss(N, D))
+        if self.recipe is not None:
+            excess = self.recipe.excess(N, D, trial.learning_rate, trial.batch_size)
+            loss *= float(np.exp(excess))
         return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
 
 
@@ -140,7 +146,7 @@ def real_sweep(folder: Path, budgets: int = 3, **options: object) -> flops_fit.R
     """Real training of twelve tiny trials, or of four for each budget."""
     return sweep(
         folder, [1e5, 2e5, 4e5][:budgets], sizes=[2, 4, 8, 16],
-        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), **options,
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False), **options,
     )  # fmt: skip
 
 

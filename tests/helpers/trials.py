@@ -3,7 +3,7 @@
 from flops_fit import Recipe
 from flops_fit.records import Trial
 
-RECIPE = Recipe(learning_rate=0.02)
+RECIPE = Recipe(learning_rate=0.02, pilot=False)
 
 
 def a_trial(steps=20, batch=8, size=8, trial_id="00000000000000ab", rate=0.02):

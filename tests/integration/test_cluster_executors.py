@@ -84,7 +84,7 @@ def test_two_workers_of_an_executor_finish_a_sweep(name, store, caplog):
         result = flops_fit.find_optimal(
             make_net(), "width", dataset=TensorDataset(x, (x[:, 0] > 0).long()),
             loss_fn=F.cross_entropy, compute_budgets=[1e5, 2e5, 4e5], sizes=[2, 4, 8, 16],
-            recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9), name="cluster",
+            recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False), name="cluster",
             tracking_uri=f"sqlite:///{store}/mlflow.db", executor=executor, workers=2,
         )  # fmt: skip
     assert list(result.runs["state"]) == ["complete"] * 12

@@ -17,7 +17,7 @@ def test_a_forecast_is_scored_by_the_run_that_comes(store, tmp_path, monkeypatch
     N, D = float(last["num_params"]), 2 * float(last["num_tokens"])
     made = before.forecast(num_params=N, num_tokens=D, note="twice the tokens")
     assert Path(made.artifact).is_file()
-    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9)
+    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False)
     after = sweep(store, [*BUDGETS, 8e5], sizes=[2, 4, 8, 16], recipe=recipe, extend=False)
     (row,) = after.forecasts.to_dict("records")
     came = after.runs[(after.runs["size"] == 8) & (after.runs["compute_budget"] == 8e5)]

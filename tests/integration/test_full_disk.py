@@ -50,7 +50,7 @@ def told():
     return "could not be saved" in words.getvalue()
 
 def sweep():
-    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, checkpoint_every=0.0)
+    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, checkpoint_every=0.0, pilot=False)
     return flops_fit.find_optimal(
         build, "width", dataset=data(), loss_fn=cross_entropy, compute_budgets=[1e5, 2e5],
         sizes=[2, 4, 8, 16], recipe=recipe, flops="6ND", name="planted", tracking_uri=uri,

@@ -30,7 +30,8 @@ def test_a_hundred_trials_in_one_process_leave_resident_memory_flat(store):
     result = flops_fit.find_optimal(
         build, "width", dataset=TensorDataset(x, (x[:, 0] > 0).long()), loss_fn=F.cross_entropy,
         compute_budgets=np.geomspace(8e7, 1.6e8, 10), sizes=list(range(1900, 2100, 20)),
-        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, eval_examples=8), name="memory",
+        recipe=flops_fit.Recipe(batch_size=8, max_epochs=1e9, eval_examples=8, pilot=False),
+        name="memory",
         tracking_uri=f"sqlite:///{store}/mlflow.db",
     )  # fmt: skip
     assert list(result.runs["state"]) == ["complete"] * 100
@@ -55,7 +56,7 @@ def build(width):
 
 def losses(width, accumulate=1):
     trial = Trial("ab", 1e6, width, 0, 1, 64, 1e6, 1, 64, 1e-4, 0)
-    recipe = Recipe(accumulate=accumulate, eval_examples=8, log_points=1)
+    recipe = Recipe(accumulate=accumulate, eval_examples=8, log_points=1, pilot=False)
     curve = []
     outcome = train(task, source, trial, recipe, lambda point: curve.append(point.train_loss))
     return " ".join(value.hex() for value in [*curve, outcome.loss])

@@ -17,7 +17,7 @@ pytestmark = [
 def sweep(folder, name, loss, **recipe):
     return flops_fit.find_optimal(
         LM, "width", {}, loader(data=rows(300)), loss, [3e6], sizes=[3, 4, 5], name=name,
-        recipe=flops_fit.Recipe(max_epochs=1e9, learning_rate=0.01, **recipe),
+        recipe=flops_fit.Recipe(max_epochs=1e9, learning_rate=0.01, **recipe, pilot=False),
         tracking_uri=f"sqlite:///{folder}/mlflow.db", extend=False,
     )  # fmt: skip
 

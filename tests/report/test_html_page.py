@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from chromium import browser, installed
 from planted import BUDGETS, LAW, runs
+from recipes import with_pilot
 
 from flops_fit.errors import FitError
 from flops_fit.forecasts.making import make_forecast
@@ -19,7 +20,7 @@ from flops_fit.forecasts.scoring import outcomes_in
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import html_page
 from flops_fit.report.plots.panels import figures
-from flops_fit.result import fit
+from flops_fit.result import Result, fit
 
 NONE = html_page.Plots({}, {})
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{7*7}}"
@@ -297,3 +298,64 @@ def test_the_page_in_a_browser(hostile, text, tmp_path):
             "data",
             "about",
         }
+
+
+@pytest.fixture(scope="module")
+def piloted():
+    meta = {"tokens_per_example": "16", "schedule": HOSTILE, "warmup": HOSTILE}
+    return fit(with_pilot(), name="piloted", meta=meta, num_draws=100)
+
+
+@pytest.fixture(scope="module")
+def page_of_piloted(piloted):
+    return html_page.page(piloted.findings, NONE)
+
+
+def test_the_page_says_what_to_train_with(piloted, page_of_piloted, text):
+    assert HOSTILE not in page_of_piloted
+    section = page_of_piloted.split("Train this</h2>")[1].split("</section>")[0]
+    prediction = piloted.predict(1e14)
+    for shown in (f"{prediction.learning_rate:.3g} (", f"{prediction.batch_size} (", "steps"):
+        assert f"<td>{shown}" in section or f">{shown}</th>" in section
+    assert "None: all 35 runs take part" in page_of_piloted
+    # A page without a recipe.
+    assert "Train this" not in text
+    assert 'id="rate"' not in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_the_slider_shows_the_recipe(piloted, page_of_piloted, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page_of_piloted)
+    with browser(tmp_path / "profile") as page:
+        for factor in (1.0, 10.0):
+            prediction = piloted.predict(factor * piloted.largest_budget)
+            page.open(path, state=f"#C={prediction.compute_budget!r}")
+            ids = "['rate', 'rate-between', 'batch']"
+            text = page.run(f"{ids}.map(id => document.getElementById(id).textContent)")
+            low, high = prediction.learning_rate_interval
+            assert text == [
+                f"{prediction.learning_rate:.3g}",
+                f"({low:.3g} to {high:.3g})",
+                str(prediction.batch_size),
+            ]
+            assert "known within" not in page.run("document.getElementById('doubts').textContent")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_the_slider_doubts_a_recipe_as_the_prediction_does(piloted, tmp_path):
+    recipe = piloted.recipe_law
+    wide = np.array(recipe.covariance) + np.diag([1.0, *[0] * 7])
+    found = replace(
+        piloted.findings, recipe_law=replace(recipe, covariance=tuple(map(tuple, wide)))
+    )
+    path = tmp_path / "report.html"
+    path.write_text(html_page.page(found, NONE))
+    with browser(tmp_path / "profile") as page:
+        page.open(path)
+        doubts = page.run("document.getElementById('doubts').textContent")
+    assert doubts.startswith("learning_rate is known within")
+    (check,) = Result(found).predict(found.largest_budget).checks
+    assert check.code == "recipe-uncertain"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from named_laws import bent
 from planted import BUDGETS, LAW, runs
+from recipes import with_pilot
 
 from flops_fit.errors import FitError
 from flops_fit.laws.runs.simulate import simulate_isoflop
@@ -79,3 +80,17 @@ def test_sizes_beyond_those_trained_are_built(result):
     assert grids["is"][-1] == sized.predict(1000 * sized.largest_budget).size
     assert min(beyond) > table["num_params"].max()
     assert "sizes" not in slider_data.slider_grids(fit(table.assign(size=None)).findings)
+
+
+def test_the_recipe_is_in_the_grids_where_there_is_one(grids):
+    result = fit(with_pilot(), meta={"tokens_per_example": "16"}, num_draws=100)
+    grid = slider_data.slider_grids(result.findings)
+    assert "r" not in grids["free"]
+    assert "recipe" not in grids
+    assert grid["recipe"]["largest"] == result.recipe_law.largest_budget
+    for row in (grid["free"], *grid["ratios"]["rows"], *grid["caps"]["rows"]):
+        assert {"r", "r_low", "r_high", "b", "b_low", "b_high"} <= set(row)
+    at = grid["c"].index(pytest.approx(np.log(grid["largest"])))
+    prediction = result.predict(grid["largest"])
+    assert np.exp(grid["free"]["r"][at]) == pytest.approx(prediction.learning_rate)
+    assert np.exp(grid["free"]["b"][at]) == pytest.approx(prediction.batch_size)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.check import Check
+from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.lack_of_fit import LackOfFit, RowMisfit
 
 # Rows that are named, and the share of the misfit up to which.
@@ -17,8 +18,28 @@ MOST_NAMED, ENOUGH = 2, 2 / 3
 LEVEL, SHIFT, BEND = 0.5, 0.1, 3.0
 # Intervals this many times as wide as the law's are mentioned.
 WIDER = 1.1
+# A recipe is uneven if N_opt would be another by this factor with the best one.
+UNEVEN = 1.15
 # Checks that a law which does not hold raises too.
 CONSEQUENCES = frozenset({"residual-over-seed", "objectives-disagree", "backtest"})
+
+
+def check_uneven_recipe(findings: Findings) -> list[Check]:
+    """Warn if learning rates or batches cost some sizes so much more that N_opt is another."""
+    law, tuned = findings.law, findings.fits.get(TUNED_FIT)
+    if law is None or tuned is None:
+        return []
+    C = findings.largest_budget
+    times = float(tuned.law.n_opt(C) / law.n_opt(C))
+    if max(times, 1 / times) < UNEVEN:
+        return []
+    message = (
+        "learning rate and batch suited some sizes better than others: with the best ones, by the "
+        f"recipe law, N_opt at {C:.3g} FLOPs would be {times:.2g} times as large. The intervals "
+        "hold that."
+    )
+    advice = "See plot('recipe'); train again with the recipe of result.recipe_law."
+    return [Check("uneven-recipe", "warn", message, advice)]
 
 
 def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> list[Check]:

@@ -10,6 +10,7 @@ import pandas as pd
 from flops_fit.laws.check import Check
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.power_law import PowerLaws
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.model.repetition_law import WORN_OUT, RepetitionLaw
 
 # Extrapolation factor C / (largest budget). Published laws were checked over about two decades.
@@ -17,6 +18,8 @@ FAR = 100.0
 TOO_FAR = 1000.0
 # Tokens per parameter may leave the range of the runs by this factor.
 RATIO_MARGIN = 1.5
+# A recipe is known if its 95 % interval is narrower than this factor.
+WIDE_RECIPE = 10.0
 
 
 def check_prediction(
@@ -62,6 +65,29 @@ def check_reach(wanted: Mapping[str, Array], fitted_runs: pd.DataFrame) -> list[
     if not far:
         return []
     return [Check("far-extrapolation", "warn", f"{'; '.join(far)}.", "Add runs nearer to it.")]
+
+
+def check_recipe(recipe: RecipeLaw, row: Mapping[str, float], largest: float) -> list[Check]:
+    """Find a learning rate or a batch size that is extrapolated far, or hardly known.
+
+    Args:
+        recipe: The recipe law.
+        row: One row of the predictions.
+        largest: The largest budget of the sweep, FLOPs; far beyond it `check_prediction` warns.
+    """
+    C, doubts = row["compute_budget"], []
+    if C > FAR * recipe.largest_budget and not C > FAR * largest:
+        doubts.append(f"were found at up to {recipe.largest_budget:.3g} FLOPs, far below this")
+    for name in recipe.tuned:
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        if not high <= WIDE_RECIPE * low:
+            factor = high / low if low > 0 else math.inf
+            doubts.append(f"are hardly known: {name} within a factor of {factor:.2g}")
+    if not doubts:
+        return []
+    message = f"learning rate and batch size {'; they '.join(doubts)}."
+    advice = "Try a few values of both in short runs first."
+    return [Check("recipe-uncertain", "warn", message, advice)]
 
 
 def check_without_law(power_laws: PowerLaws) -> list[Check]:

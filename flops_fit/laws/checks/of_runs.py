@@ -16,6 +16,7 @@ from flops_fit.laws.runs.exclusions import (
     REPEATED,
     TUNED,
     epochs,
+    of_sweep,
 )
 
 # Least sound design (docs/method.md, "When it refuses").
@@ -53,12 +54,13 @@ DESIGN_ADVICE = "Width and span of the grid help more than more runs in the same
 
 
 def check_runs(runs: pd.DataFrame, tolerance: float) -> list[Check]:
-    """All checks of the table of runs.
+    """All checks of the table of runs; those trained to find or to check a recipe do not count.
 
     Args:
         runs: The table, with excluded runs.
         tolerance: Budgets that differ by less than this share are one budget.
     """
+    runs = of_sweep(runs)
     fitted = runs[runs["excluded"] == ""]
     budgets = group_budgets(fitted["compute_budget"].to_numpy(float), tolerance)
     return [

@@ -1,4 +1,4 @@
-"""`RecipeLaw`: the learning rate and batch size that train a model of N parameters on D tokens best.
+"""`RecipeLaw`: the learning rate and batch size that train N parameters on D tokens best.
 
 With x and y the logarithms of learning rate and batch size over their best values::
 
@@ -27,6 +27,13 @@ RECIPE_PARAMETERS = (
 )  # fmt: skip
 _NORMAL = 1.959964
 _LOG_RATE, _RATE_N, _RATE_D, _LOG_BATCH, _BATCH_D, _RATE_BOWL, _BATCH_BOWL, _RHO = range(8)
+_LOGS = [_LOG_RATE, _LOG_BATCH, _RATE_BOWL, _BATCH_BOWL]
+# As `RecipeLaw.intervals` names them.
+_NAMES = ("k", "p", "q", "m", "r", "c_r", "c_b", "rho")
+_PLACES = {
+    "learning_rate": (_LOG_RATE, _RATE_N, _RATE_D, _RATE_BOWL),
+    "batch_size": (_LOG_BATCH, _BATCH_D, _BATCH_BOWL),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class RecipeLaw:
             return rate
         y = np.log(np.asarray(batch_size, float) / self.batch_size(num_params, num_tokens))
         return rate * np.exp(y * self.ridge)
+
+    def is_known(self, name: str) -> bool:
+        """Whether "learning_rate" or "batch_size" was found, or was the same for all runs."""
+        laws = {"learning_rate": self.vector[1:3], "batch_size": self.vector[4:5]}
+        return name in self.tuned or not any(laws[name])
 
     @property
     def ridge(self) -> float:
@@ -123,18 +135,27 @@ class RecipeLaw:
 
     @property
     def intervals(self) -> pd.DataFrame:
-        """One row per parameter: value, low, high (95 %) and standard error."""
+        """Value, 95 % interval and standard error of the parameters of what was found.
+
+        Rows k, p, q and c_r of the learning rate, m, r and c_b of the batch size, and rho, as
+        the module writes them: k is the best rate and m the best batch at N0 and D0, `centre`.
+        """
         errors = np.sqrt(np.diag(np.array(self.covariance)))
-        values = np.array(self.vector)
-        return pd.DataFrame(
-            {
-                "value": values,
-                "low": values - _NORMAL * errors,
-                "high": values + _NORMAL * errors,
-                "standard_error": errors,
-            },
-            index=list(RECIPE_PARAMETERS),
-        )
+        ends = np.array([-_NORMAL, 0, _NORMAL])[:, None] * errors + np.array(self.vector)
+        ends[:, _LOGS] = np.exp(ends[:, _LOGS])
+        ends[:, _RHO] = np.tanh(ends[:, _RHO])
+        low, value, high = ends
+        errors[_LOGS] *= value[_LOGS]
+        errors[_RHO] *= 1 - value[_RHO] ** 2
+        table = {"value": value, "low": low, "high": high, "standard_error": errors}
+        return pd.DataFrame(table, index=list(_NAMES)).loc[self._found]
+
+    @property
+    def _found(self) -> list[str]:
+        """Names of the parameters that have an error."""
+        if len(self.tuned) == 2:
+            return list(_NAMES)
+        return [_NAMES[place] for place in _PLACES[self.tuned[0]]]
 
     @property
     def _laws(self) -> Array:

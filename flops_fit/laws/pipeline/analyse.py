@@ -17,7 +17,7 @@ from flops_fit.laws.check import NOT_SEPARABLE, Check
 from flops_fit.laws.checks.of_conditions import check_conditions
 from flops_fit.laws.checks.of_fits import check_fits
 from flops_fit.laws.checks.of_runs import check_cost, check_runs, check_seed_noise
-from flops_fit.laws.findings import Findings
+from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
@@ -26,6 +26,7 @@ from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.answer_checks import answer_checks
 from flops_fit.laws.pipeline.fit_data import FitData
+from flops_fit.laws.pipeline.found_recipe import find_recipe, fit_without_excess
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.parameter_table import parameter_table
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
@@ -36,6 +37,7 @@ def analyse(
     options: Options | None = None,
     *,
     curves: pd.DataFrame | None = None,
+    tokens_per_example: float = 1.0,
 ) -> Findings:
     """Fit all laws and run all checks.
 
@@ -43,6 +45,7 @@ def analyse(
         runs: A clean table, as `table.read_runs` returns.
         options: How to fit.
         curves: Points of training curves: `trial_id num_tokens loss`, and `ended` where known.
+        tokens_per_example: Units of D in an example, by which batches are counted.
 
     Raises:
         FitError: No run has finished.
@@ -77,6 +80,7 @@ def analyse(
         misfit=found.misfit,
     )
     findings = _with_envelope(findings, curves, options)
+    findings = _with_recipe(findings, data, tokens_per_example)
     lack = None
     if found.form:
         lack = lack_of_fit(fits["headline"], data.points, data.C, options.tolerance)
@@ -141,6 +145,16 @@ def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Opt
         advice = "Give each run its curve's trial_id."
         return replace(findings, checks=[*checks, Check("no-envelope", "warn", message, advice)])
     return replace(findings, envelope=envelope, envelope_laws=laws)
+
+
+def _with_recipe(findings: Findings, data: FitData, tokens_per_example: float) -> Findings:
+    """The findings with the recipe law, if runs were trained to find one."""
+    recipe = find_recipe(findings.runs, tokens_per_example)
+    fits = dict(findings.fits)
+    if recipe is not None and "headline" in fits:
+        tuned = fit_without_excess(recipe, fits["headline"], data.points, findings.fitted_runs)
+        fits |= {} if tuned is None else {TUNED_FIT: tuned}
+    return replace(findings, recipe_law=recipe, fits=fits)
 
 
 def _checks(findings: Findings, options: Options) -> list[Check]:

@@ -11,6 +11,7 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_law import (
     check_approaches,
     check_lack_of_fit,
+    check_uneven_recipe,
     without_consequences,
 )
 from flops_fit.laws.findings import Findings
@@ -49,6 +50,7 @@ def answer_checks(findings: Findings, checks: list[Check], lack: LackOfFit | Non
         *check_known(row, within=True),
         *check_lack_of_fit(lack, _effect(row, of_law)),
         *checks,
+        *check_uneven_recipe(findings),
         *check_approaches(_levels(findings, C, of_law)),
     ]
 

@@ -41,6 +41,7 @@ from flops_fit.laws.model.arrays import GAMMA
 from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.power_law import PowerLaw, PowerLaws
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.runtime.atomic_write import atomic_write
 
@@ -138,6 +139,7 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
         "power_laws": asdict(findings.power_laws),
         "envelope_laws": None if findings.envelope_laws is None else asdict(findings.envelope_laws),
         "repetition": None if findings.repetition is None else asdict(findings.repetition),
+        "recipe_law": None if findings.recipe_law is None else asdict(findings.recipe_law),
         "spreads": spreads,
         "misfit": None if findings.misfit is None else _misfit_document(findings.misfit),
         "checks": [asdict(check) for check in findings.checks],
@@ -176,6 +178,7 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         forecasts=tables.get("forecasts", pd.DataFrame()),
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
         misfit=_misfit(tables, document),
+        recipe_law=_recipe_law(document),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )
 
@@ -228,6 +231,15 @@ def _spread(
         draws,
         stored["num_clusters"],
     )
+
+
+def _recipe_law(document: dict[str, Any]) -> RecipeLaw | None:
+    # Older archives have none.
+    stored = document.get("recipe_law")
+    if not stored:
+        return None
+    covariance = tuple(map(tuple, stored["covariance"]))
+    return RecipeLaw(**{**_tuples(stored), "covariance": covariance})
 
 
 def _misfit(tables: Mapping[str, pd.DataFrame], document: dict[str, Any]) -> Misfit | None:

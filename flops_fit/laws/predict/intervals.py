@@ -5,8 +5,9 @@ path that a constraint leaves (`paths`). Then N moves to what all approaches say
 to what the runs near it say of the law's error (`corrected`).
 
 An interval consists of the uncertainty of the law's parameters (`inference.intervals`), of the
-law's misfit, of the cost of a token and, for a new run, of the noise. Where no parametric law could
-be fitted, the power laws through the IsoFLOP minima are used, without intervals.
+law's misfit, of the cost of a token, of the recipe (`best_recipe`) and, for a new run, of
+the noise. Where no parametric law could be fitted, the power laws through the IsoFLOP minima are
+used, without intervals.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.predict.at_model import least_loss
+from flops_fit.laws.predict.best_recipe import recipe_errors, with_recipe
 from flops_fit.laws.predict.corrected import with_misfit
 from flops_fit.laws.predict.known import withhold_unknown
 from flops_fit.laws.predict.paths import (
@@ -55,25 +57,30 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         One row per budget with `FRONTIER_COLUMNS`, and `new_run_low` and `new_run_high`, the
         interval for the loss of one further run. Interval columns are NaN where only the IsoFLOP
         power laws are available, and 0 and inf where a value is not known (`known`). Further
-        columns hold the parts of the intervals (`PART`) and the weights of the approaches in N
-        (`WEIGHT`).
+        columns hold the parts of the intervals (`PART`), the weights of the approaches in N
+        (`WEIGHT`) and, if there is a recipe law, the recipe (`best_recipe`).
 
     Raises:
         FitError: No law was fitted, or none that can satisfy the constraint.
     """
     if findings.law is None:
-        return _from_power_laws(findings, C, terms)
+        return with_recipe(findings, _from_power_laws(findings, C, terms))
     with np.errstate(all="ignore"):
         of_law = law_ends(findings, C, terms)
         moved = with_misfit(findings, C, terms, of_law)
         error, scatter = _cost_errors(findings, of_law.middle, C, terms)
-        ends = _widened(moved.ends, error)
+        ends = _widened(moved.ends, _NORMAL * error)
+        of_recipe = recipe_errors(findings, C, ends.middle, terms)
+        ends = _widened(ends, of_recipe)
         noise = np.hypot(moved.noise, _NORMAL * scatter[2 * len(C) :])
     shares = {f"{WEIGHT}{name}": weight for name, weight in moved.weights.items()}
     frame = _frame(C, ends, noise, least_loss(findings))
     sizes = parameter_errors(findings, C, terms)[: len(C)]
-    frame = frame.assign(**_parts(sizes, moved.parameters, ends, noise), **shares)
-    return withhold_unknown(findings, frame)
+    parts = _parts(sizes, moved.parameters, of_recipe, ends, noise)
+    if findings.recipe_law is None:
+        parts = {name: part for name, part in parts.items() if not name.endswith("recipe")}
+    frame = withhold_unknown(findings, frame.assign(**parts, **shares))
+    return with_recipe(findings, frame)
 
 
 def require_reach(findings: Findings, C: Array) -> None:
@@ -126,29 +133,34 @@ def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> t
     return np.sqrt(np.sum(np.square([of_one_size, *parts]), axis=0)), np.abs(scatter)
 
 
-def _widened(ends: Ends, error: Array) -> Ends:
-    """The ends with one more independent error, added in quadrature on either side."""
-    if not error.any():
+def _widened(ends: Ends, half: Array) -> Ends:
+    """The ends with one more independent half-width, added in quadrature on either side."""
+    if not half.any():
         return ends
-    half, middle = _NORMAL * error, ends.middle
+    middle = ends.middle
     low, high = np.hypot(middle - ends.low, half), np.hypot(ends.high - middle, half)
     return Ends(middle, middle - low, middle + high)
 
 
-def _parts(sizes: Array, losses: Array, ends: Ends, noise: Array) -> dict[str, Array]:
+def _parts(
+    sizes: Array, losses: Array, of_recipe: Array, ends: Ends, noise: Array
+) -> dict[str, Array]:
     """What the intervals consist of: half-widths of ln N and of L, shape (k,) each.
 
     Args:
         sizes: Half-widths of ln N by the law's parameters alone.
         losses: Half-widths of L by them.
+        of_recipe: Half-widths of (ln N, ln D, L) by the recipe.
         ends: The predictions.
         noise: How far the loss of one run lies from its mean.
     """
     k, columns = len(noise), {}
     for name, law, at in (("num_params", sizes, slice(0, k)), ("loss", losses, slice(2 * k, None))):
-        whole = ends.half[at]
+        whole, recipe = ends.half[at], of_recipe[at]
         columns[f"{PART}{name}_parameters"] = np.fmin(law, whole)
-        columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(whole**2 - law**2, 0.0))
+        misfit = whole**2 - law**2 - recipe**2
+        columns[f"{PART}{name}_misfit"] = np.sqrt(np.maximum(misfit, 0.0))
+        columns[f"{PART}{name}_recipe"] = recipe
     return {**columns, f"{PART}loss_noise": noise}
 
 

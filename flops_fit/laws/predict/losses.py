@@ -21,7 +21,8 @@ from flops_fit.laws.checks.of_predictions import (
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
-from flops_fit.laws.predict.at_model import losses_at
+from flops_fit.laws.predict.at_model import least_loss, losses_at
+from flops_fit.laws.predict.best_recipe import loss_error
 from flops_fit.laws.predict.intervals import require_reach, run_interval
 from flops_fit.laws.predict.known import vague_losses
 from flops_fit.laws.predict.paths import repetition_law
@@ -77,6 +78,11 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("value", "low", "high", "noise")
     )
+    if findings.recipe_law is not None:
+        with np.errstate(all="ignore"):
+            more = loss_error(findings, x, y, value)
+        low = np.maximum(value - np.hypot(value - low, more), np.fmin(least_loss(findings), value))
+        high = value + np.hypot(high - value, more)
     run_low, run_high = run_interval(value, low, high, noise).values()
     run_low = np.maximum(run_low, min(findings.least_loss, 0.0))
     columns = (N, D, value, low, high, run_low, run_high)

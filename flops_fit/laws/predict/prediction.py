@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from flops_fit.laws.checks.of_predictions import (
     check_prediction,
     check_published_constants,
     check_ratio,
+    check_recipe,
     check_without_law,
     check_worn_out_data,
 )
@@ -48,11 +50,16 @@ class Prediction:
         loss_interval: Interval of the law's loss at N and D.
         new_run_interval: Interval of the loss that one further run there would reach.
         interval_parts: What the intervals consist of: half-widths at 95 % by "parameters" of the
-            law, "misfit" of the law and, for a new run, "noise"; of the loss in its own unit under
-            "loss", and of ln N under "log_num_params".
+            law, "misfit" of the law, "recipe" (what following an uncertain recipe costs) and, for a
+            new run, "noise"; of the loss in its own unit under "loss", and of ln N under
+            "log_num_params".
         approaches: How much each approach counts in N; empty if the law decides alone.
         checks: Doubts about this prediction.
         data_unit: What D counts.
+        learning_rate: Peak learning rate for this batch size; None where no recipe was found.
+        batch_size: Examples a step: the best, or fewer where it would leave under 1,000 steps.
+        learning_rate_interval: Interval of the best learning rate at N and D.
+        batch_size_interval: Interval of the best batch size at N and D.
     """
 
     compute_budget: float
@@ -70,6 +77,10 @@ class Prediction:
     interval_parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     approaches: Mapping[str, float] = field(default_factory=dict)
     data_unit: str = "tokens"
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    learning_rate_interval: tuple[float, float] | None = None
+    batch_size_interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         size = "" if self.size is None else f", size {self.size}"
@@ -77,11 +88,13 @@ class Prediction:
             ("parameters", self.num_params, self.num_params_interval, size),
             (self.data_unit, self.num_tokens, self.num_tokens_interval, ""),
             ("loss", self.loss, self.loss_interval, ""),
+            *self._recipe(),
         ]
+        width = max(11, *(len(name) + 1 for name, *_ in rows))
         lines = [
             f"{self.compute_budget:.4g} FLOPs, {self.extrapolation:.3g} times the largest budget",
             *(
-                f"  {name:<11}{value:.4g} ({_interval_text(low, high)}){suffix}"
+                f"  {name:<{width}}{value:.4g} ({_interval_text(low, high)}){suffix}"
                 for name, value, (low, high), suffix in rows
                 if math.isfinite(value)
             ),
@@ -90,6 +103,18 @@ class Prediction:
             *(f"  {check}" for check in self.checks),
         ]
         return "\n".join(lines)
+
+    def _recipe(self) -> list[tuple[str, float, tuple[float, float], str]]:
+        """The rows of the recipe, if there is one."""
+        found = [
+            ("learning rate", self.learning_rate, self.learning_rate_interval, ""),
+            ("batch", self.batch_size, self.batch_size_interval, " examples a step"),
+        ]
+        return [
+            (name, value, interval, suffix)
+            for name, value, interval, suffix in found
+            if value is not None and interval is not None
+        ]
 
     def _sources(self) -> list[str]:
         """Where N and the interval of the loss come from, as text."""
@@ -142,7 +167,20 @@ def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> P
         },
         approaches=_prefixed(row, WEIGHT),
         data_unit=findings.meta.get("data_unit", "tokens"),
+        **_recipe_fields(row),
     )
+
+
+def _recipe_fields(row: Mapping[str, float]) -> dict[str, Any]:
+    """Learning rate and batch size with their intervals, as far as they are known."""
+    fields: dict[str, Any] = {}
+    if "learning_rate" in row:
+        fields["learning_rate"] = row["learning_rate"]
+        fields["learning_rate_interval"] = _interval(row, "learning_rate")
+    if "batch_size" in row:
+        fields["batch_size"] = round(row["batch_size"])
+        fields["batch_size_interval"] = _interval(row, "batch_size")
+    return fields
 
 
 def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[Check]:
@@ -154,6 +192,8 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
         cost_extrapolated=curve is not None and bool(curve.extrapolates(row["num_params"])),
     )
     checks += check_known(row)
+    if findings.recipe_law is not None:
+        checks += check_recipe(findings.recipe_law, row, findings.largest_budget)
     if findings.law is None:
         checks += check_without_law(findings.power_laws)
     if terms.tokens_per_param is not None or terms.inference_tokens is not None:

@@ -10,9 +10,11 @@ from flops_fit.errors import ArgumentError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
+from flops_fit.laws.predict.best_recipe import RECIPE_COLUMNS
 from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
 from flops_fit.laws.predict.size_lookup import size_to_build
 
+# Of every table; where there is a recipe law, `RECIPE_COLUMNS` are before the last two.
 TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
 DECADES_BEYOND = 3
 
@@ -26,7 +28,8 @@ def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = Non
             more in steps of ten beyond the largest, unless a check refuses to go beyond it.
 
     Returns:
-        One row per budget with `TABLE_COLUMNS`; intervals at 95 %, 0 to inf where not known.
+        One row per budget with `TABLE_COLUMNS`, and if there is a recipe law the learning rate and
+        the batch size; intervals at 95 %, 0 to inf where not known.
 
     Raises:
         ArgumentError: A budget is not a positive number.
@@ -38,7 +41,8 @@ def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = Non
     sizes = [size_to_build(findings, N) for N in table["num_params"]]
     table["size"] = pd.Series(sizes, dtype=object)
     table["extrapolation"] = C / findings.largest_budget
-    return table[list(TABLE_COLUMNS)]
+    recipe = [column for column in RECIPE_COLUMNS if column in table]
+    return table[[*FRONTIER_COLUMNS, *recipe, *TABLE_COLUMNS[len(FRONTIER_COLUMNS) :]]]
 
 
 def frontier_to_draw(findings: Findings, compute_budgets: ArrayLike) -> pd.DataFrame:

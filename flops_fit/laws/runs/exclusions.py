@@ -1,8 +1,8 @@
 """Runs that are excluded before fitting because of their own columns, each with its reason.
 
 The columns are read where the table has them: `best_loss` (the lowest held-out loss during the
-run), `warmup_fraction` (the share of the run spent on warm-up), `epochs` or `unique_tokens`, and
-`lr_multiplier`. Training curves are read where they are given.
+run), `warmup_fraction` (the share of the run spent on warm-up), `epochs` or `unique_tokens`,
+`lr_multiplier` and `role`. Training curves are read where they are given.
 """
 
 from __future__ import annotations
@@ -26,10 +26,17 @@ TUNED = "another learning rate did better"
 BEATEN = "another setting did better at this N and D"
 NOT_FINITE = "loss is not finite"
 CHECKING = "tried to check the learning rate"
+# Reasons by the role of runs that are not of the sweep proper.
+OF_ROLE = {
+    "pilot": "pilot: trained to find the recipe",
+    "check": "check: trained to check the recipe",
+}
+# What a recipe sets, besides the sweep's own N and D.
+RECIPE = ("learning_rate", "batch_size")
 
 
 def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Exclude runs that diverged, warmed up too long or used a worse learning rate.
+    """Exclude runs that diverged, warmed up too long or used a worse recipe.
 
     Args:
         runs: A clean table, as `table.read_runs` returns.
@@ -45,10 +52,29 @@ def exclude_bad(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.Da
     if "warmup_fraction" in runs:
         _mark(runs, _numbers(runs, "warmup_fraction") > LONGEST_WARMUP, WARMED)
     if "lr_multiplier" in runs:
-        compared = _multipliers_to_compare(runs)
+        compared = _multipliers_to_compare(of_sweep(runs))
         _mark(runs, ~runs["lr_multiplier"].isin(compared).to_numpy(), CHECKING)
-        _mark(runs, _beaten(runs), TUNED)
+        _mark(runs, _beaten(runs, ["lr_multiplier"]), TUNED)
+    if len(of_sweep(runs)) < len(runs):
+        # Where a check found a recipe to be off, the trial was trained again.
+        _mark(runs, _beaten(runs, [name for name in RECIPE if name in runs]), BEATEN)
     return runs
+
+
+def exclude_roles(runs: pd.DataFrame) -> None:
+    """Exclude the runs that only served to find or to check the recipe, in place."""
+    for role, reason in OF_ROLE.items():
+        _mark(runs, _has_role(runs, role), reason)
+
+
+def of_sweep(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the sweep proper: not those trained to find or to check the recipe."""
+    return runs[~_has_role(runs, *OF_ROLE)]
+
+
+def _has_role(runs: pd.DataFrame, *roles: str) -> np.ndarray:
+    """Whether runs have one of these roles, shape (n,); a table without roles has none."""
+    return runs["role"].isin(roles).to_numpy() if "role" in runs else np.zeros(len(runs), bool)
 
 
 def exclude_repeated(runs: pd.DataFrame) -> pd.DataFrame:
@@ -97,11 +123,12 @@ def _grid_point(runs: pd.DataFrame) -> list[pd.Series]:
     return [runs["compute_budget"], runs["size"].map(str), runs["num_params"]]
 
 
-def _beaten(runs: pd.DataFrame) -> np.ndarray:
-    """Whether another multiplier gave a lower loss at the same budget and size, shape (n,)."""
+def _beaten(runs: pd.DataFrame, settings: list[str]) -> np.ndarray:
+    """Whether another setting gave a lower loss at the same budget and size, shape (n,)."""
     point = _grid_point(runs)
     lowest = runs["loss"].where(runs["excluded"] == "").groupby(point).transform("min")
-    several = runs["lr_multiplier"].groupby(point).transform("nunique") > 1
+    setting = runs.groupby(settings, sort=False, dropna=False).ngroup()
+    several = setting.groupby(point).transform("nunique") > 1
     return (several & (runs["loss"] > lowest)).to_numpy(bool)
 
 

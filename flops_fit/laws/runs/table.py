@@ -16,7 +16,7 @@ import pandas as pd
 from flops_fit.errors import ArgumentError, TableError
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.runs.columns import recognise
-from flops_fit.laws.runs.exclusions import NOT_FINITE
+from flops_fit.laws.runs.exclusions import NOT_FINITE, exclude_roles
 from flops_fit.laws.runs.formats import Runs, open_table
 from flops_fit.laws.runs.names import plain
 from flops_fit.laws.runs.numbers import to_numbers, uses_decimal_comma
@@ -95,6 +95,7 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     given = any(name in frame.columns for name in COMPUTE)
     checks += _fill_flops(frame)
     _exclude_infinite_losses(frame)
+    exclude_roles(frame)
     if not ours:
         checks += _look_closer(frame, given, by)
     return _ordered(frame), checks

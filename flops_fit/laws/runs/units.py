@@ -122,7 +122,8 @@ def _ratios(fitted: pd.DataFrame) -> Array:
 def _check_product(fitted: pd.DataFrame) -> list[Check]:
     ratios = _ratios(fitted)
     middle = float(np.median(ratios))
-    apart = np.abs(np.log(ratios / middle)) > np.log(MIXED)
+    with np.errstate(divide="ignore", over="ignore"):  # of values near the least of all floats
+        apart = np.abs(np.log(ratios / middle)) > np.log(MIXED)
     if apart.mean() > MOST_OUT_OF_LINE and apart.sum() > 1:
         ends = f"{ratios.min():.2g} to {ratios.max():.2g}"
         message = f"units: C / (6 N D) runs from {ends}: units differ between rows."

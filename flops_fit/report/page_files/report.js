@@ -25,6 +25,7 @@
     return three(x);
   };
   const loss = (x) => x.toPrecision(4);
+  const ratio = (x) => (x >= 1e-4 ? String(Number(x.toPrecision(3))) : flops(x));
   const times = (x) => (x >= 100 ? Math.round(x).toLocaleString("en") : flops(x));
 
   // The place of x on an axis, as interpolation weights: linear between the two neighbours, and
@@ -104,7 +105,7 @@
       if (short > axis[0]) prediction = across(grid.caps.rows, row, coarse);
     }
     for (const key of Object.keys(prediction))
-      if (key[0] !== "l") prediction[key] = Math.exp(prediction[key]);  // N and D are logarithms
+      if (key[0] !== "l") prediction[key] = Math.exp(prediction[key]);  // all but losses are logarithms
     if (!(prediction.n >= 1 && prediction.d >= 1))
       return { refusal: `${flops(C)} FLOPs are too few for this query: raise the budget.` };
     return prediction;
@@ -152,20 +153,33 @@
           `${labels.unit}: more compute hardly lowers the loss. Find more data, or spend less.`]);
       if (grid.capped_note) found.push(["note", grid.capped_note]);
     }
+    if (grid.recipe) {
+      const { largest, tuned, wide } = grid.recipe;
+      if (query.C > 100 * largest && !(factor > 100))
+        found.push(["warn", `Learning rate and batch were found at up to ${flops(largest)} FLOPs, ` +
+          "far below this: try a few values of both in short runs first."]);
+      for (const [key, name] of [["r", "learning_rate"], ["b", "batch_size"]]) {
+        const width = prediction[`${key}_high`] / prediction[`${key}_low`];
+        if (tuned.includes(name) && !(width <= wide))
+          found.push(["warn", `${name} is known within a factor of ${times(width)} only: try a few ` +
+            "values in short runs first."]);
+      }
+    }
     return found;
   }
 
-  const OUT = [["n", "n", count], ["d", "d", count], ["loss", "l", loss]];
+  const OUT = [["n", "n", count], ["d", "d", count], ["loss", "l", loss], ["rate", "r", ratio],
+    ["batch", "b", (x) => String(Math.round(x)), ratio]];
   function show(query) {
     const prediction = predict(query);
     const refused = prediction.refusal !== undefined;
-    for (const [id, key, form] of OUT) {
+    for (const [id, key, form, formEnds = form] of OUT) {
       const low = prediction[`${key}_low`], high = prediction[`${key}_high`];
       if (refused || prediction[key] === undefined) put(id, "–");
       else put(id, form(prediction[key]), prediction[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       const unknown = refused || low === undefined ? "" : "(not known)";
-      put(`${id}-between`, known ? `(${form(low)} to ${form(high)})` : unknown,
+      put(`${id}-between`, known ? `(${formEnds(low)} to ${formEnds(high)})` : unknown,
         known ? `${low} ${high}` : undefined);
     }
     put("per", refused ? "–" : three(prediction.d / prediction.n));

@@ -12,12 +12,15 @@ import pandas as pd
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.pipeline.found_recipe import recipe_cells
 from flops_fit.laws.predict.tables import frontier_to_draw
 from flops_fit.report.plots import style
 from flops_fit.report.plots.backtest import plot_backtest
 from flops_fit.report.plots.contours import plot_contours
 from flops_fit.report.plots.curves import plot_curves
 from flops_fit.report.plots.isoflops import plot_isoflops
+from flops_fit.report.plots.recipe import plot_bowl, plot_recipe_scaling
 from flops_fit.report.plots.residuals import excess_over_law, plot_residuals
 from flops_fit.report.plots.scaling import plot_scaling
 
@@ -37,6 +40,9 @@ __all__ = [
 
 BEYOND = 100.0  # plots of the frontier end at this multiple of the largest budget
 BAND_POINTS = 60
+# Most sizes of the pilot whose bowl is drawn, and the fewest cells that show one.
+MOST_BOWLS = 3
+FEWEST_CELLS = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def _isoflops(findings: Findings, ax: Axes) -> None:
     predicted = None
     if findings.law is not None:
         predicted = frontier_to_draw(findings, findings.largest_budget)
-    plot_isoflops(findings.runs, findings.optima, predicted=predicted, ax=ax)
+    plot_isoflops(findings.sweep_runs, findings.optima, predicted=predicted, ax=ax)
 
 
 def _scaling(quantity: str, law: str) -> Callable[[Findings, Axes], object]:
@@ -86,7 +92,7 @@ def _scaling(quantity: str, law: str) -> Callable[[Findings, Axes], object]:
 def _contours(findings: Findings, ax: Axes) -> None:
     plot_contours(
         _required_law(findings),
-        findings.runs,
+        findings.sweep_runs,
         frontier(findings),
         data_unit=_unit(findings),
         largest_budget=findings.largest_budget,
@@ -97,18 +103,38 @@ def _contours(findings: Findings, ax: Axes) -> None:
 def _residuals(findings: Findings, ax: Axes) -> None:
     _required_law(findings)
     std = findings.fits["headline"].residual_std
-    plot_residuals(findings.runs, excess_over_law(findings), std, ax=ax)
+    plot_residuals(findings.sweep_runs, excess_over_law(findings), std, ax=ax)
 
 
 def _curves(findings: Findings, ax: Axes) -> None:
     _require(len(findings.curves) > 0, "No training curves were given.")
-    plot_curves(findings.curves, findings.runs, ax=ax)
+    plot_curves(findings.curves, findings.sweep_runs, ax=ax)
 
 
 def _backtest(findings: Findings, ax: Axes) -> None:
     _required_law(findings)
     _require(len(findings.backtest) > 0, "There are too few budgets to hold any out.")
     plot_backtest(findings.backtest, ax=ax)
+
+
+def _bowl(cells: pd.DataFrame) -> Callable[[Findings, Axes], object]:
+    return lambda findings, ax: plot_bowl(_required_recipe(findings), cells, ax=ax)
+
+
+def _recipe(name: str) -> Callable[[Findings, Axes], object]:
+    """The panel of the learning rate or of the batch size."""
+
+    def draw(findings: Findings, ax: Axes) -> None:
+        plot_recipe_scaling(
+            _required_recipe(findings),
+            frontier(findings),
+            findings.runs,
+            name,
+            data_unit=_unit(findings),
+            ax=ax,
+        )
+
+    return draw
 
 
 PANELS = (
@@ -121,7 +147,11 @@ PANELS = (
     Panel("curves", "curves", "Training curves", _curves),
     Panel("backtest", "backtest", "Errors on the held-out largest budgets", _backtest),
 )
-KINDS = tuple(dict.fromkeys(panel.kind for panel in PANELS))
+RECIPE_PANELS = (
+    Panel("learning_rate", "recipe", "Learning rate to train with", _recipe("learning_rate")),
+    Panel("batch_size", "recipe", "Batch size to train with", _recipe("batch_size")),
+)
+KINDS = tuple(dict.fromkeys(panel.kind for panel in (*PANELS, *RECIPE_PANELS)))
 MAIN = ("isoflops", "scaling")
 
 
@@ -133,7 +163,9 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
     """
     if kind is not None and kind not in KINDS:
         raise ArgumentError(f"kind: expected one of {', '.join(KINDS)} or None, got {kind!r}")
-    shown = [panel for panel in PANELS if panel.kind in ((kind,) if kind else MAIN)]
+    shown = [panel for panel in panels_of(findings) if panel.kind in ((kind,) if kind else MAIN)]
+    if not shown:  # a recipe where none was found
+        shown = [RECIPE_PANELS[0]]
     figure, axes = style.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, findings, ax)
@@ -142,10 +174,29 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
     return figure
 
 
+def panels_of(findings: Findings) -> tuple[Panel, ...]:
+    """The panels of a result; those of the recipe if it has one."""
+    if findings.recipe_law is None:
+        return PANELS
+    cells = recipe_cells(findings.runs)
+    groups = cells.groupby(["compute_budget", "num_params"])
+    of_pilot = [
+        group
+        for _, group in groups
+        if (group["role"] == "pilot").any() and len(group) >= FEWEST_CELLS
+    ]
+    most = sorted(of_pilot, key=len, reverse=True)[:MOST_BOWLS]
+    most.sort(key=lambda group: (group["compute_budget"].iloc[0], group["num_params"].iloc[0]))
+    title = "Loss over learning rate and batch: the pilot's runs, and the law"
+    bowls = [Panel(f"bowl_{i}", "recipe", title, _bowl(group)) for i, group in enumerate(most)]
+    found = [panel for panel in RECIPE_PANELS if panel.name in findings.recipe_law.tuned]
+    return (*PANELS, *bowls, *found)
+
+
 def figures(findings: Findings) -> dict[str, tuple[str, Figure | str]]:
     """Every panel as its own figure, by name: its title, and the figure or why there is none."""
     drawn: dict[str, tuple[str, Figure | str]] = {}
-    for panel in PANELS:
+    for panel in panels_of(findings):
         figure, (ax,) = style.new_figure(1)
         try:
             panel.draw(findings, ax)
@@ -184,6 +235,12 @@ def _required_law(findings: Findings) -> ParametricLaw:
     if findings.law is None:
         raise FitError("No parametric law could be fitted to these runs.")
     return findings.law
+
+
+def _required_recipe(findings: Findings) -> RecipeLaw:
+    if findings.recipe_law is None:
+        raise FitError("No runs were trained to find a recipe.")
+    return findings.recipe_law
 
 
 def _require(condition: bool, reason: str) -> None:

@@ -61,13 +61,13 @@ def plot_residuals(
 
 
 def excess_over_law(findings: Findings) -> np.ndarray:
-    """How far each run lies above the headline law, shape (n,); NaN without a loss.
+    """How far each run of the sweep lies above the headline law, shape (n,); NaN without a loss.
 
     The difference of ln L if the law was fitted to ln L, else of L over the mean loss. If data was
     repeated, the law is that of effective parameters and tokens.
     """
     assert findings.law is not None
-    runs, fit = findings.runs, findings.fits["headline"]
+    runs, fit = findings.sweep_runs, findings.fits["headline"]
     N, D, loss = (runs[name].to_numpy(float) for name in ("num_params", "num_tokens", "loss"))
     unique, repetition = unique_tokens(runs), findings.repetition
     with np.errstate(all="ignore"):

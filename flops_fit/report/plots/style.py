@@ -40,12 +40,15 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 2 if panels == 4 else panels  # two by two, or one row
+    columns = 2 if panels == 4 else min(panels, 3)  # two by two, or rows of three
     rows = -(-panels // columns)
     width, height = (4.6, 3.45) if panels == 1 else (5.2, 3.9)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for empty in axes[panels:]:
+        empty.remove()
+    return figure, axes[:panels]
 
 
 def new_axes() -> Axes:

@@ -7,8 +7,8 @@ dead worker has left; `join_sweep` only helps another driver.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flops_fit.errors import SweepError
@@ -18,6 +18,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.executors import start_workers
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.notices import how_to_resume, warn_of_failures
 from flops_fit.sweep.execution.parent_note import state_shown, with_notes, write_summary
 from flops_fit.sweep.execution.progress import Progress
@@ -31,27 +32,34 @@ from flops_fit.sweep.execution.status import (
     ended_losses,
     missing,
     release_dead,
+    settled_losses,
+    wait_for_more,
     wait_for_others,
     without_record_in_journal,
 )
 from flops_fit.sweep.execution.worker import ALIKE
+from flops_fit.sweep.pilot.stages import Stages
 from flops_fit.sweep.task.source_code import parts_changed
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import ENDED
 from flops_fit.tracking.queries import latest_runs
 from flops_fit.warn import warn_user
 
-Extend = Callable[[Sequence[Trial], Mapping[str, float]], tuple[list[Trial], list[str]]]
-
 
 @dataclass(frozen=True)
 class _Launch:
-    """How workers are started; see `run_sweep`."""
+    """How workers are started, see `run_sweep`.
+
+    Attributes:
+        forgiven: Ids of failed runs that do not count.
+        pool: The worker processes of this machine.
+    """
 
     workers: int | str = 1
     executor: Any = None
     source: Source | None = None
-    retry_failed: bool = False
+    forgiven: frozenset[str] = frozenset()
+    pool: LocalPool = field(default_factory=LocalPool)
 
 
 def run_sweep(
@@ -61,7 +69,7 @@ def run_sweep(
     executor: Any = None,
     source: Source | None = None,
     announcement: str = "",
-    extend: Extend | None = None,
+    stages: Stages | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
 ) -> None:
@@ -73,8 +81,7 @@ def run_sweep(
         executor: Anything with `submit()`, to run the workers elsewhere.
         source: The data, if it is open already.
         announcement: Printed before anything trains, if anything is to be trained.
-        extend: Called once all has been trained, with the trials and their losses by id; returns
-            trials to train as well, and messages about them.
+        stages: How the sweep grows; None if the job holds all its trials.
         retry_failed: Run trials again that have failed `MAX_ATTEMPTS` times.
         on_code_change: "warn", "error" or "rerun", if the source of model, loss or data is not
             what finished trials were trained with.
@@ -85,24 +92,48 @@ def run_sweep(
         SweepError: If workers die again and again.
         LostRankError: A rank of a data-parallel launch is gone, or silent beyond the timeout.
     """
-    launch = _Launch(workers, executor, source, retry_failed)
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        runs = _check_code(job, all_runs(job), on_code_change)
-        with how_to_resume(job):
-            runs = _run_missing(job, runs, launch, announcement)
-            if extend is not None:
-                job, message = _extended(job, runs, extend)
-                if missing(job, runs):
-                    runs = _run_missing(job, runs, launch, message)
-                elif message:
-                    print(message, file=sys.stderr)
+        runs = all_runs(job)
+        failed = frozenset(run.run_id for run in runs if run.state == "failed")
+        launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
+        job, messages = _grown(job, runs, stages, launch.forgiven)
+        runs = _check_code(job, runs, on_code_change)
+        with how_to_resume(lambda: job), launch.pool:
+            lines = [announcement, *messages]
+            while True:
+                runs = _run_missing(job, runs, launch, lines, failed)
+                said = messages
+                job, messages = _grown(job, runs, stages, launch.forgiven)
+                lines = [message for message in messages if message not in said]
+                if not missing(job, runs, launch.forgiven):
+                    break
+            for line in lines:
+                print(line, file=sys.stderr)
         warn_of_failures(job, runs)
 
 
-def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None) -> None:
+def _grown(
+    job: Job, runs: list[Run], stages: Stages | None, forgiven: Collection[str] = ()
+) -> tuple[Job, tuple[str, ...]]:
+    """The job with all trials that are wanted by now, and messages about them."""
+    if stages is None:
+        return job, ()
+    stage = stages.next(latest_runs(runs), settled_losses(runs, forgiven))
+    return replace(job, trials=stage.trials, to_come=stage.to_come), stage.messages
+
+
+def join_sweep(
+    job: Job,
+    *,
+    workers: int | str = 1,
+    source: Source | None = None,
+    stages: Stages | None = None,
+) -> None:
     """Run trials that wait in the queue of another process's sweep; return when none waits.
+
+    While trials of a sweep that grows are trained elsewhere, more may come: they are waited for.
 
     The driver alone runs failed trials again, and analyses the runs.
 
@@ -110,6 +141,7 @@ def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None
         job: What the driver runs.
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         source: The data, if it is open already.
+        stages: How the sweep grows; None if the job holds all its trials.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -119,23 +151,37 @@ def join_sweep(job: Job, *, workers: int | str = 1, source: Source | None = None
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        with how_to_resume(job):
-            num_waiting = count_waiting(job, trial_queue.open_study(job.study_name, job.storage))
-            if num_waiting:
-                with orderly_termination(), _progress(job, all_runs(job)) as progress:
-                    start_workers(job, num_waiting, workers, None, source, progress)
+        with how_to_resume(lambda: job), orderly_termination(), LocalPool() as pool:
+            study = trial_queue.open_study(job.study_name, job.storage)
+            grows = stages is not None and stages.pilot is not None
+            while True:
+                job, _ = _grown(job, all_runs(job), stages)
+                is_over = not job.to_come and not missing(job, all_runs(job))
+                more = grows and not is_over
+                num_waiting = wait_for_more(job, study) if more else count_waiting(job, study)
+                if not num_waiting:
+                    break
+                with _progress(job, all_runs(job)) as progress:
+                    start_workers(job, num_waiting, workers, None, source, progress, pool)
+                if not grows:
+                    break
             done = done_in_words(job, all_runs(job))
             print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
 
 
-def _run_missing(job: Job, runs: list[Run], launch: _Launch, announcement: str) -> list[Run]:
+def _run_missing(
+    job: Job,
+    runs: list[Run],
+    launch: _Launch,
+    announcements: Sequence[str],
+    failed_before: Collection[str],
+) -> list[Run]:
     """Run the trials that these runs leave missing.
 
     Returns:
         All runs, once none is missing.
     """
-    failed_before = {run.run_id for run in runs if run.state == "failed"}
-    forgiven = failed_before if launch.retry_failed else set()
+    forgiven = launch.forgiven
     left = missing(job, runs, forgiven)
     if not left:
         print(f"all {len(job.trials)} trials have ended; nothing is left to train", file=sys.stderr)
@@ -143,7 +189,8 @@ def _run_missing(job: Job, runs: list[Run], launch: _Launch, announcement: str) 
         write_summary(job, runs)
         return runs
     with orderly_termination(), state_shown(job.ledger), _progress(job, runs) as progress:
-        progress.say(announcement)
+        for line in announcements:
+            progress.say(line)
         for _ in range(MAX_ATTEMPTS):
             _run_once(job, left, launch, progress)
             runs = all_runs(job)
@@ -162,22 +209,23 @@ def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) 
     """Queue trials and run workers until none waits; other drivers may work on the same queue."""
     study = trial_queue.open_study(job.study_name, job.storage)
     release_dead(job, study)
-    trial_queue.enqueue(study, without_record_in_journal(job, left))
+    trial_queue.enqueue(study, without_record_in_journal(job, left), job.plan)
     listener = with_notes(job, progress)
-    start_workers(job, len(left), launch.workers, launch.executor, launch.source, listener)
+    start_workers(
+        job, len(left), launch.workers, launch.executor, launch.source, listener, launch.pool
+    )
     wait_for_others(job, study)
 
 
 def _progress(job: Job, runs: list[Run]) -> Progress:
     losses = ended_losses(job, runs)
-    return Progress(job.trials, losses, size_param=job.size_param, data_unit=job.data_unit)
-
-
-def _extended(job: Job, runs: list[Run], extend: Extend) -> tuple[Job, str]:
-    """The job with the trials that `extend` adds, and its messages."""
-    losses = {run.trial_id: run.loss for run in runs if run.state == "complete"}
-    added, messages = extend(job.trials, losses)
-    return replace(job, trials=(*job.trials, *added)), "\n".join(messages)
+    return Progress(
+        job.trials,
+        losses,
+        to_come=job.to_come,
+        size_param=job.size_param,
+        data_unit=job.data_unit,
+    )
 
 
 def _check_code(job: Job, runs: list[Run], on_code_change: str) -> list[Run]:

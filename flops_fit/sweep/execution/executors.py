@@ -12,7 +12,7 @@ from flops_fit.records import Event, Listener
 from flops_fit.runtime import sending
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.execution.job import Job
-from flops_fit.sweep.execution.local_pool import run_in_processes
+from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.status import all_runs
 from flops_fit.sweep.execution.worker import work
 from flops_fit.tracking.ledger import ENDED
@@ -29,6 +29,7 @@ def start_workers(
     executor: Any,
     source: Source | None,
     listener: Listener,
+    pool: LocalPool,
 ) -> None:
     """Run workers until all have left.
 
@@ -39,18 +40,30 @@ def start_workers(
         executor: Anything with `submit()`, to run them elsewhere; None for this machine.
         source: The data, if it is open already, for a worker in this process.
         listener: Called with every event.
+        pool: The processes of this machine that are left from an earlier round.
     """
-    count = min(count_workers(workers), num_missing)
+    share = count_workers(workers)
+    count = min(share, num_missing)
     if executor is not None:
         payload = sending.dumps(job)
         futures = [executor.submit(work_remotely, payload, index) for index in range(count)]
         _listen_to_ledger(job, futures, listener)
         for future in futures:
             future.result()
-    elif count == 1:
+    elif share == 1:
         work(job, listener, source)
     else:
-        run_in_processes(sending.dumps((work, job)), count, listener)
+        pool.run(sending.dumps((_work_here, job)), count, listener, share)
+
+
+_OPENED: dict[str, Source] = {}  # in a process of the pool: the data of its sweep, opened once
+
+
+def _work_here(job: Job, listener: Listener) -> None:
+    """Be a worker in a process that may have worked in an earlier round."""
+    if job.setting not in _OPENED:
+        _OPENED[job.setting] = job.task.open()
+    work(job, listener, _OPENED[job.setting])
 
 
 def work_remotely(payload: bytes, index: int) -> None:

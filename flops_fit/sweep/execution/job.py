@@ -30,6 +30,8 @@ class Job:
         note: The plan as the parent run's description shows it.
         size_param: Name of the size parameter.
         data_unit: What D counts: "tokens" or "examples".
+        plan: Hash of the plan, before it has grown.
+        to_come: FLOPs expected beyond the trials known now, of a sweep that grows.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -45,6 +47,8 @@ class Job:
     note: str = ""
     size_param: str = "size"
     data_unit: str = "tokens"
+    plan: str = ""
+    to_come: float = 0.0
     seconds_between_events: float = 0.2
 
     @property

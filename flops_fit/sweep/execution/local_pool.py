@@ -2,20 +2,23 @@
 
 A worker is a new interpreter (`python -m flops_fit.sweep.execution.local_pool`), neither a fork nor
 a re-run of the caller's script. So models defined in `__main__` or a notebook work, and scripts
-need no `if __name__ == "__main__"`. The function to call arrives by cloudpickle on standard input;
-when that pipe closes, the worker knows that its driver is gone. Events return as JSON lines on
-standard output; what the user's code prints goes to standard error.
+need no `if __name__ == "__main__"`. The function to call arrives by cloudpickle on standard input,
+and after it the next one, for a sweep that grows has several rounds; when that pipe closes, the
+worker knows that its driver is gone. Events return as JSON lines on standard output, and an empty
+object at the end of each call; what the user's code prints goes to standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
 import pickle
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -31,48 +34,92 @@ _LENGTH_BYTES = 8  # before the payload
 _TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell shows it
 
 
-def run_in_processes(payload: bytes, count: int, listener: Listener) -> None:
-    """Run `count` workers until all have left, and pass on their events.
+class LocalPool:
+    """Worker processes that stay between the rounds of a sweep; leave it to end them."""
 
-    Args:
-        payload: A cloudpickled pair (function, job); called as `function(job, listener)`.
-        count: Number of workers.
-        listener: Called with every event.
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()  # None: one has ended
 
-    Raises:
-        KeyboardInterrupt: After Ctrl-C, once the workers have recorded where they are.
-    """
-    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()  # None: a worker has left
-    processes = [_spawn(payload, index, count) for index in range(count)]
-    for process in processes:
-        threading.Thread(target=_read, args=(process, events), daemon=True).start()
-    try:
-        num_left = 0
-        while num_left < count:
-            event = events.get()
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _stop([worker.process for worker in self._workers], patient=exc_info[0] is None)
+
+    def run(self, payload: bytes, count: int, listener: Listener, share: int | None = None) -> None:
+        """Run a function in `count` processes until all have ended, and pass on their events.
+
+        Args:
+            payload: A cloudpickled pair (function, job); called as `function(job, listener)`.
+            count: Number of processes; those that are idle are taken first.
+            listener: Called with every event.
+            share: Among how many processes the cores are shared; by default `count`.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C.
+        """
+        dead = [worker for worker in self._workers if worker.process.poll() is not None]
+        _stop([worker.process for worker in dead], patient=True)
+        self._workers = [worker for worker in self._workers if worker not in dead]
+        used = {worker.index for worker in self._workers}
+        free = (index for index in itertools.count() if index not in used)
+        while len(self._workers) < count:
+            self._workers.append(_Worker(next(free), share or count, self._events))
+        for worker in self._workers[:count]:
+            worker.send(payload)
+        num_ended = 0
+        while num_ended < count:
+            event = self._events.get()
             if event is None:
-                num_left += 1
+                num_ended += 1
             else:
                 listener(event)
-    finally:
-        _stop(processes)
 
 
-def _spawn(payload: bytes, index: int, count: int) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flops_fit.sweep.execution.local_pool"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=_environment(index, count),
-        start_new_session=True,  # Ctrl-C reaches the driver alone, which then stops the workers
-    )
-    assert process.stdin is not None
-    try:
-        process.stdin.write(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it died as it started; the driver finds its trials missing
-    return process
+def run_in_processes(payload: bytes, count: int, listener: Listener) -> None:
+    """Run a function in processes of their own; arguments are as for `LocalPool.run`."""
+    with LocalPool() as pool:
+        pool.run(payload, count, listener)
+
+
+class _Worker:
+    """A worker process, and a thread that queues its events.
+
+    Args:
+        index: Number of the worker.
+        count: Number of all workers, which share the cores.
+        events: Where its events go; None each time it has ended what it was sent.
+    """
+
+    def __init__(self, index: int, count: int, events: queue.SimpleQueue[Event | None]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flops_fit.sweep.execution.local_pool"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(index, count),
+            start_new_session=True,  # Ctrl-C reaches the driver alone, which then stops the workers
+        )
+        self.index, self._events = index, events
+        self._busy = threading.Event()
+        arguments = (self.process, events, self._busy)
+        self._reader = threading.Thread(target=_read, args=arguments, daemon=True)
+        self._reader.start()
+
+    def send(self, payload: bytes) -> None:
+        """Send what to call."""
+        self._busy.set()
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            # It has died: it is counted out here, if its reader had ended before it was busy. The
+            # driver finds its trials missing.
+            self._reader.join()
+            if self._busy.is_set():
+                self._busy.clear()
+                self._events.put(None)
 
 
 def _environment(index: int, count: int) -> dict[str, str]:
@@ -93,34 +140,53 @@ def _environment(index: int, count: int) -> dict[str, str]:
     return environment
 
 
-def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[Event | None]) -> None:
-    """Queue a worker's events, then None once it has left; the body of a thread."""
+def _read(
+    process: subprocess.Popen[bytes],
+    events: queue.SimpleQueue[Event | None],
+    busy: threading.Event,
+) -> None:
+    """Queue a worker's events, and None each time it has ended its work; the body of a thread."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
             if not line.endswith(b"\n"):
                 break  # the worker was killed while it wrote
             sent: dict[str, Any] = json.loads(line)
+            if not sent:
+                busy.clear()
+                events.put(None)
+                continue
             fields: dict[str, Any] = {
                 name: math.nan if value is None else value for name, value in sent.items()
             }
             events.put(Event(**fields))
     process.wait()
-    events.put(None)
+    if busy.is_set():
+        busy.clear()
+        events.put(None)
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Send SIGTERM to workers that still run, wait until they have recorded that, then kill."""
+def _stop(processes: list[subprocess.Popen[bytes]], *, patient: bool) -> None:
+    """End the workers: idle ones by closing their pipes, others by SIGTERM, and at last SIGKILL.
+
+    Args:
+        processes: The workers.
+        patient: Whether all are idle.
+    """
     for process in processes:
-        if process.poll() is None:
+        if process.poll() is None and not patient:
             process.terminate()
+        if process.stdin is not None and patient:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
     for process in processes:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
         if process.stdin is not None:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _interrupt(*_: Any) -> None:
@@ -134,8 +200,6 @@ def _main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     pipe = io.FileIO(0, closefd=False)
-    payload = _exactly(pipe, int.from_bytes(_exactly(pipe, _LENGTH_BYTES), "big"))
-    function, job = pickle.loads(payload)  # from our own driver's pipe
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
     def send(event: Event) -> None:
@@ -146,18 +210,25 @@ def _main() -> None:
             out.write(json.dumps(fields) + "\n")
 
     try:
-        function(job, send)
+        while header := _exactly(pipe, _LENGTH_BYTES):
+            payload = _exactly(pipe, int.from_bytes(header, "big"))
+            function, job = pickle.loads(payload)  # from our own driver's pipe
+            function(job, send)
+            out.write("{}\n")  # ended; the next may come
     except KeyboardInterrupt:
         sys.exit(_TERMINATED)
 
 
 def _exactly(pipe: io.FileIO, size: int) -> bytes:
-    """Read `size` bytes; unbuffered, so that no lock is held when the interpreter ends."""
+    """Read `size` bytes, or fewer at the pipe's end.
+
+    Unbuffered, so that no lock is held when the interpreter ends.
+    """
     chunks = []
     while size:
         chunk = pipe.read(size)
         if not chunk:
-            raise EOFError("the driver closed the pipe before it had sent the job")
+            break
         chunks.append(chunk)
         size -= len(chunk)
     return b"".join(chunks)
@@ -168,7 +239,9 @@ def _end_with_driver() -> None:
 
     SIGTERM alone may not do: Python drops an exception that a signal raises inside `__del__`.
     """
-    os.read(0, 1)  # returns when the driver's end of the pipe closes
+    pipe = select.poll()
+    pipe.register(0, 0)  # no data is waited for, only the close of the driver's end
+    pipe.poll()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_STOP_S)
     os.kill(os.getpid(), signal.SIGKILL)

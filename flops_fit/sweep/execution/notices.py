@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flops_fit import tracking
 from flops_fit.records import Run
@@ -18,18 +18,21 @@ from flops_fit.warn import warn_user
 
 
 @contextlib.contextmanager
-def how_to_resume(job: Job) -> Iterator[None]:
+def how_to_resume(job_now: Callable[[], Job]) -> Iterator[None]:
     """After Ctrl-C or SIGTERM in this block, say what is done and how to go on.
 
     `KeyboardInterrupt` carries the message as the last line of its short traceback. Before
     `SystemExit` it is printed.
+
+    Args:
+        job_now: Gives the job as it has grown by then.
     """
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_resume_message(job)) from None
+        raise KeyboardInterrupt(_resume_message(job_now())) from None
     except SystemExit:
-        print(_resume_message(job), file=sys.stderr)
+        print(_resume_message(job_now()), file=sys.stderr)
         raise
 
 

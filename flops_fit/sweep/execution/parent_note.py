@@ -38,7 +38,7 @@ def with_notes(job: Job, progress: Progress) -> Listener:
     def listen(event: Event) -> None:
         nonlocal last_note
         progress(event)
-        all_ended = progress.num_ended == len(job.trials)
+        all_ended = progress.num_ended == len(job.trials) and not job.to_come
         is_due = time.monotonic() - last_note > _NOTE_EVERY_S
         if event.state in ENDED and (is_due or all_ended):
             last_note = time.monotonic()
@@ -51,7 +51,7 @@ def write_summary(job: Job, runs: list[Run]) -> None:
     """Write on the parent run how far the sweep is, by these runs."""
     losses = ended_losses(job, runs)
     spent = sum(trial.flops for trial in job.trials if trial.trial_id in losses)
-    _write(job, summary(job.trials, losses, job.size_param, spent))
+    _write(job, summary(job.trials, losses, job.size_param, spent, job.to_come))
 
 
 def _write(job: Job, progress_text: str) -> None:

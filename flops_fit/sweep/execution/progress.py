@@ -29,6 +29,7 @@ class Progress:
         trials: Sequence[Trial],
         losses: Mapping[str, float],
         *,
+        to_come: float = 0.0,
         size_param: str = "size",
         data_unit: str = "tokens",
     ) -> None:
@@ -37,9 +38,11 @@ class Progress:
         Args:
             trials: The planned trials.
             losses: Held-out loss of those that ended before, by id; NaN where one diverged.
+            to_come: FLOPs expected beyond these trials.
             size_param: Name of the size parameter.
             data_unit: What D counts.
         """
+        self._to_come = to_come
         self._trials = {trial.trial_id: trial for trial in trials}
         self._losses = dict(losses)
         self._size_param = size_param
@@ -51,7 +54,7 @@ class Progress:
         self._handler: logging.Handler | None = None
         self._level_before = logging.NOTSET
         self._bar: Any = tqdm(
-            total=sum(trial.flops for trial in trials),
+            total=sum(trial.flops for trial in trials) + to_come,
             initial=sum(self._spent.values()),
             unit="FLOP",
             unit_scale=True,
@@ -111,6 +114,7 @@ class Progress:
         if trial is None:  # another driver has added it
             return
         row = [t for t in self._trials.values() if t.compute_budget == trial.compute_budget]
+        row = [t for t in row if t.role == trial.role == "sweep"]
         for text in optima_in_words(row, self._losses, self._size_param):
             self.say(text)
 
@@ -122,7 +126,7 @@ class Progress:
     def summary(self) -> str:
         """How far the sweep is, as Markdown."""
         trials, spent = list(self._trials.values()), sum(self._spent.values())
-        return summary(trials, self._losses, self._size_param, spent)
+        return summary(trials, self._losses, self._size_param, spent, self._to_come)
 
     def say(self, text: str) -> None:
         """Print a line on standard error, above the bar if there is one."""
@@ -152,7 +156,11 @@ class Progress:
 
 
 def summary(
-    trials: Sequence[Trial], losses: Mapping[str, float], size_param: str, spent: float
+    trials: Sequence[Trial],
+    losses: Mapping[str, float],
+    size_param: str,
+    spent: float,
+    to_come: float = 0.0,
 ) -> str:
     """How far a sweep is, as Markdown.
 
@@ -161,11 +169,13 @@ def summary(
         losses: Held-out loss of those that ended, by id; NaN where one diverged.
         size_param: Name of the size parameter.
         spent: FLOPs spent on them.
+        to_come: FLOPs expected beyond these trials.
     """
     num_ended = sum(trial.trial_id in losses for trial in trials)
-    share = spent / sum(trial.flops for trial in trials)
+    share = spent / (sum(trial.flops for trial in trials) + to_come)
     head = f"{num_ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
-    return "\n- ".join([head, *optima_in_words(trials, losses, size_param)])
+    sweep = [trial for trial in trials if trial.role == "sweep"]
+    return "\n- ".join([head, *optima_in_words(sweep, losses, size_param)])
 
 
 def _watched() -> bool:

@@ -28,6 +28,7 @@ from flops_fit.tracking.queries import latest_runs
 MAX_ATTEMPTS = 3  # of a trial that fails, or whose worker dies
 PAUSE_S = 0.5
 OTHERS_PAUSE_S = 2.0
+BETWEEN_S = 30.0  # how long a worker waits for the next round of a sweep that grows
 BEGIN_S = 10.0  # how long a worker waits for a driver that was started at the same moment
 _LOG = logging.getLogger("flops_fit")
 _T = TypeVar("_T")
@@ -74,6 +75,20 @@ def ended_losses(job: Job, runs: Collection[Run]) -> dict[str, float]:
     planned = job.trial_ids
     ended = (run for run in latest_runs(runs) if run.state in ENDED)
     return {run.trial_id: run.loss for run in ended if run.trial_id in planned}
+
+
+def settled_losses(runs: Collection[Run], forgiven: Collection[str] = ()) -> dict[str, float]:
+    """Held-out loss of every trial that is not to be run again, by id; NaN where it has none.
+
+    Args:
+        runs: All runs, latest first.
+        forgiven: Ids of failed runs that do not count.
+    """
+    failures = Counter(
+        run.trial_id for run in runs if run.state == "failed" and run.run_id not in forgiven
+    )
+    settled = {trial_id: math.nan for trial_id, n in failures.items() if n >= MAX_ATTEMPTS}
+    return settled | {run.trial_id: run.loss for run in latest_runs(runs) if run.state in ENDED}
 
 
 def release_dead(job: Job, study: Any) -> None:
@@ -132,7 +147,7 @@ def count_waiting(job: Job, study: Any) -> int:
     """Number of trials in the queue; waits `BEGIN_S` for a driver that may be about to fill it."""
 
     def check() -> int:
-        num_waiting = trial_queue.count_waiting(study, job.trial_ids)
+        num_waiting = trial_queue.count_waiting(study, job.trial_ids, job.plan)
         left = {trial.trial_id for trial in missing(job, all_runs(job))}
         unclaimed = left - claimed(job, study)
         if unclaimed and not num_waiting:
@@ -154,6 +169,54 @@ def count_waiting(job: Job, study: Any) -> int:
         return 0
 
 
+def wait_for_more(job: Job, study: Any) -> int:
+    """Number of trials in the queue of a sweep that grows, once there are some.
+
+    While any trial is being trained, and for `BETWEEN_S` after that, its driver may queue more.
+
+    Returns:
+        0 if none came.
+    """
+
+    def check() -> int:
+        if num_waiting := trial_queue.count_waiting(study, job.trial_ids, job.plan):
+            return num_waiting
+        if claimed(job, study):
+            release_dead(job, study)
+        if claimed(job, study):
+            raise NotYetError("other processes train the trials of this sweep; more may follow")
+        return 0
+
+    def check_for_driver() -> int:
+        if num_waiting := trial_queue.count_waiting(study, job.trial_ids, job.plan):
+            return num_waiting
+        if claimed(job, study):
+            return -1
+        raise NotYetError("nothing waits; its driver may queue more")
+
+    while True:
+        if num_waiting := _poll(check, math.inf, OTHERS_PAUSE_S):
+            return num_waiting
+        try:
+            num_waiting = _poll(check_for_driver, BETWEEN_S, PAUSE_S)
+        except NotYetError:
+            return 0
+        if num_waiting > 0:
+            return num_waiting
+
+
+def _poll(check: Callable[[], int], timeout_s: float, pause_s: float) -> int:
+    """What a check returns, once it does not say that it is too early."""
+    return poll(
+        check,
+        is_temporary=lambda error: isinstance(error, NotYetError),
+        timeout_s=timeout_s,
+        pause_s=pause_s,
+        report=lambda error: _LOG.info("%s: waiting", error),
+        before_pause=keep_waiting,
+    )
+
+
 def clear_ended(job: Job, runs: Collection[Run]) -> None:
     """Remove checkpoints of ended trials, which a worker killed just after the end has left."""
     ended = {run.trial_id for run in runs if run.state in ENDED} & job.trial_ids
@@ -165,4 +228,6 @@ def clear_ended(job: Job, runs: Collection[Run]) -> None:
 def done_in_words(job: Job, runs: Collection[Run]) -> str:
     """How many of the trials are done, by these runs."""
     num_done = len(job.trials) - len(missing(job, runs))
+    if job.to_come:
+        return f"{num_done} of the {len(job.trials)} trials known so far are done"
     return f"{num_done} of {len(job.trials)} trials are done"

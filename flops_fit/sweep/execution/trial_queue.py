@@ -45,6 +45,7 @@ from flops_fit.sweep.execution.storage_outage import (
 NAMELESS_S = 30  # a worker writes its name on a claim within milliseconds, or was killed
 _TRIAL = "trial"  # user attributes of an Optuna trial
 _OWNER = "owner"
+_PLAN = "plan"
 _RATE = "lr_multiplier"
 _LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
@@ -140,8 +141,13 @@ def _url(study: optuna.Study) -> str:
     return getattr(storage, "_backend", storage).url  # Optuna puts a cache before the database
 
 
-def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
+def enqueue(study: optuna.Study, trials: Iterable[Trial], plan: str = "") -> int:
     """Enqueue the trials that neither wait nor run.
+
+    Args:
+        study: The study.
+        trials: What to enqueue.
+        plan: Hash of the plan that they are for.
 
     Returns:
         How many were enqueued.
@@ -153,7 +159,7 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial]) -> int:
         for trial in absent:
             study.enqueue_trial(
                 {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
-                user_attrs={_TRIAL: json.dumps(asdict(trial))},
+                user_attrs={_TRIAL: json.dumps(asdict(trial)), _PLAN: plan},
             )
     return len(absent)
 
@@ -165,18 +171,20 @@ def work_through(
     run: Callable[[Trial], float],
     go_on: Callable[[], bool],
     has_ended: Callable[[Trial], bool],
+    plan: str = "",
 ) -> None:
     """Claim waiting trials one by one and run them, until none waits.
 
     Args:
         study: The study.
         wanted: Trial ids of the present plan. Other waiting trials are dropped when they are
-            claimed, except those that a driver has added to a row.
+            claimed, except those that a driver of the same plan has added since.
         owner: Who claims.
         run: Trains a trial and returns its loss; an exception fails the trial, not the sweep.
         go_on: Called before each trial; False leaves the rest waiting.
         has_ended: Whether the ledger has a trial's result: drivers that start at the same moment
             may each enqueue it.
+        plan: Hash of the present plan.
 
     Raises:
         StoreError: The storage cannot be used, or is away for longer than the timeout.
@@ -185,7 +193,7 @@ def work_through(
     def objective(claimed: optuna.Trial) -> float:
         text = claimed.user_attrs.get(_TRIAL)
         trial = None if text is None else Trial(**json.loads(text))
-        if trial is None or not (trial.trial_id in wanted or trial.added):
+        if trial is None or not (trial.trial_id in wanted or _is_added(claimed, trial, plan)):
             raise optuna.TrialPruned("not of the present plan")
         claimed.set_user_attr(_OWNER, owner)
         if _is_claimed_before(study, trial.trial_id, claimed.number) or has_ended(trial):
@@ -252,21 +260,30 @@ def claims(study: optuna.Study) -> set[tuple[str, str]]:
     return {(_trial_id(claim), claim.user_attrs.get(_OWNER, "")) for claim in running}
 
 
-def count_waiting(study: optuna.Study, wanted: set[str]) -> int:
+def count_waiting(study: optuna.Study, wanted: set[str], plan: str = "") -> int:
     """Number of trials that wait for a worker.
 
     Args:
         study: The study.
-        wanted: Trial ids that count, beside those that a driver has added to a row.
+        wanted: Trial ids that count, beside those that a driver of the same plan has added.
+        plan: Hash of the present plan.
 
     Raises:
         StoreError: The storage cannot be used.
     """
     with storage_errors(_url(study)):
         waiting = _get_trials(study, TrialState.WAITING)
-    texts = [found.user_attrs[_TRIAL] for found in waiting if _TRIAL in found.user_attrs]
-    trials = [Trial(**json.loads(text)) for text in texts]
-    return sum(trial.trial_id in wanted or trial.added for trial in trials)
+    ours = [found for found in waiting if _TRIAL in found.user_attrs]
+    trials = [Trial(**json.loads(found.user_attrs[_TRIAL])) for found in ours]
+    return sum(
+        trial.trial_id in wanted or _is_added(found, trial, plan)
+        for found, trial in zip(ours, trials, strict=True)
+    )
+
+
+def _is_added(found: optuna.Trial | FrozenTrial, trial: Trial, plan: str) -> bool:
+    """Whether a trial was decided on while a sweep of this plan ran."""
+    return trial.added and found.user_attrs.get(_PLAN) == plan
 
 
 def has_completed(study: optuna.Study, trial_id: str) -> bool:

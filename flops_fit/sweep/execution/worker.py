@@ -115,7 +115,7 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
     ):
         bench = _Bench(job, source, owner, listener, stop, outbox)
         with frozen_gc():
-            trial_queue.work_through(study, job.trial_ids, owner, run, go_on, has_ended)
+            trial_queue.work_through(study, job.trial_ids, owner, run, go_on, has_ended, job.plan)
         _wait_for_delivery(bench)
 
 

@@ -34,8 +34,8 @@ class Estimate:
     """Time, memory and price of the trials still to be done.
 
     Attributes:
-        table: The plan's `to_frame()` with `seconds` and `memory_bytes` of each trial; NaN
-            if it is done.
+        table: The plan's `to_frame()`, with the trials expected of a pilot; `seconds` and
+            `memory_bytes` of each trial are NaN if it is done.
         seconds: From the call to the last trial's end, with all devices working; the fit that
             follows is not counted.
         seconds_interval: (low, high), about 95 %. Covers the spread of the measurements and the
@@ -87,7 +87,7 @@ def estimate_plan(
     """
     raise_problems(list(_problems(plan, calibrated, flops_per_second, price_per_hour, devices)))
     num_devices = count_workers(devices)
-    table = plan.to_frame().assign(seconds=math.nan, memory_bytes=math.nan)
+    table = plan.frame_with_expected().assign(seconds=math.nan, memory_bytes=math.nan)
     to_do = table["trial_id"].isin([trial.trial_id for trial in plan.to_do])
     doubt = math.nan
     if not plan.to_do:

@@ -20,6 +20,7 @@ from flops_fit.sweep.plan.isoflop_row import (
     IsoflopRows,
     plural,
 )
+from flops_fit.sweep.task.model_cost import ModelCost
 
 _MAX_DOUBLINGS = 40  # of a budget or of the data, in search of one that works
 _FIRST_STRIDE = 256.0  # factor between the first budgets tried in search of the largest
@@ -106,7 +107,8 @@ def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
             f"{rows.recipe.max_epochs:g} epochs of the {examples}"
         )
     if bounds.short_of_steps and not bounds.smallest_above:
-        batch = plural(rows.batch_size(budget), "example")
+        largest = rows.finder.nearest_cost(bounds.high)
+        batch = plural(rows.least_batch(budget, largest), "example")
         reasons.append(
             f"models of more than {_count(bounds.high)} parameters take fewer than {FEW_STEPS} "
             f"steps of {batch}"
@@ -149,7 +151,8 @@ def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
 def _largest_batch(rows: IsoflopRows, budgets: Sequence[float]) -> int:
     """The largest batch that leaves enough steps, by halving; 0 if even one example does not."""
     unlimited = _with_unlimited_data(rows)
-    batch_size = max(map(rows.batch_size, budgets)) // 2
+    cost = _smallest_cost(rows)
+    batch_size = max(rows.least_batch(budget, cost) for budget in budgets) // 2
     while batch_size and not _all_planned(_with_batch(unlimited, batch_size), budgets):
         batch_size //= 2
     return batch_size
@@ -249,14 +252,19 @@ def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
 
 def _too_short_budget(rows: IsoflopRows) -> float:
     """A budget below which even the smallest model takes too few steps."""
-    cost = rows.finder.cost(rows.finder.smallest())
-    assert cost is not None
+    cost = _smallest_cost(rows)
     min_steps = FEW_STEPS if rows.finder.given is None else MIN_STEPS
     flops_per_example = cost.flops_per_token * rows.source.tokens_per_example
     budget = min_steps * flops_per_example
     for _ in range(_MAX_DOUBLINGS):  # the batch may grow with the budget
-        budget = min_steps * rows.batch_size(budget) * flops_per_example
+        budget = min_steps * rows.least_batch(budget, cost) * flops_per_example
     return budget
+
+
+def _smallest_cost(rows: IsoflopRows) -> ModelCost:
+    cost = rows.finder.cost(rows.finder.smallest())
+    assert cost is not None
+    return cost
 
 
 def _count(num_params: float) -> str:

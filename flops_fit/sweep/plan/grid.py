@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from flops_fit.records import TRIAL_COLUMNS, Skipped, Trial, to_frame
+from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.records import TRIAL_COLUMNS, Size, Skipped, Trial, to_frame
 from flops_fit.sweep.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -22,6 +24,28 @@ class Origin:
 
     task: Task
     rows: IsoflopRows
+
+
+@dataclass(frozen=True)
+class PilotPlan:
+    """What is trained to find the recipe, as far as it is known before.
+
+    Attributes:
+        budget: Budget of its trials, in FLOPs.
+        sizes: The sizes that it trains.
+        tuned: What it finds: "learning_rate", "batch_size" or both.
+        most_flops: What the pilot costs at most.
+        check_flops: What the check of the recipe after the sweep costs; 0 if none is affordable.
+        expected: Trials like those of pilot and check, as many as they may be: what they will be
+            in fact depends on their losses.
+    """
+
+    budget: float
+    sizes: tuple[Size, ...]
+    tuned: tuple[str, ...]
+    most_flops: float
+    check_flops: float
+    expected: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,10 @@ class Grid:
         setting: Hash of what all trials share: model, data, loss, recipe and FLOPs convention.
             Runs of one setting may be fitted together.
         done: Ids of the trials that have ended; None if that was not looked up.
+        rules: The published rules that "learning_rate" and "batch_size" follow; where a pilot finds
+            them, those that it begins with.
+        pilot: What is trained to find learning rate and batch; None if nothing is.
+        found: Learning rate and batch, where a pilot has found them; the trials are by them.
         origin: What it was made from; None if not made by the planner.
     """
 
@@ -55,12 +83,21 @@ class Grid:
     size_param: str
     setting: str
     done: frozenset[str] | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+    pilot: PilotPlan | None = None
+    found: RecipeLaw | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     @property
+    def with_expected(self) -> tuple[Trial, ...]:
+        """The trials of the grid, and before them those expected of pilot and check."""
+        expected = self.pilot.expected if self.pilot else ()
+        return (*expected, *self.trials)
+
+    @property
     def total_flops(self) -> float:
-        """FLOPs of all trials together."""
-        return sum(trial.flops for trial in self.trials)
+        """FLOPs of all trials together, with those expected of a pilot."""
+        return sum(trial.flops for trial in self.with_expected)
 
     @property
     def compute_budgets(self) -> list[float]:
@@ -69,15 +106,23 @@ class Grid:
 
     @property
     def to_do(self) -> tuple[Trial, ...]:
-        """The trials not known to have ended."""
-        return tuple(t for t in self.trials if self.done is None or t.trial_id not in self.done)
+        """The trials not known to have ended, with those expected of a pilot."""
+        done = self.done or ()
+        return tuple(trial for trial in self.with_expected if trial.trial_id not in done)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per trial: its fields, tokens per parameter and passes over the data.
 
         If it was looked up, the column `done` shows whether the trial has ended.
         """
-        frame = to_frame(self.trials, TRIAL_COLUMNS)
+        return self._frame(self.trials)
+
+    def frame_with_expected(self) -> pd.DataFrame:
+        """The same with the trials that a pilot is expected to train."""
+        return self._frame(self.with_expected)
+
+    def _frame(self, trials: tuple[Trial, ...]) -> pd.DataFrame:
+        frame = to_frame(trials, TRIAL_COLUMNS)
         frame.insert(6, "tokens_per_param", frame["num_tokens"] / frame["num_params"])
         frame["epochs"] = frame["num_tokens"] / (self.available or math.nan)
         if self.done is not None:

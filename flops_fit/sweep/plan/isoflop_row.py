@@ -19,6 +19,7 @@ import numpy as np
 from flops_fit.laws.checks.of_runs import FEW_STEPS
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.hashing import digest
@@ -29,6 +30,7 @@ from flops_fit.sweep.training.recipe import Recipe
 SIZES_PER_BUDGET = 7
 MIN_GIVEN_SIZES = 3  # if the caller chose the sizes; fewer points determine no minimum
 HALF_WIDTH_DECADES = 0.75
+ENOUGH_STEPS = 1000  # that a trial has, where its batch is to be found and can be small enough
 MIN_STEPS = 10  # with fewer, a learning rate schedule has no shape: the point is skipped
 MIN_RATIO = 2.0  # least ratio of largest to smallest N at which a row shows a minimum
 _MAX_ITERATIONS = 16
@@ -70,6 +72,7 @@ class IsoflopRows:
         recipe: How trials train.
         seed: The sweep's seed.
         finder: The sizes at which the model can be built, and what they cost.
+        law: Learning rate and batch as found by experiment; None before, and where both are given.
     """
 
     identity: dict[str, object]
@@ -77,6 +80,7 @@ class IsoflopRows:
     recipe: Recipe
     seed: int
     finder: SizeFinder
+    law: RecipeLaw | None = None
 
     @property
     def max_tokens(self) -> float:
@@ -89,13 +93,41 @@ class IsoflopRows:
         """Number of sizes that a row needs: enough for a curve, or fewer if the caller chose."""
         return LEAST_RUNS if self.finder.given is None else MIN_GIVEN_SIZES
 
-    def batch_size(self, budget: float) -> int:
-        """Examples a step: the recipe's number, else the user's loader's, else by "auto"'s rule."""
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """What a pilot finds: the learning rate, the batch size, both or nothing."""
+        finds = {"learning_rate": self.recipe.finds_rate, "batch_size": self._finds_batch}
+        return tuple(name for name, found in finds.items() if found)
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The published rules of the recipe, by what they decide."""
+        rules = self.recipe.rules
+        if self.source.batch_size is not None:
+            rules.pop("batch_size", None)
+        return rules
+
+    @property
+    def _finds_batch(self) -> bool:
+        return self.recipe.finds_batch and self.source.batch_size is None
+
+    def batch_size(self, budget: float, cost: ModelCost) -> int:
+        """Examples a step: the recipe's number, else the user's loader's, else found or by rule."""
         recipe, source = self.recipe, self.source
-        unset = recipe.batch_size == "auto" and recipe.batch_tokens is None
-        if unset and source.batch_size is not None:
+        if "batch_size" in recipe.rules and source.batch_size is not None:
             return source.batch_size
-        return recipe.examples_per_step(budget, source.unit, source.tokens_per_example)
+        N, D = cost.num_params, budget / cost.flops_per_token
+        if self.law is not None and self._finds_batch:
+            batch = round(float(self.law.batch_size(N, D)))
+        else:
+            batch = recipe.examples_per_step(budget, N, D, source.unit, source.tokens_per_example)
+        if not self._finds_batch:
+            return batch
+        return max(1, min(batch, int(D / (ENOUGH_STEPS * source.tokens_per_example))))
+
+    def least_batch(self, budget: float, cost: ModelCost) -> int:
+        """Examples a step if they are as few as possible: a batch that is to be found can be 1."""
+        return 1 if self._finds_batch else self.batch_size(budget, cost)
 
     def row(self, budget: float) -> tuple[list[Trial], list[Skipped]]:
         """The trials of a budget at the recipe's own learning rate, and the sizes skipped."""
@@ -128,8 +160,8 @@ class IsoflopRows:
         # More FLOPs per token mean fewer tokens: the data last from this size up ...
         lasting = self._first_size(smallest, budget / self.max_tokens, up=True).num_params
         # ... and there are enough steps from this size down.
-        tokens_per_step = self.batch_size(budget) * self.source.tokens_per_example
         largest = self.finder.nearest_cost(high)
+        tokens_per_step = self.least_batch(budget, largest) * self.source.tokens_per_example
         limit = budget / (FEW_STEPS * tokens_per_step)
         steady = self._first_size(largest, limit, up=False).num_params
         return Bounds(
@@ -187,10 +219,30 @@ class IsoflopRows:
             cost = nearest
         return cost
 
-    def trial(self, budget: float, cost: ModelCost, index: int) -> Trial:
-        """One grid point: D is the budget over FLOPs per token, in whole steps."""
+    def trial(
+        self,
+        budget: float,
+        cost: ModelCost,
+        index: int,
+        *,
+        batch: int | None = None,
+        rate: float | None = None,
+        seed: int | None = None,
+        role: str = "sweep",
+    ) -> Trial:
+        """One grid point: D is the budget over FLOPs per token, in whole steps.
+
+        Args:
+            budget: In FLOPs.
+            cost: The model.
+            index: Of its size in the row.
+            batch: Examples a step; by default as the recipe says.
+            rate: Peak learning rate; by default as the recipe says.
+            seed: By default that of the sweep.
+            role: What the trial is for: see `Trial.role`.
+        """
         per_example = self.source.tokens_per_example
-        batch = self.batch_size(budget)
+        batch = self.batch_size(budget, cost) if batch is None else batch
         measured = cost.convention.startswith("measured")
         per_token = cost.flops_per_token * (self.source.padding_at(batch) if measured else 1.0)
         steps = round(budget / (per_token * batch * per_example))
@@ -208,12 +260,19 @@ class IsoflopRows:
             steps=steps,
             batch_size=batch,
             learning_rate=math.nan,
-            seed=self.seed,
+            seed=self.seed if seed is None else seed,
             padded_tokens=padded,
+            role=role,
         )
         # The recipe's rate may be a function of the trial, and the id depends on the rate.
-        trial = replace(trial, learning_rate=self.recipe.peak_learning_rate(trial))
+        trial = replace(trial, learning_rate=self._rate(trial) if rate is None else rate)
         return replace(trial, trial_id=self._trial_id(trial, cost))
+
+    def _rate(self, trial: Trial) -> float:
+        if self.law is None or not self.recipe.finds_rate:
+            return self.recipe.peak_learning_rate(trial)
+        N, D = trial.num_params, trial.num_tokens
+        return rounded_rate(float(self.law.learning_rate(N, D, trial.batch_size)))
 
     def at_rates(self, trial: Trial, multipliers: Iterable[float]) -> list[Trial]:
         """The same trial at multiples of its learning rate, ascending."""
@@ -230,9 +289,12 @@ class IsoflopRows:
 
     def _trial_id(self, trial: Trial, cost: ModelCost) -> str:
         """Hash of all that determines the trial's result. Its content is a stored format."""
+        # A pilot's run takes no part in the fits, so that the sweep may need the same one again.
+        role = {} if trial.role == "sweep" else {"role": trial.role}
         return digest(
             {
                 **self.identity,
+                **role,
                 "size": trial.size,
                 "shapes": cost.shapes,
                 "recipe": self.recipe.identity(),
@@ -260,6 +322,11 @@ class IsoflopRows:
                 f"more than {max_epochs:g} epochs of {available:.3g}"
             )
         return ""
+
+
+def rounded_rate(rate: float) -> float:
+    """Three digits: the last bits of a fit, which differ between machines, name no other trial."""
+    return float(f"{rate:.3g}")
 
 
 def plural(number: int, noun: str) -> str:

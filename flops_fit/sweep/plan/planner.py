@@ -21,7 +21,7 @@ from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.weighting import Weighting
-from flops_fit.sweep.training.recipe import CHECKED_MULTIPLIERS
+from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
@@ -32,6 +32,12 @@ class Planned:
 
     plan: Grid
     rows: IsoflopRows
+
+    def setting_with(self, recipe: Recipe) -> str:
+        """The hash of what all trials share, if they had another recipe."""
+        costs = self.finder.costs
+        conventions = sorted({costs[trial.size].convention for trial in self.plan.trials})
+        return _setting(self.rows, recipe, conventions)
 
     @property
     def source(self) -> Source:
@@ -87,10 +93,16 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         recipe=recipe,
         model_name=task.model_name,
         size_param=task.size_param,
-        setting=digest({**rows.identity, **recipe.setting(), "flops": conventions}),
+        setting=_setting(rows, recipe, conventions),
+        rules=rows.rules,
         origin=Origin(task, rows),
     )
     return Planned(plan, rows)
+
+
+def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:
+    """Hash of what all trials share. Its content is a stored format."""
+    return digest({**rows.identity, **recipe.setting(), "flops": conventions})
 
 
 def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:
@@ -128,11 +140,5 @@ def _warn(heading: str, lines: Sequence[str]) -> None:
 
 def _with_rates(rows: IsoflopRows, trials: Sequence[Trial]) -> Iterator[Trial]:
     """Each trial at the learning rates to be tried with it."""
-    checked: set[str] = set()
-    if rows.recipe.check_learning_rate:
-        # The rate is checked at both ends: the smallest size (budget), and the largest.
-        by_size = sorted(trials, key=lambda trial: (trial.num_params, trial.compute_budget))
-        checked = {by_size[0].trial_id, by_size[-1].trial_id}
     for trial in trials:
-        extra = CHECKED_MULTIPLIERS if trial.trial_id in checked else ()
-        yield from rows.at_rates(trial, {*map(float, rows.recipe.lr_multipliers), *extra})
+        yield from rows.at_rates(trial, rows.recipe.lr_multipliers)

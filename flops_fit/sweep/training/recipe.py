@@ -1,8 +1,8 @@
 """`Recipe`: how trials train: optimiser, learning rate, batch, schedule, number format.
 
-`"auto"` follows DeepSeek LLM (2024, section 3.1): peak learning rate .3118 C^-.125 and batch
-.2920 C^.3271 tokens, the same for all sizes of a budget. There is no published rule for images: if
-the unit of D is examples, the batch is 64 examples. The plan prints the resulting values.
+`"auto"` is found by experiment: a pilot before the sweep trains a few models at several learning
+rates and batches (`sweep.pilot`). A published rule can be named instead. The rules for the batch
+are in tokens: if the unit of D is examples, such as images, they give 64 examples.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from flops_fit.errors import ArgumentError
+from flops_fit.laws.model.recipe_rules import RULES
 from flops_fit.records import Trial
 from flops_fit.validate import (
     is_count,
-    is_count_or_auto,
     is_fraction,
     is_non_negative,
     is_number,
@@ -25,14 +25,15 @@ from flops_fit.validate import (
 if TYPE_CHECKING:
     import torch
 
+Choice = Literal["auto", "deepseek", "steplaw", "porian"]
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
-AUTO_EXAMPLES = 64
-CHECKED_MULTIPLIERS = (0.5, 1.0, 2.0)  # of the learning rate, with `check_learning_rate`
+EXAMPLES_BY_RULE = 64  # a step, where D counts examples
+FIRST_RULE: Choice = "deepseek"  # where a pilot starts; what "auto" meant before there were pilots
 
 # Fields that may change between two calls of one sweep: finished runs stay comparable.
 _FREE = {
-    "lr_multipliers", "check_learning_rate", "max_epochs", "log_points", "accumulate", "compile",
+    "pilot", "lr_multipliers", "max_epochs", "log_points", "accumulate", "compile",
     "checkpoint_every",
 }  # fmt: skip
 
@@ -42,16 +43,16 @@ class Recipe:
     """How every trial of a sweep trains.
 
     Attributes:
-        learning_rate: Peak learning rate: a number, a function of the `Trial` (its own learning
-            rate not yet set), or "auto" (DeepSeek's rule).
+        learning_rate: Peak learning rate: "auto" finds it by experiment; a number; a function of
+            the `Trial` (its own learning rate not yet set); or a published rule: "deepseek",
+            "steplaw" or "porian" (`laws.model.recipe_rules`).
+        batch_size: Examples a step: "auto" finds them by experiment, unless the data is a
+            `DataLoader`, whose batch size is kept; a number; or a published rule. By "auto" a trial
+            has at least 1,000 steps, if its batch can be small enough.
+        batch_tokens: Units of D a step, instead of `batch_size`; rounded to whole examples.
+        pilot: Whether "auto" is found by experiment. If False, it is the rule "deepseek".
         lr_multipliers: Multiples of the learning rate to train every size with; the fits use the
             best run of each budget and size.
-        check_learning_rate: Also train at half and twice the learning rate, but only the smallest
-            size (at its smallest budget) and the largest (at its largest): a rate that suits one
-            end better biases the fit without showing in its residuals. The fits do not use these
-            runs; a check reports them.
-        batch_size: Examples a step, or "auto" (DeepSeek's rule, in tokens).
-        batch_tokens: Units of D a step, instead of `batch_size`; rounded to whole examples.
         optimizer: "adamw", or a function `(parameters, learning_rate) -> Optimizer`.
         schedule: "linear" to zero, "cosine" to a tenth, "wsd" (warm-up, stable, decay as 1 - sqrt
             over the last fifth), "constant", or a function from the share of steps done to a
@@ -71,11 +72,11 @@ class Recipe:
         checkpoint_every: Seconds between two checkpoints of a running trial.
     """
 
-    learning_rate: float | Callable[[Trial], float] | Literal["auto"] = "auto"
-    lr_multipliers: Sequence[float] = (1.0,)
-    check_learning_rate: bool = False
-    batch_size: int | Literal["auto"] = "auto"
+    learning_rate: float | Callable[[Trial], float] | Choice = "auto"
+    batch_size: int | Choice = "auto"
     batch_tokens: int | None = None
+    pilot: bool = True
+    lr_multipliers: Sequence[float] = (1.0,)
     optimizer: str | Callable[[Iterable[Any], float], torch.optim.Optimizer] = "adamw"
     schedule: str | Callable[[float], float] = "linear"
     warmup: float = 0.1
@@ -95,10 +96,26 @@ class Recipe:
         if problems:
             raise ArgumentError(problems, "invalid recipe:")
 
+    @property
+    def rules(self) -> dict[str, str]:
+        """The published rules that "learning_rate" and "batch_size" follow, or begin with."""
+        choices: dict[str, object] = {"learning_rate": self.learning_rate}
+        if self.batch_tokens is None:
+            choices["batch_size"] = self.batch_size
+        return {name: _rule(c) for name, c in choices.items() if isinstance(c, str)}
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether the learning rate is found by experiment."""
+        return self.learning_rate == "auto" and self.pilot
+
+    @property
+    def finds_batch(self) -> bool:
+        """Whether the batch is found by experiment, unless the data have one of their own."""
+        return self.batch_size == "auto" and self.batch_tokens is None and self.pilot
+
     def peak_learning_rate(self, trial: Trial) -> float:
-        """Peak learning rate of a trial."""
-        if self.learning_rate == "auto":
-            return 0.3118 * trial.compute_budget**-0.125
+        """Peak learning rate of a trial; where it is to be found, the rate to start from."""
         if callable(self.learning_rate):
             rate = self.learning_rate(trial)
             if not is_positive(rate):
@@ -107,17 +124,30 @@ class Recipe:
                     f"{rate!r} for size {trial.size!r} at {trial.compute_budget:.3g} FLOPs"
                 )
             return float(rate)
+        if isinstance(self.learning_rate, str):
+            rule = RULES[_rule(self.learning_rate)]
+            return rule(trial.compute_budget, trial.num_params, trial.num_tokens)[0]
         return float(self.learning_rate)
 
-    def examples_per_step(self, compute_budget: float, unit: str, tokens_per_example: float) -> int:
-        """Examples a step for a budget in FLOPs."""
+    def examples_per_step(
+        self, C: float, N: float, D: float, unit: str, tokens_per_example: float
+    ) -> int:
+        """Examples a step; where they are to be found, those to start from.
+
+        Args:
+            C: Budget in FLOPs.
+            N: Parameters.
+            D: Units of data.
+            unit: What D counts: "tokens" or "examples".
+            tokens_per_example: Units of D in an example.
+        """
         if self.batch_tokens is not None:
             return max(1, round(self.batch_tokens / tokens_per_example))
-        if self.batch_size != "auto":
+        if not isinstance(self.batch_size, str):
             return self.batch_size
         if unit == "examples":
-            return AUTO_EXAMPLES
-        return max(1, round(0.2920 * compute_budget**0.3271 / tokens_per_example))
+            return EXAMPLES_BY_RULE
+        return max(1, round(RULES[_rule(self.batch_size)](C, N, D)[1] / tokens_per_example))
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine a trial's result, besides its learning rate and batch size."""
@@ -125,17 +155,33 @@ class Recipe:
         return {key: value for key, value in self.setting().items() if key not in left_out}
 
     def setting(self) -> dict[str, Any]:
-        """The fields that must be equal for two runs to be comparable."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
+        """The fields that must be equal for two runs to be comparable. A stored format."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FREE}
+        for name in ("learning_rate", "batch_size"):
+            # Before there were pilots, "auto" was the name of DeepSeek's rule.
+            if values[name] == "auto" and self.pilot:
+                values[name] = "found"
+            elif values[name] == FIRST_RULE:
+                values[name] = "auto"
+        return values
+
+
+def _rule(name: str) -> str:
+    """The rule that a choice stands for."""
+    return FIRST_RULE if name == "auto" else name
 
 
 def _problems(recipe: Recipe) -> Iterable[str]:
     """A message for each field with an invalid value."""
     rate, batch = recipe.learning_rate, recipe.batch_size
-    if not (rate == "auto" or callable(rate) or is_positive(rate)):
-        yield f"learning_rate: expected a positive number, a function or 'auto', got {rate!r}"
-    if not is_count_or_auto(batch):
-        yield f"batch_size: expected a positive whole number or 'auto', got {batch!r}"
+    names = ("auto", *RULES)
+    listed = ", ".join(map(repr, names))
+    if not (_is_one_of(rate, names) or callable(rate) or is_positive(rate)):
+        yield f"learning_rate: expected a positive number, a function or {listed}; got {rate!r}"
+    if not (_is_one_of(batch, names) or is_count(batch)):
+        yield f"batch_size: expected a positive whole number or {listed}; got {batch!r}"
+    if not isinstance(recipe.pilot, bool):
+        yield f"pilot: expected True or False, got {recipe.pilot!r}"
     if recipe.batch_tokens is not None:
         if not is_count(recipe.batch_tokens):
             yield f"batch_tokens: expected a positive whole number, got {recipe.batch_tokens!r}"
@@ -146,8 +192,6 @@ def _problems(recipe: Recipe) -> Iterable[str]:
             "lr_multipliers: expected different positive numbers including 1, as (0.5, 1, 2); "
             f"got {recipe.lr_multipliers!r}"
         )
-    if not isinstance(recipe.check_learning_rate, bool):
-        yield f"check_learning_rate: expected True or False, got {recipe.check_learning_rate!r}"
     if recipe.optimizer != "adamw" and not callable(recipe.optimizer):
         yield f"optimizer: expected 'adamw' or a function, got {recipe.optimizer!r}"
     if recipe.schedule not in SCHEDULES and not callable(recipe.schedule):
@@ -173,6 +217,10 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         value = getattr(recipe, name)
         if not is_count(value):
             yield f"{name}: expected a positive whole number, got {value!r}"
+
+
+def _is_one_of(value: Any, names: Sequence[str]) -> bool:
+    return isinstance(value, str) and value in names
 
 
 def _are_multipliers(values: Any) -> bool:

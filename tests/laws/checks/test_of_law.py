@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from checked import severities
+from planted import LAW as PLANTED
+from recipes import with_pilot
 
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_law import (
@@ -137,3 +139,23 @@ def test_an_envelope_of_other_sizes_disagrees(sound, small):
     )
     assert "envelope" in check.message
     assert "counts" in check.message
+
+
+def test_a_recipe_that_suits_all_sizes_alike_has_no_such_check():
+    table = with_pilot(off=1.3)
+    assert "uneven-recipe" not in severities(table)
+    assert "uneven-recipe" not in severities(table[table["role"] == "sweep"])
+
+
+@pytest.mark.parametrize("tilt", [-0.3, 0.3])
+def test_a_recipe_that_suits_some_sizes_better_is_doubted(tilt):
+    found = fit(with_pilot(tilt=tilt), num_draws=100)
+    (check,) = (check for check in found.checks if check.code == "uneven-recipe")
+    C = found.largest_budget
+    times = float(found.fits["best recipe"].law.n_opt(C) / found.law.n_opt(C))
+    assert f"would be {times:.2g} times as large" in check.message
+    # The planted optimum is where the best recipe has it, and in the interval.
+    best = float(PLANTED.n_opt(C))
+    assert found.fits["best recipe"].law.n_opt(C) == pytest.approx(best, rel=0.1)
+    low, high = found.predict(C).num_params_interval
+    assert low < best < high

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from checked import severities
+from recipes import with_pilot
 
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.result import fit
@@ -39,6 +40,14 @@ def test_runs_excluded(sound):
     few.loc[[0, 8], "loss"] = np.nan
     assert severities(few)["runs-excluded"] == "refuse"
     assert "runs-excluded" not in severities(sound)
+
+
+def test_runs_that_find_or_check_a_recipe_raise_no_check():
+    table = with_pilot()
+    pilot = table.index[table["role"] == "pilot"]
+    table["state"] = np.where(table.index.isin(pilot[:5]), "diverged", "complete")
+    table["steps"] = np.where(table["role"] == "pilot", 100, 1000)
+    assert severities(table) == severities(table[table["role"] == "sweep"])
 
 
 def test_many_outliers(sound):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from named_laws import LAWS, bent
 from planted import BUDGETS, runs
+from recipes import with_pilot
 
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.runs.simulate import simulate_isoflop
@@ -68,3 +69,18 @@ def test_an_archive_without_gamma_is_read(tmp_path, rates):
     np.testing.assert_array_equal(np.delete(loaded.covariance, 5, 0)[:, :5], covariance[:, :5])
     assert (loaded.draws["wild"][:, 5] == 1).all()
     assert (loaded.draws["wild"][:, 6:] == 0.1).all()
+
+
+def test_a_recipe_law_is_archived_and_older_archives_have_none(tmp_path):
+    result = fit(with_pilot(), meta={"tokens_per_example": "16"}, num_draws=100)
+    result.save(tmp_path)
+    again = Result.load(tmp_path)
+    assert again.recipe_law == result.recipe_law
+    assert again.runs["role"].tolist() == result.runs["role"].tolist()
+    assert again.predict(1e15) == result.predict(1e15)
+    path = tmp_path / "result.json"
+    document = json.loads(path.read_text())
+    del document["recipe_law"]
+    path.write_text(json.dumps(document))
+    assert Result.load(tmp_path).recipe_law is None
+    assert Result.load(STORED).recipe_law is None

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import sweeps
@@ -23,7 +22,7 @@ from flops_fit.analysis import fit_ledger
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.store.client import client_of
 from flops_fit.sweep.execution import worker
-from flops_fit.sweep.plan.extension import extension
+from flops_fit.sweep.pilot.stages import Stages
 
 
 def test_a_planted_law_comes_back_within_one_per_cent(store, planted):
@@ -57,13 +56,13 @@ def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, 
     planted.law = replace(LAW, A=LAW.A / 50)  # the best models are far smaller than expected
     chosen = SmallSweep(store, sizes=None)
     plain = chosen.run()
-    extend = partial(extension, chosen.planned.rows)
-    whole = chosen.run(extend=extend)
+    stages = Stages(chosen.planned.rows, chosen.planned.plan.trials, None, extend=True)
+    whole = chosen.run(stages=stages)
     added = planted.trained[len(plain) :]
     assert len(added) == 2 * len(SMALL_BUDGETS)
     message = "the optimum lies at the smallest size of its row or beyond: 2 smaller sizes added"
     assert capsys.readouterr().err.count(message) == 2
-    assert len(chosen.run(extend=extend)) == len(planted.trained)
+    assert len(chosen.run(stages=stages)) == len(planted.trained)
     smallest = {budget: min(r.num_params for r in plain if r.compute_budget == budget)
                 for budget in SMALL_BUDGETS}  # fmt: skip
     for run in whole:

@@ -16,7 +16,7 @@ from flops_fit.sweep.execution import progress, worker
 
 def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
     """From the step where it stopped, and its training curve without a gap."""
-    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9)
+    recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False)
     real = SmallSweep(store, budgets=(4e5,), sizes=(2, 4, 8, 16), recipe=recipe)
     stopped = []
 

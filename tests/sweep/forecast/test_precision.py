@@ -29,7 +29,7 @@ def test_budgets_above_below_and_between_and_sizes_beyond_either_end(planned):
 
 
 def test_only_what_can_be_trained_is_proposed(planned):
-    scarce = planned(compute_budgets=[1e9], recipe=Recipe(max_epochs=200))
+    scarce = planned(compute_budgets=[1e9], recipe=Recipe(max_epochs=200, pilot=False))
     for each in additions(scarce):
         assert (each.D <= 200 * 1900).all()
         assert (each.D / 64 >= 0.9 * FEW_STEPS).all()
@@ -42,7 +42,7 @@ def test_no_size_is_added_to_given_sizes(planned):
 def test_the_precision_as_text_and_table(planned, monkeypatch):
     monkeypatch.setattr(simulation, "DRAWS", 100)
     monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 2)
-    plan = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
+    plan = planned(recipe=replace(UNLIMITED, lr_multipliers=(0.5, 1)))
     precision = plan.precision(noise=0.002)
     head, law, *rest = repr(precision).splitlines()
     assert "2 simulated sweeps with noise 0.002" in head

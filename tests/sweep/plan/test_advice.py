@@ -71,12 +71,17 @@ def assert_change_works(planned, message, given, budgets):
 @pytest.mark.parametrize(
     ("count", "recipe", "sizes", "budgets"),
     [
-        (2000, Recipe(), None, [1e8, 3e8, 1e9]),
-        (2000, Recipe(batch_size=8), None, [1e8, 3e8, 1e9]),  # rows a factor 1.2 wide at best
-        (2000, Recipe(), [5, 10, 20, 40], [1e8, 3e8, 1e9]),
-        (6000, Recipe(), None, [3e7, 1e8]),
-        (7000, Recipe(), None, [1e8]),
-        (500_000, Recipe(batch_size=1024), None, [1e8, 1e9]),
+        (2000, Recipe(pilot=False), None, [1e8, 3e8, 1e9]),
+        (
+            2000,
+            Recipe(batch_size=8, pilot=False),
+            None,
+            [1e8, 3e8, 1e9],
+        ),  # rows a factor 1.2 wide at best
+        (2000, Recipe(pilot=False), [5, 10, 20, 40], [1e8, 3e8, 1e9]),
+        (6000, Recipe(pilot=False), None, [3e7, 1e8]),
+        (7000, Recipe(pilot=False), None, [1e8]),
+        (500_000, Recipe(batch_size=1024, pilot=False), None, [1e8, 1e9]),
     ],
 )
 def test_advice_makes_the_budgets_asked_for_work(planned, count, recipe, sizes, budgets):
@@ -88,14 +93,14 @@ def test_advice_makes_the_budgets_asked_for_work(planned, count, recipe, sizes, 
 
 @pytest.mark.parametrize("changes", [{}, {"sizes": [4, 8, 16, 32]}])
 def test_data_enough_for_some_budgets_only(planned, changes):
-    changes = {**changes, "dataset": examples(20_000), "recipe": Recipe()}
+    changes = {**changes, "dataset": examples(20_000), "recipe": Recipe(pilot=False)}
     with pytest.raises(InfeasiblePlanError, match=r"budget 10: .*\n.*budget 1e\+20: ") as seen:
         planned(compute_budgets=[10, 1e20], **changes)
     assert_window_works(planned, str(seen.value), **changes)
 
 
 def test_data_too_few_for_any_budget(planned):
-    changes = {"dataset": examples(2000), "recipe": Recipe()}
+    changes = {"dataset": examples(2000), "recipe": Recipe(pilot=False)}
     with pytest.raises(
         InfeasiblePlanError, match="no budget gets a full row of sizes with this mo"
     ) as seen:
@@ -106,7 +111,7 @@ def test_data_too_few_for_any_budget(planned):
 
 
 def test_rows_that_do_not_surround_the_expected_optimum(planned):
-    given = {"dataset": examples(20_000), "recipe": Recipe()}
+    given = {"dataset": examples(20_000), "recipe": Recipe(pilot=False)}
     budgets = [1e7, 1e8, 1e9]
     with pytest.warns(FlopsFitWarning, match="rows on one side of the expected optimum") as seen:
         plan = planned(compute_budgets=budgets, **given)

@@ -98,7 +98,7 @@ class Noting(torch.optim.SGD):
 )
 def test_what_cannot_be_saved_is_said_before_the_training(classes, model, optimizer, what):
     task = Task(model, "width", {}, classes, F.cross_entropy)
-    recipe = Recipe(learning_rate=0.01, optimizer=optimizer)
+    recipe = Recipe(learning_rate=0.01, optimizer=optimizer, pilot=False)
     with pytest.warns(FlopsFitWarning, match=f"one that is stopped starts over: .*{what}"):
         assert not step_faults(task, task.open(), recipe, 4)
 
@@ -112,7 +112,7 @@ def test_parameters_that_share_their_elements_are_refused(mlp, classes, cross_en
         return model
 
     task = Task(expanded, "width", {}, classes, cross_entropy)
-    (fault,) = step_faults(task, task.open(), Recipe(), 4)
+    (fault,) = step_faults(task, task.open(), Recipe(pilot=False), 4)
     assert "model_cls: elements of heads share a single memory location" in fault
 
 

@@ -185,7 +185,7 @@ text = torch.arange(400 * 16).view(400, 16) % 256
 data = torch.utils.data.TensorDataset(text, text)
 options = {"context": 16, "head_dim": 8, "n_layer": 1}
 task = Task(GPT, "d_model", options, data, next_token_loss)
-plan = make_plan(task, PlanRequest([1e9], [8, 16, 24], Recipe(max_epochs=1e9))).plan
+plan = make_plan(task, PlanRequest([1e9], [8, 16, 24], Recipe(max_epochs=1e9, pilot=False))).plan
 ids = [plan.setting, *[trial.trial_id for trial in plan.trials]]
 print(*ids)
 """
@@ -276,7 +276,7 @@ def test_plan_is_data_and_reads_well(planned):
 def test_rows_are_cut_where_too_few_steps_or_too_little_data_would_be_left(planned):
     short = planned(compute_budgets=[1e8])
     assert min(t.steps for t in short.trials) >= 0.9 * FEW_STEPS
-    scarce = planned(recipe=Recipe(max_epochs=200), compute_budgets=[1e9])
+    scarce = planned(recipe=Recipe(max_epochs=200, pilot=False), compute_budgets=[1e9])
     assert max(t.num_tokens for t in scarce.trials) <= 200 * 1900
     assert scarce.trials[0].size > planned(compute_budgets=[1e9]).trials[0].size
 
@@ -382,15 +382,24 @@ def test_nothing_passed_at_all(mlp):
         ),
         ({"flops": lambda m: 1 / 0}, "flops: it raised ZeroDivisionError: division by zero"),
         ({"model_cls": lambda width, /: None}, "takes 'width' by position only; .* drop the '/'"),
-        ({"recipe": Recipe(optimizer=lambda p, lr: 1)}, "optimizer: .* an Optimizer, got int"),
-        ({"recipe": Recipe(optimizer=lambda p: 1)}, "optimizer: its function raised TypeError"),
-        ({"recipe": Recipe(schedule=lambda s: None)}, "schedule: .*, got None at 0.01 of the st"),
         (
-            {"recipe": Recipe(schedule=lambda s: 1 / (1 - s))},
+            {"recipe": Recipe(optimizer=lambda p, lr: 1, pilot=False)},
+            "optimizer: .* an Optimizer, got int",
+        ),
+        (
+            {"recipe": Recipe(optimizer=lambda p: 1, pilot=False)},
+            "optimizer: its function raised TypeError",
+        ),
+        (
+            {"recipe": Recipe(schedule=lambda s: None, pilot=False)},
+            "schedule: .*, got None at 0.01 of the st",
+        ),
+        (
+            {"recipe": Recipe(schedule=lambda s: 1 / (1 - s), pilot=False)},
             "schedule: .* ZeroDivisionError: float division by zero, at 1",
         ),
         (
-            {"recipe": Recipe(optimizer=lambda p, lr: torch.optim.LBFGS(p, lr))},
+            {"recipe": Recipe(optimizer=lambda p, lr: torch.optim.LBFGS(p, lr), pilot=False)},
             "recipe: one step at size 1 raised TypeError: .*closure",
         ),
         ({"model_kwargs": []}, "model_kwargs: expected a dict, got list"),
@@ -437,17 +446,6 @@ def test_learning_rates_are_a_third_axis_that_keeps_what_was_trained(planned):
         )
 
 
-def test_checking_the_learning_rate_adds_two_trials_at_either_end(planned):
-    before = planned()
-    after = planned(recipe=replace(UNLIMITED, check_learning_rate=True))
-    added = [t for t in after.trials if t not in set(before.trials)]
-    ends = before.trials[0], before.trials[-1]
-    assert [(t.compute_budget, t.size, t.lr_multiplier) for t in added] == [
-        (end.compute_budget, end.size, m) for end in ends for m in (0.5, 2)
-    ]
-    assert before.total_flops < after.total_flops
-
-
 def test_a_batch_in_tokens_is_rounded_to_examples(planned):
     text = torch.zeros(4000, 16).long()
     plan = planned(
@@ -481,7 +479,11 @@ class Normed(nn.Module):
 
 @pytest.mark.parametrize(
     "recipe",
-    [Recipe(batch_size=1), Recipe(batch_size=2, accumulate=2), Recipe(batch_size=5, accumulate=3)],
+    [
+        Recipe(batch_size=1, pilot=False),
+        Recipe(batch_size=2, accumulate=2, pilot=False),
+        Recipe(batch_size=5, accumulate=3, pilot=False),
+    ],
 )
 def test_a_norm_over_one_example_is_found_before_training(classes, cross_entropy, recipe):
     recipe = replace(recipe, max_epochs=1e12)

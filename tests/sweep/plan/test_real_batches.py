@@ -52,7 +52,7 @@ class Output(dict):
 
 
 def faults(model=MLP, data=PAIRS, loss=F.cross_entropy, **options):
-    recipe = Recipe(learning_rate=0.01, max_epochs=1e9, **options.pop("recipe", {}))
+    recipe = Recipe(learning_rate=0.01, max_epochs=1e9, **options.pop("recipe", {}), pilot=False)
     with pytest.raises(ArgumentError) as caught:
         plan_sweep(model, "width", {}, data, loss, [3e5], sizes=[3, 4, 5], recipe=recipe, **options)
     return caught.value.problems

@@ -284,7 +284,7 @@ def test_a_state_of_the_optimiser_keeps_its_forms(classes, cross_entropy, tmp_pa
         def forward(self, x):
             return super().forward(x.to(dtype)).float()
 
-    recipe = Recipe(learning_rate=0.02, optimizer=OddOptimizer)
+    recipe = Recipe(learning_rate=0.02, optimizer=OddOptimizer, pilot=False)
     again, whole = resumed_and_whole(Typed, classes, cross_entropy, tmp_path, recipe)
     assert (again.loss, again.train_loss) == (whole.loss, whole.train_loss)
 

@@ -28,7 +28,8 @@ STEPS = st.integers(10, 3000)
         ("lr_multipliers", (1.0, 1.0)),
         ("lr_multipliers", (0.0, 1.0)),
         ("lr_multipliers", "12"),
-        ("check_learning_rate", 1),
+        ("pilot", 1),
+        ("batch_size", "large"),
         ("batch_tokens", 0),
         ("batch_tokens", "1M"),
         ("batch_size", 0),
@@ -74,11 +75,40 @@ def test_learning_rate_by_number_rule_and_function():
 
 
 def test_batch_by_number_and_rule():
-    assert Recipe(batch_size=12).examples_per_step(1e12, "tokens", 128) == 12
-    assert Recipe().examples_per_step(1e12, "examples", 1) == 64
+    def batch(recipe, C, unit="tokens", per_example=128):
+        return recipe.examples_per_step(C, 1e6, 1e8, unit, per_example)
+
+    assert batch(Recipe(batch_size=12), 1e12) == 12
+    assert batch(Recipe(), 1e12, "examples", 1) == 64
     tokens = 0.2920 * 1e15**0.3271
-    assert Recipe().examples_per_step(1e15, "tokens", 128) == round(tokens / 128)
-    assert Recipe().examples_per_step(1e3, "tokens", 128) == 1
+    assert batch(Recipe(), 1e15) == batch(Recipe(batch_size="deepseek"), 1e15)
+    assert batch(Recipe(), 1e15) == round(tokens / 128)
+    assert batch(Recipe(batch_size="steplaw"), 1e15) == round(0.58 * 1e8**0.571 / 128)
+    assert batch(Recipe(), 1e3) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rate", "batch"),
+    [
+        (Recipe(), True, True),
+        (Recipe(pilot=False), False, False),
+        (Recipe(learning_rate=0.1), False, True),
+        (Recipe(batch_size=4), True, False),
+        (Recipe(batch_tokens=4), True, False),
+        (Recipe(learning_rate="steplaw", batch_size="porian"), False, False),
+    ],
+)
+def test_what_is_found_by_experiment(recipe, rate, batch):
+    assert (recipe.finds_rate, recipe.finds_batch) == (rate, batch)
+
+
+def test_sweeps_by_the_former_default_keep_their_setting():
+    """Before there were pilots, "auto" was DeepSeek's rule; a setting is a stored format."""
+    by_rule = Recipe(learning_rate="deepseek", batch_size="deepseek").setting()
+    assert by_rule == Recipe(pilot=False).setting()
+    assert (by_rule["learning_rate"], by_rule["batch_size"]) == ("auto", "auto")
+    assert Recipe().setting() != by_rule
+    assert "pilot" not in by_rule
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
