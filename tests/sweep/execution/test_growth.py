@@ -1,6 +1,8 @@
 """Sweeps that grow while they run: the pilot, the grid by what it finds, and the check."""
 
+import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.errors import DivergedError, FlopsFitWarning
 from flops_fit.prepare import stages, with_pilot
-from flops_fit.sweep.execution import status, worker
+from flops_fit.runtime import polling
+from flops_fit.sweep.execution import status, trial_queue, worker
 from flops_fit.sweep.execution.driver import join_sweep, run_sweep
 from flops_fit.sweep_setup import join_job, open_job
 from flops_fit.tracking.address import StoreAddress
@@ -142,3 +145,18 @@ def test_plan_result_and_another_worker_know_what_was_found(growing, monkeypatch
     job = join_job(growing.task, growing.planned, growing.address)
     join_sweep(job, stages=stages(growing.planned))
     assert "Nothing waits" in capsys.readouterr().err
+
+
+def test_a_joined_worker_waits_for_the_next_round_and_leaves_if_none_comes(growing, monkeypatch):
+    job = open_job(growing.task, growing.planned, growing.address)
+    study = trial_queue.open_study(job.study_name, job.storage)
+    times = itertools.count(0.0, 20.0)
+    clock = SimpleNamespace(monotonic=lambda: next(times), sleep=lambda seconds: None)
+    monkeypatch.setattr(polling, "time", clock)
+    assert status.wait_for_more(job, study) == 0
+
+    def next_round(seconds):
+        trial_queue.enqueue(study, job.trials[:2], job.plan)
+
+    monkeypatch.setattr(polling, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=next_round))
+    assert status.wait_for_more(job, study) == 2
