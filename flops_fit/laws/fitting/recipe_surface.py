@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.model.recipe_law import RecipeLaw, log_losses
 
 # Places in the vector that is searched: as `RECIPE_PARAMETERS`, but with the exponents of the rate
 # written as their mean s = (p + q) / 2, which holds along the frontier, and t = (p - q) / 2, which
@@ -129,18 +129,6 @@ class _Table:
         values = self.rate if name == "learning_rate" else self.batch
         known = ~self.diverged
         return any(np.ptp(values[known & (self.group == g)]) > 0 for g in np.unique(self.group))
-
-
-def log_losses(losses: Array) -> Array:
-    """Losses on the scale of ln L; NaN where they are not finite, or zero among positive ones.
-
-    A loss that may be negative, such as a log density, is taken as it is, over its mean size.
-    """
-    losses = np.where(np.isfinite(losses), losses, np.nan)
-    with np.errstate(all="ignore"):
-        if (losses < 0).any():
-            return np.asarray(losses / np.nanmean(np.abs(losses)))
-        return np.log(np.where(losses > 0, losses, np.nan))
 
 
 def _table(cells: pd.DataFrame) -> _Table | None:

@@ -36,6 +36,18 @@ _PLACES = {
 }
 
 
+def log_losses(losses: Array) -> Array:
+    """Losses on the scale of ln L; NaN where they are not finite, or zero among positive ones.
+
+    A loss that may be negative, such as a log density, is taken as it is, over its mean size.
+    """
+    losses = np.where(np.isfinite(losses), losses, np.nan)
+    with np.errstate(all="ignore"):
+        if (losses < 0).any():
+            return np.asarray(losses / np.nanmean(np.abs(losses)))
+        return np.log(np.where(losses > 0, losses, np.nan))
+
+
 @dataclass(frozen=True)
 class RecipeLaw:
     """Laws of the best learning rate and batch size, with errors.

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from flops_fit.laws.fitting.recipe_surface import fit_recipe, log_losses
-from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.fitting.recipe_surface import fit_recipe
+from flops_fit.laws.model.recipe_law import RecipeLaw, log_losses
 from flops_fit.records import Trial
 from flops_fit.sweep.pilot.lattice import Cell, Lattice
 
