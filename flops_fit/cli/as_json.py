@@ -30,9 +30,19 @@ def of_plan(plan: SweepPlan) -> dict[str, Any]:
         "data_unit": plan.data_unit,
         "flops_convention": plan.flops_convention,
         "total_flops": plan.total_flops,
+        "pilot": _pilot(plan),
         "trials": plan.to_frame(),
         "skipped": plan.skipped,
     }
+
+
+def _pilot(plan: SweepPlan) -> dict[str, Any] | None:
+    """What is trained to find the recipe, beside the trials; counted in the FLOPs of all."""
+    if plan.pilot is None:
+        return None
+    fields = asdict(plan.pilot)
+    expected = fields.pop("expected")
+    return {**fields, "expected_trials": len(expected), "found": plan.found is not None}
 
 
 def of_prediction(prediction: Prediction, result: Result) -> dict[str, Any]:

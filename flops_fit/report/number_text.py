@@ -7,7 +7,7 @@ the same rules for `count`, `flops` and `loss`. Values that are not finite becom
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 NumberFormat = Callable[[float], str]
 
@@ -126,3 +126,10 @@ def memory(num_bytes: float) -> str:
 def bent(terms: str, gamma: float) -> str:
     """The text of the two terms of a law, with its gamma if that is not one."""
     return terms if gamma == 1 else f"({terms})^{gamma:.4g}"
+
+
+def span(values: Iterable[float]) -> str:
+    """The smallest and the largest value, or the only one."""
+    ordered = sorted(set(values))
+    texts = [ratio(value) if isinstance(value, float) else str(value) for value in ordered]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"

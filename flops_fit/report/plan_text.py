@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -21,9 +21,11 @@ from flops_fit.report.number_text import (
     flops,
     memory,
     ratio,
+    span,
     times,
     with_interval,
 )
+from flops_fit.report.plan_recipe import recipe_remarks
 from flops_fit.report.plan_view import EstimateView, PlanView, PrecisionView
 
 MOST_ROWS = 40  # a plan of more trials is shown with one row per budget
@@ -220,8 +222,8 @@ def _by_budget(plan: PlanView) -> list[str]:
                 " to ".join(f"{t.size} ({count(t.num_params)})" for t in (first, last)),
                 f"{count(first.num_tokens)} to {count(last.num_tokens)}",
                 f"{first.steps} to {last.steps}",
-                _range(trial.batch_size for trial in trials),
-                _range(trial.learning_rate for trial in trials if trial.lr_multiplier == 1),
+                span(trial.batch_size for trial in trials),
+                span(trial.learning_rate for trial in trials if trial.lr_multiplier == 1),
             ]
         )
     return _aligned(head, rows)
@@ -234,7 +236,7 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _remarks(plan: PlanView) -> list[str]:
-    return [*_rates(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
+    return [*recipe_remarks(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
 
 
 def _repetition(plan: PlanView) -> list[str]:
@@ -268,57 +270,6 @@ def _short_rows(plan: PlanView) -> list[str]:
     ]
 
 
-def _rates(plan: PlanView) -> list[str]:
-    """How learning rate and batch are found or set, and which other rates are tried."""
-    lines = _pilot(plan)
-    for name, rule in plan.rules.items():
-        if plan.pilot is None or name not in plan.pilot.tuned:
-            lines.append(_by_rule(plan, name, rule))
-    tuned = [trial for trial in plan.trials if trial.lr_multiplier != 1]
-    if tuned:
-        multipliers = sorted({trial.lr_multiplier for trial in tuned})
-        listed = ", ".join(f"x{multiplier:g}" for multiplier in multipliers)
-        lines.append(f"{len(tuned)} of the trials use other learning rates: {listed}")
-    return lines
-
-
-def _pilot(plan: PlanView) -> list[str]:
-    """What is trained to find the recipe, and what it costs."""
-    pilot = plan.pilot
-    if pilot is None:
-        return []
-    tuned = " and ".join(name.replace("_", " ") for name in pilot.tuned)
-    if plan.found is not None:
-        return [f"{tuned}: as the pilot found them"]
-    total = sum(trial.flops for trial in plan.trials)
-    sizes = ", ".join(map(str, pilot.sizes))
-    lines = [
-        f"{tuned} above: by a rule, until a pilot finds them at {flops(pilot.budget)} FLOPs with "
-        f"{plan.size_param}={sizes}, for at most {flops(pilot.most_flops)} FLOPs "
-        f"({pilot.most_flops / total:.0%} of the sweep)"
-    ]
-    if pilot.check_flops:
-        lines.append(
-            "after the sweep they are checked at both ends of a row, for "
-            f"{flops(pilot.check_flops)} FLOPs ({pilot.check_flops / total:.0%})"
-        )
-    else:
-        lines.append("they are not checked after the sweep: it is too small for that")
-    return lines
-
-
-def _by_rule(plan: PlanView, name: str, rule: str) -> str:
-    """A published rule that is followed."""
-    source = {
-        "deepseek": "DeepSeek LLM (2024, section 3.1)",
-        "steplaw": "Step Law (Li et al. 2025)",
-        "porian": "Porian et al. (2024)",
-    }[rule]
-    if name == "batch_size" and plan.data_unit == "examples":
-        return f"batch size: {plan.trials[0].batch_size} examples; published rules are for tokens"
-    return f"{name.replace('_', ' ')} by the rule of {source}"
-
-
 def _skipped(plan: PlanView) -> list[str]:
     """One line per skipped point, and one for all sizes at which the model cannot be built."""
     # Sizes that build no model are skipped at every budget: their budget is NaN.
@@ -339,10 +290,3 @@ def _skipped(plan: PlanView) -> list[str]:
             f"({first.reason})"
         )
     return lines
-
-
-def _range(values: Iterable[float]) -> str:
-    """The smallest and the largest value, or the only one."""
-    ordered = sorted(set(values))
-    texts = [ratio(value) if isinstance(value, float) else str(value) for value in ordered]
-    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"

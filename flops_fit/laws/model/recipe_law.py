@@ -25,6 +25,7 @@ RECIPE_PARAMETERS = (
     "log_rate", "rate_params", "rate_tokens", "log_batch", "batch_tokens",
     "log_rate_bowl", "log_batch_bowl", "atanh_rho",
 )  # fmt: skip
+ENOUGH_STEPS = 1000  # that a trial has, where its batch is to be found and can be small enough
 _NORMAL = 1.959964
 _LOG_RATE, _RATE_N, _RATE_D, _LOG_BATCH, _BATCH_D, _RATE_BOWL, _BATCH_BOWL, _RHO = range(8)
 _LOGS = [_LOG_RATE, _LOG_BATCH, _RATE_BOWL, _BATCH_BOWL]
@@ -34,6 +35,17 @@ _PLACES = {
     "learning_rate": (_LOG_RATE, _RATE_N, _RATE_D, _RATE_BOWL),
     "batch_size": (_LOG_BATCH, _BATCH_D, _BATCH_BOWL),
 }
+
+
+def largest_batch(num_tokens: ArrayLike, tokens_per_example: float) -> Array:
+    """The most examples a step that leave `ENOUGH_STEPS` steps; 1 where none do.
+
+    Args:
+        num_tokens: D.
+        tokens_per_example: Units of D in an example.
+    """
+    most = np.asarray(num_tokens, float) / tokens_per_example // ENOUGH_STEPS
+    return np.maximum(most, 1.0)
 
 
 def log_losses(losses: Array) -> Array:

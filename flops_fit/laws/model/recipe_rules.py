@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+EXAMPLES_BY_RULE = 64  # a step, where D counts examples: published rules are for tokens
+
 # (C in FLOPs, N, D in tokens) -> (peak learning rate, batch in tokens)
 Rule = Callable[[float, float, float], tuple[float, float]]
 
@@ -25,3 +27,21 @@ def porian(C: float, N: float, D: float) -> tuple[float, float]:
 
 
 RULES: dict[str, Rule] = {"deepseek": deepseek, "steplaw": steplaw, "porian": porian}
+
+
+def batch_by_rule(
+    rule: str, C: float, N: float, D: float, unit: str, tokens_per_example: float
+) -> int:
+    """Examples a step by a rule.
+
+    Args:
+        rule: Name of the rule.
+        C: Budget in FLOPs.
+        N: Parameters.
+        D: Units of data.
+        unit: What D counts: "tokens" or "examples".
+        tokens_per_example: Units of D in an example.
+    """
+    if unit == "examples":
+        return EXAMPLES_BY_RULE
+    return max(1, round(RULES[rule](C, N, D)[1] / tokens_per_example))

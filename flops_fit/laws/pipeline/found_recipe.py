@@ -1,8 +1,8 @@
 """The recipe law of a sweep: its cells, its fit, and what following it does to the loss law.
 
-A sweep that found its recipe has runs of role "pilot" and "check". With the sweep's own runs of the
-same size and budget they are the cells over learning rate and batch size to which `RecipeLaw` is
-fitted.
+A sweep that found its recipe has runs of role "pilot" and "check". With the sweep's own runs around
+which a check was made they are the cells over learning rate and batch size to which `RecipeLaw` is
+fitted. The other runs of the sweep do not count: its law must not change while it is trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flops_fit.laws.fitting.parametric import ParametricFit, refit
 from flops_fit.laws.fitting.recipe_surface import fit_recipe
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.recipe_law import RecipeLaw
-from flops_fit.laws.runs.exclusions import OF_ROLE, RECIPE
+from flops_fit.laws.runs.exclusions import RECIPE
 from flops_fit.laws.runs.points import Points
 
 # States in which a run says something of its recipe: it has a loss, or has diverged.
@@ -28,7 +28,7 @@ _CELL = ("compute_budget", "num_params", "num_tokens", "loss", *RECIPE)
 
 
 def recipe_cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs over learning rate and batch size: pilot, check, and the sweep's own beside them.
+    """The runs over learning rate and batch size: pilot, check, and the sweep's own it checked.
 
     Args:
         runs: A clean table.
@@ -39,9 +39,9 @@ def recipe_cells(runs: pd.DataFrame) -> pd.DataFrame:
     numbers = {name: pd.to_numeric(runs[name], errors="coerce").astype(float) for name in _CELL}
     runs = runs.assign(**numbers)
     place = [runs["compute_budget"], runs["size"].map(str), runs["num_params"]]
-    beside = runs["role"].isin(list(OF_ROLE)).groupby(place).transform("any")
+    checked = (runs["role"] == "check").groupby(place).transform("any")
     known = (runs[list(RECIPE)] > 0).all(axis=1) & runs["state"].isin(_ENDED)
-    return runs[beside & known]
+    return runs[(checked | (runs["role"] == "pilot")) & known]
 
 
 def tuned_in(cells: pd.DataFrame) -> tuple[str, ...]:

@@ -8,27 +8,20 @@ import numpy as np
 
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import Quantity
+from flops_fit.laws.inference.misfit import Corrected
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import loss_at
 from flops_fit.laws.predict.paths import repetition_law
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The law's loss at k models, shape (k,) each.
+class Losses(Corrected):
+    """The law's loss at k models, with its misfit.
 
     Attributes:
-        value: The loss.
-        low: Low end of its 95 % interval.
-        high: High end.
-        noise: How far the loss of one run lies from its mean, at 95 %.
         parameters: Half-width of the interval by independent errors of the law's parameters alone.
     """
 
-    value: Array
-    low: Array
-    high: Array
-    noise: Array
     parameters: Array
 
 

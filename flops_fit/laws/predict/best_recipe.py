@@ -19,10 +19,9 @@ from scipy import stats
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.model.recipe_law import RecipeLaw, largest_batch
 from flops_fit.laws.predict.paths import Terms, log_tokens
 
-LEAST_STEPS = 1000
 RECIPE_COLUMNS = tuple(
     f"{name}{end}" for name in ("learning_rate", "batch_size") for end in ("", "_low", "_high")
 )
@@ -45,7 +44,7 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
     """
     most = np.full(np.shape(D), np.inf)
     if "batch_size" in recipe.tuned:
-        most = np.maximum(D / recipe.tokens_per_example // LEAST_STEPS, 1.0)
+        most = largest_batch(D, recipe.tokens_per_example)
     low, high = (np.clip(end, 1.0, most) for end in recipe.batch_size_interval(N, D))
     batch = np.clip(np.rint(recipe.batch_size(N, D)), 1.0, most)
     rate = recipe.learning_rate(N, D, batch)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flops_fit.laws.model.recipe_law import ENOUGH_STEPS, log_losses
 from flops_fit.laws.model.recipe_rules import deepseek
-from flops_fit.laws.predict.best_recipe import LEAST_STEPS
 from flops_fit.report import number_text
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import COLOURS, SHADE
@@ -64,10 +64,14 @@ def _cells(recipe: RecipeLaw, cells: pd.DataFrame) -> pd.DataFrame:
         for name in ("num_params", "num_tokens", "learning_rate", "batch_size")
     )
     height = recipe.excess(N, D, rate, batch)
-    loss = np.log(cells["loss"].where(cells["loss"] > 0).to_numpy(float))
+    loss = log_losses(cells["loss"].to_numpy(float))
     known = np.isfinite(loss)
-    weights = 1 / (LEAST**2 + (SHARE * height[known]) ** 2)
-    level = weights @ (loss - height)[known] / weights.sum()
+    weights = np.where(known, 1 / (LEAST**2 + (SHARE * height) ** 2), 0.0)
+    # Runs of one seed begin alike: each seed has a level of its own.
+    above = pd.DataFrame({"seed": cells["seed"].to_numpy(), "weight": weights})
+    above["product"] = weights * np.where(known, loss - height, 0.0)
+    sums = above.groupby("seed")[["product", "weight"]].transform("sum")
+    level = (sums["product"] / sums["weight"].where(sums["weight"] > 0)).to_numpy()
     shown = cells.assign(excess=100 * np.expm1(loss - level), diverged=~known)
     found = shown.groupby(["learning_rate", "batch_size"], as_index=False)
     table = found.agg(
@@ -220,9 +224,9 @@ def plot_recipe_scaling(
     ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.2, lw=0)
     _rule(ax, name, C, recipe.tokens_per_example, data_unit)
     if name == "batch_size":
-        most = D / recipe.tokens_per_example / LEAST_STEPS
+        most = D / recipe.tokens_per_example / ENOUGH_STEPS
         if (most < best).any():
-            ax.plot(C, most, ":", color="black", label=f"{LEAST_STEPS:,} steps")
+            ax.plot(C, most, ":", color="black", label=f"{ENOUGH_STEPS:,} steps")
     drawn = _runs(ax, runs, name)
     if len(C) and C.max() > recipe.largest_budget:
         ax.axvspan(

@@ -155,10 +155,10 @@ def join_sweep(
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.pilot is not None
             while True:
-                job, _ = _grown(job, all_runs(job), stages)
-                is_over = not job.to_come and not missing(job, all_runs(job))
-                more = grows and not is_over
-                num_waiting = wait_for_more(job, study) if more else count_waiting(job, study)
+                runs = all_runs(job)
+                job, _ = _grown(job, runs, stages)
+                may_grow = grows and (job.to_come or missing(job, runs))
+                num_waiting = wait_for_more(job, study) if may_grow else count_waiting(job, study)
                 if not num_waiting:
                     break
                 with _progress(job, all_runs(job)) as progress:

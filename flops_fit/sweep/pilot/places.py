@@ -45,9 +45,11 @@ def plan_pilot(rows: IsoflopRows, trials: Sequence[Trial]) -> PilotPlan | None:
     if decades >= NEAR_DECADE:
         allowed = min(allowed, MOST_SHARE * total)
     budget = check_budget(budgets, total)
+    smallest = [place for place in found if place.budget == found[0].budget]
+    smallest.sort(key=lambda place: place.cost.num_params)
     pilot = PilotPlan(
         budget=found[0].budget,
-        sizes=tuple(place.cost.size for place in found if place.budget == found[0].budget),
+        sizes=tuple(place.cost.size for place in smallest),
         tuned=rows.tuned,
         most_flops=min(allowed, MOST_CELLS / len(found) * sum(place.budget for place in found)),
         check_flops=NUM_CHECKS * budget if budget else 0.0,

@@ -104,16 +104,8 @@ class Stages:
         return Lattice.of(self.rows, places(self.rows, budgets, earlier))
 
     def _law(self, runs: Sequence[Run]) -> RecipeLaw | None:
-        """Rate and batch by all cells trained so far, of pilots and of checks.
-
-        The grid's own trials count only where a check was made around them: the law of a grid must
-        not change while it is trained.
-        """
-        checked = {(run.compute_budget, run.size) for run in runs if run.role == "check"}
-        counted = [
-            run for run in runs if run.role != "sweep" or (run.compute_budget, run.size) in checked
-        ]
-        cells = recipe_cells(to_frame(counted, RUN_COLUMNS))
+        """Rate and batch by all cells trained so far, of pilots and of checks."""
+        cells = recipe_cells(to_frame(runs, RUN_COLUMNS))
         per_example = self.rows.source.tokens_per_example
         return fit_recipe(cells, tuned=self.rows.tuned, tokens_per_example=per_example)
 

@@ -19,7 +19,7 @@ import numpy as np
 from flops_fit.laws.checks.of_runs import FEW_STEPS
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
-from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.model.recipe_law import RecipeLaw, largest_batch
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.hashing import digest
@@ -30,7 +30,6 @@ from flops_fit.sweep.training.recipe import Recipe
 SIZES_PER_BUDGET = 7
 MIN_GIVEN_SIZES = 3  # if the caller chose the sizes; fewer points determine no minimum
 HALF_WIDTH_DECADES = 0.75
-ENOUGH_STEPS = 1000  # that a trial has, where its batch is to be found and can be small enough
 MIN_STEPS = 10  # with fewer, a learning rate schedule has no shape: the point is skipped
 MIN_RATIO = 2.0  # least ratio of largest to smallest N at which a row shows a minimum
 _MAX_ITERATIONS = 16
@@ -123,7 +122,7 @@ class IsoflopRows:
             batch = recipe.examples_per_step(budget, N, D, source.unit, source.tokens_per_example)
         if not self._finds_batch:
             return batch
-        return max(1, min(batch, int(D / (ENOUGH_STEPS * source.tokens_per_example))))
+        return max(1, min(batch, int(largest_batch(D, source.tokens_per_example))))
 
     def least_batch(self, budget: float, cost: ModelCost) -> int:
         """Examples a step if they are as few as possible: a batch that is to be found can be 1."""

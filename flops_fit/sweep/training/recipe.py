@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.model.recipe_rules import RULES
+from flops_fit.laws.model.recipe_rules import RULES, batch_by_rule
 from flops_fit.records import Trial
 from flops_fit.validate import (
     is_count,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Choice = Literal["auto", "deepseek", "steplaw", "porian"]
 SCHEDULES = ("linear", "cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16", "fp16")
-EXAMPLES_BY_RULE = 64  # a step, where D counts examples
 FIRST_RULE: Choice = "deepseek"  # where a pilot starts; what "auto" meant before there were pilots
 
 # Fields that may change between two calls of one sweep: finished runs stay comparable.
@@ -145,9 +144,7 @@ class Recipe:
             return max(1, round(self.batch_tokens / tokens_per_example))
         if not isinstance(self.batch_size, str):
             return self.batch_size
-        if unit == "examples":
-            return EXAMPLES_BY_RULE
-        return max(1, round(RULES[_rule(self.batch_size)](C, N, D)[1] / tokens_per_example))
+        return batch_by_rule(_rule(self.batch_size), C, N, D, unit, tokens_per_example)
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine a trial's result, besides its learning rate and batch size."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from recipes import TOKENS, with_pilot
 
@@ -32,15 +33,16 @@ def lines(ax):
 
 
 def test_cells_are_marks_in_the_colours_of_the_law(findings, bowl):
-    ax = plot_bowl(findings.recipe_law, bowl)
-    marks = ax.collections[-1]
     known = bowl[np.isfinite(bowl["loss"])]
+    again = known[:1].assign(seed=1, loss=2 * known["loss"].iloc[0])  # of a seed that is far worse
+    ax = plot_bowl(findings.recipe_law, pd.concat([bowl, again]))
+    marks = ax.collections[-1]
     drawn = {tuple(map(float, at)) for at in marks.get_offsets()}
     assert drawn == set(zip(known["learning_rate"], known["batch_size"], strict=True))
     assert len(lines(ax)["diverged"].get_xdata()) == 1
     texts = [float(text.get_text().split()[0]) for text in ax.texts]
     assert len(texts) == len(drawn)
-    # Two runs of one cell: that of the pilot and the sweep's own.
+    # Two runs of one cell, each compared with those of its own seed.
     assert sum("(2)" in text.get_text() for text in ax.texts) == 1
     assert min(texts) == pytest.approx(0, abs=0.5)
 
