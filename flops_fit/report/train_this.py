@@ -62,7 +62,9 @@ def recipe_line(findings: Findings) -> list[str]:
         laws.append(f"learning rate ~ N^{p:.2f} D^{q:.2f}")
     if "batch_size" in recipe.tuned:
         laws.append(f"batch ~ D^{r:.2f}")
-    source = f"{counts.get('pilot', 0)} pilot runs and {counts.get('check', 0)} checks"
+    checks = counts.get("check", 0)
+    checked = f"and {checks} checks" if checks else "without a check"
+    source = f"{counts.get('pilot', 0)} pilot runs {checked}"
     line = f"Recipe by {source}: {', '.join(laws)}"
     try:
         prediction = predict_budget(findings, findings.largest_budget, UNCONSTRAINED)
