@@ -118,20 +118,20 @@ def check_irreducible_loss(fit: ParametricFit) -> list[Check]:
     """Warn about an irreducible loss of zero: E, A and B are then not separable."""
     if "E" not in fit.at_bound:
         return []
-    message = "the irreducible loss E came out as zero."
+    message = "the irreducible loss E came out as zero: the runs do not determine E, A and B."
     return [Check("E-at-zero", "warn", message, INSEPARABLE_ADVICE)]
 
 
 def check_conditioning(fit: ParametricFit, intervals: pd.DataFrame) -> list[Check]:
-    """Warn if the data do not separate E from the power terms.
+    """Warn if the data do not separate a positive E from the power terms.
 
-    That is, if the condition number of the scaled Jacobian exceeds 1000, or if the interval of a
-    positive E includes zero.
+    That is, if the condition number of the scaled Jacobian exceeds 1000, or if the interval of E
+    includes zero. An E of zero has a check of its own, with the same advice.
     """
     low, high = _cell(intervals, "E", "low"), _cell(intervals, "E", "high")
     # With an offset in the losses, zero means nothing for E.
-    includes_zero = "E" not in fit.at_bound and low <= 0 < fit.law.E and fit.centre[3] == 0
-    if not fit.condition > ILL_CONDITIONED and not includes_zero:
+    includes_zero = low <= 0 < fit.law.E and fit.centre[3] == 0
+    if "E" in fit.at_bound or not (fit.condition > ILL_CONDITIONED or includes_zero):
         return []
     message = (
         f"E cannot be separated from the power terms (condition number {fit.condition:.2g}, "
