@@ -201,6 +201,8 @@ def run_and_analyze(
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
+    if distributed.rank() == 0:
+        planned.keep_costs()  # with those of sizes that were added meanwhile
     return _analyzed(lambda: job.ledger, _builder(planned))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from inspect import isfunction
+from pathlib import Path
 from typing import Any
 
 from flops_fit import tracking
@@ -20,6 +21,7 @@ from flops_fit.sweep.plan.grid import Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Planned, make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.hashing import digest, qualified_name
+from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
@@ -66,7 +68,7 @@ def prepare(
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = with_pilot(make_plan(task, request, problems))
+    planned = with_pilot(make_plan(task, request, problems, _costs_folder(address)))
     distributed.join()
     _check_same_plan(planned.plan)
     return planned
@@ -88,7 +90,10 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    planned = with_pilot(make_plan(task, request, address.problems()))
+    folder = _costs_folder(address)
+    planned = with_pilot(make_plan(task, request, address.problems(), folder))
+    if folder is not None and folder.parent.is_dir():  # a plan alone makes no store
+        planned.keep_costs()
     plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
@@ -112,6 +117,10 @@ def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tu
     if stage.law is None and stage.to_come:
         return (*known, *guessed[len(stage.trials) :], *checks)
     return (*known, *(checks if stage.to_come else ()))
+
+
+def _costs_folder(address: StoreAddress) -> Path | None:
+    return None if address.folder is None else address.folder / FOLDER
 
 
 def stages(planned: Planned, *, extend: bool = False) -> Stages:

@@ -44,6 +44,8 @@ def open_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
         SweepError: If the store cannot be used.
     """
     ledger = distributed.from_main(lambda: _open_ledger(planned, address))
+    if distributed.rank() == 0:
+        planned.keep_costs()
     return _job(task, planned, ledger, address)
 
 

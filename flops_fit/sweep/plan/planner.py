@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flops_fit.errors import InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
@@ -18,6 +19,7 @@ from flops_fit.sweep.plan.real_batches import batch_size_faults
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.kept_costs import KeptCosts
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.weighting import Weighting
@@ -28,10 +30,22 @@ from flops_fit.warn import warn_user
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, and the rows it was made from: what later stages need to train and extend it."""
+    """A plan, and what later stages need to train and extend it.
+
+    Attributes:
+        plan: The plan.
+        rows: The rows it was made from.
+        kept: The file of what the sizes cost; None if there is none.
+    """
 
     plan: Grid
     rows: IsoflopRows
+    kept: KeptCosts | None = None
+
+    def keep_costs(self) -> None:
+        """Write down what was counted since, so that the next plan need not count it."""
+        if self.kept is not None:
+            self.kept.keep(self.finder)
 
     def setting_with(self, recipe: Recipe) -> str:
         """The hash of what all trials share, if they had another recipe."""
@@ -55,25 +69,29 @@ class Planned:
         return self.rows.finder
 
 
-def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Planned:
+def make_plan(
+    task: Task, request: PlanRequest, faults: Sequence[str] = (), folder: Path | None = None
+) -> Planned:
     """Check all arguments, then plan.
 
     Args:
         task: Model, data and loss.
         request: What to plan.
         faults: Errors found in other arguments, reported together with those found here.
+        folder: Where what models cost is kept; None if it is not.
 
     Raises:
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
         InfeasiblePlanError: No budget can be planned; says what would work.
     """
     with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
-        budgets, source, finder = check_all(task, request, faults)
+        checked = check_all(task, request, faults, folder)
+    source, finder = checked.source, checked.finder
     recipe = request.recipe
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
     rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
-        trials, skipped = _plan_rows(rows, budgets)
+        trials, skipped = _plan_rows(rows, checked.budgets)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
@@ -97,7 +115,7 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
         rules=rows.rules,
         origin=Origin(task, rows),
     )
-    return Planned(plan, rows)
+    return Planned(plan, rows, checked.kept)
 
 
 def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:
