@@ -236,7 +236,14 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _remarks(plan: PlanView) -> list[str]:
-    return [*recipe_remarks(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
+    held_out = [plan.held_out] if plan.held_out else []
+    return [
+        *held_out,
+        *recipe_remarks(plan),
+        *_repetition(plan),
+        *_short_rows(plan),
+        *_skipped(plan),
+    ]
 
 
 def _repetition(plan: PlanView) -> list[str]:

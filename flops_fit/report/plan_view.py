@@ -84,6 +84,10 @@ class PlanView(Protocol):
         """Units of D in the training data; None if unknown."""
 
     @property
+    def held_out(self) -> str:
+        """What is held out of the data, as a line; may be empty."""
+
+    @property
     def flops_convention(self) -> str:
         """How FLOPs were counted."""
 

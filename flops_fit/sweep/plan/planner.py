@@ -10,6 +10,7 @@ from pathlib import Path
 from flops_fit.errors import InfeasiblePlanError
 from flops_fit.records import Skipped, Trial
 from flops_fit.runtime.announce import announce_if_slow
+from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import Grid, Origin
@@ -64,6 +65,11 @@ class Planned:
         return self.plan.origin.task.weighting if self.plan.origin else Weighting()
 
     @property
+    def held_out_rule(self) -> Rule:
+        """How a share of the data is set aside, if it is."""
+        return self.plan.origin.task.held_out_rule if self.plan.origin else BLOCKS
+
+    @property
     def finder(self) -> SizeFinder:
         """The sizes at which the model can be built."""
         return self.rows.finder
@@ -113,6 +119,7 @@ def make_plan(
         size_param=task.size_param,
         setting=_setting(rows, recipe, conventions),
         rules=rows.rules,
+        held_out=source.held_out_in_words,
         origin=Origin(task, rows),
     )
     return Planned(plan, rows, checked.kept)
