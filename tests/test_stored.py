@@ -68,9 +68,9 @@ def test_a_sweep_of_another_name_in_the_same_store_holds_out_blocks(store):
         )  # fmt: skip
 
     old, new = planned("stored"), planned("new")
-    assert "drawn at random" in old.held_out
+    assert "drawn at random" in old.data_notes[0]
     assert len(old.done) == 7
-    assert "in 10 blocks of up to 2 examples" in new.held_out
+    assert "in 10 blocks of up to 2 examples" in new.data_notes[0]
     assert old.setting != new.setting
     assert not {trial.trial_id for trial in old.trials} & {trial.trial_id for trial in new.trials}
 

@@ -236,9 +236,8 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _remarks(plan: PlanView) -> list[str]:
-    held_out = [plan.held_out] if plan.held_out else []
     return [
-        *held_out,
+        *plan.data_notes,
         *recipe_remarks(plan),
         *_repetition(plan),
         *_short_rows(plan),

@@ -84,8 +84,8 @@ class PlanView(Protocol):
         """Units of D in the training data; None if unknown."""
 
     @property
-    def held_out(self) -> str:
-        """What is held out of the data, as a line; may be empty."""
+    def data_notes(self) -> Sequence[str]:
+        """What is done to the data, and what is held out of them, as lines."""
 
     @property
     def flops_convention(self) -> str:

@@ -7,7 +7,7 @@ becomes a `Source`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ from flops_fit.sweep.data.forms import (
     form_advice,
     list_fault,
     opened_by,
+    splits_advice,
+    with_tensors,
 )
 from flops_fit.sweep.data.held_out import (
     BLOCKS,
@@ -114,18 +116,23 @@ def open_source(dataset: Any, eval_dataset: Any = None, rule: Rule = BLOCKS) -> 
         lengths=lengths,
         held_out_lengths=held_out_lengths,
         held_out_by=held_out_by,
+        read_as=tuple(part.note for part in (train, held_out) if part and part.note),
     )
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A dataset, and how its `DataLoader` reads it; see `Source` for the fields."""
+    """A dataset, and how its `DataLoader` reads it; see `Source` for the fields.
+
+    `note` says what was done to it, and may be empty.
+    """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
     batch_size: int | None = None
     num_workers: int = 0
     worker_init_fn: Callable[[int], None] | None = None
+    note: str = ""
 
 
 def _open(
@@ -147,7 +154,7 @@ def _open(
     if not _looks_like_data(data):
         problems.append(
             f"{name}: expected a map-style Dataset, an IterableDataset, a DataLoader, or a "
-            f"function without arguments that returns one; got {_name(data)}"
+            f"function without arguments that returns one; got {_name(data)}{splits_advice(data)}"
         )
         return None
     opened = _Opened(data, collate)
@@ -165,6 +172,9 @@ def _open(
         opened = _Opened(
             data.dataset, data.collate_fn, data.batch_size, data.num_workers, data.worker_init_fn
         )
+    if opened.collate is default_collate:
+        tensors, note = with_tensors(opened.dataset)
+        opened = replace(opened, dataset=tensors, note=note and f"{name}: {note}")
     fault = _unreadable(opened.dataset)
     if fault:
         problems.append(f"{name}: {_name(opened.dataset)} {fault}")

@@ -46,6 +46,7 @@ class Source:
         held_out_lengths: The same for the held-out examples.
         held_out_by: How the held-out examples were chosen: "blocks" or "random" of a map-style
             dataset, "every 20th" of a stream, or "eval_dataset" where the user passed them.
+        read_as: Lines for the user on what the data are read as, if not as they are.
     """
 
     train: Any
@@ -64,6 +65,7 @@ class Source:
     lengths: Lengths | None = None
     held_out_lengths: Lengths | None = None
     held_out_by: str = OWN_DATA
+    read_as: tuple[str, ...] = ()
     # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
@@ -80,9 +82,11 @@ class Source:
         return round(self.num_examples * self.tokens_per_example)
 
     @property
-    def held_out_in_words(self) -> str:
-        """What is held out, as a line for the user; "" if the user passed it."""
-        return in_words(self.held_out_by, length_of(getattr(self.train, "dataset", self.train)))
+    def notes(self) -> tuple[str, ...]:
+        """What is done to the user's data, and what is held out of them, as lines for the user."""
+        whole = getattr(self.train, "dataset", self.train)
+        held_out = in_words(self.held_out_by, length_of(whole))
+        return (*self.read_as, held_out) if held_out else self.read_as
 
     @property
     def costed(self) -> list[tuple[Any, float]]:

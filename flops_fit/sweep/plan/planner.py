@@ -119,7 +119,7 @@ def make_plan(
         size_param=task.size_param,
         setting=_setting(rows, recipe, conventions),
         rules=rows.rules,
-        held_out=source.held_out_in_words,
+        data_notes=source.notes,
         origin=Origin(task, rows),
     )
     return Planned(plan, rows, checked.kept)
