@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from inspect import isfunction
+from pathlib import Path
 from typing import Any
 
 from flops_fit import tracking
-from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
+from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.pilot.places import plan_pilot
@@ -20,6 +23,7 @@ from flops_fit.sweep.plan.grid import Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Planned, make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.hashing import digest, qualified_name
+from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
@@ -66,8 +70,11 @@ def prepare(
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = with_pilot(make_plan(task, request, problems))
-    distributed.join()
+    if not distributed.launch_faults():
+        distributed.join()
+        rule = distributed.from_main(lambda: _rule_of_sweep(task, address))
+        task = replace(task, held_out_rule=rule)
+    planned = with_pilot(make_plan(task, request, problems, _costs_folder(address)))
     _check_same_plan(planned.plan)
     return planned
 
@@ -88,7 +95,12 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    planned = with_pilot(make_plan(task, request, address.problems()))
+    folder = _costs_folder(address)
+    if address.is_given:
+        task = replace(task, held_out_rule=_rule_of_sweep(task, address))
+    planned = with_pilot(make_plan(task, request, address.problems(), folder))
+    if folder is not None and folder.parent.is_dir():  # a plan alone makes no store
+        planned.keep_costs()
     plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
@@ -112,6 +124,10 @@ def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tu
     if stage.law is None and stage.to_come:
         return (*known, *guessed[len(stage.trials) :], *checks)
     return (*known, *(checks if stage.to_come else ()))
+
+
+def _costs_folder(address: StoreAddress) -> Path | None:
+    return None if address.folder is None else address.folder / FOLDER
 
 
 def stages(planned: Planned, *, extend: bool = False) -> Stages:
@@ -149,9 +165,24 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     return left + stage.to_come
 
 
-def default_name(plan: Grid) -> str:
+def default_name(plan: Grid | Task) -> str:
     """Name of a sweep that was given none: the model class's."""
     return plan.model_name.rpartition(".")[2]
+
+
+def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
+    """How data are held out: as when the sweep began, so that all its losses compare."""
+    if task.eval_dataset is not None or address.problems():
+        return BLOCKS
+    with warnings.catch_warnings():  # what is amiss with the store is said when it is opened
+        warnings.simplefilter("ignore", FlopsFitWarning)
+        try:
+            before = tracking.read_meta(address.find_ledger(default_name(task)))
+        except SweepError:  # there is no such sweep yet
+            return BLOCKS
+    # Older plans do not say how; their fingerprint has two parts if the held-out data were given.
+    begun_at_random = "setting" in before and "+" not in before.get("data_fingerprint", "")
+    return RANDOM if before.get("held_out", RANDOM if begun_at_random else "") == RANDOM else BLOCKS
 
 
 def grid_digest(plan: Grid) -> str:
@@ -170,6 +201,7 @@ def plan_meta(planned: Planned) -> dict[str, str]:
         "flops_convention": plan.flops_convention,
         "recipe": repr(plan.recipe),
         "data_fingerprint": planned.source.fingerprint,
+        "held_out": planned.source.held_out_by,
     }
 
 

@@ -16,7 +16,7 @@ from flops_fit.prepare import default_name, grid_digest, plan_meta
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import poll
-from flops_fit.sweep.data.source import Strided
+from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.plan.grid import Grid
@@ -44,6 +44,8 @@ def open_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
         SweepError: If the store cannot be used.
     """
     ledger = distributed.from_main(lambda: _open_ledger(planned, address))
+    if distributed.rank() == 0:
+        planned.keep_costs()
     return _job(task, planned, ledger, address)
 
 
@@ -91,7 +93,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
 def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) -> Job:
     plan = planned.plan
     return Job(
-        task=replace(task, weighting=planned.weighting),
+        task=replace(task, weighting=planned.weighting, held_out_rule=planned.held_out_rule),
         trials=plan.trials,
         recipe=plan.recipe,
         ledger=ledger,

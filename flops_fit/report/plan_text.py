@@ -236,7 +236,13 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _remarks(plan: PlanView) -> list[str]:
-    return [*recipe_remarks(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
+    return [
+        *plan.data_notes,
+        *recipe_remarks(plan),
+        *_repetition(plan),
+        *_short_rows(plan),
+        *_skipped(plan),
+    ]
 
 
 def _repetition(plan: PlanView) -> list[str]:

@@ -84,6 +84,10 @@ class PlanView(Protocol):
         """Units of D in the training data; None if unknown."""
 
     @property
+    def data_notes(self) -> Sequence[str]:
+        """What is done to the data, and what is held out of them, as lines."""
+
+    @property
     def flops_convention(self) -> str:
         """How FLOPs were counted."""
 

@@ -69,6 +69,7 @@ class Grid:
             them, those that it begins with.
         pilot: What is trained to find learning rate and batch; None if nothing is.
         found: Learning rate and batch, where a pilot has found them; the trials are by them.
+        data_notes: What is done to the data, and what is held out of them, as lines.
         origin: What it was made from; None if not made by the planner.
     """
 
@@ -86,6 +87,7 @@ class Grid:
     rules: Mapping[str, str] = field(default_factory=dict)
     pilot: PilotPlan | None = None
     found: RecipeLaw | None = None
+    data_notes: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, compare=False)
 
     @property
