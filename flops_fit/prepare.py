@@ -7,9 +7,9 @@ from inspect import isfunction
 from typing import Any
 
 from flops_fit import tracking
+from flops_fit.display.number_text import memory
 from flops_fit.errors import ArgumentError, StoreError, SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
 from flops_fit.sweep.execution.executors import count_workers

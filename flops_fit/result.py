@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from flops_fit.forecasts.files import keep
 from flops_fit.forecasts.making import make_forecast
 from flops_fit.forecasts.record import Forecast
-from flops_fit.laws.check import Check
+from flops_fit.laws.check import Checks
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -94,9 +94,9 @@ class Result:
         return self.findings.intervals
 
     @property
-    def checks(self) -> list[Check]:
+    def checks(self) -> Checks:
         """Problems found in runs and fits: severity, message and advice."""
-        return self.findings.checks
+        return Checks(self.findings.checks)
 
     @property
     def backtest(self) -> pd.DataFrame:

@@ -10,13 +10,13 @@ import pandas as pd
 
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
+from flops_fit.display.number_text import folded
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.examples.show import show
 from flops_fit.fit_table import fit
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
 from flops_fit.laws.options import FormOption
-from flops_fit.report.number_text import folded
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result

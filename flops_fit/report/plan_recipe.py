@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flops_fit.display.number_text import flops, span
 from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
 from flops_fit.laws.model.recipe_rules import batch_by_rule
-from flops_fit.report.number_text import flops, span
 from flops_fit.report.plan_view import PlanView
 
 

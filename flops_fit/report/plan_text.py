@@ -9,10 +9,7 @@ from html import escape
 import pandas as pd
 from tabulate import tabulate
 
-from flops_fit.laws.fitting.isoflop import LEAST_RUNS
-from flops_fit.laws.runs.exclusions import MOST_EPOCHS
-from flops_fit.records import Trial
-from flops_fit.report.number_text import (
+from flops_fit.display.number_text import (
     NumberFormat,
     bent,
     between,
@@ -25,6 +22,9 @@ from flops_fit.report.number_text import (
     times,
     with_interval,
 )
+from flops_fit.laws.fitting.isoflop import LEAST_RUNS
+from flops_fit.laws.runs.exclusions import MOST_EPOCHS
+from flops_fit.records import Trial
 from flops_fit.report.plan_recipe import recipe_remarks
 from flops_fit.report.plan_view import EstimateView, PlanView, PrecisionView
 

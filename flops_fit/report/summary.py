@@ -6,13 +6,7 @@ from html import escape
 
 import numpy as np
 
-from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.paths import UNCONSTRAINED
-from flops_fit.laws.predict.prediction import Prediction, predict_budget
-from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import tables
-from flops_fit.report.number_text import (
+from flops_fit.display.number_text import (
     bent,
     count,
     exponent,
@@ -22,6 +16,12 @@ from flops_fit.report.number_text import (
     plus_minus,
     with_interval,
 )
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.paths import UNCONSTRAINED
+from flops_fit.laws.predict.prediction import Prediction, predict_budget
+from flops_fit.laws.predict.tables import chinchilla_table
+from flops_fit.report import tables
 from flops_fit.report.outcomes import summary_line
 from flops_fit.report.train_this import in_words, of_role, recipe_line
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.display import number_text
+from flops_fit.display.number_text import NumberFormat
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import number_text
-from flops_fit.report.number_text import NumberFormat
 
 INTERVAL = "95 %"
 LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {

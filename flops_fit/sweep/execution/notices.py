@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 
 from flops_fit import tracking
+from flops_fit.display.notebook import tell
 from flops_fit.records import Run
 from flops_fit.store.retry import with_timeout
 from flops_fit.store.uri import without_credentials
@@ -32,7 +32,7 @@ def how_to_resume(job_now: Callable[[], Job]) -> Iterator[None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_resume_message(job_now())) from None
     except SystemExit:
-        print(_resume_message(job_now()), file=sys.stderr)
+        tell(_resume_message(job_now()))
         raise
 
 

@@ -85,7 +85,7 @@ class Stages:
         rows = replace(self.rows, law=self._law(runs))
         chosen = _chosen(rows, self.planned, runs)
         num_checks = sum(run.role == "check" for run in runs)
-        found = law_in_words(rows, self.pilot, cells, num_checks)
+        found = law_in_words(rows, cells, num_checks)
         words = (found, *chosen_in_words(chosen))
         grid = tuple(chosen.trials)
         trials = (*cells.trials, *grid)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_laws import LAWS
 
+from flops_fit.display import number_text
 from flops_fit.errors import FlopsFitError
 from flops_fit.laws.inference.intervals import Spread, hull
 from flops_fit.laws.predict.known import MOST_FACTOR, check_known, withhold_unknown
 from flops_fit.laws.runs.simulate import simulate_isoflop
-from flops_fit.report import number_text
 from flops_fit.result import fit
 
 COLUMNS = ["num_params", "num_tokens", "loss"]

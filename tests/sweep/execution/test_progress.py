@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from notebooks import sit_at_notebook
 from tqdm import tqdm
 
+from flops_fit.display import bars
 from flops_fit.records import Event, Trial
 from flops_fit.sweep.execution import progress as module
 from flops_fit.sweep.execution.progress import Progress
@@ -25,8 +27,8 @@ def ended(trial, loss, state="complete"):
 def terminal(monkeypatch):
     """A terminal; returns what stands on it."""
     screen = io.StringIO()
-    monkeypatch.setattr(module, "_watched", lambda: True)
-    monkeypatch.setattr(module, "tqdm", lambda **options: tqdm(file=screen, **options))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(bars, "tqdm", lambda **options: tqdm(file=screen, **options))
     return screen
 
 
@@ -81,3 +83,14 @@ def test_trials_that_another_driver_has_added_are_shown_too(caplog):
         show(Event(other.trial_id, "added", 1e8, 2.5))
         show(ended(other, 2.0))
     assert "complete, loss 2.0000" in caplog.text
+
+
+def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
+    notebook = sit_at_notebook(monkeypatch)
+    monkeypatch.setattr(bars, "EVERY_S", 0.0)
+    with Progress(ROW, {}, size_param="width") as show:
+        show(Event(ROW[0].trial_id, ROW[0].label("width"), 5e8, 2.5, tokens_per_second=12345.6))
+        assert "C=1e+09 width=8  50%  loss 2.5, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
+        show(ended(ROW[0], 2.4))
+    assert "<code>" not in notebook.shown[-1]["text/html"]
+    assert capsys.readouterr() == ("[1/5] C=1e+09 width=8: complete, loss 2.4000\n", "")

@@ -48,6 +48,11 @@ def ratio(value: float) -> str:
     return f"{value:.3g}"
 
 
+def whole(value: float) -> str:
+    """Examples or steps: 12.5, 32, 1,024."""
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
+
+
 def exponent(value: float) -> str:
     """An exponent of a law to three decimals."""
     return f"{value:.3f}"
