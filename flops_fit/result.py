@@ -28,6 +28,7 @@ from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.report import summary
+from flops_fit.report.coefficients import Summary, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -250,6 +251,14 @@ class Result:
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of about N parameters."""
         return size_to_build(self.findings, num_params)
+
+    def summary(self) -> Summary:
+        """How the law was fitted, its coefficients with errors and 95 % intervals, and the checks.
+
+        Returns:
+            It prints as statsmodels prints a summary, and is tables in a notebook.
+        """
+        return summarise(self.findings)
 
     def plot(self, kind: str | None = None) -> Figure:
         """Plot the result as a Matplotlib figure.

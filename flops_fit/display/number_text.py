@@ -53,6 +53,11 @@ def whole(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
 
 
+def coefficient(value: float) -> str:
+    """A coefficient of a law to four digits."""
+    return f"{value:.4g}"
+
+
 def exponent(value: float) -> str:
     """An exponent of a law to three decimals."""
     return f"{value:.3f}"

@@ -48,11 +48,12 @@ def summary(findings: Findings) -> list[str]:
 
 def law_and_predictions(findings: Findings) -> list[str]:
     """The law, the models to train at two budgets, the recipe, and the back-test."""
+    errors = backtest_errors(findings)
     return [
         *_law(findings),
         *_predictions(findings),
         *recipe_line(findings),
-        *_backtest(findings),
+        *([f"Back-test: {errors}"] if errors else []),
     ]
 
 
@@ -170,21 +171,21 @@ def _loss(prediction: Prediction) -> str:
     return with_interval(prediction.loss, prediction.loss_interval, loss)
 
 
-def _backtest(findings: Findings) -> list[str]:
-    """How well the law, fitted without the largest budgets, predicts their losses."""
+def backtest_errors(findings: Findings) -> str:
+    """How well the law, fitted without the largest budgets, predicts their losses; may be empty."""
     headline, table = findings.fits.get("headline"), findings.backtest
     if headline is None:
-        return []
+        return ""
     same_form = table[table["form"] == headline.form]
     # Without noise the ratio of the error to chance is NaN: there is nothing to compare with.
     if same_form.empty or np.isnan(same_form["ratio"].iloc[0]):
-        return []
+        return ""
     row = same_form.iloc[0]
-    return [
-        f"Back-test: fitted without the budgets from {flops(row['held_out_from'])} FLOPs up, the "
-        f"law predicts their losses to {percent(row['loss_rmse'])} (noise explains up to "
+    return (
+        f"fitted without the budgets from {flops(row['held_out_from'])} FLOPs up, the law predicts "
+        f"their losses to {percent(row['loss_rmse'])} (noise explains up to "
         f"{percent(row['limit'] * row['in_sample_std'])})"
-    ]
+    )
 
 
 def _checks(findings: Findings, room: int) -> list[str]:
