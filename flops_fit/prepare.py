@@ -121,7 +121,8 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
         planned: The plan.
         extend: Whether sizes are added where the loss is least at an edge of a row.
     """
-    return Stages(planned.rows, planned.plan.trials, planned.plan.pilot, extend)
+    plan = planned.plan
+    return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
 
 
 def with_pilot(planned: Planned) -> Planned:

@@ -38,8 +38,12 @@ class Bar(Protocol):
     def say(self, text: str) -> None:
         """Print a line that stays."""
 
-    def close(self) -> None:
-        """End the bar, and its lines."""
+    def close(self, *, interrupted: bool = False) -> None:
+        """End the bar, and its lines.
+
+        Args:
+            interrupted: The work was broken off, and not left to a next bar.
+        """
 
 
 def new_bar(name: str, total: float, done: float) -> Bar | None:
@@ -98,7 +102,7 @@ class TerminalBar:
         """Print a line above the bar."""
         self._bar.write(text, file=sys.stderr)
 
-    def close(self) -> None:
+    def close(self, *, interrupted: bool = False) -> None:
         """End the bar, and its lines."""
         for key in list(self._lines):
             self.end_line(key)
@@ -113,6 +117,7 @@ class NotebookBar:
     ) -> None:
         self._name, self._total, self._done, self._clock = name, total, done, clock
         self._lines: dict[str, str] = {}
+        self._closed = False
         self._done_before, self._started = done, clock()
         self._shown = clock()
         self._handle = notebook.show_html(self._as_html(), self._as_text())
@@ -139,10 +144,14 @@ class NotebookBar:
         """Print a line below the bar."""
         notebook.tell(text)
 
-    def close(self) -> None:
-        """End the bar, and its lines."""
+    def close(self, *, interrupted: bool = False) -> None:
+        """End the bar, and its lines; it is removed where a next bar goes on."""
         self._lines.clear()
-        self._show(now=True)
+        self._closed = True
+        if self._share == 1 or interrupted:
+            self._show(now=True)
+        else:
+            notebook.update_html(self._handle, "", "")
 
     def _show(self, *, now: bool = False) -> None:
         """Show how it stands, unless that was done a moment ago."""
@@ -163,7 +172,7 @@ class NotebookBar:
         ]
         if elapsed:
             words.append(duration(elapsed))
-        if new > 0 and self._share < 1:
+        if new > 0 and self._share < 1 and not self._closed:
             left = elapsed * (self._total - self._done) / new
             words.append(f"about {duration(left)} left")
         return ", ".join(words)

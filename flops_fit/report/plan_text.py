@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import pandas as pd
 from tabulate import tabulate
 
+from flops_fit.display import html
 from flops_fit.display.number_text import (
     NumberFormat,
     bent,
@@ -46,7 +46,7 @@ def as_text(plan: PlanView) -> str:
 def plan_html(plan: PlanView) -> str:
     """The plan as HTML, with a table of one row per trial."""
     table = pd.DataFrame([_row(plan, trial) for trial in plan.trials], columns=_columns(plan))
-    return _html([_headline(plan), *_remarks(plan)], table)
+    return html.block([_headline(plan), *_remarks(plan)], html.frame(table))
 
 
 def of_estimate(estimate: EstimateView) -> list[str]:
@@ -62,7 +62,7 @@ def of_estimate(estimate: EstimateView) -> list[str]:
         longest = to_do.iloc[int(to_do["seconds"].to_numpy().argmax())]
         lines.append(
             f"  total training time {duration(estimate.device_seconds)}; longest trial "
-            f"{duration(longest['seconds'])} (size {longest['size']} at "
+            f"{duration(longest['seconds'])} ({estimate.size_param}={longest['size']} at "
             f"{flops(longest['compute_budget'])} FLOPs)"
         )
     if math.isfinite(estimate.memory_bytes):
@@ -101,9 +101,9 @@ def estimate_html(estimate: EstimateView) -> str:
     """The estimate as HTML, with a table of one row per trial."""
     formats: dict[str, tuple[str, NumberFormat]] = {
         "compute_budget": ("C", flops),
-        "size": ("size", str),
+        "size": (estimate.size_param, str),
         "num_params": ("N", count),
-        "num_tokens": ("D", count),
+        "num_tokens": (f"D, {estimate.data_unit}", count),
         "steps": ("steps", str),
         "batch_size": ("batch", str),
         "seconds": ("time", duration),
@@ -111,7 +111,7 @@ def estimate_html(estimate: EstimateView) -> str:
     }
     table = _formatted(estimate.table, formats)
     table.loc[estimate.table["seconds"].isna(), ["time", "memory"]] = ["done", ""]
-    return _html(of_estimate(estimate), table)
+    return html.block(of_estimate(estimate), html.frame(table))
 
 
 def precision_html(precision: PrecisionView) -> str:
@@ -125,19 +125,13 @@ def precision_html(precision: PrecisionView) -> str:
         "covered": ("intervals that contain the true value", "{:.0%}".format),
         "predicted": ("sweeps that predict it", "{:.0%}".format),
     }
-    return _html(of_precision(precision), _formatted(precision.table, formats))
+    return html.block(of_precision(precision), html.frame(_formatted(precision.table, formats)))
 
 
 def _formatted(
     table: pd.DataFrame, formats: Mapping[str, tuple[str, NumberFormat]]
 ) -> pd.DataFrame:
     return pd.DataFrame({head: table[name].map(form) for name, (head, form) in formats.items()})
-
-
-def _html(lines: Sequence[str], table: pd.DataFrame) -> str:
-    """Lines and a table; names in them are escaped."""
-    head = "<br>".join(escape(line) for line in lines)
-    return f"<div><p>{head}</p>{table.to_html(index=False, escape=True)}</div>"
 
 
 def _additions(precision: PrecisionView) -> list[str]:

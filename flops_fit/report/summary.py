@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
+from flops_fit.display import html
 from flops_fit.display.number_text import (
     bent,
     count,
@@ -59,12 +58,11 @@ def law_and_predictions(findings: Findings) -> list[str]:
 
 def summary_html(findings: Findings) -> str:
     """The summary and the table of what to train, as HTML for notebooks."""
-    head = "<br>".join(escape(line) for line in summary(findings))
     try:
-        table = tables.as_cells(chinchilla_table(findings), findings.meta).to_html(index=False)
+        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
     except FitError:
         table = ""
-    return f"<div><p>{head}</p>{table}</div>"
+    return html.block(summary(findings), table)
 
 
 def verdict(findings: Findings) -> str:

@@ -51,7 +51,7 @@ def test_what_is_at_work_has_a_line_until_it_ends(notebook, clock):
     clock.now += 1
     bar.advance(1)
     assert "trial a" not in notebook.shown[-1]["text/html"]
-    bar.close()
+    bar.close(interrupted=True)
     assert "trial b" not in notebook.shown[-1]["text/html"]
 
 
@@ -63,6 +63,23 @@ def test_many_events_in_a_moment_are_one_change_of_the_page(notebook, clock):
     bar.close()
     assert notebook.shown[-1]["text/plain"] == "sweep 100 %, 100 of 100 FLOPs"
     assert len(notebook.shown) == 2
+
+
+@pytest.mark.parametrize(
+    ("done", "interrupted", "left"),
+    [
+        (100, False, "sweep 100 %, 100 of 100 FLOPs, 1 min"),
+        (50, True, "sweep 50 %, 50 of 100 FLOPs, 1 min"),
+        (50, False, ""),  # the next round of the sweep has a bar of its own
+    ],
+)
+def test_what_is_left_of_it(notebook, clock, done, interrupted, left):
+    bar = NotebookBar("sweep", 100, 0, clock)
+    clock.now += 60
+    bar.advance(done)
+    bar.close(interrupted=interrupted)
+    assert notebook.shown[-1]["text/plain"] == left
+    assert left in notebook.shown[-1]["text/html"]
 
 
 def test_lines_that_stay_are_standard_output(notebook, clock, capsys):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import between, count, loss
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.lack_of_fit import LackOfFit, RowMisfit
@@ -62,9 +63,9 @@ def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> l
     message = (
         f"the law does not hold along the rows (F {found.F:.2g}): it misses their curves by "
         f"{found.misfit:.2%}, noise is {found.noise:.2%}. It is worst {'; '.join(named)}. "
-        f"Predictions allow for it: at the largest budget N {effect['num_params']:.3g} (the law "
-        f"alone {effect['law_num_params']:.3g}), loss {effect['loss']:.4g} "
-        f"({effect['law_loss']:.4g})"
+        f"Predictions allow for it: at the largest budget N {count(effect['num_params'])} (the "
+        f"law alone {count(effect['law_num_params'])}), loss {loss(effect['loss'])} "
+        f"({loss(effect['law_loss'])})"
     )
     if effect["wider"] > WIDER:
         message += f", its interval {effect['wider']:.1f} times as wide as the law's"
@@ -90,9 +91,9 @@ def check_approaches(levels: pd.DataFrame) -> list[Check]:
         if not apart.any():
             continue
         listed = ", ".join(
-            f"{row.approach} {row.value:.3g} ({row.low:.3g} to {row.high:.3g}, counts "
-            f"{row.weight:.0%})"
-            for row in rows.itertuples()
+            f"{row['approach']} {count(row['value'])} "
+            f"({between(row['low'], row['high'], count)}, counts {row['weight']:.0%})"
+            for row in rows.to_dict("records")
         )
         message = f"the approaches disagree on N_opt at {C:.3g} FLOPs: {listed}."
         advice = "Their mean is predicted: rely on it where runs bracket it, not far beyond."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flops_fit.display import html, number_text
+from flops_fit.display.number_text import count, flops
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check, Checks
 from flops_fit.laws.checks.of_predictions import (
@@ -212,12 +213,13 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
         checks += check_recipe(findings.recipe_law, row, findings.largest_budget)
     if findings.law is None:
         checks += check_without_law(findings.power_laws)
+    unit = findings.meta.get("data_unit", "tokens")
     if terms.tokens_per_param is not None or terms.inference_tokens is not None:
-        checks += check_ratio(row["tokens_per_param"], findings.fitted_runs)
+        checks += check_ratio(row["tokens_per_param"], findings.fitted_runs, unit)
     if terms.unique_tokens is not None:
         law = repetition_law(findings)
         unique_tokens = float(terms.unique_tokens)
-        checks += check_worn_out_data(law, row["num_tokens"], unique_tokens)
+        checks += check_worn_out_data(law, row["num_tokens"], unique_tokens, unit)
         checks += check_published_constants(law, row["num_tokens"], unique_tokens)
     return checks
 
@@ -254,8 +256,8 @@ def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
     least = max(LEAST_SHARE * unconstrained, 1.0)
     if cap < least:
         raise ArgumentError(
-            f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, whose optimum without "
-            f"repetition has {unconstrained:.3g}: expected at least {least:.2g}"
+            f"unique_tokens: {count(cap)} are too few for {flops(C)} FLOPs, whose optimum without "
+            f"repetition has {count(unconstrained)}: expected at least {count(least)}"
         )
 
 

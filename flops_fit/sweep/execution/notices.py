@@ -53,7 +53,10 @@ def warn_of_failures(job: Job, runs: list[Run]) -> None:
         run for run in latest_runs(runs) if run.trial_id in planned and run.state != "complete"
     ]
     if failed:
-        lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in failed]
+        lines = [
+            f"C={run.compute_budget:.3g} {job.size_param}={run.size}: {run.excluded}"
+            for run in failed
+        ]
         warn_user(
             f"{len(failed)} of {len(planned)} trials have no loss and take no part in the fits; "
             f"failed ones were tried {MAX_ATTEMPTS} times (retry_failed=True tries them again), "

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from flops_fit.display.bars import new_bar
 from flops_fit.display.notebook import tell
+from flops_fit.display.number_text import loss
 from flops_fit.records import Event, Trial
 from flops_fit.sweep.plan.row_optimum import optima_in_words
 
@@ -62,9 +63,9 @@ class Progress:
             _LOG.setLevel(logging.INFO)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.close(interrupted=error is not None)
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
             _LOG.setLevel(self._level_before)
@@ -83,7 +84,7 @@ class Progress:
         if event.state != "failed":  # a failed trial is run again
             self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
         text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
-        text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
+        text += f", loss {loss(event.loss)}" if event.state == "complete" else ""
         if self._bar is None:
             _LOG.info("%s", text)
         else:
@@ -95,9 +96,9 @@ class Progress:
         trial = self._trials.get(trial_id)
         if trial is None:  # another driver has added it
             return
-        row = [t for t in self._trials.values() if t.compute_budget == trial.compute_budget]
-        row = [t for t in row if t.role == trial.role == "sweep"]
-        for text in optima_in_words(row, self._losses, self._size_param):
+        sweep = [t for t in self._trials.values() if t.role == trial.role == "sweep"]
+        budget = trial.compute_budget
+        for text in optima_in_words(sweep, self._losses, self._size_param, budget=budget):
             self.say(text)
 
     @property
@@ -138,7 +139,7 @@ class Progress:
         speed = f", {event.tokens_per_second:,.0f} {self._unit}/s"
         self._bar.write_line(
             event.trial_id,
-            f"{event.label}  {share:.0%}  loss {event.loss:.4g}"
+            f"{event.label}  {share:.0%}  loss {loss(event.loss)}"
             + (speed if math.isfinite(event.tokens_per_second) else ""),
         )
 

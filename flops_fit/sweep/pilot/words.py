@@ -21,11 +21,13 @@ def law_in_words(rows: IsoflopRows, cells: Search, num_checks: int) -> str:
     return f"{source}: {rows.law}"
 
 
-def chosen_in_words(chosen: Chosen) -> tuple[str, ...]:
+def chosen_in_words(chosen: Chosen, size_param: str) -> tuple[str, ...]:
     """Which trained trials are off, and whether they are trained again."""
     if not chosen.off:
         return ()
-    named = ", ".join(f"{t.size} at {flops(t.compute_budget)} FLOPs" for t in chosen.off[:5])
+    named = ", ".join(
+        f"{size_param}={t.size} at {flops(t.compute_budget)} FLOPs" for t in chosen.off[:5]
+    )
     more = f" and {len(chosen.off) - 5} more" if len(chosen.off) > 5 else ""
     trials = f"{plural(len(chosen.off), 'trial')} off ({named}{more})"
     fact = f"The check at the ends shows another recipe: {trials}"

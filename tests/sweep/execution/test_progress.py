@@ -38,9 +38,9 @@ def test_without_a_terminal_each_trial_that_ends_is_a_line_of_log(caplog, capsys
         for trial, loss in zip(ROW, LOSSES, strict=True):
             show(ended(trial, loss))
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "[1/5] C=1e+09 width=8: complete, loss 2.4000"
+    assert lines[0] == "[1/5] C=1e+09 width=8: complete, loss 2.400"
     assert len(lines) == 5
-    line = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.0000\n"
+    line = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.000\n"
     assert capsys.readouterr().err == line
 
 
@@ -50,7 +50,7 @@ def test_where_logging_is_not_set_up_the_lines_go_to_standard_error(capsys, monk
     monkeypatch.setattr(module, "_LOG", logger)
     with Progress(ROW, {}) as show:
         show(ended(ROW[0], 2.4))
-    assert capsys.readouterr().err == "[1/5] C=1e+09 width=8: complete, loss 2.4000\n"
+    assert capsys.readouterr().err == "[1/5] C=1e+09 width=8: complete, loss 2.400\n"
     assert logger.handlers == []
 
 
@@ -70,8 +70,8 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_trial_at_work(terminal):
             label = trial.label("width")
             show(Event(trial.trial_id, label, 5e8, 2.5, tokens_per_second=12345.6))
         shown = terminal.getvalue()
-        assert "C=1e+09 width=16  50%  loss 2.5, 12,346 examples/s" in shown
-        assert "C=1e+09 width=32  50%  loss 2.5" in shown
+        assert "C=1e+09 width=16  50%  loss 2.500, 12,346 examples/s" in shown
+        assert "C=1e+09 width=32  50%  loss 2.500" in shown
         show(ended(ROW[1], 2.1))
         show(Event(ROW[3].trial_id, "next", 1e8, 2.5))  # takes the line that is free
     assert "sweep  52%|" in terminal.getvalue()  # 2 of 5 done, two more half and a tenth
@@ -82,7 +82,7 @@ def test_trials_that_another_driver_has_added_are_shown_too(caplog):
     with caplog.at_level(logging.INFO, "flops_fit"), Progress(ROW, {}) as show:
         show(Event(other.trial_id, "added", 1e8, 2.5))
         show(ended(other, 2.0))
-    assert "complete, loss 2.0000" in caplog.text
+    assert "complete, loss 2.000" in caplog.text
 
 
 def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
@@ -90,7 +90,9 @@ def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
     monkeypatch.setattr(bars, "EVERY_S", 0.0)
     with Progress(ROW, {}, size_param="width") as show:
         show(Event(ROW[0].trial_id, ROW[0].label("width"), 5e8, 2.5, tokens_per_second=12345.6))
-        assert "C=1e+09 width=8  50%  loss 2.5, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
+        assert (
+            "C=1e+09 width=8  50%  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
+        )
         show(ended(ROW[0], 2.4))
-    assert "<code>" not in notebook.shown[-1]["text/html"]
-    assert capsys.readouterr() == ("[1/5] C=1e+09 width=8: complete, loss 2.4000\n", "")
+    assert notebook.shown[-1]["text/html"] == ""  # four trials are left to a next round
+    assert capsys.readouterr() == ("[1/5] C=1e+09 width=8: complete, loss 2.400\n", "")

@@ -34,10 +34,11 @@ def test_a_pilot_without_a_law_says_what_is_done(trials):
 
 
 def test_which_trials_are_off_and_what_follows(trials):
-    assert chosen_in_words(Chosen(list(trials), [], again=False, flops=0.0)) == ()
-    (again,) = chosen_in_words(Chosen([], list(trials[:6]), again=True, flops=3e8))
+    assert chosen_in_words(Chosen(list(trials), [], again=False, flops=0.0), "width") == ()
+    (again,) = chosen_in_words(Chosen([], list(trials[:6]), again=True, flops=3e8), "width")
     assert "6 trials off" in again
     assert "and 1 more" in again
+    assert f"width={trials[0].size} at " in again
     assert again.endswith("trained again, 3e+08 FLOPs")
-    (left,) = chosen_in_words(Chosen([], list(trials[:1]), again=False, flops=3e8))
+    (left,) = chosen_in_words(Chosen([], list(trials[:1]), again=False, flops=3e8), "width")
     assert "widens the intervals" in left
