@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 
 import pandas as pd
 
+LONG = 30  # longer cells may be broken
 # Okabe and Ito (2008), as in the plots; both are legible on white and on black.
 EDGES = {"refuse": "#D55E00", "warn": "#E69F00", "note": "#999999"}
 
@@ -19,23 +20,30 @@ def block(lines: Iterable[str], *parts: str) -> str:
 
 def frame(table: pd.DataFrame) -> str:
     """A table of text cells, with its heads and without an index."""
-    html: str = table.to_html(index=False, escape=True)
-    return html
+    return _table(table.astype(str).to_numpy().tolist(), list(map(str, table.columns)), left=())
 
 
 def rows(cells: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
-    """A table whose first column holds names.
+    """A table whose first column holds names, and the others numbers.
 
     Args:
         cells: The rows.
         head: Heads of the columns; none if empty.
     """
-    heads = "".join(_cell("th", text, left=i == 0) for i, text in enumerate(head))
-    body = "".join(
-        f"<tr>{''.join(_cell('td', text, left=i == 0) for i, text in enumerate(row))}</tr>"
-        for row in cells
-    )
-    top = f"<thead><tr>{heads}</tr></thead>" if head else ""
+    return _table(cells, head, left=(0,))
+
+
+def facts(named: Sequence[tuple[str, str]]) -> str:
+    """Names, and a text for each."""
+    return _table(named, (), left=(0, 1))
+
+
+def _table(cells: Sequence[Sequence[str]], head: Sequence[str], left: Container[int]) -> str:
+    def row(tag: str, texts: Sequence[str]) -> str:
+        return "".join(_cell(tag, text, left=i in left) for i, text in enumerate(texts))
+
+    top = f"<thead><tr>{row('th', head)}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{row('td', texts)}</tr>" for texts in cells)
     return f'<table class="dataframe">{top}<tbody>{body}</tbody></table>'
 
 
@@ -55,5 +63,7 @@ def remarks(found: Iterable[tuple[str, str, str]]) -> str:
 
 
 def _cell(tag: str, text: str, *, left: bool) -> str:
-    side = "left" if left else "right"
-    return f'<{tag} style="text-align:{side}">{escape(text)}</{tag}>'
+    style = f"text-align:{'left' if left else 'right'}"
+    if len(text) <= LONG:
+        style += ";white-space:nowrap"  # an interval stays in one line
+    return f'<{tag} style="{style}">{escape(text)}</{tag}>'

@@ -24,6 +24,8 @@ SCHEMA = 1
 KIND = "flops-fit forecast"
 # Two runs are of one size if N and D differ by no more than this each; so are two budgets.
 SAME = 0.05
+# Rows of a forecast that hold no number.
+_TEXTS = ("of", "note", "in", "and")
 _DIGEST = 10  # hex digits of the hash in an id
 # Of the numbers of a file: JSON's integers know no bound.
 LARGEST = 1e300
@@ -111,7 +113,10 @@ class Forecast:
         return "\n".join([*self._headlines(), *lines])
 
     def _repr_html_(self) -> str:
-        return html.block(self._headlines(), html.rows(self._rows(), ("", "forecast", "95 %")))
+        numbers = [row for row in self._rows() if row[0] not in _TEXTS]
+        texts = [row[:2] for row in self._rows() if row[0] in _TEXTS]
+        table = html.rows(numbers, ("", "forecast", "95 %"))
+        return html.block(self._headlines(), table, html.facts(texts))
 
     def _headlines(self) -> list[str]:
         """What it is of, how far away that is, and a doubt."""

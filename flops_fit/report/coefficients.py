@@ -63,7 +63,7 @@ class Summary:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        tables = [html.rows(self.facts), html.rows(_cells(self.coefficients), HEAD)]
+        tables = [html.facts(self.facts), html.rows(_cells(self.coefficients), HEAD)]
         if not self.recipe.empty:
             tables += [html.block([_RECIPE]), html.rows(_cells(self.recipe), HEAD)]
         return html.block([self.title], *tables, self.checks._repr_html_())

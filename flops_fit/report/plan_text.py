@@ -17,6 +17,7 @@ from flops_fit.display.number_text import (
     duration,
     flops,
     memory,
+    percent,
     ratio,
     span,
     times,
@@ -92,7 +93,7 @@ def of_precision(precision: PrecisionView) -> list[str]:
             f"({between(row['num_params_low'], row['num_params_high'], count)})"
         )
         if row["predicted"] <= 0.995:  # else 100 %, rounded
-            line += f", predicted in {row['predicted']:.0%} of the sweeps"
+            line += f", predicted in {percent(row['predicted'])} of the sweeps"
         lines.append(line)
     return lines + _additions(precision)
 
@@ -122,8 +123,8 @@ def precision_html(precision: PrecisionView) -> str:
         "num_params_low": ("low", count),
         "num_params_high": ("high", count),
         "factor": ("within a factor", ratio),
-        "covered": ("intervals that contain the true value", "{:.0%}".format),
-        "predicted": ("sweeps that predict it", "{:.0%}".format),
+        "covered": ("intervals that contain the true value", percent),
+        "predicted": ("sweeps that predict it", percent),
     }
     return html.block(of_precision(precision), html.frame(_formatted(precision.table, formats)))
 
@@ -148,8 +149,8 @@ def _additions(precision: PrecisionView) -> list[str]:
         else:
             what = f"{precision.size_param}={best['sizes'][0]} at {budget}"
         lines.append(
-            f"  best {kind} to add: {what}; {best['share']:.1%} more FLOPs make the interval at "
-            f"10x {best['narrower']:.0%} narrower"
+            f"  best {kind} to add: {what}; {percent(best['share'])} more FLOPs make the interval "
+            f"at 10x {percent(best['narrower'])} narrower"
         )
     return lines
 

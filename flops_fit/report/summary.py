@@ -16,6 +16,7 @@ from flops_fit.display.number_text import (
     with_interval,
 )
 from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
@@ -34,15 +35,33 @@ NO_PREDICTION = (FitError, ArgumentError)
 
 def summary(findings: Findings) -> list[str]:
     """The lines of `repr(result)`."""
+    lines = _head(findings)
+    checks, more = _serious(findings, MOST_LINES - 1 - len(lines))
+    lines += [f"  {check.severity}: {check.message}" for check in checks]
+    return [*lines, f"  {more}"] if more else lines
+
+
+def summary_html(findings: Findings) -> str:
+    """The summary and the table of what to train, as HTML for notebooks."""
+    try:
+        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
+    except FitError:
+        table = ""
+    checks, more = _serious(findings, MOST_CHECKS)
+    remarks = html.remarks((check.severity, check.message, "") for check in checks)
+    return html.block(_head(findings), table, remarks, html.block([more]) if more else "")
+
+
+def _head(findings: Findings) -> list[str]:
+    """The lines of a summary without the checks."""
     runs = findings.sweep_runs
     excluded = int((runs["excluded"] != "").sum())
     name = f" {findings.meta['name']!r}" if findings.meta.get("name") else ""
-    lines = [
+    return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded{of_role(findings)}",
         *law_and_predictions(findings),
         *([line] if (line := summary_line(findings.forecasts)) else []),
     ]
-    return [*lines, *_checks(findings, MOST_LINES - 1 - len(lines))]
 
 
 def law_and_predictions(findings: Findings) -> list[str]:
@@ -54,15 +73,6 @@ def law_and_predictions(findings: Findings) -> list[str]:
         *recipe_line(findings),
         *([f"Back-test: {errors}"] if errors else []),
     ]
-
-
-def summary_html(findings: Findings) -> str:
-    """The summary and the table of what to train, as HTML for notebooks."""
-    try:
-        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
-    except FitError:
-        table = ""
-    return html.block(summary(findings), table)
 
 
 def verdict(findings: Findings) -> str:
@@ -154,7 +164,7 @@ def approaches(prediction: Prediction) -> str:
     """How much each approach counts in N; empty if the law decides alone."""
     if len(prediction.approaches) < 2:
         return ""
-    return ", ".join(f"{name} {share:.0%}" for name, share in prediction.approaches.items())
+    return ", ".join(f"{name} {percent(share)}" for name, share in prediction.approaches.items())
 
 
 def _params(prediction: Prediction) -> str:
@@ -186,15 +196,13 @@ def backtest_errors(findings: Findings) -> str:
     )
 
 
-def _checks(findings: Findings, room: int) -> list[str]:
-    """The first checks that warn or refuse, in so many lines and one that counts the others."""
+def _serious(findings: Findings, room: int) -> tuple[list[Check], str]:
+    """The first checks that refuse or warn, so many at most, and how many more there are."""
     serious = [check for check in findings.checks if check.severity == "refuse"]
     serious += [check for check in findings.checks if check.severity == "warn"]
     most = min(MOST_CHECKS, room)
-    lines = [f"  {check.severity}: {check.message}" for check in serious[:most]]
-    if len(serious) > most:
-        lines.append(f"  {len(serious) - most} more: see .checks, or the report")
-    return lines
+    more = len(serious) - most
+    return serious[:most], f"{more} more: see .checks, or the report" if more > 0 else ""
 
 
 def _unit(findings: Findings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import count
+from flops_fit.display.number_text import count, percent
 from flops_fit.laws.check import Check, counted, graded
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.isoflop import DEPTH_WARNED, refuse_approach
@@ -108,7 +108,7 @@ def check_starts(fit: ParametricFit) -> list[Check]:
     if fit.agreement >= LEAST_AGREEMENT:
         return []
     message = (
-        f"only {fit.agreement:.0%} of {fit.num_starts} starting points of the optimiser "
+        f"only {percent(fit.agreement)} of {fit.num_starts} starting points of the optimiser "
         "reached the best fit."
     )
     advice = "The runs may not determine the law: add budgets."

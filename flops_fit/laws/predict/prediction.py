@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flops_fit.display import html, number_text
-from flops_fit.display.number_text import count, flops
+from flops_fit.display.number_text import count, flops, percent
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check, Checks
 from flops_fit.laws.checks.of_predictions import (
@@ -136,7 +136,9 @@ class Prediction:
         """Where N and the interval of the loss come from, as text."""
         lines = []
         if len(self.approaches) > 1:
-            counts = ", ".join(f"{name} {share:.0%}" for name, share in self.approaches.items())
+            counts = ", ".join(
+                f"{name} {percent(share)}" for name, share in self.approaches.items()
+            )
             lines.append(f"parameters by {counts}")
         parts = self.interval_parts.get("loss", {})
         if np.isfinite([self.loss, *parts.values()]).all():

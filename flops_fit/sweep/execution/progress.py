@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from flops_fit.display.bars import new_bar
 from flops_fit.display.notebook import tell
-from flops_fit.display.number_text import loss
+from flops_fit.display.number_text import loss, percent
 from flops_fit.records import Event, Trial
 from flops_fit.sweep.plan.row_optimum import optima_in_words
 
@@ -139,7 +139,7 @@ class Progress:
         speed = f", {event.tokens_per_second:,.0f} {self._unit}/s"
         self._bar.write_line(
             event.trial_id,
-            f"{event.label}  {share:.0%}  loss {loss(event.loss)}"
+            f"{event.label}  {percent(share)}  loss {loss(event.loss)}"
             + (speed if math.isfinite(event.tokens_per_second) else ""),
         )
 
@@ -162,6 +162,8 @@ def summary(
     """
     num_ended = sum(trial.trial_id in losses for trial in trials)
     share = spent / (sum(trial.flops for trial in trials) + to_come)
-    head = f"{num_ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
+    head = (
+        f"{num_ended} of {len(trials)} trials have ended, {percent(share)} of the FLOPs are spent."
+    )
     sweep = [trial for trial in trials if trial.role == "sweep"]
     return "\n- ".join([head, *optima_in_words(sweep, losses, size_param)])

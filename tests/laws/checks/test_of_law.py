@@ -67,8 +67,8 @@ def test_consequences_are_left_out_and_nothing_else():
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (RowMisfit(1e20, 0.8, 0.018, 0.0, 0.5), "at C = 1e+20: 1.8% too high."),
-        (RowMisfit(1e20, 0.8, -0.018, 0.0, 9.0), "at C = 1e+20: 1.8% too low, too flat."),
+        (RowMisfit(1e20, 0.8, 0.018, 0.0, 0.5), "at C = 1e+20: 1.8 % too high."),
+        (RowMisfit(1e20, 0.8, -0.018, 0.0, 9.0), "at C = 1e+20: 1.8 % too low, too flat."),
         (RowMisfit(1e20, 0.8, 0.001, 0.7, -9.0), "minimum at 2 times the N, too curved."),
         (RowMisfit(1e20, 0.8, 0.001, 0.0, 1.0), "at C = 1e+20: off at its ends."),
     ],
@@ -105,11 +105,11 @@ def test_intervals_apart_are_told_with_sizes_and_weights(other):
     near = (1e20, "envelope", 1e9, 0.7e9, 1.3e9, 0.1)
     (check,) = check_approaches(levels(LAW, (1e20, "IsoFLOP rows", *other, 0.5), near))
     assert check.severity == "warn"
-    assert "N_opt at 1e+20 FLOPs: parametric law 1.00B (800M to 1.20B, counts 40%)" in (
+    assert "N_opt at 1e+20 FLOPs: parametric law 1.00B (800M to 1.20B, counts 40 %)" in (
         check.message
     )
     assert f"IsoFLOP rows {count(other[0])} " in check.message
-    assert "counts 50%" in check.message
+    assert "counts 50 %" in check.message
     assert "envelope" in check.message
 
 

@@ -70,8 +70,8 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_trial_at_work(terminal):
             label = trial.label("width")
             show(Event(trial.trial_id, label, 5e8, 2.5, tokens_per_second=12345.6))
         shown = terminal.getvalue()
-        assert "C=1e+09 width=16  50%  loss 2.500, 12,346 examples/s" in shown
-        assert "C=1e+09 width=32  50%  loss 2.500" in shown
+        assert "C=1e+09 width=16  50 %  loss 2.500, 12,346 examples/s" in shown
+        assert "C=1e+09 width=32  50 %  loss 2.500" in shown
         show(ended(ROW[1], 2.1))
         show(Event(ROW[3].trial_id, "next", 1e8, 2.5))  # takes the line that is free
     assert "sweep  52%|" in terminal.getvalue()  # 2 of 5 done, two more half and a tenth
@@ -91,7 +91,7 @@ def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
     with Progress(ROW, {}, size_param="width") as show:
         show(Event(ROW[0].trial_id, ROW[0].label("width"), 5e8, 2.5, tokens_per_second=12345.6))
         assert (
-            "C=1e+09 width=8  50%  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
+            "C=1e+09 width=8  50 %  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
         )
         show(ended(ROW[0], 2.4))
     assert notebook.shown[-1]["text/html"] == ""  # four trials are left to a next round
