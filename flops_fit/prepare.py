@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flops_fit import tracking
+from flops_fit.display.number_text import memory
 from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
 from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
@@ -137,7 +137,8 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
         planned: The plan.
         extend: Whether sizes are added where the loss is least at an edge of a row.
     """
-    return Stages(planned.rows, planned.plan.trials, planned.plan.pilot, extend)
+    plan = planned.plan
+    return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
 
 
 def with_pilot(planned: Planned) -> Planned:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import torch
 from torch.utils.data import Subset
 
 from flops_fit import store, tracking
+from flops_fit.display.notebook import tell
 from flops_fit.errors import ArgumentError, StoreError, SweepError
 from flops_fit.prepare import default_name, grid_digest, plan_meta
 from flops_fit.report import plan_text
@@ -83,7 +83,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
             ),
             timeout_s=status.BEGIN_S,
             pause_s=status.PAUSE_S,
-            report=lambda error: print(message, file=sys.stderr),
+            report=lambda error: tell(message),
         )
 
     ledger = distributed.from_main(wait_until_begun)

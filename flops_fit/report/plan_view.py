@@ -162,6 +162,14 @@ class EstimateView(Protocol):
     def device(self) -> str:
         """The device that was timed."""
 
+    @property
+    def size_param(self) -> str:
+        """Name of the size parameter."""
+
+    @property
+    def data_unit(self) -> str:
+        """What D counts."""
+
 
 class PrecisionView(Protocol):
     """The fields of `Precision` that are shown."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flops_fit.display import number_text
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
-from flops_fit.report import number_text
 
 BEYOND = 10.0  # the largest budget, and this multiple of it
 

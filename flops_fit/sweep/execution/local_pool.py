@@ -215,6 +215,8 @@ def _main() -> None:
             function, job = pickle.loads(payload)  # from our own driver's pipe
             function(job, send)
             out.write("{}\n")  # ended; the next may come
+        # The pipe is closed: `_end_with_driver` sees that too, and has nothing to stop any more.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except KeyboardInterrupt:
         sys.exit(_TERMINATED)
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flops_fit.report import number_text
+from flops_fit.display import number_text
 
 
 @pytest.mark.parametrize(
