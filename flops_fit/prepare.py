@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from inspect import isfunction
 from typing import Any
@@ -14,21 +15,24 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.sending import UnsendableError, size_to_send
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
+from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
+from flops_fit.sweep.forecast.suggestion import BudgetSuggestion, suggest
 from flops_fit.sweep.pilot.places import plan_pilot
 from flops_fit.sweep.pilot.stages import Stage, Stages
-from flops_fit.sweep.plan.grid import Grid, PilotPlan
-from flops_fit.sweep.plan.planner import Planned, make_plan
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
+from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.hashing import digest, qualified_name
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.queries import latest_runs
-from flops_fit.validate import is_count_or_auto
+from flops_fit.validate import is_count_or_auto, is_positive
 from flops_fit.warn import warn_user
 
 _DATA = ("dataset", "eval_dataset")
+DEFAULT_HOURS = 2.0  # of `suggest_budgets`
 _MUCH_TO_SEND = 256 * 2**20  # bytes
 
 
@@ -40,6 +44,7 @@ def prepare(
     workers: int | str = 1,
     executor: Any = None,
     on_code_change: str = "warn",
+    joins: bool = False,
 ) -> Planned:
     """Check all arguments of `flops_fit.find_optimal`, and plan; nothing is written.
 
@@ -52,6 +57,8 @@ def prepare(
         workers: As of `find_optimal`.
         executor: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
+        joins: Whether a sweep is joined that another process drives, which then has chosen the
+            budgets where a time or money is given.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
@@ -66,13 +73,24 @@ def prepare(
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    planned = with_pilot(make_plan(task, request, problems))
+    problems += _choice_problems(request, executor)
+
+    def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
+        if joins:
+            return chosen_by_driver(opened, spending, address)
+        return chosen_before(opened, spending, address) or choose_budgets(
+            opened, spending, workers=workers, price_per_hour=request.price_per_hour
+        )
+
+    planned = with_pilot(make_plan(task, request, problems, choose))
     distributed.join()
     _check_same_plan(planned.plan)
     return planned
 
 
-def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepPlan:
+def plan_only(
+    task: Task, request: PlanRequest, address: StoreAddress, workers: int | str = 1
+) -> SweepPlan:
     """Plan without meeting other ranks.
 
     If a name or a store is given, the plan shows which trials are done. A store that cannot be used
@@ -82,13 +100,25 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
         task: The user's model, data and loss.
         request: What to plan.
         address: The sweep and store to look in.
+        workers: As of `find_optimal`; budgets for a time or money depend on it.
 
     Raises:
         ArgumentError: Listing everything that is wrong with the arguments.
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    planned = with_pilot(make_plan(task, request, address.problems()))
+    problems = address.problems() + _worker_problems(workers, None)
+
+    def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
+        before = None
+        if address.is_given:
+            with suppress(StoreError):  # reported below
+                before = chosen_before(opened, spending, address)
+        return before or choose_budgets(
+            opened, spending, workers=workers, price_per_hour=request.price_per_hour
+        )
+
+    planned = with_pilot(make_plan(task, request, problems, choose))
     plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
@@ -101,6 +131,37 @@ def plan_only(task: Task, request: PlanRequest, address: StoreAddress) -> SweepP
     ended = frozenset(run.trial_id for run in runs if run.state in tracking.ENDED)
     pilot = plan.pilot and replace(plan.pilot, expected=_still_expected(plan.pilot, stage, ended))
     return replace(plan, trials=stage.grid, pilot=pilot, found=stage.law, done=ended)
+
+
+def suggest_only(
+    task: Task, request: PlanRequest, workers: int | str, hours: float | None, price: float | None
+) -> BudgetSuggestion:
+    """Implements `flops_fit.suggest_budgets`; see there.
+
+    Args:
+        task: The user's model, data and loss.
+        request: What to plan, without budgets.
+        workers: As of `find_optimal`.
+        hours: What the sweep may take; two hours if there is no price either.
+        price: What it may cost, instead.
+    """
+    distributed.let_main_speak()
+    problems = _worker_problems(workers, None)
+    given = {"hours": hours, "price": price}
+    problems += [
+        f"{name}: expected a positive number, got {value!r}"
+        for name, value in given.items()
+        if value is not None and not is_positive(value)
+    ]
+    if hours is not None and price is not None:
+        problems.append("price: hours is given too; pass one of them")
+    if price is not None and not problems:
+        spending = Spending(f"{price:g}", money=price)
+    else:
+        spending = Spending.of_hours(DEFAULT_HOURS if hours is None or problems else hours)
+    request = replace(request, compute_budgets=spending)
+    opened = open_rows(task, request, [*problems, *_choice_problems(request, None)])
+    return suggest(opened, spending, workers=workers, price_per_hour=request.price_per_hour)
 
 
 def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tuple[Trial, ...]:
@@ -231,6 +292,21 @@ def _sending_faults(task: Task, recipe: Recipe) -> list[str]:
                 "that opens the data there, or a memory map (np.memmap), whose path is sent alone"
             )
     return faults
+
+
+def _choice_problems(request: PlanRequest, executor: Any) -> list[str]:
+    """Why budgets cannot be chosen for a time or money here."""
+    if not isinstance(request.compute_budgets, str | Spending):
+        return []
+    elsewhere = "workers of an executor may run on other machines" if executor is not None else ""
+    if distributed.launched()[1] > 1:
+        elsewhere = "a launch of several processes trains each trial on several devices"
+    if not elsewhere:
+        return []
+    return [
+        f"compute_budgets: {elsewhere}, but only this process can be timed; pass FLOPs, such as "
+        "those that flops_fit.suggest_budgets suggests on a machine like theirs"
+    ]
 
 
 def _worker_problems(workers: int | str, executor: Any) -> list[str]:

@@ -16,6 +16,7 @@ def test_importing_loads_nothing_heavy():
 
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
+        "BudgetSuggestion",
         "FlopsFitError",
         "FlopsFitWarning",
         "Forecast",
@@ -29,6 +30,7 @@ def test_public_names_are_frozen():
         "load_forecast",
         "plan_sweep",
         "score",
+        "suggest_budgets",
     ]
     assert all(getattr(flops_fit, name) for name in flops_fit.__all__)
     assert set(flops_fit.__all__) <= set(dir(flops_fit))

@@ -20,7 +20,7 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.records import Trial
 from flops_fit.report import plan_text
 from flops_fit.sweep.execution.executors import count_workers
-from flops_fit.sweep.forecast.calibration import ROUNDS, Calibration, calibrate
+from flops_fit.sweep.forecast.calibration import Calibration, calibrate
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.validate import is_count_or_auto, is_positive, raise_problems
 
@@ -97,7 +97,7 @@ def estimate_plan(
         table.loc[to_do, "seconds"] = table["flops"] / flops_per_second
     else:
         measured = _calibrate_plan(plan, num_devices)
-        seconds, doubt = _seconds(measured.table, plan.to_do)
+        seconds, doubt = seconds_of(measured.table, plan.to_do)
         table.loc[to_do, "seconds"] = seconds
         table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)
     total = measured.start_s + makespan(table.loc[to_do, "seconds"], num_devices)
@@ -153,8 +153,13 @@ def makespan(seconds: Iterable[float], devices: int) -> float:
     return float(max(free_at))
 
 
-def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, float]:
-    """Seconds of each trial, and half the width of their total's 95 % interval, relative."""
+def seconds_of(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, float]:
+    """Seconds of each trial, and half the width of their total's 95 % interval, relative.
+
+    Args:
+        measured: `Calibration.table`.
+        trials: The trials.
+    """
     steps = np.array([trial.steps for trial in trials])
     by_place = measured.groupby(["flops_per_token", "batch_size"])
     start_s = measured["start_s"].median() + BOOKKEEPING_S
@@ -168,13 +173,14 @@ def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, fl
     loglog = total(means["seconds_per_step"], log=True)
     between = math.log(loglog.sum() / linear.sum()) / 2
     log_totals = []
-    for turn in range(ROUNDS):
+    rounds = sorted(measured["round"].unique())
+    for turn in rounds:
         # Places too slow to be visited in every round count with their mean.
         in_turn = measured[measured["round"] == turn]
         by_turn = in_turn.groupby(["flops_per_token", "batch_size"])["seconds_per_step"].mean()
         by_turn = by_turn.reindex(means.index).fillna(means["seconds_per_step"])
         log_totals.append(math.log(total(by_turn, log=False).sum()))
-    spread = STUDENT_2 * float(np.std(log_totals, ddof=1)) / math.sqrt(ROUNDS)
+    spread = STUDENT_2 * float(np.std(log_totals, ddof=len(rounds) > 1)) / math.sqrt(len(rounds))
     return np.sqrt(linear * loglog), math.hypot(spread, between, MIN_DOUBT)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from flops_fit.errors import InfeasiblePlanError
@@ -11,11 +11,11 @@ from flops_fit.records import Skipped, Trial
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
-from flops_fit.sweep.plan.grid import Grid, Origin
+from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows
 from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.plan.real_batches import batch_size_faults
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.size_finder import SizeFinder
@@ -55,8 +55,50 @@ class Planned:
         return self.rows.finder
 
 
-def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Planned:
+@dataclass(frozen=True)
+class Opened:
+    """A task whose arguments have been checked, and the rows that can be planned for it.
+
+    Attributes:
+        task: Model, data and loss, with what a batch's loss weighs.
+        rows: The rows of its sweep.
+        asked: The budgets, ascending, or what they are to be chosen from.
+    """
+
+    task: Task
+    rows: IsoflopRows
+    asked: list[float] | Spending
+
+
+def make_plan(
+    task: Task,
+    request: PlanRequest,
+    faults: Sequence[str] = (),
+    choose: Callable[[Opened, Spending], ChosenBudgets] | None = None,
+) -> Planned:
     """Check all arguments, then plan.
+
+    Args:
+        task: Model, data and loss.
+        request: What to plan.
+        faults: Errors found in other arguments, reported together with those found here.
+        choose: Chooses the budgets where a time or money is given instead.
+
+    Raises:
+        ArgumentError: Lists every error in the arguments, the model, the data and the loss.
+        InfeasiblePlanError: No budget can be planned; says what would work.
+    """
+    opened = open_rows(task, request, faults)
+    if not isinstance(opened.asked, Spending):
+        return _plan_budgets(opened, opened.asked)
+    assert choose is not None
+    chosen = choose(opened, opened.asked)
+    planned = _plan_budgets(opened, chosen.budgets)
+    return replace(planned, plan=replace(planned.plan, chosen=chosen))
+
+
+def open_rows(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Opened:
+    """Check all arguments, and open the data.
 
     Args:
         task: Model, data and loss.
@@ -65,13 +107,23 @@ def make_plan(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> P
 
     Raises:
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
-        InfeasiblePlanError: No budget can be planned; says what would work.
     """
     with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
-        budgets, source, finder = check_all(task, request, faults)
-    recipe = request.recipe
+        asked, source, finder = check_all(task, request, faults)
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
-    rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
+    rows = IsoflopRows(task_identity(task, source), source, request.recipe, request.seed, finder)
+    return Opened(task, rows, asked)
+
+
+def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
+    """The plan of these budgets.
+
+    Raises:
+        ArgumentError: The model fails on batches as they will be trained.
+        InfeasiblePlanError: No budget can be planned; says what would work.
+    """
+    task, rows = opened.task, opened.rows
+    source, finder, recipe = rows.source, rows.finder, rows.recipe
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
