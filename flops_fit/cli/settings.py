@@ -187,6 +187,9 @@ def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
         ArgumentError: Lists what is wrong with the file: unreadable, unknown keys, wrong types.
     """
     values = {} if file is None else _read_file(file)
+    for one, other in (("hours", "compute_budgets"), ("compute_budgets", "hours")):
+        if one in given and other not in given:  # one stands in place of the other
+            values.pop(other, None)
     for key, value in given.items():
         values[key] = {**values.get(key, {}), **value} if key in _MAPPINGS else value
     return Settings(**values)

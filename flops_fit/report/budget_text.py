@@ -185,6 +185,6 @@ def _worth(suggestion: SuggestionView) -> list[str]:
         for row in beyond
     )
     return [
-        f"worth: N_opt will be known {known}, if losses scatter by {percent(suggestion.noise)} "
+        f"worth at best: N_opt known {known}, if losses scatter by {percent(suggestion.noise)} "
         "from run to run"
     ]

@@ -7,6 +7,7 @@ until one takes the time that there is. The times are those of `estimate`, with 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
 import pandas as pd
@@ -34,6 +35,8 @@ _FAR, _LEAST_POWER = 10.0, 0.6
 _STRIDE, _STRIDES = 1.3, 24  # between the smallest sweeps tried, and how many
 # All simulated sweeps have errors of one size, so that few of them show the width of an interval.
 SWEEPS = 8
+# Seeds of models of this size differ by `NOISE`; of GPTs of 2,000 to 4,000 parameters by 1 to 3 %.
+QUIET_PARAMS, MOST_NOISE = 1e6, 0.03
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +96,6 @@ def suggest(
     *,
     workers: int | str = 1,
     price_per_hour: float | None = None,
-    noise: float = NOISE,
 ) -> BudgetSuggestion:
     """Choose budgets.
 
@@ -102,7 +104,6 @@ def suggest(
         spending: What the sweep may take.
         workers: Trials that run side by side, as of `flops_fit.find_optimal`.
         price_per_hour: Of one device.
-        noise: Assumed standard deviation of ln L between runs.
 
     Raises:
         InfeasiblePlanError: The data or the time do not suffice for a sweep over a decade.
@@ -117,6 +118,7 @@ def suggest(
     expected = total / 3600
     interval = (expected / (1 + doubt), expected * (1 + doubt))
     price = (price_per_hour or math.nan) * devices
+    noise = _noise(ladder)
     return BudgetSuggestion(
         compute_budgets=list(ladder.budgets),
         spending=spending.text,
@@ -322,6 +324,12 @@ def _table(ladder: Ladder, seconds: Array) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _noise(ladder: Ladder) -> float:
+    """Standard deviation of ln L between runs to assume: that of small models is larger."""
+    N = statistics.median(trial.num_params for trial in ladder.trials)
+    return float(f"{min(max(NOISE * (QUIET_PARAMS / N) ** 0.25, NOISE), MOST_NOISE):.2g}")
 
 
 def _worth(ladder: Ladder, noise: float) -> pd.DataFrame:
