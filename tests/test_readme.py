@@ -75,7 +75,7 @@ def given():
 def test_the_five_lines(elsewhere, monkeypatch):
     monkeypatch.setattr(worker, "train", draw_from_law)
     names = given()
-    block = BLOCKS[0].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10]")
+    block = BLOCKS[0].replace("[1e14, 5e14, 2e15, 1e16]", "[1e8, 1e9, 1e10]")
     assert block != BLOCKS[0]
     block = block.replace(
         "loss_fn=", "recipe=flops_fit.Recipe(max_epochs=1e9, pilot=False), loss_fn="
@@ -87,7 +87,7 @@ def test_the_five_lines(elsewhere, monkeypatch):
 
 def test_before_you_spend(monkeypatch, capsys):
     monkeypatch.setattr(precision, "SWEEPS", 2)
-    block = BLOCKS[1].replace("[1e15, 1e16, 1e17]", "[1e8, 1e9, 1e10], recipe=recipe")
+    block = BLOCKS[1].replace("[1e14, 5e14, 2e15, 1e16]", "[1e8, 1e9, 1e10], recipe=recipe")
     block = block.replace("devices=8", "devices=8, flops_per_second=1e9")
     exec(block, {**given(), "recipe": flops_fit.Recipe(max_epochs=1e9, pilot=False)})
     printed = capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_the_command_lines_are_understood(elsewhere, words):
     if file := given.pop("config", None):
         settings = read(file, options.given(given))
         assert settings.model_cls == "my_project.models:GPT"
-        assert settings.compute_budgets == [1e15, 1e16, 1e17]
+        assert settings.compute_budgets == [1e14, 5e14, 2e15, 1e16]
         assert settings.request().recipe.schedule == "cosine"
 
 

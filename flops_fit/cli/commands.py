@@ -58,7 +58,7 @@ def plan(config: Path | None, as_json: bool, **values: Any) -> None:
     Example:
       flops-fit plan --model-cls my.models:GPT --model-size-param d_model \\
         --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e14,5e14,2e15,1e16
     """
     from flops_fit.cli import sweeps
     from flops_fit.cli.settings import read
@@ -81,7 +81,7 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
       flops-fit run --config sweep.yaml
       flops-fit run --model-cls my.models:GPT --model-size-param d_model \\
         --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17 \\
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e14,5e14,2e15,1e16 \\
         --name gpt --workers auto
 
     \b
@@ -91,7 +91,7 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
       model_kwargs: {n_layer: 4}
       dataset: my.data:train_set
       loss_fn: torch.nn.functional:cross_entropy
-      compute_budgets: [1e15, 1e16, 1e17]
+      compute_budgets: [1e14, 5e14, 2e15, 1e16]
       recipe: {warmup: 0.05}
     """
     from flops_fit.cli import sweeps
