@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.store.retry import wait_for_store
 from flops_fit.tracking.ledger import Ledger
+from flops_fit.tracking.parent_run import REPORT
 from flops_fit.warn import warn_user
 
 _HEADLINE = (
@@ -34,7 +36,6 @@ _HEADLINE = (
     "gamma",
     "a",
 )  # rows of `Result.intervals` that are logged
-REPORT = "report.html"
 _MOST_REASONS = 3
 
 
@@ -70,8 +71,16 @@ def analyze_ledger(
                 "the result is complete, but its report, tables and laws could not be logged "
                 f"({error}); result.save(...) and result.report(...) write them elsewhere"
             )
-            return _without_report(result)
+            result = _without_report(result)
+    _say_where(result)
     return result
+
+
+def _say_where(result: Result) -> None:
+    """Tell where the report and the runs are."""
+    if report := result.meta.get("report"):
+        print(f"Report:\n  {report}", file=sys.stderr)
+    print(f"Runs:\n  {result.meta['where_to_look']}", file=sys.stderr)
 
 
 def _without_report(result: Result) -> Result:

@@ -65,8 +65,8 @@ class Trial:
         return self.flops / self.num_tokens
 
     def label(self, size_param: str) -> str:
-        """Budget and size for display, with the recipe where it is what is tried."""
-        text = f"C={self.compute_budget:.3g} {size_param}={self.size}"
+        """Size and budget for display, with the recipe where it is what is tried."""
+        text = f"{size_param}={self.size} C={self.compute_budget:.3g}"
         if self.role != "sweep":
             return f"{self.role} {text} lr={self.learning_rate:.3g} batch={self.batch_size}"
         return text if self.lr_multiplier == 1 else f"{text} lr x{self.lr_multiplier:g}"

@@ -144,16 +144,16 @@ def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> No
     Example:
       flops-fit fit runs.csv --by dataset
     """
-    from flops_fit.cli import results
+    from flops_fit.cli.fit_file import fit_file
 
-    results.fit_table(table, by, form, as_json)
+    fit_file(table, by, form, as_json)
 
 
 @main.command()
 @options.name
 @options.tracking_uri
 @options.json
-def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
+def analyze(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     """Fit the finished runs of a sweep again.
 
     The report, table, plots and laws are logged on the parent run of the sweep in MLflow.
@@ -184,13 +184,15 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 @click.option(
     "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
 )
+@options.anyway
 @options.json
 def predict(
     compute_budget: float | None,
-    name: str,
+    name: str | None,
     tracking_uri: str | None,
     params: list[float] | None,
     tokens: list[float] | None,
+    anyway: bool,
     as_json: bool,
     **terms: float | None,
 ) -> None:
@@ -205,7 +207,7 @@ def predict(
     """
     from flops_fit.cli import results
 
-    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms))
+    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms), anyway)
     results.predict(wanted, name, tracking_uri, as_json)
 
 
@@ -222,14 +224,16 @@ def predict(
     type=click.Path(path_type=Path),
     help="File to write, or a folder. Default: a file in the folder forecasts.",
 )
+@options.anyway
 def forecast(
     compute_budget: float | None,
-    name: str,
+    name: str | None,
     tracking_uri: str | None,
     params: list[float] | None,
     tokens: list[float] | None,
     note: str,
     output: Path | None,
+    anyway: bool,
 ) -> None:
     """Write a prediction down with its date, to be compared with what will come.
 
@@ -243,7 +247,7 @@ def forecast(
     """
     from flops_fit.cli import results
 
-    wanted = results.Wanted(compute_budget, params, tokens)
+    wanted = results.Wanted(compute_budget, params, tokens, anyway=anyway)
     results.forecast(wanted, name, tracking_uri, note, output)
 
 
@@ -290,7 +294,7 @@ def score(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="File to write. Default: NAME.html in the current folder.",
 )
-def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
+def report(name: str | None, tracking_uri: str | None, output: Path | None) -> None:
     """Write the results of a sweep as one HTML page.
 
     The page is a single file that works without a network.

@@ -61,7 +61,14 @@ class Numbers(click.ParamType[Any]):
         return found
 
 
-name = click.option("--name", required=True, help="Name of the sweep.")
+name = click.option(
+    "--name",
+    callback=lambda context, option, value: value or None,
+    help="Name of the sweep. Default: the only one in the store.",
+)
+anyway = click.option(
+    "--anyway", is_flag=True, help="Show predictions far beyond the runs, which are refused else."
+)
 tracking_uri = click.option(
     "--tracking-uri",
     metavar="URI",
