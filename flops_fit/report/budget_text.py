@@ -111,18 +111,18 @@ def suggestion_html(suggestion: SuggestionView) -> str:
     return f"<div><p>{escape(_headline(suggestion))}</p>{table}<p>{rest}</p></div>"
 
 
-def remarks(decades: float, least_steps: int) -> list[str]:
+def remarks(factor: float, least_steps: int) -> list[str]:
     """Where budgets fall short of what is recommended.
 
     Args:
-        decades: What they span.
+        factor: Between the smallest and the largest.
         least_steps: Steps of the shortest trial.
     """
     lines = []
-    if decades < SHORT_SPAN:
+    if factor < 0.95 * SHORT_SPAN:
         lines.append(
-            f"the budgets span a factor of {10**decades:.2g}; {10**SHORT_SPAN:.2g} or more is "
-            "recommended, for which there is no room"
+            f"the budgets span a factor of {factor:.2g}; {SHORT_SPAN:g} or more is recommended, "
+            "for which there is no room"
         )
     if least_steps < ENOUGH_STEPS:
         lines.append(

@@ -7,14 +7,13 @@ sides of its expected optimum, and data enough for them. Trials have 200 steps o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from flops_fit.laws.checks.of_runs import FEW_BUDGETS, FEW_STEPS, SHORT_SPAN
-from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
+from flops_fit.laws.checks.of_runs import FEW_BUDGETS, SHORT_SPAN
+from flops_fit.laws.model.recipe_law import ENOUGH_STEPS, FEW_STEPS
 from flops_fit.records import Trial
 from flops_fit.sweep.pilot.places import plan_pilot
 from flops_fit.sweep.plan.advice import is_planned
@@ -44,9 +43,9 @@ class Ladder:
         return (*self.expected, *self.trials)
 
     @property
-    def decades(self) -> float:
-        """What the budgets span."""
-        return math.log10(self.budgets[-1] / self.budgets[0])
+    def span(self) -> float:
+        """Factor between the smallest and the largest budget."""
+        return self.budgets[-1] / self.budgets[0]
 
     @property
     def least_steps(self) -> int:
@@ -73,13 +72,13 @@ def _preferred() -> Iterator[tuple[float, int]]:
     spans = np.linspace(
         MOST_DECADES, LEAST_DECADES, round((MOST_DECADES - LEAST_DECADES) * _PER_DECADE) + 1
     )
-    wide = [float(span) for span in spans if span >= SHORT_SPAN]
+    wide = [float(span) for span in spans if 10**span >= SHORT_SPAN]
     yield from ((span, ENOUGH_STEPS) for span in wide)
     yield from ((float(span), FEW_STEPS) for span in spans)
 
 
 def _budgets(top: float, decades: float) -> tuple[float, ...]:
-    count = FEW_BUDGETS + (decades > SHORT_SPAN)
+    count = FEW_BUDGETS + (10**decades > 1.5 * SHORT_SPAN)
     return tuple(float(f"{C:.2g}") for C in np.geomspace(top / 10**decades, top, count))
 
 

@@ -135,7 +135,7 @@ def suggest(
         device=clock.device,
         data_unit=opened.rows.source.unit,
         size_param=opened.task.size_param,
-        remarks=(*remarks, *_remarks(ladder)),
+        remarks=(*remarks, *budget_text.remarks(ladder.span, ladder.least_steps)),
     )
 
 
@@ -293,10 +293,6 @@ def _end_of_data(rows: IsoflopRows, ladder: Ladder) -> str:
         f"smaller models of a budget need more than {rows.recipe.max_epochs:g} epochs of the "
         f"{examples:,} training examples"
     )
-
-
-def _remarks(ladder: Ladder) -> list[str]:
-    return budget_text.remarks(ladder.decades, ladder.least_steps)
 
 
 def _table(ladder: Ladder, seconds: Array) -> pd.DataFrame:

@@ -257,7 +257,9 @@ def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
     if not (bounds.low < bounds.high and rows.can_show_minimum(rows.row(budget)[0])):
         return _Verdict.TOO_LARGE if bounds.short_of_data else _Verdict.TOO_SMALL
     if bounds.one_sided:
-        return _Verdict.TOO_LARGE if bounds.low > bounds.expected else _Verdict.TOO_SMALL
+        # The smallest model may itself be larger than the expected optimum.
+        lacks_data = bounds.short_of_data and bounds.low > bounds.expected
+        return _Verdict.TOO_LARGE if lacks_data else _Verdict.TOO_SMALL
     return _Verdict.PLANNED
 
 

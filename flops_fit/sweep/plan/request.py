@@ -59,8 +59,8 @@ class Spending:
             found = cls(f"{amount:g} {before or after}", money=amount)
         if found is None or not (found.hours or found.money):
             raise ArgumentError(
-                "compute_budgets: expected FLOPs as [1e14, 5e14, 2e15, 1e16], a time as '2h' or '30 min',"
-                f" or money as '50 USD'; got {text!r}"
+                "compute_budgets: expected FLOPs as [1e14, 5e14, 2e15, 1e16], a time as '2h' or "
+                f"'30 min', or money as '50 USD'; got {text!r}"
             )
         return found
 

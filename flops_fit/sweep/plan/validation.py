@@ -209,14 +209,14 @@ def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | S
         given = [_as_float(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(
-            "compute_budgets: expected a list of FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep "
-            f"may take, as '2h' or '50 USD'; got {compute_budgets!r}"
+            "compute_budgets: expected a list of FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the "
+            f"sweep may take, as '2h' or '50 USD'; got {compute_budgets!r}"
         )
         return []
     if not given:
         problems.append(
-            "compute_budgets: missing; pass FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep may "
-            "take, as '2h'"
+            "compute_budgets: missing; pass FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep "
+            "may take, as '2h'"
         )
     bad = [c for c in given if not is_positive(c)]
     if bad:
