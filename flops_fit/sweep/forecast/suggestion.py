@@ -175,7 +175,9 @@ class _Clock:
 
     def seconds(self, ladder: Ladder) -> tuple[Array, float, float]:
         """Seconds of each trial, until the last one ends, and the relative doubt of these."""
-        each, doubt = seconds_of(self._latest.table, ladder.with_expected)
+        batch_open = "batch_size" in self.opened.rows.tuned
+        table = self._latest.table
+        each, doubt = seconds_of(table, ladder.with_expected, batch_open=batch_open)
         return each, self._latest.start_s + makespan(each, self.devices), doubt
 
     def total(self, ladder: Ladder) -> float:

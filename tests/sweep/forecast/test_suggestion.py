@@ -1,6 +1,7 @@
 """Budgets for a time, on a machine whose speed is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from flops_fit.errors import ArgumentError, FitError, InfeasiblePlanError
 from flops_fit.laws.design.simulation import BEYOND
 from flops_fit.sweep.forecast import suggestion
 from flops_fit.sweep.forecast.calibration import Calibration
+from flops_fit.sweep.forecast.estimate import seconds_of
 
 SIZES = [16, 64, 256, 1024]  # given, so that few are built
 FIXED = Recipe(batch_size=8, max_epochs=1e12, pilot=False)
@@ -180,3 +182,17 @@ def test_bad_arguments_are_refused(options, message):
 
 def test_it_is_public():
     assert flops_fit.BudgetSuggestion is suggestion.BudgetSuggestion
+
+
+def test_batches_that_a_pilot_may_make_smaller_take_longer():
+    trials = plan_sweep(
+        MLP, "width", {}, examples(2000), cross_entropy, [1e9], recipe=FIXED, sizes=SIZES
+    ).trials
+    table = machine(
+        None, None, [replace(t, batch_size=b) for t in trials for b in (1, 8)], None, 1, 1
+    )
+    as_planned, doubt = seconds_of(table.table, trials)
+    smaller, wider = seconds_of(table.table, trials, batch_open=True)
+    assert (smaller > 1.2 * as_planned).all()
+    assert (smaller < 4 * as_planned).all()
+    assert wider > doubt + 0.1
