@@ -19,6 +19,7 @@ from flops_fit.runtime.polling import poll
 from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.forecast.chosen import store_chosen
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.hashing import qualified_name
@@ -116,6 +117,8 @@ def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     _warn_of_change(ledger, planned, meta)
     written = {**meta, **_for_report(planned.plan), "plan": grid_digest(planned.plan)}
     tracking.write_meta(ledger, written, _description(planned.plan))
+    if planned.plan.chosen is not None:
+        store_chosen(ledger, planned.plan.chosen)
     tracking.log_dataset(ledger, *_data_description(planned))
     mlflow_project.nest_under_project_run(ledger)
     return ledger

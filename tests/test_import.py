@@ -58,6 +58,7 @@ def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
 
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
+        "BudgetSuggestion",
         "FlopsFitError",
         "FlopsFitWarning",
         "Forecast",
@@ -71,6 +72,7 @@ def test_public_names_are_frozen():
         "load_forecast",
         "plan_sweep",
         "score",
+        "suggest_budgets",
     ]
     assert all(getattr(flops_fit, name) for name in flops_fit.__all__)
     assert set(flops_fit.__all__) <= set(dir(flops_fit))

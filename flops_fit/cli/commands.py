@@ -56,9 +56,7 @@ def plan(config: Path | None, as_json: bool, **values: Any) -> None:
 
     \b
     Example:
-      flops-fit plan --model-cls my.models:GPT --model-size-param d_model \\
-        --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17
+      flops-fit plan --config sweep.yaml --hours 2
     """
     from flops_fit.cli import sweeps
     from flops_fit.cli.settings import read
@@ -73,15 +71,15 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
     """Plan a sweep, train what is missing, and fit.
 
     Running the same command again continues the sweep. Before training more than 1e14 FLOPs (1e17
-    if there is a GPU), which takes about an hour, the command asks for confirmation. The exit code
-    is 1 if trials failed.
+    if there is a GPU), which takes about an hour, the command asks for confirmation, unless --hours
+    is given. The exit code is 1 if trials failed, or if no law stands.
 
     \b
     Examples:
       flops-fit run --config sweep.yaml
       flops-fit run --model-cls my.models:GPT --model-size-param d_model \\
         --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17 \\
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e14,5e14,2e15,1e16 \\
         --name gpt --workers auto
 
     \b
@@ -91,7 +89,7 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
       model_kwargs: {n_layer: 4}
       dataset: my.data:train_set
       loss_fn: torch.nn.functional:cross_entropy
-      compute_budgets: [1e15, 1e16, 1e17]
+      compute_budgets: [1e14, 5e14, 2e15, 1e16]
       recipe: {warmup: 0.05}
     """
     from flops_fit.cli import sweeps

@@ -174,7 +174,19 @@ _TASK = [
         "--budgets",
         "compute_budgets",
         metavar="C,C,...",
-        help="Compute budgets in FLOPs, for example 1e15,1e16,1e17.",
+        help="Compute budgets in FLOPs, for example 1e14,5e14,2e15,1e16; or what the sweep may "
+        'take, from which they are chosen: 2h, 30min, "50 USD".',
+    ),
+    click.option(
+        "--hours",
+        type=float,
+        help="Choose budgets for a sweep of so many hours on this machine, instead of "
+        "--compute-budgets. The same command continues the sweep with the same budgets.",
+    ),
+    click.option(
+        "--price-per-hour",
+        type=float,
+        help="Price of one device, where --compute-budgets is an amount of money.",
     ),
     click.option(
         "--sizes",

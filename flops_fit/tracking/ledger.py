@@ -24,6 +24,7 @@ ATTEMPT = "flops_fit.attempt"
 REASON = "flops_fit.reason"
 ROLE = "flops_fit.role"  # sweep, pilot or check; older runs have none: sweep
 META = "flops_fit.meta"  # of the parent run: JSON of the latest plan
+CHOSEN = "flops_fit.chosen_budgets"  # of the parent run: JSON of what was chosen for a time
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 COLOUR = "mlflow.runColor"  # of the run in MLflow's charts

@@ -9,7 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from flops_fit.store.client import client_of
 from flops_fit.tracking.experiments import NAME_LIMIT
-from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, raises_store_errors
+from flops_fit.tracking.ledger import CHOSEN, META, NOTE, STATE, Ledger, raises_store_errors
 
 REPORT = "report.html"  # the artifact
 _DIGEST_LIMIT = 36  # characters of a dataset's digest in MLflow's schema
@@ -36,6 +36,19 @@ def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
     write_note(ledger, note)
+
+
+@raises_store_errors
+def read_chosen(ledger: Ledger) -> str:
+    """The budgets chosen for times or money, as JSON; empty if there are none."""
+    tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
+    return str(tags.get(CHOSEN, ""))
+
+
+@raises_store_errors
+def write_chosen(ledger: Ledger, chosen: str) -> None:
+    """Keep the budgets chosen for times or money, as JSON."""
+    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, CHOSEN, chosen)
 
 
 @raises_store_errors

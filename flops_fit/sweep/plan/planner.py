@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
-from flops_fit.sweep.plan.grid import Grid, Origin
+from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows
 from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.plan.real_batches import batch_size_faults
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.kept_costs import KeptCosts
@@ -75,10 +75,56 @@ class Planned:
         return self.rows.finder
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A task whose arguments have been checked, and the rows that can be planned for it.
+
+    Attributes:
+        task: Model, data and loss, with what a batch's loss weighs.
+        rows: The rows of its sweep.
+        asked: The budgets, ascending, or what they are to be chosen from.
+        kept: The file of what models cost; None if there is none.
+    """
+
+    task: Task
+    rows: IsoflopRows
+    asked: list[float] | Spending
+    kept: KeptCosts | None = None
+
+
 def make_plan(
-    task: Task, request: PlanRequest, faults: Sequence[str] = (), folder: Path | None = None
+    task: Task,
+    request: PlanRequest,
+    faults: Sequence[str] = (),
+    folder: Path | None = None,
+    choose: Callable[[Opened, Spending], ChosenBudgets] | None = None,
 ) -> Planned:
     """Check all arguments, then plan.
+
+    Args:
+        task: Model, data and loss.
+        request: What to plan.
+        faults: Errors found in other arguments, reported together with those found here.
+        folder: Where what models cost is kept; None if it is not.
+        choose: Chooses the budgets where a time or money is given instead.
+
+    Raises:
+        ArgumentError: Lists every error in the arguments, the model, the data and the loss.
+        InfeasiblePlanError: No budget can be planned; says what would work.
+    """
+    opened = open_rows(task, request, faults, folder)
+    if not isinstance(opened.asked, Spending):
+        return _plan_budgets(opened, opened.asked)
+    assert choose is not None
+    chosen = choose(opened, opened.asked)
+    planned = _plan_budgets(opened, chosen.budgets)
+    return replace(planned, plan=replace(planned.plan, chosen=chosen))
+
+
+def open_rows(
+    task: Task, request: PlanRequest, faults: Sequence[str] = (), folder: Path | None = None
+) -> Opened:
+    """Check all arguments, and open the data.
 
     Args:
         task: Model, data and loss.
@@ -88,16 +134,26 @@ def make_plan(
 
     Raises:
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
-        InfeasiblePlanError: No budget can be planned; says what would work.
     """
     with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
         checked = check_all(task, request, faults, folder)
     source, finder = checked.source, checked.finder
-    recipe = request.recipe
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
-    rows = IsoflopRows(task_identity(task, source), source, recipe, request.seed, finder)
+    rows = IsoflopRows(task_identity(task, source), source, request.recipe, request.seed, finder)
+    return Opened(task, rows, checked.asked, checked.kept)
+
+
+def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
+    """The plan of these budgets.
+
+    Raises:
+        ArgumentError: The model fails on batches as they will be trained.
+        InfeasiblePlanError: No budget can be planned; says what would work.
+    """
+    task, rows = opened.task, opened.rows
+    source, finder, recipe = rows.source, rows.finder, rows.recipe
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
-        trials, skipped = _plan_rows(rows, checked.budgets)
+        trials, skipped = _plan_rows(rows, budgets)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
@@ -122,7 +178,7 @@ def make_plan(
         data_notes=source.notes,
         origin=Origin(task, rows),
     )
-    return Planned(plan, rows, checked.kept)
+    return Planned(plan, rows, opened.kept)
 
 
 def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:

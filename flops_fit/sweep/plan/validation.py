@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
 from flops_fit.sweep.plan.real_batches import extreme_faults
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.count_curve import CountCurve
 from flops_fit.sweep.task.kept_costs import KeptCosts
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
@@ -32,13 +32,13 @@ class Checked:
     """What a plan is made of, without a fault.
 
     Attributes:
-        budgets: In FLOPs, ascending.
+        asked: The budgets in FLOPs, ascending, or what they are to be chosen from.
         source: The data, opened.
         finder: The sizes to plan with.
         kept: The file of their costs; None if there is none.
     """
 
-    budgets: list[float]
+    asked: list[float] | Spending
     source: Source
     finder: SizeFinder
     kept: KeptCosts | None
@@ -63,7 +63,7 @@ def check_all(
         ArgumentError: Lists every error found.
     """
     problems = list(faults)
-    budgets = _check_budgets(request.compute_budgets, problems)
+    budgets = _check_budgets(request, problems)
     sizes = None if request.sizes is None else _check_sizes(request.sizes, problems)
     problems += _request_faults(request)
     buildable = _without_clash(task)
@@ -225,24 +225,49 @@ def _size_faults(finder: SizeFinder) -> list[str]:
     ]
 
 
-def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str]) -> list[float]:
-    """The different budgets, ascending; errors are added to `problems`."""
+def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | Spending:
+    """The different budgets, ascending, or what may be spent; errors are added to `problems`."""
+    compute_budgets, price = request.compute_budgets, request.price_per_hour
+    if price is not None and not is_positive(price):
+        problems.append(f"price_per_hour: expected a positive number, got {price!r}")
+    if isinstance(compute_budgets, str | Spending):
+        return _check_spending(compute_budgets, price, problems)
     try:
-        if isinstance(compute_budgets, str | bytes):
-            raise TypeError("a string is iterable, but its characters are not budgets")
+        if isinstance(compute_budgets, bytes):
+            raise TypeError("bytes are iterable, but they are not budgets")
         given = [_as_float(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(
-            f"compute_budgets: expected a list of FLOPs, as [1e16, 1e17, 1e18]; got "
-            f"{compute_budgets!r}"
+            "compute_budgets: expected a list of FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the "
+            f"sweep may take, as '2h' or '50 USD'; got {compute_budgets!r}"
         )
         return []
     if not given:
-        problems.append("compute_budgets: missing; pass FLOPs, as in [1e16, 1e17, 1e18]")
+        problems.append(
+            "compute_budgets: missing; pass FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep "
+            "may take, as '2h'"
+        )
     bad = [c for c in given if not is_positive(c)]
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
     return sorted(set(given))
+
+
+def _check_spending(
+    asked: str | Spending, price: object, problems: list[str]
+) -> list[float] | Spending:
+    """What may be spent; errors are added to `problems`."""
+    try:
+        spending = Spending.parse(asked) if isinstance(asked, str) else asked
+    except ArgumentError as error:
+        problems += error.problems
+        return []
+    if spending.money is not None and price is None:
+        problems.append(
+            "price_per_hour: missing; pass the price of one device for an hour, so that budgets "
+            f"can be chosen for {spending.text}"
+        )
+    return spending
 
 
 def _as_float(value: Any) -> float:

@@ -50,6 +50,11 @@ class Task:
         """Dotted name of the model class."""
         return qualified_name(self.model_cls)
 
+    @property
+    def short_name(self) -> str:
+        """The model class's own name, which a sweep has that was given none."""
+        return self.model_name.rpartition(".")[2]
+
     def build(self, size: Size) -> nn.Module:
         """A new model of this size, on torch's current default device."""
         return self.model_cls(**{self.size_param: size}, **self.model_kwargs)
