@@ -17,19 +17,22 @@ from flops_fit.version import __version__ as __version__
 if TYPE_CHECKING:
     from flops_fit.api import analyze as analyze
     from flops_fit.api import find_optimal as find_optimal
-    from flops_fit.api import fit as fit
     from flops_fit.api import plan_sweep as plan_sweep
+    from flops_fit.api import suggest_budgets as suggest_budgets
     from flops_fit.errors import FlopsFitError as FlopsFitError
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
+    from flops_fit.fit_table import fit as fit
     from flops_fit.forecasts.files import load_forecast as load_forecast
     from flops_fit.forecasts.record import Forecast as Forecast
     from flops_fit.forecasts.scoring import score as score
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
+    from flops_fit.sweep.forecast.suggestion import BudgetSuggestion as BudgetSuggestion
     from flops_fit.sweep.training.recipe import Recipe as Recipe
     from flops_fit.sweep_plan import SweepPlan as SweepPlan
 
 _HOME_OF = {
+    "BudgetSuggestion": "sweep.forecast.suggestion",
     "FlopsFitError": "errors",
     "FlopsFitWarning": "errors",
     "Forecast": "forecasts.record",
@@ -39,10 +42,11 @@ _HOME_OF = {
     "SweepPlan": "sweep_plan",
     "analyze": "api",
     "find_optimal": "api",
-    "fit": "api",
+    "fit": "fit_table",
     "load_forecast": "forecasts.files",
     "plan_sweep": "api",
     "score": "forecasts.scoring",
+    "suggest_budgets": "api",
 }
 
 __all__ = sorted(_HOME_OF)

@@ -1,4 +1,4 @@
-"""The public calls: `find_optimal`, `plan_sweep`, `analyze` and `fit`."""
+"""The public calls: `find_optimal`, `plan_sweep`, `suggest_budgets`, `analyze` and `fit`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
-from flops_fit.prepare import default_name, flops_to_come, plan_only, prepare, stages
+from flops_fit.prepare import (
+    default_name,
+    flops_to_come,
+    plan_only,
+    prepare,
+    stages,
+    suggest_only,
+)
 from flops_fit.records import Size
 from flops_fit.report import plan_text
 from flops_fit.result import Result
@@ -21,6 +28,7 @@ from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.plan.request import PlanRequest
@@ -42,7 +50,7 @@ def find_optimal(
     model_kwargs: Mapping[str, Any] | None = None,
     dataset: Any = None,
     loss_fn: Callable[..., torch.Tensor] | None = None,
-    compute_budgets: Iterable[float] | None = None,
+    compute_budgets: Iterable[float] | str | None = None,
     *,
     eval_dataset: Any = None,
     metrics: Mapping[str, Callable[..., Any]] | None = None,
@@ -58,6 +66,7 @@ def find_optimal(
     retry_failed: bool = False,
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
     extend: bool = True,
+    price_per_hour: float | None = None,
 ) -> Result:
     """Find by experiment the best model size and amount of data for a compute budget.
 
@@ -79,8 +88,11 @@ def find_optimal(
             `(inputs, targets)` or a mapping, which the model receives as keywords.
         loss_fn: `loss_fn(outputs, targets)`, or `loss_fn(outputs, batch)` for mapping batches;
             returns the mean loss as a scalar tensor.
-        compute_budgets: Budgets C in FLOPs; at least four over two decades if possible.
-        eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
+        compute_budgets: Budgets C in FLOPs; at least four over two decades if possible. Or what
+            the sweep may take, as "2h", "30 min" or "50 USD": budgets are then chosen as
+            `suggest_budgets` does, and kept with the sweep, so that the same call continues it.
+        eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside, in contiguous
+            blocks spread over it. Pass it where examples belong to groups, split by group.
         metrics: Other measures on held-out data, by name: functions that are called as `loss_fn`
             is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
@@ -101,6 +113,7 @@ def find_optimal(
             were trained with: "warn" and use them, "error", or "rerun" them.
         extend: Whether to add up to two sizes to a budget whose loss is lowest at its smallest or
             largest size.
+        price_per_hour: Price of one device, where `compute_budgets` is an amount of money.
 
     Returns:
         The runs, the laws, and their predictions.
@@ -124,7 +137,7 @@ def find_optimal(
         {} if metrics is None else metrics,
     )
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
+        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -201,6 +214,8 @@ def run_and_analyze(
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
+    if distributed.rank() == 0:
+        planned.keep_costs()  # with those of sizes that were added meanwhile
     return _analyzed(lambda: job.ledger, _builder(planned))
 
 
@@ -216,7 +231,7 @@ def plan_sweep(
     model_kwargs: Mapping[str, Any] | None = None,
     dataset: Any = None,
     loss_fn: Callable[..., torch.Tensor] | None = None,
-    compute_budgets: Iterable[float] | None = None,
+    compute_budgets: Iterable[float] | str | None = None,
     *,
     eval_dataset: Any = None,
     sizes: Sequence[Size] | None = None,
@@ -225,6 +240,8 @@ def plan_sweep(
     name: str | None = None,
     tracking_uri: str | PathLike[str] | None = None,
     seed: int = 0,
+    workers: int | str = 1,
+    price_per_hour: float | None = None,
 ) -> SweepPlan:
     """Plan the grid that `find_optimal` would train; nothing is trained.
 
@@ -236,18 +253,53 @@ def plan_sweep(
         ArgumentError: Listing everything that is wrong with the arguments.
         InfeasiblePlanError: If no budget can be planned.
     """
-    task = Task(
-        model_cls,
-        model_size_param,
-        {} if model_kwargs is None else model_kwargs,
-        dataset,
-        loss_fn,
-        eval_dataset,
-    )
+    kwargs = {} if model_kwargs is None else model_kwargs
+    task = Task(model_cls, model_size_param, kwargs, dataset, loss_fn, eval_dataset)
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed
+        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
     )
-    return plan_only(task, request, StoreAddress(name, tracking_uri))
+    return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
+
+
+@keeps_caller_state
+def suggest_budgets(
+    model_cls: Callable[..., torch.nn.Module],
+    model_size_param: str,
+    model_kwargs: Mapping[str, Any] | None = None,
+    dataset: Any = None,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
+    *,
+    hours: float | None = None,
+    price: float | None = None,
+    price_per_hour: float | None = None,
+    eval_dataset: Any = None,
+    sizes: Sequence[Size] | None = None,
+    recipe: Recipe | None = None,
+    flops: FlopsConvention = "measured",
+    seed: int = 0,
+    workers: int | str = 1,
+) -> BudgetSuggestion:
+    """Suggest compute budgets for a sweep that may take some hours, or cost some money.
+
+    Times this device on a few steps of small models and then of larger ones, looks at how far the
+    data last, and proposes four or five budgets over the decades that fit, with the time that the
+    sweep will take and what its answer will be worth. This takes about a minute. Pilot and check
+    are included; the fit at the end is not.
+
+    Pass `hours` (2 by default), or `price` in the currency of `price_per_hour`, the price of one
+    device. The other arguments are those of `find_optimal`.
+
+    Raises:
+        ArgumentError: Listing everything that is wrong with the arguments.
+        InfeasiblePlanError: If the time or the data do not suffice for a sweep over a decade; says
+            what would.
+    """
+    kwargs = {} if model_kwargs is None else model_kwargs
+    task = Task(model_cls, model_size_param, kwargs, dataset, loss_fn, eval_dataset)
+    request = PlanRequest(
+        None, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
+    )
+    return suggest_only(task, request, workers, hours, price)
 
 
 @keeps_caller_state

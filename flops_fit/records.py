@@ -67,8 +67,8 @@ class Trial:
         return self.flops / self.num_tokens
 
     def label(self, size_param: str) -> str:
-        """Budget and size for display, with the recipe where it is what is tried."""
-        text = f"C={flops(self.compute_budget)} {size_param}={self.size}"
+        """Size and budget for display, with the recipe where it is what is tried."""
+        text = f"{size_param}={self.size} C={flops(self.compute_budget)}"
         if self.role != "sweep":
             return f"{self.role} {text} lr={ratio(self.learning_rate)} batch={self.batch_size}"
         return text if self.lr_multiplier == 1 else f"{text} lr x{self.lr_multiplier:g}"

@@ -129,13 +129,15 @@ class Result:
         """The largest budget among the runs in the fits, FLOPs."""
         return self.findings.largest_budget
 
-    def chinchilla_table(self, compute_budgets: ArrayLike | None = None) -> pd.DataFrame:
+    def chinchilla_table(
+        self, compute_budgets: ArrayLike | None = None, *, anyway: bool = False
+    ) -> pd.DataFrame:
         """The compute-optimal model for each budget.
 
         Args:
             compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, then every
-                power of ten up to a thousand times the largest, unless a check refuses to
-                extrapolate.
+                power of ten up to a thousand times the largest, as far as N is known there.
+            anyway: Show budgets however far beyond the runs.
 
         Returns:
             One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, learning rate
@@ -146,7 +148,7 @@ class Result:
             ArgumentError: A budget is not a positive number.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return tables.chinchilla_table(self.findings, compute_budgets)
+        return tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway)
 
     def predict(
         self,
@@ -155,8 +157,12 @@ class Result:
         tokens_per_param: float | None = None,
         inference_tokens: float | None = None,
         unique_tokens: float | None = None,
+        anyway: bool = False,
     ) -> Prediction:
         """The model to train for one budget, with 95 % intervals.
+
+        A prediction is refused beyond a thousand times the largest budget; and beyond ten times,
+        where the interval of N spans more than a factor of 100.
 
         Args:
             compute_budget: C in FLOPs.
@@ -165,6 +171,7 @@ class Result:
                 serving: a served token costs a third of a training token.
             unique_tokens: Tokens available. Training on more repeats data, which are then worth
                 less.
+            anyway: Predict however far beyond the runs.
 
         Raises:
             ArgumentError: An argument is not a positive number, or the constraint cannot be met.
@@ -175,7 +182,7 @@ class Result:
             (repeated data).
         """
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
-        return predict_budget(self.findings, compute_budget, terms)
+        return predict_budget(self.findings, compute_budget, terms, anyway=anyway)
 
     def predict_loss(
         self,
@@ -183,6 +190,7 @@ class Result:
         num_tokens: ArrayLike,
         *,
         unique_tokens: ArrayLike | None = None,
+        anyway: bool = False,
     ) -> pd.DataFrame:
         """The loss of models of N parameters trained on D tokens, with 95 % intervals.
 
@@ -190,6 +198,7 @@ class Result:
             num_params: N, one number or an array.
             num_tokens: D, one number or an array; the arguments broadcast.
             unique_tokens: Unique tokens among D, where data is repeated. Default: all of D.
+            anyway: Predict also beyond a thousand times the FLOPs of the largest budget.
 
         Returns:
             One row per model: `num_params num_tokens loss`, `loss_low loss_high` (the law's loss)
@@ -199,7 +208,9 @@ class Result:
             ArgumentError: An argument is not positive, or the shapes do not broadcast.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return losses.predict_losses(self.findings, num_params, num_tokens, unique_tokens)
+        return losses.predict_losses(
+            self.findings, num_params, num_tokens, unique_tokens, anyway=anyway
+        )
 
     def forecast(
         self,
@@ -209,6 +220,7 @@ class Result:
         num_tokens: float | None = None,
         note: str = "",
         path: str | PathLike[str] | None = None,
+        anyway: bool = False,
     ) -> Forecast:
         """Write a prediction down with its date, to be compared with what will come.
 
@@ -222,6 +234,7 @@ class Result:
             num_tokens: D of the given model.
             note: Text to keep with the forecast.
             path: The file to write, or a folder. Default: `forecasts/<name>-<id>.json`.
+            anyway: Forecast however far beyond the runs.
 
         Returns:
             The forecast, which says where it was written.
@@ -230,7 +243,9 @@ class Result:
             ArgumentError: An argument is invalid, or the file exists or cannot be written.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        made = make_forecast(self.findings, compute_budget, num_params, num_tokens, note)
+        made = make_forecast(
+            self.findings, compute_budget, num_params, num_tokens, note, anyway=anyway
+        )
         return keep(made, path, self.log_forecast)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from flops_fit.prepare import default_name, grid_digest, plan_meta
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import poll
-from flops_fit.sweep.data.source import Strided
+from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.job import Job
+from flops_fit.sweep.forecast.chosen import store_chosen
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.hashing import qualified_name
@@ -44,6 +45,8 @@ def open_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
         SweepError: If the store cannot be used.
     """
     ledger = distributed.from_main(lambda: _open_ledger(planned, address))
+    if distributed.rank() == 0:
+        planned.keep_costs()
     return _job(task, planned, ledger, address)
 
 
@@ -91,7 +94,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
 def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) -> Job:
     plan = planned.plan
     return Job(
-        task=replace(task, weighting=planned.weighting),
+        task=replace(task, weighting=planned.weighting, held_out_rule=planned.held_out_rule),
         trials=plan.trials,
         recipe=plan.recipe,
         ledger=ledger,
@@ -114,6 +117,8 @@ def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     _warn_of_change(ledger, planned, meta)
     written = {**meta, **_for_report(planned.plan), "plan": grid_digest(planned.plan)}
     tracking.write_meta(ledger, written, _description(planned.plan))
+    if planned.plan.chosen is not None:
+        store_chosen(ledger, planned.plan.chosen)
     tracking.log_dataset(ledger, *_data_description(planned))
     mlflow_project.nest_under_project_run(ledger)
     return ledger

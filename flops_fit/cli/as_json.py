@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from flops_fit.errors import FitError
 from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.result import Result
-from flops_fit.sweep_plan import SweepPlan
+
+if TYPE_CHECKING:
+    from flops_fit.sweep_plan import SweepPlan
 
 _LAW = ("E", "A", "B", "alpha", "beta", "gamma", "a")
 
@@ -29,6 +32,7 @@ def of_plan(plan: SweepPlan) -> dict[str, Any]:
         "size_param": plan.size_param,
         "data_unit": plan.data_unit,
         "flops_convention": plan.flops_convention,
+        "data_notes": plan.data_notes,
         "total_flops": plan.total_flops,
         "pilot": _pilot(plan),
         "trials": plan.to_frame(),
@@ -50,9 +54,13 @@ def of_prediction(prediction: Prediction, result: Result) -> dict[str, Any]:
     return {**asdict(prediction), "data_unit": result.meta.get("data_unit")}
 
 
-def of_result(result: Result, table: pd.DataFrame | None) -> dict[str, Any]:
-    """The results of a sweep: law, intervals, optima, table, checks and runs."""
+def of_result(result: Result) -> dict[str, Any]:
+    """The results of a sweep: law, intervals, optima, table (if there are laws), checks, runs."""
     law = result.law
+    try:
+        table = result.chinchilla_table()
+    except FitError:
+        table = None
     return {
         **result.meta,
         "law": None if law is None else {name: getattr(law, name) for name in _LAW},

@@ -56,9 +56,7 @@ def plan(config: Path | None, as_json: bool, **values: Any) -> None:
 
     \b
     Example:
-      flops-fit plan --model-cls my.models:GPT --model-size-param d_model \\
-        --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17
+      flops-fit plan --config sweep.yaml --hours 2
     """
     from flops_fit.cli import sweeps
     from flops_fit.cli.settings import read
@@ -73,15 +71,15 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
     """Plan a sweep, train what is missing, and fit.
 
     Running the same command again continues the sweep. Before training more than 1e14 FLOPs (1e17
-    if there is a GPU), which takes about an hour, the command asks for confirmation. The exit code
-    is 1 if trials failed.
+    if there is a GPU), which takes about an hour, the command asks for confirmation, unless --hours
+    is given. The exit code is 1 if trials failed, or if no law stands.
 
     \b
     Examples:
       flops-fit run --config sweep.yaml
       flops-fit run --model-cls my.models:GPT --model-size-param d_model \\
         --model-kwargs n_layer=4 --dataset my.data:train_set \\
-        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e15,1e16,1e17 \\
+        --loss-fn torch.nn.functional:cross_entropy --compute-budgets 1e14,5e14,2e15,1e16 \\
         --name gpt --workers auto
 
     \b
@@ -91,7 +89,7 @@ def run(config: Path | None, yes: bool, **values: Any) -> int:
       model_kwargs: {n_layer: 4}
       dataset: my.data:train_set
       loss_fn: torch.nn.functional:cross_entropy
-      compute_budgets: [1e15, 1e16, 1e17]
+      compute_budgets: [1e14, 5e14, 2e15, 1e16]
       recipe: {warmup: 0.05}
     """
     from flops_fit.cli import sweeps
@@ -144,16 +142,16 @@ def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> No
     Example:
       flops-fit fit runs.csv --by dataset
     """
-    from flops_fit.cli import results
+    from flops_fit.cli.fit_file import fit_file
 
-    results.fit_table(table, by, form, as_json)
+    fit_file(table, by, form, as_json)
 
 
 @main.command()
 @options.name
 @options.tracking_uri
 @options.json
-def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
+def analyze(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     """Fit the finished runs of a sweep again.
 
     The report, table, plots and laws are logged on the parent run of the sweep in MLflow.
@@ -184,13 +182,15 @@ def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
 @click.option(
     "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
 )
+@options.anyway
 @options.json
 def predict(
     compute_budget: float | None,
-    name: str,
+    name: str | None,
     tracking_uri: str | None,
     params: list[float] | None,
     tokens: list[float] | None,
+    anyway: bool,
     as_json: bool,
     **terms: float | None,
 ) -> None:
@@ -205,7 +205,7 @@ def predict(
     """
     from flops_fit.cli import results
 
-    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms))
+    wanted = results.Wanted(compute_budget, params, tokens, options.given(terms), anyway)
     results.predict(wanted, name, tracking_uri, as_json)
 
 
@@ -222,14 +222,16 @@ def predict(
     type=click.Path(path_type=Path),
     help="File to write, or a folder. Default: a file in the folder forecasts.",
 )
+@options.anyway
 def forecast(
     compute_budget: float | None,
-    name: str,
+    name: str | None,
     tracking_uri: str | None,
     params: list[float] | None,
     tokens: list[float] | None,
     note: str,
     output: Path | None,
+    anyway: bool,
 ) -> None:
     """Write a prediction down with its date, to be compared with what will come.
 
@@ -243,7 +245,7 @@ def forecast(
     """
     from flops_fit.cli import results
 
-    wanted = results.Wanted(compute_budget, params, tokens)
+    wanted = results.Wanted(compute_budget, params, tokens, anyway=anyway)
     results.forecast(wanted, name, tracking_uri, note, output)
 
 
@@ -290,7 +292,7 @@ def score(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="File to write. Default: NAME.html in the current folder.",
 )
-def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
+def report(name: str | None, tracking_uri: str | None, output: Path | None) -> None:
     """Write the results of a sweep as one HTML page.
 
     The page is a single file that works without a network.

@@ -61,7 +61,14 @@ class Numbers(click.ParamType[Any]):
         return found
 
 
-name = click.option("--name", required=True, help="Name of the sweep.")
+name = click.option(
+    "--name",
+    callback=lambda context, option, value: value or None,
+    help="Name of the sweep. Default: the only one in the store.",
+)
+anyway = click.option(
+    "--anyway", is_flag=True, help="Show predictions far beyond the runs, which are refused else."
+)
 tracking_uri = click.option(
     "--tracking-uri",
     metavar="URI",
@@ -139,7 +146,8 @@ _TASK = [
         "--eval-data",
         "eval_dataset",
         metavar=_PATH,
-        help="Held-out data, or a function that returns it. Default: a twentieth of --dataset.",
+        help="Held-out data, or a function that returns it. Default: a twentieth of --dataset, in "
+        "blocks spread over it.",
     ),
     click.option(
         "--eval-dataset-kwargs",
@@ -166,7 +174,19 @@ _TASK = [
         "--budgets",
         "compute_budgets",
         metavar="C,C,...",
-        help="Compute budgets in FLOPs, for example 1e15,1e16,1e17.",
+        help="Compute budgets in FLOPs, for example 1e14,5e14,2e15,1e16; or what the sweep may "
+        'take, from which they are chosen: 2h, 30min, "50 USD".',
+    ),
+    click.option(
+        "--hours",
+        type=float,
+        help="Choose budgets for a sweep of so many hours on this machine, instead of "
+        "--compute-budgets. The same command continues the sweep with the same budgets.",
+    ),
+    click.option(
+        "--price-per-hour",
+        type=float,
+        help="Price of one device, where --compute-budgets is an amount of money.",
     ),
     click.option(
         "--sizes",

@@ -1,22 +1,21 @@
-"""The commands that read runs, `fit` to `report`, which do not import the model."""
+"""The commands that read the runs of a sweep, `analyze` to `report`; the model is not imported."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
+from flops_fit.cli.fit_file import print_result
 from flops_fit.display.number_text import folded
-from flops_fit.errors import ArgumentError, FitError
-from flops_fit.examples.show import show
-from flops_fit.fit_table import fit
+from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
-from flops_fit.laws.options import FormOption
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result
@@ -26,29 +25,9 @@ from flops_fit.validate import raise_problems
 _SHORT = 40  # characters of a note in a terminal
 
 
-def fit_table(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:
-    """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
-    if not by:
-        _print(fit(path, form=form), as_json)
-        return
-    results = fit(path, by=by, form=form)
-    if as_json:
-        shown = {
-            str(value): shown_as_json.of_result(result, _table(result))
-            for value, result in results.items()
-        }
-        failed = {str(value): reason for value, reason in results.failed.items()}
-        print(shown_as_json.dumps({"by": results.by, "results": shown, "failed": failed}))
-        return
-    print(results)
-    for value, result in results.items():
-        print(f"\n{value}")
-        show(result)
-
-
-def analyze(name: str, tracking_uri: str | None, as_json: bool) -> None:
+def analyze(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     """Fit a sweep, log the results, and print them."""
-    _print(analyze_ledger(find_ledger(name, tracking_uri)), as_json)
+    print_result(analyze_ledger(find_ledger(name, tracking_uri)), as_json)
 
 
 @dataclass(frozen=True)
@@ -60,12 +39,14 @@ class Wanted:
         num_params: N of models, instead of a budget.
         num_tokens: D of the models.
         terms: Constraints on the model for the budget; of them, models take `unique_tokens`.
+        anyway: Whether what is far beyond the runs is wanted nevertheless.
     """
 
     compute_budget: float | None
     num_params: Sequence[float] | None = None
     num_tokens: Sequence[float] | None = None
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    anyway: bool = False
 
     def models(self) -> list[tuple[float, float]]:
         """N and D of each model; one number goes with all of the other.
@@ -97,7 +78,7 @@ class Wanted:
         raise_problems(problems)
 
 
-def predict(wanted: Wanted, name: str, tracking_uri: str | None, as_json: bool) -> None:
+def predict(wanted: Wanted, name: str | None, tracking_uri: str | None, as_json: bool) -> None:
     """Fit a sweep and print a prediction; nothing is written to the store.
 
     Raises:
@@ -107,10 +88,10 @@ def predict(wanted: Wanted, name: str, tracking_uri: str | None, as_json: bool) 
     result = fit_ledger(find_ledger(name, tracking_uri))
     if wanted.compute_budget is None:
         N, D = wanted.num_params or (), wanted.num_tokens or ()
-        losses = result.predict_loss(N, D, **wanted.terms)
+        losses = result.predict_loss(N, D, anyway=wanted.anyway, **wanted.terms)
         _print_losses(losses, result, as_json)
         return
-    prediction = result.predict(wanted.compute_budget, **wanted.terms)
+    prediction = result.predict(wanted.compute_budget, anyway=wanted.anyway, **wanted.terms)
     if as_json:
         print(shown_as_json.dumps(shown_as_json.of_prediction(prediction, result)))
     else:
@@ -129,7 +110,7 @@ def _print_losses(losses: pd.DataFrame, result: Result, as_json: bool) -> None:
 
 
 def forecast(
-    wanted: Wanted, name: str, tracking_uri: str | None, note: str, output: Path | None
+    wanted: Wanted, name: str | None, tracking_uri: str | None, note: str, output: Path | None
 ) -> None:
     """Fit a sweep, and write forecasts to files and to its parent run.
 
@@ -138,11 +119,12 @@ def forecast(
     """
     wanted.require_clear()
     result = fit_ledger(find_ledger(name, tracking_uri))
+    options: dict[str, Any] = {"note": note, "path": output, "anyway": wanted.anyway}
     if wanted.compute_budget is not None:
-        print(result.forecast(wanted.compute_budget, note=note, path=output))
+        print(result.forecast(wanted.compute_budget, **options))
         return
     for N, D in wanted.models():
-        print(result.forecast(num_params=N, num_tokens=D, note=note, path=output))
+        print(result.forecast(num_params=N, num_tokens=D, **options))
 
 
 def score_forecasts(
@@ -170,18 +152,19 @@ def score_forecasts(
     print(scores.attrs["summary"])
 
 
-def report(name: str, tracking_uri: str | None, output: Path | None) -> None:
+def report(name: str | None, tracking_uri: str | None, output: Path | None) -> None:
     """Fit a sweep and write its report.
 
     Raises:
         ArgumentError: The folder of `output` does not exist.
     """
     # The name of a sweep may contain characters that a file name cannot.
-    path = output or Path(f"{slug(name) or 'report'}.html")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"output: the folder {path.parent} does not exist")
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError(f"output: the folder {output.parent} does not exist")
     # Training curves take time to fetch; only the report shows them.
-    result = fit_ledger(find_ledger(name, tracking_uri), curves=True)
+    ledger = find_ledger(name, tracking_uri)
+    result = fit_ledger(ledger, curves=True)
+    path = output or Path(f"{slug(ledger.name) or 'report'}.html")
     result.report(path)
     print(path)
 
@@ -190,17 +173,3 @@ def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
     """1 if a trial of these budgets failed, else 0."""
     failed = result.runs[result.runs["state"] == "failed"]
     return int(failed["compute_budget"].isin(compute_budgets).any())
-
-
-def _print(result: Result, as_json: bool) -> None:
-    if as_json:
-        print(shown_as_json.dumps(shown_as_json.of_result(result, _table(result))))
-    else:
-        show(result)
-
-
-def _table(result: Result) -> pd.DataFrame | None:
-    try:
-        return result.chinchilla_table()
-    except FitError:
-        return None

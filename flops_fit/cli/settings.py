@@ -13,10 +13,10 @@ import yaml
 
 from flops_fit.cli import imports, safe_yaml
 from flops_fit.errors import ArgumentError
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
-from flops_fit.validate import raise_problems
+from flops_fit.validate import is_positive, raise_problems
 
 _T = TypeVar("_T")
 _REQUIRED = ("model_cls", "model_size_param", "dataset", "loss_fn", "compute_budgets")
@@ -56,7 +56,9 @@ class Settings:
         eval_dataset_kwargs: Arguments of that function.
         loss_fn: Import path of the loss function.
         metrics: Import paths of further measurements on the held-out data, by name.
-        compute_budgets: Budgets in FLOPs.
+        compute_budgets: Budgets in FLOPs, or what the sweep may take, as "2h".
+        hours: What the sweep may take, in place of budgets.
+        price_per_hour: Price of one device, where budgets are an amount of money.
         sizes: Values of the size argument; None to plan them.
         recipe: Fields of `flops_fit.Recipe`; functions by import path.
         flops: "measured", "6ND", or the import path of a function.
@@ -79,7 +81,9 @@ class Settings:
     eval_dataset_kwargs: Mapping[str, Any] = field(default_factory=dict)
     loss_fn: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    compute_budgets: Sequence[float] | None = None
+    compute_budgets: Sequence[Any] | None = None
+    hours: float | None = None
+    price_per_hour: float | None = None
     sizes: Sequence[Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     flops: str = "measured"
@@ -114,6 +118,8 @@ class Settings:
         """
         problems: list[str] = []
         missing = [key for key in _REQUIRED if not getattr(self, key)]
+        if self.hours is not None and "compute_budgets" in missing:
+            missing.remove("compute_budgets")
         if missing:
             options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
             problems.append(f"missing: {options} (or the same keys in the file of --config)")
@@ -150,8 +156,24 @@ class Settings:
             flops = _import("flops", flops, problems)
         recipe = {key: _recipe_value(key, value, problems) for key, value in self.recipe.items()}
         problems += _unknown(recipe, [f.name for f in fields(Recipe)], "recipe: unknown field")
+        budgets = self._budgets(problems)
         raise_problems(problems)
-        return PlanRequest(self.compute_budgets, self.sizes, Recipe(**recipe), flops, self.seed)
+        return PlanRequest(
+            budgets, self.sizes, Recipe(**recipe), flops, self.seed, self.price_per_hour
+        )
+
+    def _budgets(self, problems: list[str]) -> Sequence[float] | str | Spending | None:
+        """Budgets, or what the sweep may take; errors are added to `problems`."""
+        budgets, hours = self.compute_budgets, self.hours
+        if hours is None:
+            is_text = budgets is not None and len(budgets) == 1 and isinstance(budgets[0], str)
+            return budgets[0] if is_text and budgets else budgets
+        if budgets:
+            problems.append("hours: compute_budgets is given too; pass one of them")
+        if not is_positive(hours):
+            problems.append(f"hours: expected a positive number, got {hours!r}")
+            return budgets
+        return Spending.of_hours(hours)
 
 
 def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
@@ -165,6 +187,9 @@ def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
         ArgumentError: Lists what is wrong with the file: unreadable, unknown keys, wrong types.
     """
     values = {} if file is None else _read_file(file)
+    for one, other in (("hours", "compute_budgets"), ("compute_budgets", "hours")):
+        if one in given and other not in given:  # one stands in place of the other
+            values.pop(other, None)
     for key, value in given.items():
         values[key] = {**values.get(key, {}), **value} if key in _MAPPINGS else value
     return Settings(**values)

@@ -33,7 +33,7 @@ def plan(settings: Settings, as_json: bool) -> None:
     """Print the plan."""
     with user_prints_on_stderr():
         task, request = settings.imported()
-        planned = plan_only(task, request, _address(settings))
+        planned = plan_only(task, request, _address(settings), settings.workers)
     print(shown_as_json.dumps(shown_as_json.of_plan(planned)) if as_json else planned)
 
 
@@ -68,7 +68,7 @@ def run(settings: Settings, yes: bool, worker_command: Callable[[str], str]) -> 
 
 def join(settings: Settings) -> None:
     """Train waiting trials of a sweep that another process drives."""
-    task, planned = _prepared(settings)
+    task, planned = _prepared(settings, joins=True)
     job = join_job(task, planned, _address(settings))
     join_sweep(job, workers=settings.workers, source=planned.source, stages=stages(planned))
 
@@ -80,7 +80,7 @@ def user_prints_on_stderr() -> Iterator[None]:
         yield
 
 
-def _prepared(settings: Settings) -> tuple[Task, Planned]:
+def _prepared(settings: Settings, joins: bool = False) -> tuple[Task, Planned]:
     with user_prints_on_stderr():
         task, request = settings.imported()
         planned = prepare(
@@ -89,6 +89,7 @@ def _prepared(settings: Settings) -> tuple[Task, Planned]:
             _address(settings),
             workers=settings.workers,
             on_code_change=settings.on_code_change,
+            joins=joins,
         )
     return task, planned
 
@@ -109,6 +110,8 @@ def _confirm(planned: Planned, flops: float) -> None:
         ArgumentError: There is no terminal to ask at.
         click.exceptions.Exit: The answer was no.
     """
+    if planned.plan.chosen is not None:  # for a time that the user gave
+        return
     # On a GPU an hour is worth a thousand times the FLOPs.
     limit = ASK_ABOVE_ON_GPU if torch.cuda.is_available() else ASK_ABOVE_ON_CPU
     if flops <= limit:

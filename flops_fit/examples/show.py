@@ -8,13 +8,9 @@ from flops_fit.result import Result
 
 
 def show(result: Result) -> None:
-    """Print the summary, the table of what to train, and where the report and the runs are."""
+    """Print the summary and the table of what to train."""
     print(result, end="\n\n")
     try:
         print(as_cells(result.chinchilla_table(), result.meta).to_string(index=False))
     except FitError as error:
         print(f"No table: {error}")
-    if report := result.meta.get("report"):
-        print(f"\nReport:\n  {report}")
-    if where := result.meta.get("where_to_look"):
-        print(f"Runs:\n  {where}")

@@ -34,6 +34,8 @@ def make_forecast(
     num_params: float | None = None,
     num_tokens: float | None = None,
     note: str = "",
+    *,
+    anyway: bool = False,
 ) -> Forecast:
     """Forecast the best model for a budget and its loss, or the loss of a given model.
 
@@ -43,6 +45,7 @@ def make_forecast(
         num_params: N of a given model, instead of a budget.
         num_tokens: D of the given model.
         note: Text to keep with the forecast.
+        anyway: Whether a forecast far beyond the runs is wanted nevertheless.
 
     Raises:
         ArgumentError: Listing every problem with the arguments.
@@ -55,9 +58,9 @@ def make_forecast(
             f"a forecast needs a law with intervals: {' '.join(reasons)}", findings.checks
         )
     predicted = (
-        _of_model(findings, float(num_params), float(num_tokens))
+        _of_model(findings, float(num_params), float(num_tokens), anyway)
         if num_params is not None and num_tokens is not None
-        else _of_budget(findings, float(compute_budget or 0))
+        else _of_budget(findings, float(compute_budget or 0), anyway)
     )
     N, D, C = (predicted[name] for name in ("num_params", "num_tokens", "compute_budget"))
     of_budget = compute_budget is not None
@@ -104,8 +107,8 @@ def is_same(values: Any, value: float) -> np.ndarray:
         return distance <= np.log1p(SAME) * (1 + 1e-9)
 
 
-def _of_budget(findings: Findings, C: float) -> dict[str, Any]:
-    prediction = predict_budget(findings, C, UNCONSTRAINED)
+def _of_budget(findings: Findings, C: float, anyway: bool) -> dict[str, Any]:
+    prediction = predict_budget(findings, C, UNCONSTRAINED, anyway=anyway)
     return {
         "compute_budget": C,
         "num_params": prediction.num_params,
@@ -118,8 +121,8 @@ def _of_budget(findings: Findings, C: float) -> dict[str, Any]:
     }
 
 
-def _of_model(findings: Findings, N: float, D: float) -> dict[str, Any]:
-    row = predict_losses(findings, N, D).iloc[0].to_dict()
+def _of_model(findings: Findings, N: float, D: float, anyway: bool) -> dict[str, Any]:
+    row = predict_losses(findings, N, D, anyway=anyway).iloc[0].to_dict()
 
     def interval(name: str) -> Interval:
         return float(row[f"{name}_low"]), float(row[f"{name}_high"])

@@ -231,7 +231,21 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _remarks(plan: PlanView) -> list[str]:
-    return [*recipe_remarks(plan), *_repetition(plan), *_short_rows(plan), *_skipped(plan)]
+    return [
+        *plan.data_notes,
+        *_chosen(plan),
+        *recipe_remarks(plan),
+        *_repetition(plan),
+        *_short_rows(plan),
+        *_skipped(plan),
+    ]
+
+
+def _chosen(plan: PlanView) -> list[str]:
+    """What the budgets were chosen for, and what was expected of them."""
+    if plan.chosen is None:
+        return []
+    return [f"budgets chosen for {plan.chosen.spending}", *plan.chosen.lines]
 
 
 def _repetition(plan: PlanView) -> list[str]:

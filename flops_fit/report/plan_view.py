@@ -44,6 +44,18 @@ class PilotView(Protocol):
         """Trials like those of pilot and check."""
 
 
+class ChosenView(Protocol):
+    """The fields of `ChosenBudgets` that are shown."""
+
+    @property
+    def spending(self) -> str:
+        """What the sweep may take."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What was expected of the budgets."""
+
+
 class PlanView(Protocol):
     """The fields of `SweepPlan` that are shown."""
 
@@ -84,12 +96,20 @@ class PlanView(Protocol):
         """Units of D in the training data; None if unknown."""
 
     @property
+    def data_notes(self) -> Sequence[str]:
+        """What is done to the data, and what is held out of them, as lines."""
+
+    @property
     def flops_convention(self) -> str:
         """How FLOPs were counted."""
 
     @property
     def pilot(self) -> PilotView | None:
         """What is trained to find the recipe."""
+
+    @property
+    def chosen(self) -> ChosenView | None:
+        """What the budgets were chosen for; None if they were given."""
 
     @property
     def found(self) -> RecipeLaw | None:

@@ -21,15 +21,15 @@ from flops_fit.laws.checks.of_predictions import WIDE_RECIPE
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.repetition_law import WORN_OUT
-from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.predict.paths import UNCONSTRAINED, Terms, repetition_law
 from flops_fit.laws.predict.prediction import predict_budget
+from flops_fit.laws.predict.reach import WITHIN, reach
 from flops_fit.laws.predict.size_lookup import size_to_build, step_of
 from flops_fit.records import Size
 
 STOPS_PER_DECADE = 20
 COARSE = 5  # the grids of ratios and data limits have every fifth budget
-BEYOND = 1000.0  # the grid ends at this multiple of the largest budget
 RATIOS_PER_DECADE = 4
 # Data limits, in decades below the D that is optimal without a limit.
 SHORTAGES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -48,35 +48,27 @@ def slider_grids(findings: Findings) -> dict[str, Any]:
     Raises:
         FitError: No law was fitted to these runs.
     """
-    C = _budgets(findings)
+    most = reach(findings)
+    C = _budgets(findings, most)
     return {
         "largest": findings.largest_budget,
-        "beyond": _reach(findings) > WITHIN,
+        "beyond": most > WITHIN,
         "c": _logs(C),
         "free": _columns(findings, C, UNCONSTRAINED),
         **_constrained(findings, np.union1d(C[::COARSE], C[-1:])),
-        **_sizes(findings),
+        **_sizes(findings, most),
         **_note_on_repetition(findings),
         **_limits_of_recipe(findings),
     }
 
 
-def _reach(findings: Findings) -> float:
-    """The largest factor beyond the largest budget at which predictions are not refused."""
-    try:
-        require_reach(findings, np.array([BEYOND * findings.largest_budget]))
-    except FitError:
-        return WITHIN
-    return BEYOND
-
-
-def _budgets(findings: Findings) -> Array:
+def _budgets(findings: Findings, most: float) -> Array:
     """The stops, from half the smallest budget to the reach, in FLOPs."""
     smallest = float(findings.fitted_runs["compute_budget"].astype(float).min())
     largest = findings.largest_budget
     down = STOPS_PER_DECADE * math.log10(2 * largest / smallest)
     steps = COARSE * math.ceil(down / COARSE)
-    up = math.log10(_reach(findings))
+    up = math.log10(most)
     # The end of the grid is added, because 1.1 times the largest budget is not a regular stop.
     exponents = np.arange(-steps, STOPS_PER_DECADE * up + 1e-9) / STOPS_PER_DECADE
     return largest * 10.0 ** np.union1d(exponents, up)
@@ -129,7 +121,7 @@ def _measured_sizes(findings: Findings) -> list[float] | None:
     return [math.exp(curve.log_params[0]), math.exp(curve.log_params[-1])]
 
 
-def _sizes(findings: Findings) -> dict[str, Any]:
+def _sizes(findings: Findings, most: float) -> dict[str, Any]:
     """Pairs of ln N and size: those trained, and above them those that `size_to_build` returns."""
     runs = findings.runs
     known = runs.loc[runs["size"].notna(), ["size", "num_params"]].drop_duplicates()
@@ -142,8 +134,8 @@ def _sizes(findings: Findings) -> dict[str, Any]:
     largest = pairs[-1][0]
     top = largest
     if findings.law is not None:
-        reach = np.array([_reach(findings) * findings.largest_budget])
-        top = max(top, float(predict_intervals(findings, reach)["num_params"].iloc[0]))
+        farthest = np.array([most * findings.largest_budget])
+        top = max(top, float(predict_intervals(findings, farthest)["num_params"].iloc[0]))
     # Building models takes time, so eight sizes; the script interpolates between them.
     beyond = np.geomspace(largest, top, 9)[1:]
     pairs += [(float(N), size_to_build(findings, float(N))) for N in beyond if N > largest]

@@ -43,16 +43,19 @@ def open_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
     return _ledger(name, uri, experiment, parent)
 
 
-def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
+def find_ledger(name: str | None = None, tracking_uri: str | PathLike[str] | None = None) -> Ledger:
     """The ledger of a sweep that exists; nothing is created.
 
     Args:
-        name: Name of the sweep.
+        name: Name of the sweep; None for the only one in the store.
         tracking_uri: MLflow store; None for the default.
 
     Raises:
-        SweepError: There is no sweep of that name; lists the sweeps in the store.
+        SweepError: There is no sweep of that name, or no name is given and there are none or
+            several; lists the sweeps in the store.
     """
+    if name is None:
+        return _only_ledger(tracking_uri)
     uri = _existing(tracking_uri)
     with exclusive(uri):
         client = client_of(uri)
@@ -64,6 +67,19 @@ def find_ledger(name: str, tracking_uri: str | PathLike[str] | None = None) -> L
             f"no sweep named {name!r} in {without_credentials(uri)}; it holds: {_listed(names)}"
         )
     return _ledger(name, uri, experiment, parent)
+
+
+def _only_ledger(tracking_uri: str | PathLike[str] | None) -> Ledger:
+    ledgers = list_ledgers(tracking_uri)
+    if len(ledgers) == 1:
+        return ledgers[0]
+    where = without_credentials(_existing(tracking_uri))
+    names = sorted(ledger.name for ledger in ledgers)
+    raise SweepError(
+        f"expected the name of a sweep: {where} holds {_listed(names)}"
+        if names
+        else f"{where} holds no sweep yet; start one with find_optimal or `flops-fit run`"
+    )
 
 
 def list_ledgers(tracking_uri: str | PathLike[str] | None = None) -> list[Ledger]:

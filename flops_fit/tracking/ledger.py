@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from flops_fit.store.faults import store_errors
 from flops_fit.store.uri import sqlite_file, sqlite_folder, sqlite_url, without_credentials
@@ -23,10 +24,15 @@ ATTEMPT = "flops_fit.attempt"
 REASON = "flops_fit.reason"
 ROLE = "flops_fit.role"  # sweep, pilot or check; older runs have none: sweep
 META = "flops_fit.meta"  # of the parent run: JSON of the latest plan
+CHOSEN = "flops_fit.chosen_budgets"  # of the parent run: JSON of what was chosen for a time
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+COLOUR = "mlflow.runColor"  # of the run in MLflow's charts
 
 ENDED = ("complete", "diverged")  # states in which a trial is not run again
+# MLflow opens pages in its view for GenAI unless the address or its toggle says otherwise.
+_VIEW = "workflowType=machine_learning"
+TOGGLE = "Model training"  # the toggle, at the top left
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -64,14 +70,21 @@ class Ledger:
     @property
     def page(self) -> str:
         """The part of the address of this sweep's runs that follows the server's."""
-        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        return f"#/experiments/{self.experiment_id}/runs?{_VIEW}"
+
+    def page_of(self, artifact: str) -> str:
+        """The part of the address that shows an artifact of the parent run."""
+        run = f"#/experiments/{self.experiment_id}/runs/{self.parent_run_id}"
+        return f"{run}/artifacts/{quote(artifact)}?{_VIEW}"
 
     def where_to_look(self) -> str:
         """The address that shows this sweep's runs, after the command that serves a SQLite file."""
         uri = without_credentials(self.tracking_uri)
+        hint = f"(choose {TOGGLE} at the top left)"
         if uri.startswith("http"):
-            return f"{uri.rstrip('/')}/{self.page}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}\n  then http://127.0.0.1:5000/{self.page}"
+            return f"{uri.rstrip('/')}/{self.page}\n  {hint}"
+        served = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        return f"{served}\n  then http://127.0.0.1:5000/{self.page} {hint}"
 
 
 def raises_store_errors(

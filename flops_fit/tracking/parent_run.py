@@ -9,8 +9,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from flops_fit.store.client import client_of
 from flops_fit.tracking.experiments import NAME_LIMIT
-from flops_fit.tracking.ledger import META, NOTE, STATE, Ledger, raises_store_errors
+from flops_fit.tracking.ledger import CHOSEN, META, NOTE, STATE, Ledger, raises_store_errors
 
+REPORT = "report.html"  # the artifact
 _DIGEST_LIMIT = 36  # characters of a dataset's digest in MLflow's schema
 _STATUS_OF_STATE = {"complete": "FINISHED", "failed": "FAILED", "planned": "KILLED"}
 
@@ -34,7 +35,20 @@ def write_meta(ledger: Ledger, meta: Mapping[str, str], note: str) -> None:
     """
     client = client_of(ledger.tracking_uri)
     client.set_tag(ledger.parent_run_id, META, json.dumps(dict(meta)))
-    client.set_tag(ledger.parent_run_id, NOTE, note)
+    write_note(ledger, note)
+
+
+@raises_store_errors
+def read_chosen(ledger: Ledger) -> str:
+    """The budgets chosen for times or money, as JSON; empty if there are none."""
+    tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
+    return str(tags.get(CHOSEN, ""))
+
+
+@raises_store_errors
+def write_chosen(ledger: Ledger, chosen: str) -> None:
+    """Keep the budgets chosen for times or money, as JSON."""
+    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, CHOSEN, chosen)
 
 
 @raises_store_errors
@@ -61,8 +75,12 @@ def log_dataset(ledger: Ledger, name: str, fingerprint: str, profile: Mapping[st
 
 @raises_store_errors
 def write_note(ledger: Ledger, note: str) -> None:
-    """Write the description that the UI shows of the sweep, as Markdown."""
-    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, note)
+    """Write the description that the UI shows of the sweep, as Markdown.
+
+    A link to the report comes first.
+    """
+    link = f"[**Report**]({ledger.page_of(REPORT)}): the answer, plots and checks, once it is there"
+    client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, f"{link}\n\n{note}")
 
 
 @raises_store_errors

@@ -196,7 +196,8 @@ def _to_run(run: Any) -> Run:
         steps=float(params.get("steps", math.nan)),
         learning_rate=float(params.get("learning_rate", math.nan)),
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
-        epochs=metrics.get("epochs", math.nan),
+        # Older versions wrote it as a metric.
+        epochs=float(params.get("epochs", metrics.get("epochs", math.nan))),
         code=params.get("code", ""),
         role=tags.get(ROLE, "sweep"),
         batch_size=float(params.get("batch_size", math.nan)),

@@ -7,7 +7,9 @@ call whose answer was lost can be repeated. A run counts as done by the tag
 
 from __future__ import annotations
 
+import colorsys
 import json
+import math
 from collections.abc import Iterable, Mapping
 
 from mlflow.entities import Metric, Param
@@ -17,6 +19,7 @@ from flops_fit.records import Trial
 from flops_fit.store.client import client_of
 from flops_fit.tracking.ledger import (
     ATTEMPT,
+    COLOUR,
     PARENT,
     REASON,
     ROLE,
@@ -36,6 +39,9 @@ _PARAM_LIMIT = 500  # characters
 _REASON_LIMIT = 1000
 _TRACE_LIMIT = 5000
 _STATUS_OF_STATE = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}
+# Final values that are params, because MLflow draws a chart of every metric.
+_CONSTANTS = ("epochs",)
+_DECADES_PER_TURN = 3  # of the hue by which runs of one budget are coloured
 _TRIAL_PARAMS = (
     "compute_budget",
     "size",
@@ -83,6 +89,7 @@ def start_run(
         ATTEMPT: attempt,
         STATE: "running",
         ROLE: trial.role,
+        COLOUR: _colour_of(trial.compute_budget),
     }
     title = trial.label(str(params.get("size_param", "size")))
     run = client.create_run(ledger.experiment_id, start_time=start_time, run_name=title, tags=tags)
@@ -95,9 +102,18 @@ def _write_params(
 ) -> None:
     of_trial = {name: getattr(trial, name) for name in _TRIAL_PARAMS}
     values = {**params, **of_trial, "size": json.dumps(trial.size)}
+    # MLflow's scatter plots have no logarithmic axis.
+    values["log10_num_params"] = round(math.log10(trial.num_params), 4)
     values.pop("size_param", None)  # stands in the run's title
     written = [Param(name, _storable(value, _PARAM_LIMIT)) for name, value in values.items()]
     client.log_batch(run_id, params=written)
+
+
+def _colour_of(compute_budget: float) -> str:
+    """The colour of a budget's runs in MLflow's charts: a hue, as #rrggbb."""
+    hue = math.log10(compute_budget) / _DECADES_PER_TURN % 1
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.42, 0.7)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
 
 
 @raises_store_errors
@@ -181,12 +197,14 @@ def complete_run(
     """
     client = client_of(ledger.tracking_uri)
     ended_at = end_time or now_ms()
+    known = {name: value for name, value in metrics.items() if value == value}  # NaN is not
     values = [
         Metric(name, value, ended_at, step)
-        for name, value in metrics.items()
-        if value == value  # false for NaN alone
+        for name, value in known.items()
+        if name not in _CONSTANTS
     ]
-    client.log_batch(run_id, metrics=values)
+    constants = [Param(name, str(known[name])) for name in _CONSTANTS if name in known]
+    client.log_batch(run_id, metrics=values, params=constants)
     client.set_terminated(run_id, status="FINISHED", end_time=ended_at)
     client.set_tag(run_id, STATE, "complete")
 

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +51,44 @@ def test_what_the_command_line_gives_goes_before_the_file(file):
     assert settings.recipe["clip"] == 2
     assert settings.recipe["precision"] == "no"
     assert settings.model_size_param == "width"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"hours": 2.0}, "2 h"),
+        ({"hours": 0.25}, "15 min"),
+        ({"compute_budgets": ["30 min"]}, "30 min"),
+        ({"compute_budgets": ["50 USD"], "price_per_hour": 2.5}, "50 USD"),
+    ],
+)
+def test_a_time_or_money_stands_in_place_of_budgets(file, given, text):
+    request = read(file, given).request()
+    asked = request.compute_budgets
+    assert (asked if isinstance(asked, str) else asked.text) == text
+    assert request.price_per_hour == given.get("price_per_hour")
+
+
+def test_hours_in_the_file(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(re.sub("compute_budgets: .*", "hours: 3", FILE))
+    settings = read(file, {})
+    assert settings.task().size_param == "width"  # no budgets are missing
+    assert settings.request().compute_budgets.hours == 3
+    assert read(file, {"compute_budgets": [1e9]}).request().compute_budgets == [1e9]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"hours": 1.0, "compute_budgets": [1e9]}, "hours: compute_budgets is given too"),
+        ({"hours": -1.0}, "hours: expected a positive number, got -1.0"),
+        ({"hours": "long"}, "hours: expected a positive number, got 'long'"),
+    ],
+)
+def test_hours_that_cannot_be_used(file, given, message):
+    with pytest.raises(ArgumentError, match=message):
+        read(file, given).request()
 
 
 def test_all_faults_of_a_file_are_reported_together(tmp_path):

@@ -23,7 +23,8 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.predict.intervals import predict_intervals, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals
+from flops_fit.laws.predict.reach import require_reach
 from flops_fit.laws.runs.table import read_runs
 from flops_fit.validate import is_number, is_whole_number
 

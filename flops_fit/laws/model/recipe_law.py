@@ -27,6 +27,9 @@ RECIPE_PARAMETERS = (
     "log_rate_bowl", "log_batch_bowl", "atanh_rho",
 )  # fmt: skip
 ENOUGH_STEPS = 1000  # that a trial has, where its batch is to be found and can be small enough
+# Smaller batches leave more steps. They are used as far as they cost no more of ln L than this,
+SMALL_COST = 0.005
+FEW_STEPS = 200  # and further where fewer steps than these would be left.
 _NORMAL = 1.959964
 _LOG_RATE, _RATE_N, _RATE_D, _LOG_BATCH, _BATCH_D, _RATE_BOWL, _BATCH_BOWL, _RHO = range(8)
 _LOGS = [_LOG_RATE, _LOG_BATCH, _RATE_BOWL, _BATCH_BOWL]
@@ -38,14 +41,17 @@ _PLACES = {
 }
 
 
-def largest_batch(num_tokens: ArrayLike, tokens_per_example: float) -> Array:
-    """The most examples a step that leave `ENOUGH_STEPS` steps; 1 where none do.
+def largest_batch(
+    num_tokens: ArrayLike, tokens_per_example: float, steps: int = ENOUGH_STEPS
+) -> Array:
+    """The most examples a step that leave so many steps; 1 where none do.
 
     Args:
         num_tokens: D.
         tokens_per_example: Units of D in an example.
+        steps: How many.
     """
-    most = np.asarray(num_tokens, float) / tokens_per_example // ENOUGH_STEPS
+    most = np.asarray(num_tokens, float) / tokens_per_example // steps
     return np.maximum(most, 1.0)
 
 
@@ -136,6 +142,24 @@ class RecipeLaw:
     def batch_size(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Array:
         """Examples a step that suit N and D best; not rounded."""
         return np.exp(self._gradients(num_params, num_tokens)[1] @ self._laws)
+
+    def most_batch(self, num_params: ArrayLike, num_tokens: ArrayLike) -> Array:
+        """The most examples a step that a trial is given; infinite if batches were not tuned.
+
+        A trial has `ENOUGH_STEPS` steps, unless the smaller batch that this takes costs more than
+        `SMALL_COST`; and `FEW_STEPS` in any case, if a batch of one leaves them.
+        """
+        best = self.batch_size(num_params, num_tokens)
+        if "batch_size" not in self.tuned:
+            return np.full_like(best, np.inf)
+        # The learning rate follows the batch, which makes the bowl flatter.
+        bowl = np.exp(self.vector[_BATCH_BOWL]) / np.cosh(self.vector[_RHO]) ** 2
+        cheap = best * np.exp(-np.sqrt(SMALL_COST / bowl))
+        enough, least = (
+            largest_batch(num_tokens, self.tokens_per_example, steps)
+            for steps in (ENOUGH_STEPS, FEW_STEPS)
+        )
+        return np.maximum(enough, np.minimum(np.ceil(cheap), least))
 
     def learning_rate_interval(
         self, num_params: ArrayLike, num_tokens: ArrayLike

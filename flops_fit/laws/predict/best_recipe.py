@@ -1,7 +1,7 @@
 """The recipe to train a model with, and what following an uncertain one costs.
 
 Learning rate and batch size are those of the recipe law at N and D, the batch in whole examples and
-small enough for 1,000 steps, the rate the one that suits this batch.
+small enough for 1,000 steps if that costs little, the rate the one that suits this batch.
 
 Errors follow from the recipe. What it is expected to have cost each run, by its distance from the
 law and by the error of the law, is taken off the losses, and the law of the loss is fitted again:
@@ -19,7 +19,7 @@ from scipy import stats
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
-from flops_fit.laws.model.recipe_law import RecipeLaw, largest_batch
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.predict.paths import Terms, log_tokens
 
 RECIPE_COLUMNS = tuple(
@@ -42,9 +42,7 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
         `RECIPE_COLUMNS`, shape (k,) each; batches in examples. Without those of a value that was
         given to the sweep and differed between its runs: how it goes on is not known here.
     """
-    most = np.full(np.shape(D), np.inf)
-    if "batch_size" in recipe.tuned:
-        most = largest_batch(D, recipe.tokens_per_example)
+    most = recipe.most_batch(N, D)
     low, high = (np.clip(end, 1.0, most) for end in recipe.batch_size_interval(N, D))
     batch = np.clip(np.rint(recipe.batch_size(N, D)), 1.0, most)
     rate = recipe.learning_rate(N, D, batch)

@@ -20,7 +20,6 @@ import pandas as pd
 from scipy import stats
 
 from flops_fit.errors import FitError
-from flops_fit.laws.checks.of_predictions import check_prediction
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
@@ -38,8 +37,6 @@ from flops_fit.laws.predict.paths import (
     path,
 )
 
-# A budget up to 10 % above the largest one trained does not count as an extrapolation.
-WITHIN = 1.1
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
 _NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
@@ -81,32 +78,6 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         parts = {name: part for name, part in parts.items() if not name.endswith("recipe")}
     frame = withhold_unknown(findings, frame.assign(**parts, **shares))
     return with_recipe(findings, frame)
-
-
-def require_reach(findings: Findings, C: Array) -> None:
-    """Raise FitError if the prediction at the largest of these budgets must be withheld.
-
-    Args:
-        findings: The fitted laws.
-        C: Budgets in FLOPs, shape (k,).
-
-    Raises:
-        FitError: The budget is more than 1000 times the largest one and only power laws without
-            intervals are available; or a check refuses every prediction beyond the largest budget.
-    """
-    factor = float(np.max(C)) / findings.largest_budget
-    doubts = check_prediction(factor, has_interval=findings.law is not None)
-    refusals = [doubt for doubt in doubts if doubt.severity == "refuse"]
-    if refusals:
-        raise FitError(f"no prediction without an interval: {refusals[0].message}", doubts)
-    withheld = findings.not_beyond
-    if factor > WITHIN and withheld:
-        reasons = " ".join(check.message for check in withheld)
-        raise FitError(
-            f"no prediction beyond the largest budget, {findings.largest_budget:.3g} FLOPs: "
-            f"{reasons} {withheld[0].advice}",
-            withheld,
-        )
 
 
 def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> tuple[Array, Array]:

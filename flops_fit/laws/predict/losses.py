@@ -23,9 +23,10 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.predict.at_model import least_loss, losses_at
 from flops_fit.laws.predict.best_recipe import loss_error
-from flops_fit.laws.predict.intervals import require_reach, run_interval
+from flops_fit.laws.predict.intervals import run_interval
 from flops_fit.laws.predict.known import vague_losses
 from flops_fit.laws.predict.paths import repetition_law
+from flops_fit.laws.predict.reach import require_reach
 from flops_fit.validate import raise_problems
 
 LOSS_COLUMNS = (
@@ -41,7 +42,9 @@ LOSS_COLUMNS = (
 BLOCK = 5_000
 
 
-def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd.DataFrame:
+def predict_losses(
+    findings: Findings, N: Any, D: Any, unique: Any = None, *, anyway: bool = False
+) -> pd.DataFrame:
     """Predict the loss of models of N parameters trained on D tokens.
 
     Args:
@@ -49,6 +52,7 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
         N: Parameters, one number or an array.
         D: Tokens, one number or an array; the arguments broadcast.
         unique: Unique tokens among D; None where all are.
+        anyway: Whether losses far beyond the runs are wanted nevertheless (`reach`).
 
     Returns:
         One row per model with `LOSS_COLUMNS`: the law's loss with its 95 % interval, and the
@@ -69,7 +73,7 @@ def predict_losses(findings: Findings, N: Any, D: Any, unique: Any = None) -> pd
         C = np.exp(log_flops_per_token(x, findings.cost) + y)
     if not np.isfinite(C).all():
         raise ArgumentError("num_params, num_tokens: expected a C that is finite, got an overflow")
-    require_reach(findings, C)
+    require_reach(findings, C, anyway=anyway)
     u = None if U is None else np.log(U)
     parts = [
         losses_at(findings, x[at], y[at], None if u is None else u[at]) for at in _blocks(len(x))

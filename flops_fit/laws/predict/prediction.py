@@ -21,9 +21,10 @@ from flops_fit.laws.checks.of_predictions import (
     check_worn_out_data,
 )
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.intervals import PART, WEIGHT, predict_intervals, require_reach
+from flops_fit.laws.predict.intervals import PART, WEIGHT, predict_intervals
 from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.predict.paths import Terms, repetition_law
+from flops_fit.laws.predict.reach import require_narrow, require_reach
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.validate import is_positive
@@ -58,7 +59,7 @@ class Prediction:
         checks: Doubts about this prediction.
         data_unit: What D counts.
         learning_rate: Peak learning rate for this batch size; None where no recipe was found.
-        batch_size: Examples a step: the best, or fewer where it would leave under 1,000 steps.
+        batch_size: Examples a step: the best, or fewer for 1,000 steps if that costs little.
         learning_rate_interval: Interval of the best learning rate at N and D.
         batch_size_interval: Interval of the best batch size at N and D.
         size_param: Name of the size parameter.
@@ -147,13 +148,16 @@ class Prediction:
         return lines
 
 
-def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> Prediction:
+def predict_budget(
+    findings: Findings, compute_budget: float, terms: Terms, *, anyway: bool = False
+) -> Prediction:
     """Predict the model to train for one compute budget.
 
     Args:
         findings: The fitted laws.
         compute_budget: C in FLOPs.
         terms: The constraint to satisfy.
+        anyway: Whether a prediction far beyond the runs is wanted nevertheless (`reach`).
 
     Raises:
         ArgumentError: The budget or the constraint is not a positive number, or cannot be met.
@@ -162,9 +166,10 @@ def predict_budget(findings: Findings, compute_budget: float, terms: Terms) -> P
     _require_positive(compute_budget, terms)
     C = float(compute_budget)
     _require_enough_data(findings, C, terms)
+    require_reach(findings, np.array([C]), anyway=anyway)
     frame = predict_intervals(findings, np.array([C]), terms)
+    require_narrow(findings, frame, anyway=anyway)
     row = {str(column): float(value) for column, value in frame.iloc[0].items()}
-    require_reach(findings, np.array([C]))
     _require_affordable(row, terms)
     return Prediction(
         compute_budget=C,

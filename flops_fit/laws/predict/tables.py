@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -11,21 +13,24 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.predict.best_recipe import RECIPE_COLUMNS
-from flops_fit.laws.predict.intervals import WITHIN, predict_intervals, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals
+from flops_fit.laws.predict.reach import WITHIN, reach, require_narrow, require_reach
 from flops_fit.laws.predict.size_lookup import size_to_build
 
 # Of every table; where there is a recipe law, `RECIPE_COLUMNS` are before the last two.
 TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
-DECADES_BEYOND = 3
 
 
-def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = None) -> pd.DataFrame:
+def chinchilla_table(
+    findings: Findings, compute_budgets: ArrayLike | None = None, *, anyway: bool = False
+) -> pd.DataFrame:
     """The compute-optimal model for each budget.
 
     Args:
         findings: The fitted laws.
         compute_budgets: Budgets in FLOPs, shape (k,). Default: the budgets of the sweep, and three
-            more in steps of ten beyond the largest, unless a check refuses to go beyond it.
+            more in steps of ten beyond the largest, as far as predictions are made (`reach`).
+        anyway: Whether budgets far beyond the runs are wanted nevertheless.
 
     Returns:
         One row per budget with `TABLE_COLUMNS`, and if there is a recipe law the learning rate and
@@ -36,8 +41,9 @@ def chinchilla_table(findings: Findings, compute_budgets: ArrayLike | None = Non
         FitError: No law was fitted, or none that reaches so far.
     """
     C = read_budgets(findings, compute_budgets)
-    require_reach(findings, C)
+    require_reach(findings, C, anyway=anyway)
     table = predict_intervals(findings, C)
+    require_narrow(findings, table, anyway=anyway)
     sizes = [size_to_build(findings, N) for N in table["num_params"]]
     table["size"] = pd.Series(sizes, dtype=object)
     table["extrapolation"] = C / findings.largest_budget
@@ -78,8 +84,8 @@ def read_budgets(findings: Findings, compute_budgets: ArrayLike | None) -> Array
     """
     if compute_budgets is None:
         trained = findings.optima["compute_budget"].to_numpy(float)
-        decades = 0 if findings.not_beyond else DECADES_BEYOND
-        return np.concatenate([trained, trained.max() * 10.0 ** np.arange(1, decades + 1)])
+        beyond = 10.0 ** np.arange(1, math.log10(reach(findings)) + 1e-6)
+        return np.concatenate([trained, trained.max() * beyond])
     try:
         C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
     except (TypeError, ValueError) as error:

@@ -200,7 +200,8 @@ def _main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     pipe = io.FileIO(0, closefd=False)
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    at_work = threading.Event()
+    threading.Thread(target=_end_with_driver, args=(at_work,), daemon=True).start()
 
     def send(event: Event) -> None:
         fields = asdict(event)
@@ -213,7 +214,9 @@ def _main() -> None:
         while header := _exactly(pipe, _LENGTH_BYTES):
             payload = _exactly(pipe, int.from_bytes(header, "big"))
             function, job = pickle.loads(payload)  # from our own driver's pipe
+            at_work.set()
             function(job, send)
+            at_work.clear()
             out.write("{}\n")  # ended; the next may come
         # The pipe is closed: `_end_with_driver` sees that too, and has nothing to stop any more.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -236,15 +239,17 @@ def _exactly(pipe: io.FileIO, size: int) -> bytes:
     return b"".join(chunks)
 
 
-def _end_with_driver() -> None:
+def _end_with_driver(at_work: threading.Event) -> None:
     """Once the driver is gone, stop this process as `_stop` would; the body of a thread.
 
-    SIGTERM alone may not do: Python drops an exception that a signal raises inside `__del__`.
+    An idle process ends by itself. SIGTERM alone may not do: Python drops an exception that a
+    signal raises inside `__del__`.
     """
     pipe = select.poll()
     pipe.register(0, 0)  # no data is waited for, only the close of the driver's end
     pipe.poll()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if at_work.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_STOP_S)
     os.kill(os.getpid(), signal.SIGKILL)
 

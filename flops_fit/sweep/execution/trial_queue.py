@@ -1,6 +1,7 @@
 """The Optuna grid study: which trials wait, who has claimed which, and which is next.
 
-The search space of the study is the grid, compute_budget x size_index x lr_multiplier. Each missing
+The search space of the study is the grid, compute_budget x size_index x lr_multiplier, with the N
+of each point as one more parameter, by which Optuna's dashboard can plot the loss. Each missing
 point is enqueued once, with the planned `Trial` as a user attribute. `study.ask` hands a waiting
 point to exactly one process; heartbeats show which workers on other hosts are dead. Optuna only
 dispatches: what is done is read from the ledger, never from this study.
@@ -46,7 +47,8 @@ NAMELESS_S = 30  # a worker writes its name on a claim within milliseconds, or w
 _TRIAL = "trial"  # user attributes of an Optuna trial
 _OWNER = "owner"
 _PLAN = "plan"
-_RATE = "lr_multiplier"
+_POINT = ("compute_budget", "size_index", "lr_multiplier", "num_params")
+_SHOWN = ("size", "role", "learning_rate", "batch_size")
 _LOCK = ".flops_fit.optuna.lock"
 _WIDEST = (1e-300, 1e300)
 _LARGEST_INDEX = 10_000
@@ -157,9 +159,10 @@ def enqueue(study: optuna.Study, trials: Iterable[Trial], plan: str = "") -> int
         present = {_trial_id(found) for found in unfinished}
         absent = [trial for trial in trials if trial.trial_id not in present]
         for trial in absent:
+            shown = {name: getattr(trial, name) for name in _SHOWN}  # in Optuna's dashboard
             study.enqueue_trial(
-                {name: getattr(trial, name) for name in ("compute_budget", "size_index", _RATE)},
-                user_attrs={_TRIAL: json.dumps(asdict(trial)), _PLAN: plan},
+                {name: getattr(trial, name) for name in _POINT},
+                user_attrs={_TRIAL: json.dumps(asdict(trial)), _PLAN: plan, **shown},
             )
     return len(absent)
 
@@ -201,7 +204,8 @@ def work_through(
         # Shows the enqueued point as the trial's parameters.
         claimed.suggest_float("compute_budget", *_WIDEST, log=True)
         claimed.suggest_int("size_index", 0, _LARGEST_INDEX)
-        claimed.suggest_float(_RATE, *_WIDEST, log=True)
+        for name in ("lr_multiplier", "num_params"):
+            claimed.suggest_float(name, *_WIDEST, log=True)
         return run(trial)
 
     with _quiet():

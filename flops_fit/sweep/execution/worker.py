@@ -279,8 +279,6 @@ def _metrics(trial: Trial, outcome: Outcome) -> dict[str, float]:
         "wall_time_s": outcome.wall_time_s,
         "tokens_per_second": outcome.tokens_per_second,
         "epochs": outcome.epochs,
-        "num_params": float(trial.num_params),
-        "log10_num_params": math.log10(trial.num_params),
         **_counted(outcome),
         **{f"eval_{name}": value for name, value in outcome.metrics.items()},
     }

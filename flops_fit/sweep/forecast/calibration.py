@@ -37,6 +37,7 @@ from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.train import train
 
 ROUNDS = 3  # every place is timed again in each round, since a machine's load varies
+QUICK_ROUNDS = 1  # enough to see how large a sweep a machine can train
 STRETCHES = 2  # stretches of steps timed in a visit, after one that warms up
 STRETCH_S = 0.1  # a stretch of a small model takes as many steps as fill this
 MAX_STEPS = 200  # in a stretch
@@ -68,7 +69,12 @@ class Calibration:
 
 
 def calibrate(
-    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe, processes: int = 1
+    task: Task,
+    source: Source,
+    trials: Sequence[Trial],
+    recipe: Recipe,
+    processes: int = 1,
+    rounds: int = ROUNDS,
 ) -> Calibration:
     """Time and weigh training steps at a few places.
 
@@ -78,6 +84,7 @@ def calibrate(
         trials: The places: steps of each trial's size and batch are measured.
         recipe: How they train.
         processes: Number of processes that measure at once; 1 is this process.
+        rounds: How often every place is timed.
 
     Raises:
         SweepError: Every measuring process died.
@@ -85,9 +92,10 @@ def calibrate(
     """
     kind = "measured" if torch.cuda.is_available() else "estimated"
     if processes == 1:
-        return Calibration(_measure(task, source, trials, recipe), _device(), 0.0, kind)
+        table = _measure(task, source, trials, recipe, rounds)
+        return Calibration(table, _device(), 0.0, kind)
     with tempfile.TemporaryDirectory() as folder:
-        call = _measure_into_folder, (task, tuple(trials), recipe, Path(folder))
+        call = _measure_into_folder, (task, tuple(trials), recipe, rounds, Path(folder))
         started = time.time()
         run_in_processes(sending.dumps(call), processes, lambda event: None)
         files = sorted(Path(folder).glob("*.json"))
@@ -106,22 +114,30 @@ def _device() -> str:
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _measure_into_folder(call: tuple[Task, Sequence[Trial], Recipe, Path], listener: Any) -> None:
+def _measure_into_folder(
+    call: tuple[Task, Sequence[Trial], Recipe, int, Path], listener: Any
+) -> None:
     """Measure in a worker process, and leave the table in the folder as a JSON file."""
     import flops_fit.sweep.execution.worker  # noqa: F401  a real worker loads this before it starts
 
-    task, trials, recipe, folder = call
+    task, trials, recipe, rounds, folder = call
     source = task.open()
     ready_at = time.time()
-    table = _measure(task, source, trials, recipe).assign(ready_at=ready_at, device=_device())
+    table = _measure(task, source, trials, recipe, rounds).assign(
+        ready_at=ready_at, device=_device()
+    )
     atomic_write(folder / f"{uuid.uuid4().hex}.json", json.dumps(table.to_dict("records")))
 
 
-def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe) -> pd.DataFrame:
+def _measure(
+    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe, rounds: int
+) -> pd.DataFrame:
     """The rows of `Calibration.table` for all places."""
     with frozen_gc():
         tables = []
-        for trial, visits in zip(trials, _visits(task, source, trials, recipe), strict=True):
+        for trial, visits in zip(
+            trials, _visits(task, source, trials, recipe, rounds), strict=True
+        ):
             state, work = tensor_bytes(task, source, trial, recipe)
             peak = max(visit["peak_bytes"] for visit in visits)
             # The visit that warmed up counts only if there is no other.
@@ -139,11 +155,11 @@ def _measure(task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
 
 
 def _visits(
-    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe
+    task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe, rounds: int
 ) -> list[list[dict[str, float]]]:
     """The visits to each place: one to warm up, then, unless its steps are slow, one a round."""
     visits = [[_visit(task, source, trial, recipe, steps=1, passes=2)] for trial in trials]
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         for trial, visits_of_place in zip(trials, visits, strict=True):
             step_s = visits_of_place[0]["seconds_per_step"]
             if step_s >= SLOW_S:

@@ -20,12 +20,13 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.records import Trial
 from flops_fit.report import plan_text
 from flops_fit.sweep.execution.executors import count_workers
-from flops_fit.sweep.forecast.calibration import ROUNDS, Calibration, calibrate
+from flops_fit.sweep.forecast.calibration import Calibration, calibrate
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.validate import is_count_or_auto, is_positive, raise_problems
 
 BOOKKEEPING_S = 0.2  # to claim a trial and record its run (SQLite, measured)
 MIN_DOUBT = 0.1  # a machine's speed changes by this from minute to minute
+SMALLER = 4  # times; batches found at small budgets were 1 to 8 times smaller than the rule's
 STUDENT_2 = 4.30  # two-sided 95 % quantile of Student's t, two degrees of freedom: three rounds
 
 
@@ -101,7 +102,9 @@ def estimate_plan(
         table.loc[to_do, "seconds"] = table["flops"] / flops_per_second
     else:
         measured = _calibrate_plan(plan, num_devices)
-        seconds, doubt = _seconds(measured.table, plan.to_do)
+        tuned = plan.pilot.tuned if plan.pilot and plan.found is None else ()
+        batch_open = "batch_size" in tuned
+        seconds, doubt = seconds_of(measured.table, plan.to_do, batch_open=batch_open)
         table.loc[to_do, "seconds"] = seconds
         table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)
     total = measured.start_s + makespan(table.loc[to_do, "seconds"], num_devices)
@@ -159,8 +162,32 @@ def makespan(seconds: Iterable[float], devices: int) -> float:
     return float(max(free_at))
 
 
+def seconds_of(
+    measured: pd.DataFrame, trials: Sequence[Trial], *, batch_open: bool = False
+) -> tuple[Array, float]:
+    """Seconds of each trial, and half the width of their total's 95 % interval, relative.
+
+    Args:
+        measured: `Calibration.table`.
+        trials: The trials.
+        batch_open: Whether a pilot has still to find their batches, which are mostly smaller than
+            those of the rule that they have until then: up to `SMALLER` times.
+    """
+    each, doubt = _seconds(measured, trials)
+    if not batch_open:
+        return each, doubt
+    smaller, _ = _seconds(measured, [_with_smaller_batch(trial) for trial in trials])
+    between = math.log(smaller.sum() / each.sum()) / 2
+    return np.sqrt(each * smaller), math.hypot(doubt, between)
+
+
+def _with_smaller_batch(trial: Trial) -> Trial:
+    batch = max(1, trial.batch_size // SMALLER)
+    return replace(trial, batch_size=batch, steps=trial.steps * trial.batch_size // batch)
+
+
 def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, float]:
-    """Seconds of each trial, and half the width of their total's 95 % interval, relative."""
+    """The same for the batches that the trials have."""
     steps = np.array([trial.steps for trial in trials])
     by_place = measured.groupby(["flops_per_token", "batch_size"])
     start_s = measured["start_s"].median() + BOOKKEEPING_S
@@ -174,13 +201,14 @@ def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, fl
     loglog = total(means["seconds_per_step"], log=True)
     between = math.log(loglog.sum() / linear.sum()) / 2
     log_totals = []
-    for turn in range(ROUNDS):
+    rounds = sorted(measured["round"].unique())
+    for turn in rounds:
         # Places too slow to be visited in every round count with their mean.
         in_turn = measured[measured["round"] == turn]
         by_turn = in_turn.groupby(["flops_per_token", "batch_size"])["seconds_per_step"].mean()
         by_turn = by_turn.reindex(means.index).fillna(means["seconds_per_step"])
         log_totals.append(math.log(total(by_turn, log=False).sum()))
-    spread = STUDENT_2 * float(np.std(log_totals, ddof=1)) / math.sqrt(ROUNDS)
+    spread = STUDENT_2 * float(np.std(log_totals, ddof=len(rounds) > 1)) / math.sqrt(len(rounds))
     return np.sqrt(linear * loglog), math.hypot(spread, between, MIN_DOUBT)
 
 

@@ -88,6 +88,22 @@ def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
     return messages
 
 
+def smallest_budget(rows: IsoflopRows) -> float | None:
+    """The smallest budget that can be planned, to about a factor of two; None if there is none."""
+    budget = _rounded(_too_short_budget(rows))
+    for _ in range(_MAX_DOUBLINGS):
+        verdict = _verdict(rows, budget)
+        if verdict is not _Verdict.TOO_SMALL:
+            return budget if verdict is _Verdict.PLANNED else None
+        budget = _rounded(2 * budget)
+    return None
+
+
+def is_planned(rows: IsoflopRows, budget: float) -> bool:
+    """Whether a budget gets a row, around the expected optimum if the sizes were not given."""
+    return _verdict(rows, budget) is _Verdict.PLANNED
+
+
 def _window_text(low: float, high: float) -> str:
     upper = "" if math.isinf(high) else f" to about {high:.1g}"
     return f"budgets from about {low:.1g}{upper} FLOPs"
@@ -211,15 +227,10 @@ def _feasible_window(rows: IsoflopRows) -> tuple[float, float] | None:
 
     Budgets are rounded to one digit, as they are shown, so that the shown ones work.
     """
-    budget = _rounded(_too_short_budget(rows))
-    for _ in range(_MAX_DOUBLINGS):
-        verdict = _verdict(rows, budget)
-        if verdict is not _Verdict.TOO_SMALL:
-            break
-        budget = _rounded(2 * budget)
-    if verdict is not _Verdict.PLANNED:
+    low = smallest_budget(rows)
+    if low is None:
         return None
-    low = high = budget
+    high = low
     if math.isinf(rows.max_tokens):
         return low, math.inf
     # Stride upwards, with smaller strides after each failure.
@@ -246,7 +257,9 @@ def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
     if not (bounds.low < bounds.high and rows.can_show_minimum(rows.row(budget)[0])):
         return _Verdict.TOO_LARGE if bounds.short_of_data else _Verdict.TOO_SMALL
     if bounds.one_sided:
-        return _Verdict.TOO_LARGE if bounds.low > bounds.expected else _Verdict.TOO_SMALL
+        # The smallest model may itself be larger than the expected optimum.
+        lacks_data = bounds.short_of_data and bounds.low > bounds.expected
+        return _Verdict.TOO_LARGE if lacks_data else _Verdict.TOO_SMALL
     return _Verdict.PLANNED
 
 

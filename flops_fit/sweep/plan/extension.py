@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from flops_fit.laws.model.recipe_law import FEW_STEPS
 from flops_fit.records import Trial
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, IsoflopRows, plural
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.row_optimum import Edge, edge_of, row_of
 
 MAX_ADDED = 2

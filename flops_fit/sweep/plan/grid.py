@@ -49,6 +49,23 @@ class PilotPlan:
 
 
 @dataclass(frozen=True)
+class ChosenBudgets:
+    """Budgets chosen for a time or an amount of money. Its fields are a stored format.
+
+    Attributes:
+        spending: What the sweep may take, as "2 h".
+        key: Hash of what the budgets were chosen for: `spending`, model, data and recipe.
+        budgets: The budgets in FLOPs, ascending.
+        lines: What was expected of them, for the user.
+    """
+
+    spending: str
+    key: str
+    budgets: tuple[float, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Grid:
     """The planned trials of a sweep.
 
@@ -68,7 +85,9 @@ class Grid:
         rules: The published rules that "learning_rate" and "batch_size" follow; where a pilot finds
             them, those that it begins with.
         pilot: What is trained to find learning rate and batch; None if nothing is.
+        chosen: Where the budgets were chosen for a time or money: what was chosen.
         found: Learning rate and batch, where a pilot has found them; the trials are by them.
+        data_notes: What is done to the data, and what is held out of them, as lines.
         origin: What it was made from; None if not made by the planner.
     """
 
@@ -86,6 +105,8 @@ class Grid:
     rules: Mapping[str, str] = field(default_factory=dict)
     pilot: PilotPlan | None = None
     found: RecipeLaw | None = None
+    data_notes: tuple[str, ...] = ()
+    chosen: ChosenBudgets | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     @property

@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flops_fit.display.number_text import count
-from flops_fit.laws.checks.of_runs import FEW_STEPS
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
-from flops_fit.laws.model.recipe_law import RecipeLaw, largest_batch
+from flops_fit.laws.model.recipe_law import FEW_STEPS, RecipeLaw, largest_batch
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.hashing import digest
@@ -118,9 +117,9 @@ class IsoflopRows:
             return source.batch_size
         N, D = cost.num_params, budget / cost.flops_per_token
         if self.law is not None and self._finds_batch:
-            batch = round(float(self.law.batch_size(N, D)))
-        else:
-            batch = recipe.examples_per_step(budget, N, D, source.unit, source.tokens_per_example)
+            best, most = float(self.law.batch_size(N, D)), float(self.law.most_batch(N, D))
+            return max(1, round(min(best, most)))
+        batch = recipe.examples_per_step(budget, N, D, source.unit, source.tokens_per_example)
         if not self._finds_batch:
             return batch
         return max(1, min(batch, int(largest_batch(D, source.tokens_per_example))))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
@@ -15,8 +16,9 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.dry_run import recipe_faults, step_faults, try_batches
 from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
 from flops_fit.sweep.plan.real_batches import extreme_faults
-from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.count_curve import CountCurve
+from flops_fit.sweep.task.kept_costs import KeptCosts
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
@@ -25,9 +27,26 @@ from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import is_positive, is_whole_number, raise_problems
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a plan is made of, without a fault.
+
+    Attributes:
+        asked: The budgets in FLOPs, ascending, or what they are to be chosen from.
+        source: The data, opened.
+        finder: The sizes to plan with.
+        kept: The file of their costs; None if there is none.
+    """
+
+    asked: list[float] | Spending
+    source: Source
+    finder: SizeFinder
+    kept: KeptCosts | None
+
+
 def check_all(
-    task: Task, request: PlanRequest, faults: Sequence[str]
-) -> tuple[list[float], Source, SizeFinder]:
+    task: Task, request: PlanRequest, faults: Sequence[str], folder: Path | None = None
+) -> Checked:
     """Check the task and the request.
 
     An error in one argument does not hide those in others: the data are opened although the model
@@ -38,15 +57,13 @@ def check_all(
         task: Model, data and loss.
         request: What to plan.
         faults: Errors found in other arguments, reported together with those found here.
-
-    Returns:
-        The budgets, ascending; the data, opened; the sizes to plan with.
+        folder: Where what models cost is kept; None if it is not.
 
     Raises:
         ArgumentError: Lists every error found.
     """
     problems = list(faults)
-    budgets = _check_budgets(request.compute_budgets, problems)
+    budgets = _check_budgets(request, problems)
     sizes = None if request.sizes is None else _check_sizes(request.sizes, problems)
     problems += _request_faults(request)
     buildable = _without_clash(task)
@@ -58,6 +75,7 @@ def check_all(
         given=sizes or None,
     )
     model_faults = check_model_arguments(task)
+    kept = None
     # The finder is lazy: nothing has been built so far.
     if not check_model_arguments(buildable):
         model_faults += _growth_faults(finder)
@@ -66,10 +84,22 @@ def check_all(
         if source is not None and not data_faults and not loss_faults(task):
             data_faults += _extreme_faults(buildable, source, trial_finder)
         if source is not None and not model_faults and not data_faults:
+            kept = _recalled(folder, buildable, source, request, finder)
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "flops-fit cannot start:" if len(problems) > 1 else "")
-    return budgets, _known(source), finder
+    return Checked(budgets, _known(source), finder, kept)
+
+
+def _recalled(
+    folder: Path | None, task: Task, source: Source, request: PlanRequest, finder: SizeFinder
+) -> KeptCosts | None:
+    """The file of the costs, which the finder then has; None if nothing slow is counted."""
+    if folder is None or request.flops != "measured":
+        return None
+    kept = KeptCosts.of(folder, task, source)
+    kept.recall(finder)
+    return kept
 
 
 def _request_faults(request: PlanRequest) -> list[str]:
@@ -195,24 +225,49 @@ def _size_faults(finder: SizeFinder) -> list[str]:
     ]
 
 
-def _check_budgets(compute_budgets: Iterable[float] | None, problems: list[str]) -> list[float]:
-    """The different budgets, ascending; errors are added to `problems`."""
+def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | Spending:
+    """The different budgets, ascending, or what may be spent; errors are added to `problems`."""
+    compute_budgets, price = request.compute_budgets, request.price_per_hour
+    if price is not None and not is_positive(price):
+        problems.append(f"price_per_hour: expected a positive number, got {price!r}")
+    if isinstance(compute_budgets, str | Spending):
+        return _check_spending(compute_budgets, price, problems)
     try:
-        if isinstance(compute_budgets, str | bytes):
-            raise TypeError("a string is iterable, but its characters are not budgets")
+        if isinstance(compute_budgets, bytes):
+            raise TypeError("bytes are iterable, but they are not budgets")
         given = [_as_float(c) for c in (() if compute_budgets is None else compute_budgets)]
     except (TypeError, ValueError):
         problems.append(
-            f"compute_budgets: expected a list of FLOPs, as [1e16, 1e17, 1e18]; got "
-            f"{compute_budgets!r}"
+            "compute_budgets: expected a list of FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the "
+            f"sweep may take, as '2h' or '50 USD'; got {compute_budgets!r}"
         )
         return []
     if not given:
-        problems.append("compute_budgets: missing; pass FLOPs, as in [1e16, 1e17, 1e18]")
+        problems.append(
+            "compute_budgets: missing; pass FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep "
+            "may take, as '2h'"
+        )
     bad = [c for c in given if not is_positive(c)]
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
     return sorted(set(given))
+
+
+def _check_spending(
+    asked: str | Spending, price: object, problems: list[str]
+) -> list[float] | Spending:
+    """What may be spent; errors are added to `problems`."""
+    try:
+        spending = Spending.parse(asked) if isinstance(asked, str) else asked
+    except ArgumentError as error:
+        problems += error.problems
+        return []
+    if spending.money is not None and price is None:
+        problems.append(
+            "price_per_hour: missing; pass the price of one device for an hour, so that budgets "
+            f"can be chosen for {spending.text}"
+        )
+    return spending
 
 
 def _as_float(value: Any) -> float:

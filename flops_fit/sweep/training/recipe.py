@@ -46,8 +46,8 @@ class Recipe:
             the `Trial` (its own learning rate not yet set); or a published rule: "deepseek",
             "steplaw" or "porian" (`laws.model.recipe_rules`).
         batch_size: Examples a step: "auto" finds them by experiment, unless the data is a
-            `DataLoader`, whose batch size is kept; a number; or a published rule. By "auto" a trial
-            has at least 1,000 steps, if its batch can be small enough.
+            `DataLoader`, whose batch size is kept; a number; or a published rule. By "auto" a batch
+            is smaller than the best one for 1,000 steps, if that costs under .5 % of loss.
         batch_tokens: Units of D a step, instead of `batch_size`; rounded to whole examples.
         pilot: Whether "auto" is found by experiment. If False, it is the rule "deepseek".
         lr_multipliers: Multiples of the learning rate to train every size with; the fits use the

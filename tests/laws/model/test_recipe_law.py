@@ -47,6 +47,27 @@ def test_laws_are_power_laws_about_the_centre(N, D, rate, batch):
     assert law().batch_size(N, D) == pytest.approx(batch)
 
 
+@pytest.mark.parametrize(
+    ("c_b", "examples", "expected"),
+    [
+        (0.02, 10**6, 1000),  # a thousand steps leave more than the best batch
+        (0.02, 4000, 10),  # 9.7 costs half a per cent
+        (0.5, 4000, 15),  # so does 14.5
+        (1e-6, 4000, 4),  # batches cost nothing: a thousand steps
+        (0.5, 2000, 10),  # 200 steps are left in any case
+        (0.5, 100, 1),
+    ],
+)
+def test_batches_are_smaller_for_more_steps_where_that_is_cheap(c_b, examples, expected):
+    recipe = law(c_b=c_b, rho=0.0, batch=16.0, r=0.0)
+    assert recipe.most_batch(1e6, 64.0 * examples) == expected
+
+
+def test_a_batch_that_was_not_tuned_is_not_made_smaller():
+    given = replace(LAWS["a usual one"], tuned=("learning_rate",))
+    assert given.most_batch(1e6, 6400.0) == np.inf
+
+
 def test_laws_take_arrays():
     N, D = np.array([[1e5], [1e6], [1e7]]), np.array([1e7, 1e8])
     recipe = law()

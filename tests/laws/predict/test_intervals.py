@@ -8,7 +8,7 @@ from planted import BUDGETS, runs
 from flops_fit.errors import FitError
 from flops_fit.laws.model.frontier import frontier
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.laws.predict.intervals import predict_intervals, require_reach
+from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.predict.paths import Terms, repetition_law
 from flops_fit.result import Result, fit
 
@@ -37,14 +37,6 @@ def test_published_constants_where_no_data_was_repeated(result):
     law = repetition_law(result.findings)
     assert (law.r_data, law.r_params, law.fading_error) == (15.39, 5.31, None)
     assert law.law == result.law
-
-
-def test_reach(result):
-    require_reach(result.findings, np.array([1e20]))
-    alone = replace(result.findings, law=None)
-    require_reach(alone, np.array([1e13, 1e17]))
-    with pytest.raises(FitError, match=r"without an interval: the budget is 1e\+04 times"):
-        require_reach(alone, np.array([1e13, 1e18]))
 
 
 def test_no_loss_lies_below_what_the_law_allows():

@@ -38,7 +38,7 @@ def test_without_a_terminal_each_trial_that_ends_is_a_line_of_log(caplog, capsys
         for trial, loss in zip(ROW, LOSSES, strict=True):
             show(ended(trial, loss))
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "[1/5] C=1e+09 width=8: complete, loss 2.400"
+    assert lines[0] == "[1/5] width=8 C=1e+09: complete, loss 2.400"
     assert len(lines) == 5
     line = "C=1e+09: the loss is least near N = 400 (width=32 is nearest), 2.000\n"
     assert capsys.readouterr().err == line
@@ -50,7 +50,7 @@ def test_where_logging_is_not_set_up_the_lines_go_to_standard_error(capsys, monk
     monkeypatch.setattr(module, "_LOG", logger)
     with Progress(ROW, {}) as show:
         show(ended(ROW[0], 2.4))
-    assert capsys.readouterr().err == "[1/5] C=1e+09 width=8: complete, loss 2.400\n"
+    assert capsys.readouterr().err == "[1/5] width=8 C=1e+09: complete, loss 2.400\n"
     assert logger.handlers == []
 
 
@@ -70,8 +70,8 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_trial_at_work(terminal):
             label = trial.label("width")
             show(Event(trial.trial_id, label, 5e8, 2.5, tokens_per_second=12345.6))
         shown = terminal.getvalue()
-        assert "C=1e+09 width=16  50 %  loss 2.500, 12,346 examples/s" in shown
-        assert "C=1e+09 width=32  50 %  loss 2.500" in shown
+        assert "width=16 C=1e+09  50 %  loss 2.500, 12,346 examples/s" in shown
+        assert "width=32 C=1e+09  50 %  loss 2.500" in shown
         show(ended(ROW[1], 2.1))
         show(Event(ROW[3].trial_id, "next", 1e8, 2.5))  # takes the line that is free
     assert "sweep  52%|" in terminal.getvalue()  # 2 of 5 done, two more half and a tenth

@@ -7,8 +7,8 @@ from planned import BUDGETS, UNLIMITED
 
 from flops_fit import Recipe
 from flops_fit.laws.design import simulation
+from flops_fit.laws.model.recipe_law import FEW_STEPS
 from flops_fit.sweep.forecast.additions import possible_additions
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 
 
 def additions(plan):

@@ -4,8 +4,8 @@ import pytest
 from planned import UNLIMITED
 
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.laws.model.recipe_law import FEW_STEPS
 from flops_fit.sweep.plan.extension import beyond, extension
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task

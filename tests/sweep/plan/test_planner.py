@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from flops_fit import Recipe, plan_sweep
 from flops_fit.errors import ArgumentError
 from flops_fit.examples.gpt import GPT, next_token_loss
+from flops_fit.laws.model.recipe_law import FEW_STEPS
 from flops_fit.records import TRIAL_COLUMNS
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
