@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TypeVar
 import pandas as pd
 
 from flops_fit import tracking
+from flops_fit.display.notebook import tell
 from flops_fit.errors import FitError, NoRunsError, StoreError, TableError, in_short
 from flops_fit.fit_table import fit
 from flops_fit.forecasts.record import from_json
@@ -114,8 +114,8 @@ def _logged(ledger: Ledger, fitted: _Fitted, timeout_s: float) -> Result:
 def _say_where(result: Result) -> None:
     """Tell where the report and the runs are."""
     if report := result.meta.get("report"):
-        print(f"Report:\n  {report}", file=sys.stderr)
-    print(f"Runs:\n  {result.meta['where_to_look']}", file=sys.stderr)
+        tell(f"Report:\n  {report}")
+    tell(f"Runs:\n  {result.meta['where_to_look']}")
 
 
 def _without_report(result: Result) -> Result:

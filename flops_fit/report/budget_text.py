@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Protocol
 
 import pandas as pd
 from tabulate import tabulate
 
+from flops_fit.display import html
 from flops_fit.display.number_text import (
     count,
     duration,
@@ -106,9 +106,8 @@ def of_expectation(suggestion: SuggestionView) -> list[str]:
 def suggestion_html(suggestion: SuggestionView) -> str:
     """The suggestion as HTML, with a table of one row per budget."""
     head, *cells = _cells(suggestion)
-    table = pd.DataFrame(cells, columns=head).to_html(index=False, escape=True)
-    rest = "<br>".join(map(escape, of_expectation(suggestion)))
-    return f"<div><p>{escape(_headline(suggestion))}</p>{table}<p>{rest}</p></div>"
+    table = html.frame(pd.DataFrame(cells, columns=head))
+    return html.block([_headline(suggestion)], table, html.block(of_expectation(suggestion)))
 
 
 def remarks(factor: float, least_steps: int) -> list[str]:

@@ -131,7 +131,7 @@ def _batch(prediction: Prediction) -> str:
         return ""
     low, high = prediction.batch_size_interval
     # A batch that was given, and not found, has no interval.
-    ends = "" if low == high else f" ({number_text.between(low, high, number_text.ratio)})"
+    ends = "" if low == high else f" ({number_text.between(low, high, number_text.whole)})"
     return f"{prediction.batch_size:,}{ends}"
 
 

@@ -39,7 +39,7 @@ def check_prediction(
     checks = []
     if factor > FAR:
         refused = factor > TOO_FAR and not has_interval
-        message = f"the budget is {factor:.3g} times the largest one of the sweep."
+        message = f"the budget is {times(factor)} times the largest one of the sweep."
         advice = "Add a budget nearer to it."
         checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
@@ -61,7 +61,7 @@ def check_reach(wanted: Mapping[str, Array], fitted_runs: pd.DataFrame) -> list[
     for name, values in wanted.items():
         trained = fitted_runs[name].astype(float)
         above, below = values.max() / trained.max(), values.min() / trained.min()
-        far += [f"{name} is {above:.3g} times the largest of the runs"] if above > FAR else []
+        far += [f"{name} is {times(above)} times the largest of the runs"] if above > FAR else []
         far += [f"{name} is {below:.3g} times the smallest of the runs"] if below < 1 / FAR else []
     if not far:
         return []

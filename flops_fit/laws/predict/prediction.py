@@ -272,6 +272,6 @@ def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
     if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
         asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
         raise ArgumentError(
-            f"{row['compute_budget']:.3g} FLOPs are too few for {asked or 'one token'}: use "
+            f"{flops(row['compute_budget'])} FLOPs are too few for {asked or 'any model'}: use "
             "a larger budget"
         )

@@ -56,7 +56,7 @@ def test_a_prediction_reads_as_text(result):
     lines = str(result.predict(1e17)).splitlines()
     assert lines[0] == "1e+17 FLOPs, 1,000 times the largest budget"
     assert lines[1].startswith("  parameters ")
-    assert lines[-1].startswith("  warn: the budget is 1e+03 times the largest one")
+    assert lines[-1].startswith("  warn: the budget is 1,000 times the largest one")
 
 
 def test_unique_tokens(result):
