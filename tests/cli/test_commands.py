@@ -97,7 +97,7 @@ def test_run_shows_plan_table_and_how_to_help(swept):
     assert done.exit_code == 0, done.stderr
     assert "N_opt ~ C^0.46" in done.stdout
     assert re.search(r"C, FLOPs +N, parameters +N, 95 % .* width ", done.stdout)
-    assert "workflowType=machine_learning" in done.stdout
+    assert "workflowType=machine_learning" in done.stderr
     assert "SweepPlan: 15 trials" in done.stderr
     assert "another terminal: flops-fit worker --model-cls tiny_task:Net" in done.stderr
     assert "--recipe max_epochs=1000000000.0 --recipe pilot=false --name tiny" in done.stderr
