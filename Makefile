@@ -9,10 +9,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 # Tests start many processes; with this set, each of them would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-integration chaos coverage check docker-check docs format bench clean
+.PHONY: demo notebook test test-integration chaos coverage check docker-check docs format bench clean
 
 demo: .installed-demo
 	$(BIN)/python examples/gpt_stdlib.py
+
+# Executes examples/quickstart.ipynb and writes its outputs into it.
+notebook: .installed-integration
+	$(BIN)/python tests/helpers/quickstart.py
 
 test: check
 	$(PYTEST) --dist worksteal

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
 from flops_fit import tracking
+from flops_fit.display.notebook import tell
 from flops_fit.errors import FitError, NoRunsError, StoreError, TableError, in_short
 from flops_fit.fit_table import fit
 from flops_fit.forecasts.record import from_json
 from flops_fit.forecasts.scoring import outcomes_in
-from flops_fit.records import Size
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.pipeline import seal
+from flops_fit.records import Run, Size
 from flops_fit.report import html_page
 from flops_fit.report.outcomes import UNREADABLE
 from flops_fit.result import Result
@@ -36,13 +39,35 @@ _HEADLINE = (
     "gamma",
     "a",
 )  # rows of `Result.intervals` that are logged
+LAWS = "laws"  # folder among the artifacts; a stored name
+_T = TypeVar("_T")
 _MOST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A result, and what tells whether it need be made again.
+
+    Attributes:
+        result: The result.
+        key: Hash of what it was fitted to.
+        shown: A function from the report's bytes to a hash of all that the report shows.
+        is_logged: Whether the store holds the report, tables and laws of this result already.
+    """
+
+    result: Result
+    key: str
+    shown: Callable[[bytes], str]
+    is_logged: bool
 
 
 def analyze_ledger(
     ledger: Ledger, *, build_size: Callable[[float], Size | None] | None = None
 ) -> Result:
     """Fit the runs of a sweep's latest setting, and log the result on its parent run.
+
+    Runs that were fitted before, by this version of flops-fit, are not fitted again: the laws that
+    were logged are read, and a report that would be the same is not drawn again.
 
     A server that goes away meanwhile is waited for, up to `FLOPS_FIT_TIMEOUT` seconds. A store that
     can be read but not written gives a warning.
@@ -57,12 +82,23 @@ def analyze_ledger(
         FitError: If the runs do not carry a fit.
     """
     timeout_s = 0.0 if ledger.home else distributed.timeout().total_seconds()
-    fit_runs = partial(fit_ledger, ledger, build_size=build_size, curves=True)
+    fit_runs = partial(_fit, ledger, build_size=build_size, curves=True)
     with announce_if_slow(f"Fitting scaling laws to the runs of {ledger.name!r}"):
-        result = wait_for_store(fit_runs, timeout_s)
+        fitted = wait_for_store(fit_runs, timeout_s)
+    result = fitted.result if fitted.is_logged else _logged(ledger, fitted, timeout_s)
+    _say_where(result)
+    return result
+
+
+def _logged(ledger: Ledger, fitted: _Fitted, timeout_s: float) -> Result:
+    """The result, once its report, tables, plots and laws are logged."""
+    result = fitted.result
     slow = announce_if_slow("Drawing the report, and logging it to the store")
     with slow, tempfile.TemporaryDirectory() as folder:
         write_files(result, Path(folder))
+        report = Path(folder) / REPORT
+        shown = fitted.shown(report.read_bytes()) if report.exists() else ""
+        seal.seal(Path(folder) / LAWS, fitted.key, shown)
         log = partial(tracking.log_analysis, ledger, Path(folder), _headline(result))
         try:
             wait_for_store(log, timeout_s)
@@ -71,16 +107,15 @@ def analyze_ledger(
                 "the result is complete, but its report, tables and laws could not be logged "
                 f"({error}); result.save(...) and result.report(...) write them elsewhere"
             )
-            result = _without_report(result)
-    _say_where(result)
+            return _without_report(result)
     return result
 
 
 def _say_where(result: Result) -> None:
     """Tell where the report and the runs are."""
     if report := result.meta.get("report"):
-        print(f"Report:\n  {report}", file=sys.stderr)
-    print(f"Runs:\n  {result.meta['where_to_look']}", file=sys.stderr)
+        tell(f"Report:\n  {report}")
+    tell(f"Runs:\n  {result.meta['where_to_look']}")
 
 
 def _without_report(result: Result) -> Result:
@@ -95,7 +130,7 @@ def fit_ledger(
     build_size: Callable[[float], Size | None] | None = None,
     curves: bool = False,
 ) -> Result:
-    """Fit the runs of a sweep's latest setting; nothing is written.
+    """Fit the runs of a sweep's latest setting, or read the laws of the same fit; writes nothing.
 
     Args:
         ledger: The sweep.
@@ -106,29 +141,69 @@ def fit_ledger(
         NoRunsError: If no run has finished.
         FitError: If the runs do not carry a fit.
     """
-    meta = tracking.read_meta(ledger)
-    runs = tracking.fetch_runs(ledger, meta.get("setting"))
-    if not any(run.state == "complete" for run in runs):
-        advice = "call find_optimal(...) again to go on"
-        if runs and all(run.state == "diverged" for run in runs):
-            advice = (
-                "lower Recipe(learning_rate=...) or check the loss function; "
-                "the same call runs none of them again"
-            )
-        reasons = "; ".join(sorted({run.excluded for run in runs})[:_MOST_REASONS])
-        reasons = reasons or "none was started"
-        raise NoRunsError(
-            f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished "
-            f"({reasons}); {advice}"
-        )
+    return _fit(ledger, build_size=build_size, curves=curves).result
+
+
+def _fit(
+    ledger: Ledger, *, build_size: Callable[[float], Size | None] | None, curves: bool
+) -> _Fitted:
+    meta = {"name": ledger.name, **tracking.read_meta(ledger)}
+    runs = _finished(ledger, meta.get("setting"))
+    table = tracking.runs_frame(runs)
+    key = seal.key_of(table, meta)
     meta["where_to_look"] = ledger.where_to_look()
     meta["report"] = tracking.artifact_address(ledger, REPORT)
-    result = fit(tracking.runs_frame(runs), name=ledger.name, meta=meta, build_size=build_size)
-    findings = replace(result.findings, forecasts=_forecasts(ledger, result))
-    if curves:
+    kept = _read(ledger, LAWS, lambda folder: seal.open_sealed(folder, key))
+    if kept is None:
+        findings = fit(table, name=ledger.name, meta=meta, build_size=build_size).findings
+    else:
+        findings = replace(kept.findings, meta=meta, build_size=build_size)
+    if not curves:
+        findings = replace(findings, curves=pd.DataFrame())
+    elif kept is None:
         # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
         findings = replace(findings, curves=tracking.fetch_curves(ledger, runs))
-    return Result(findings, partial(_log_forecast, ledger))
+    texts = _forecast_texts(ledger)
+    findings = replace(findings, forecasts=_forecasts(ledger.name, texts, findings))
+
+    def shown(report: bytes) -> str:
+        return seal.hash_of(meta, texts, report.hex())
+
+    report = _read(ledger, REPORT, Path.read_bytes) if kept else None
+    is_logged = kept is not None and report is not None and kept.shown == shown(report)
+    return _Fitted(Result(findings, partial(_log_forecast, ledger)), key, shown, is_logged)
+
+
+def _finished(ledger: Ledger, setting: str | None) -> list[Run]:
+    """The runs of a setting.
+
+    Raises:
+        NoRunsError: None of them has finished.
+    """
+    runs = tracking.fetch_runs(ledger, setting)
+    if any(run.state == "complete" for run in runs):
+        return runs
+    advice = "call find_optimal(...) again to go on"
+    if runs and all(run.state == "diverged" for run in runs):
+        advice = (
+            "lower Recipe(learning_rate=...) or check the loss function; "
+            "the same call runs none of them again"
+        )
+    reasons = "; ".join(sorted({run.excluded for run in runs})[:_MOST_REASONS])
+    reasons = reasons or "none was started"
+    raise NoRunsError(
+        f"sweep {ledger.name!r}: none of its {len(runs)} runs has finished ({reasons}); {advice}"
+    )
+
+
+def _read(ledger: Ledger, name: str, read: Callable[[Path], _T | None]) -> _T | None:
+    """What is read of an artifact; None if it cannot be read."""
+    try:
+        return tracking.read_artifact(ledger, name, read)
+    except StoreError:
+        raise
+    except Exception:  # an artifact store may fail in any way: what it holds is made again
+        return None
 
 
 def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
@@ -136,25 +211,29 @@ def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
     return wait_for_store(partial(tracking.log_forecast, ledger, forecast_id, text), 0.0)
 
 
-def _forecasts(ledger: Ledger, result: Result) -> pd.DataFrame:
-    """The forecasts that were made of the sweep, with their outcomes."""
+def _forecast_texts(ledger: Ledger) -> dict[str, str]:
+    """The forecasts that were made of the sweep, by the names of their files."""
     try:
-        texts = tracking.fetch_forecasts(ledger)
+        return tracking.fetch_forecasts(ledger)
     except StoreError:
         raise
     except Exception as error:  # an artifact store may fail in any way; the fit does without it
         warn_user(f"forecasts of the sweep {ledger.name!r} cannot be read ({in_short(error)})")
-        return pd.DataFrame()
+        return {}
+
+
+def _forecasts(name: str, texts: Mapping[str, str], findings: Findings) -> pd.DataFrame:
+    """The forecasts that were made of the sweep of this name, with their outcomes."""
     found, faults = [], []
-    for name, text in texts.items():
+    for file, text in texts.items():
         try:
-            found.append(from_json(text, name))
+            found.append(from_json(text, file))
         except TableError as error:
             faults.append(str(error))
     if faults:
-        warn_user(f"left out of the forecasts of the sweep {ledger.name!r}: {'; '.join(faults)}")
+        warn_user(f"left out of the forecasts of the sweep {name!r}: {'; '.join(faults)}")
     found.sort(key=lambda forecast: forecast.made_at)
-    outcomes = outcomes_in(found, result.findings) if found else pd.DataFrame()
+    outcomes = outcomes_in(found, findings) if found else pd.DataFrame()
     outcomes.attrs[UNREADABLE] = len(faults)
     return outcomes
 
@@ -176,7 +255,7 @@ def write_files(result: Result, folder: Path) -> None:
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
     (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
-    result.save(folder / "laws")
+    result.save(folder / LAWS)
     try:
         _write_report(result, folder)
     except Exception as error:  # a fault of a plot must not lose days of training

@@ -91,7 +91,8 @@ def find_optimal(
         compute_budgets: Budgets C in FLOPs; at least four over two decades if possible. Or what
             the sweep may take, as "2h", "30 min" or "50 USD": budgets are then chosen as
             `suggest_budgets` does, and kept with the sweep, so that the same call continues it.
-        eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside.
+        eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside, in contiguous
+            blocks spread over it. Pass it where examples belong to groups, split by group.
         metrics: Other measures on held-out data, by name: functions that are called as `loss_fn`
             is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
@@ -213,6 +214,8 @@ def run_and_analyze(
         retry_failed=retry_failed,
         on_code_change=on_code_change,
     )
+    if distributed.rank() == 0:
+        planned.keep_costs()  # with those of sizes that were added meanwhile
     return _analyzed(lambda: job.ledger, _builder(planned))
 
 

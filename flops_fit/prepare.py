@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from dataclasses import replace
-from inspect import isfunction
+from pathlib import Path
 from typing import Any
 
 from flops_fit import tracking
-from flops_fit.errors import ArgumentError, StoreError, SweepError
+from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepError
 from flops_fit.records import Run, Trial
-from flops_fit.report.number_text import memory
 from flops_fit.runtime import distributed
-from flops_fit.runtime.sending import UnsendableError, size_to_send
+from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
@@ -22,18 +22,17 @@ from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
-from flops_fit.sweep.task.hashing import digest, qualified_name
+from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.queries import latest_runs
-from flops_fit.validate import is_count_or_auto, is_positive
+from flops_fit.validate import is_positive
 from flops_fit.warn import warn_user
+from flops_fit.worker_faults import choice_problems, sending_faults, worker_problems
 
-_DATA = ("dataset", "eval_dataset")
 DEFAULT_HOURS = 2.0  # of `suggest_budgets`
-_MUCH_TO_SEND = 256 * 2**20  # bytes
 
 
 def prepare(
@@ -65,15 +64,15 @@ def prepare(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    faults_of_workers = _worker_problems(workers, executor)
+    faults_of_workers = worker_problems(workers, executor)
     problems = address.problems() + faults_of_workers + distributed.launch_faults()
     if not faults_of_workers and (executor is not None or count_workers(workers) > 1):
-        problems += _sending_faults(task, request.recipe)
+        problems += sending_faults(task, request.recipe)
     if on_code_change not in ("warn", "error", "rerun"):
         problems.append(
             f"on_code_change: expected 'warn', 'error' or 'rerun', got {on_code_change!r}"
         )
-    problems += _choice_problems(request, executor)
+    problems += choice_problems(request, executor)
 
     def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
         if joins:
@@ -82,8 +81,11 @@ def prepare(
             opened, spending, workers=workers, price_per_hour=request.price_per_hour
         )
 
-    planned = with_pilot(make_plan(task, request, problems, choose))
-    distributed.join()
+    if not distributed.launch_faults():
+        distributed.join()
+        rule = distributed.from_main(lambda: _rule_of_sweep(task, address))
+        task = replace(task, held_out_rule=rule)
+    planned = with_pilot(make_plan(task, request, problems, _costs_folder(address), choose))
     _check_same_plan(planned.plan)
     return planned
 
@@ -107,7 +109,10 @@ def plan_only(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    problems = address.problems() + _worker_problems(workers, None)
+    folder = _costs_folder(address)
+    if address.is_given:
+        task = replace(task, held_out_rule=_rule_of_sweep(task, address))
+    problems = address.problems() + worker_problems(workers, None)
 
     def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
         before = None
@@ -118,7 +123,9 @@ def plan_only(
             opened, spending, workers=workers, price_per_hour=request.price_per_hour
         )
 
-    planned = with_pilot(make_plan(task, request, problems, choose))
+    planned = with_pilot(make_plan(task, request, problems, folder, choose))
+    if folder is not None and folder.parent.is_dir():  # a plan alone makes no store
+        planned.keep_costs()
     plan = SweepPlan.of(planned.plan)
     if not address.is_given:
         return plan
@@ -146,7 +153,7 @@ def suggest_only(
         price: What it may cost, instead.
     """
     distributed.let_main_speak()
-    problems = _worker_problems(workers, None)
+    problems = worker_problems(workers, None)
     given = {"hours": hours, "price": price}
     problems += [
         f"{name}: expected a positive number, got {value!r}"
@@ -160,7 +167,7 @@ def suggest_only(
     else:
         spending = Spending.of_hours(DEFAULT_HOURS if hours is None or problems else hours)
     request = replace(request, compute_budgets=spending)
-    opened = open_rows(task, request, [*problems, *_choice_problems(request, None)])
+    opened = open_rows(task, request, [*problems, *choice_problems(request, None)])
     return suggest(opened, spending, workers=workers, price_per_hour=request.price_per_hour)
 
 
@@ -175,6 +182,10 @@ def _still_expected(pilot: PilotPlan, stage: Stage, ended: frozenset[str]) -> tu
     return (*known, *(checks if stage.to_come else ()))
 
 
+def _costs_folder(address: StoreAddress) -> Path | None:
+    return None if address.folder is None else address.folder / FOLDER
+
+
 def stages(planned: Planned, *, extend: bool = False) -> Stages:
     """How the sweep of a plan grows while it is trained.
 
@@ -182,7 +193,8 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
         planned: The plan.
         extend: Whether sizes are added where the loss is least at an edge of a row.
     """
-    return Stages(planned.rows, planned.plan.trials, planned.plan.pilot, extend)
+    plan = planned.plan
+    return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
 
 
 def with_pilot(planned: Planned) -> Planned:
@@ -210,9 +222,24 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     return left + stage.to_come
 
 
-def default_name(plan: Grid) -> str:
+def default_name(plan: Grid | Task) -> str:
     """Name of a sweep that was given none: the model class's."""
     return plan.model_name.rpartition(".")[2]
+
+
+def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
+    """How data are held out: as when the sweep began, so that all its losses compare."""
+    if task.eval_dataset is not None or address.problems():
+        return BLOCKS
+    with warnings.catch_warnings():  # what is amiss with the store is said when it is opened
+        warnings.simplefilter("ignore", FlopsFitWarning)
+        try:
+            before = tracking.read_meta(address.find_ledger(default_name(task)))
+        except SweepError:  # there is no such sweep yet
+            return BLOCKS
+    # Older plans do not say how; their fingerprint has two parts if the held-out data were given.
+    begun_at_random = "setting" in before and "+" not in before.get("data_fingerprint", "")
+    return RANDOM if before.get("held_out", RANDOM if begun_at_random else "") == RANDOM else BLOCKS
 
 
 def grid_digest(plan: Grid) -> str:
@@ -231,6 +258,7 @@ def plan_meta(planned: Planned) -> dict[str, str]:
         "flops_convention": plan.flops_convention,
         "recipe": repr(plan.recipe),
         "data_fingerprint": planned.source.fingerprint,
+        "held_out": planned.source.held_out_by,
     }
 
 
@@ -259,68 +287,3 @@ def _check_same_plan(plan: Grid) -> None:
             "than rank 0: give every rank the same model and data, draw data from a fixed seed, "
             "and do not shard the data: flops-fit divides each batch between the ranks"
         )
-
-
-def _sending_faults(task: Task, recipe: Recipe) -> list[str]:
-    """Which arguments cannot be sent to workers; warns of those that take long to send."""
-    faults = []
-    arguments = {
-        "model_cls": task.model_cls,
-        "model_kwargs": task.model_kwargs,
-        "dataset": task.dataset,
-        "eval_dataset": task.eval_dataset,
-        "loss_fn": task.loss_fn,
-        "metrics": task.metrics,
-        "recipe": recipe,
-    }
-    for name, value in arguments.items():
-        try:
-            num_bytes = size_to_send(value)
-        except UnsendableError as error:
-            remedy = "make it where it is used"
-            if name in _DATA and not isfunction(value):
-                remedy = f"pass a function that opens the data, as {name}=lambda: ..."
-            faults.append(
-                f"{name}: cannot be sent to workers: {name}{error.path} is of type "
-                f"{qualified_name(type(error.part))} ({error.reason}); {remedy}, or leave out "
-                "workers and executor"
-            )
-            continue
-        if num_bytes > _MUCH_TO_SEND:
-            warn_user(
-                f"{name}: {memory(num_bytes)} in memory are copied to each worker; pass a function "
-                "that opens the data there, or a memory map (np.memmap), whose path is sent alone"
-            )
-    return faults
-
-
-def _choice_problems(request: PlanRequest, executor: Any) -> list[str]:
-    """Why budgets cannot be chosen for a time or money here."""
-    if not isinstance(request.compute_budgets, str | Spending):
-        return []
-    elsewhere = "workers of an executor may run on other machines" if executor is not None else ""
-    if distributed.launched()[1] > 1:
-        elsewhere = "a launch of several processes trains each trial on several devices"
-    if not elsewhere:
-        return []
-    return [
-        f"compute_budgets: {elsewhere}, but only this process can be timed; pass FLOPs, such as "
-        "those that flops_fit.suggest_budgets suggests on a machine like theirs"
-    ]
-
-
-def _worker_problems(workers: int | str, executor: Any) -> list[str]:
-    """What is wrong with `workers` and `executor`, also under a launch of several processes."""
-    problems: list[str] = []
-    if not is_count_or_auto(workers):
-        problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        problems.append(f"executor: expected something with submit(), got {executor!r}")
-    _, size = distributed.launched()
-    if size > 1 and (executor is not None or workers != 1):
-        problems.append(
-            f"{'workers' if executor is None else 'executor'}: this script was launched as "
-            f"{size} processes, which train each trial together; leave it out, or start "
-            "the script once, without torchrun or accelerate launch, to train trials side by side"
-        )
-    return problems

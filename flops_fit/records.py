@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from flops_fit.display.number_text import flops, ratio
+
 Size = int | float | str
 
 
@@ -66,9 +68,9 @@ class Trial:
 
     def label(self, size_param: str) -> str:
         """Size and budget for display, with the recipe where it is what is tried."""
-        text = f"{size_param}={self.size} C={self.compute_budget:.3g}"
+        text = f"{size_param}={self.size} C={flops(self.compute_budget)}"
         if self.role != "sweep":
-            return f"{self.role} {text} lr={self.learning_rate:.3g} batch={self.batch_size}"
+            return f"{self.role} {text} lr={ratio(self.learning_rate)} batch={self.batch_size}"
         return text if self.lr_multiplier == 1 else f"{text} lr x{self.lr_multiplier:g}"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from flops_fit.forecasts.files import keep
 from flops_fit.forecasts.making import make_forecast
 from flops_fit.forecasts.record import Forecast
-from flops_fit.laws.check import Check
+from flops_fit.laws.check import Checks
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -28,6 +28,8 @@ from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.report import summary
+from flops_fit.report.coefficients import Summary, summarise
+from flops_fit.report.tables import WholeTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,9 +96,9 @@ class Result:
         return self.findings.intervals
 
     @property
-    def checks(self) -> list[Check]:
+    def checks(self) -> Checks:
         """Problems found in runs and fits: severity, message and advice."""
-        return self.findings.checks
+        return Checks(self.findings.checks)
 
     @property
     def backtest(self) -> pd.DataFrame:
@@ -147,7 +149,7 @@ class Result:
             ArgumentError: A budget is not a positive number.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway)
+        return WholeTable(tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway))
 
     def predict(
         self,
@@ -265,6 +267,14 @@ class Result:
     def size_for(self, num_params: float) -> Size | None:
         """The value of the size parameter that gives a model of about N parameters."""
         return size_to_build(self.findings, num_params)
+
+    def summary(self) -> Summary:
+        """How the law was fitted, its coefficients with errors and 95 % intervals, and the checks.
+
+        Returns:
+            It prints as statsmodels prints a summary, and is tables in a notebook.
+        """
+        return summarise(self.findings)
 
     def plot(self, kind: str | None = None) -> Figure:
         """Plot the result as a Matplotlib figure.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from html import escape
 from typing import Any, Generic, Protocol, TypeVar
 
 import pandas as pd
 
+from flops_fit.display import html, number_text
+from flops_fit.display.number_text import NumberFormat
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
+from flops_fit.report.tables import INTERVAL, intervals
 
 _INTERVALS = ("num_params", "num_tokens", "loss")
 
@@ -90,13 +92,32 @@ class Results(Mapping[Hashable, R], Generic[R]):
 
     def __repr__(self) -> str:
         head = f"Results by {', '.join(self.by)}: {len(self)} fitted, {len(self.failed)} not"
-        table = self.table.to_string(index=False, na_rep="", float_format="{:.4g}".format)
+        table = self._cells().to_string(index=False)
         return f"{head}\n{table}"
 
     def _repr_html_(self) -> str:
-        head = escape(repr(self).splitlines()[0])
-        table = self.table.to_html(index=False, na_rep="", float_format="{:.4g}".format)
-        return f"<div><p>{head}</p>{table}</div>"
+        return html.block([repr(self).splitlines()[0]], html.frame(self._cells()))
+
+    def _cells(self) -> pd.DataFrame:
+        """The table as text cells; empty where there is no number."""
+        table = self.table
+        metas = [result.findings.meta for result in self.values()]
+        unit = next((meta["data_unit"] for meta in metas if "data_unit" in meta), "tokens")
+        columns: dict[str, tuple[str, NumberFormat]] = {
+            "runs": ("runs", "{:.0f}".format),
+            "a": ("a", number_text.exponent),
+            "compute_budget": ("C, FLOPs", number_text.flops),
+            "num_params": ("N", number_text.count),
+            "num_tokens": (f"D, {unit}", number_text.count),
+            "loss": ("loss", number_text.loss),
+        }
+        cells = table[list(self.by)].copy()
+        for name, (head, form) in columns.items():
+            if name in table:
+                cells[head] = ["" if pd.isna(value) else form(value) for value in table[name]]
+            if f"{name}_low" in table:
+                cells[f"{head}, {INTERVAL}"] = intervals(table, name, form)
+        return cells.assign(remark=table["remark"])
 
 
 def fit_each(

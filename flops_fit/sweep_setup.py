@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,12 +10,13 @@ import torch
 from torch.utils.data import Subset
 
 from flops_fit import store, tracking
+from flops_fit.display.notebook import tell
 from flops_fit.errors import ArgumentError, StoreError, SweepError
 from flops_fit.prepare import default_name, grid_digest, plan_meta
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import poll
-from flops_fit.sweep.data.source import Strided
+from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.chosen import store_chosen
@@ -45,6 +45,8 @@ def open_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
         SweepError: If the store cannot be used.
     """
     ledger = distributed.from_main(lambda: _open_ledger(planned, address))
+    if distributed.rank() == 0:
+        planned.keep_costs()
     return _job(task, planned, ledger, address)
 
 
@@ -82,7 +84,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
             ),
             timeout_s=status.BEGIN_S,
             pause_s=status.PAUSE_S,
-            report=lambda error: print(message, file=sys.stderr),
+            report=lambda error: tell(message),
         )
 
     ledger = distributed.from_main(wait_until_begun)
@@ -92,7 +94,7 @@ def join_job(task: Task, planned: Planned, address: StoreAddress) -> Job:
 def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) -> Job:
     plan = planned.plan
     return Job(
-        task=replace(task, weighting=planned.weighting),
+        task=replace(task, weighting=planned.weighting, held_out_rule=planned.held_out_rule),
         trials=plan.trials,
         recipe=plan.recipe,
         ledger=ledger,

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import flops_fit
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "mlflow", "optuna", "scipy", "matplotlib", "pandas", "numpy", "accelerate")
 
 
@@ -12,6 +14,46 @@ def test_importing_loads_nothing_heavy():
     code = f"import sys, flops_fit; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+LIGHT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+# What `pip install --no-deps` and the README's packages leave out.
+ABSENT = ("torch", "mlflow", "optuna", "accelerate", "cloudpickle", "filelock", "psutil", "yaml")
+ABSENT += ("tqdm", "tabulate", "sqlalchemy", "pyarrow")
+USES = {
+    "the calls": """
+import flops_fit
+result = flops_fit.fit("examples/runs.csv", num_draws=100)
+C = result.largest_budget
+result.predict(2 * C), result.predict_loss(1e4, 1e6), result.chinchilla_table()
+result.plot().savefig("{folder}/plot.png")
+result.report("{folder}/report.html")
+result.save("{folder}/saved")
+assert flops_fit.Result.load("{folder}/saved").predict(2 * C).loss == result.predict(2 * C).loss
+print(flops_fit.score([result.forecast(2 * C, path="{folder}")], loss=2.2)["loss"], repr(result))
+""",
+    "the command": """
+from flops_fit.cli import main
+main(["fit", "examples/runs.csv"])
+""",
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
+    code = LIGHT.replace("{absent}", str(ABSENT)) + USES[use].replace("{folder}", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "28 runs" in done.stdout
 
 
 def test_public_names_are_frozen():

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from tables import isoflop_table
 
+from flops_fit.display import number_text
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.fit_table import fit
 from flops_fit.results_by import Results
@@ -64,3 +65,19 @@ def test_tuned_settings_are_compared_within_a_value_only():
     both = pd.concat(tables, ignore_index=True)
     assert by(both, "lr")[2].law is not None
     assert by(both)["a"].law == by(BOTH)["a"].law
+
+
+def test_numbers_are_written_as_everywhere(results):
+    table = results.table.set_index("dataset")
+    N, C = number_text.count(table.loc["a", "num_params"]), number_text.flops(1e20)
+    for shown in (repr(results), results._repr_html_()):
+        for words in (
+            "C, FLOPs",
+            "N, 95 %",
+            "D, tokens",
+            N,
+            C,
+            number_text.loss(table["loss"]["b"]),
+        ):
+            assert words in shown
+        assert "nan" not in shown

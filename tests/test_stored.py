@@ -33,7 +33,7 @@ def store(tmp_path) -> Path:
     return tmp_path / "store"
 
 
-def test_an_interrupted_sweep_is_resumed(store):
+def test_an_interrupted_sweep_is_resumed(store, capsys):
     uri = f"sqlite:///{store}/mlflow.db"
     before = tracking.fetch_all_runs(tracking.find_ledger("stored", uri))
     assert sorted(run.state for run in before) == ["complete"] * 7 + ["planned"]
@@ -51,6 +51,28 @@ def test_an_interrupted_sweep_is_resumed(store):
     after = tracking.fetch_all_runs(tracking.find_ledger("stored", uri))
     assert len(after) == 11
     assert {run.run_id for run in before} <= {run.run_id for run in after}
+
+    # It was begun when the held-out examples were drawn at random, and its losses are of these.
+    assert tracking.read_meta(tracking.find_ledger("stored", uri))["held_out"] == "random"
+    assert "drawn at random, as when this sweep began" in capsys.readouterr().err
+
+
+def test_a_sweep_of_another_name_in_the_same_store_holds_out_blocks(store):
+    def planned(name):
+        return flops_fit.plan_sweep(
+            stored_task.Net, "width", dataset=stored_task.data(),
+            loss_fn=torch.nn.functional.cross_entropy,
+            compute_budgets=[1e5, 2e5, 4e5], sizes=[4, 8, 16, 32],
+            recipe=flops_fit.Recipe(batch_size=10, max_epochs=1e9, learning_rate=0.01),
+            name=name, tracking_uri=store / "mlflow.db",
+        )  # fmt: skip
+
+    old, new = planned("stored"), planned("new")
+    assert "drawn at random" in old.data_notes[0]
+    assert len(old.done) == 7
+    assert "in 10 blocks of up to 2 examples" in new.data_notes[0]
+    assert old.setting != new.setting
+    assert not {trial.trial_id for trial in old.trials} & {trial.trial_id for trial in new.trials}
 
 
 def test_an_archive_predicts_the_same():

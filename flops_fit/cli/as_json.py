@@ -32,6 +32,7 @@ def of_plan(plan: SweepPlan) -> dict[str, Any]:
         "size_param": plan.size_param,
         "data_unit": plan.data_unit,
         "flops_convention": plan.flops_convention,
+        "data_notes": plan.data_notes,
         "total_flops": plan.total_flops,
         "pilot": _pilot(plan),
         "trials": plan.to_frame(),

@@ -146,7 +146,8 @@ _TASK = [
         "--eval-data",
         "eval_dataset",
         metavar=_PATH,
-        help="Held-out data, or a function that returns it. Default: a twentieth of --dataset.",
+        help="Held-out data, or a function that returns it. Default: a twentieth of --dataset, in "
+        "blocks spread over it.",
     ),
     click.option(
         "--eval-dataset-kwargs",

@@ -12,10 +12,10 @@ import pandas as pd
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.cli.fit_file import print_result
+from flops_fit.display.number_text import folded
 from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import slug
 from flops_fit.forecasts.scoring import score
-from flops_fit.report.number_text import folded
 from flops_fit.report.outcomes import outcomes_as_cells
 from flops_fit.report.tables import losses_as_cells
 from flops_fit.result import Result

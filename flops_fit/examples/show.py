@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flops_fit.errors import FitError
+from flops_fit.report.tables import as_cells
 from flops_fit.result import Result
 
 
@@ -10,7 +11,6 @@ def show(result: Result) -> None:
     """Print the summary and the table of what to train."""
     print(result, end="\n\n")
     try:
-        table = result.chinchilla_table()
-        print(table.to_string(index=False, float_format="{:.4g}".format))
+        print(as_cells(result.chinchilla_table(), result.meta).to_string(index=False))
     except FitError as error:
         print(f"No table: {error}")

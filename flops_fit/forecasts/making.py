@@ -79,6 +79,7 @@ def make_forecast(
             size=_plain(size_to_build(findings, N)),
             extrapolation=C / findings.largest_budget,
             data_unit=findings.meta.get("data_unit", "tokens"),
+            size_param=findings.meta.get("size_param", "size"),
             form=findings.fits["headline"].form,
             law_vector=_law_vector(findings),
             num_runs=len(findings.fitted_runs),

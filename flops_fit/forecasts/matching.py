@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.display import number_text
 from flops_fit.forecasts.making import is_same
 from flops_fit.forecasts.record import SAME, Forecast
 from flops_fit.laws.checks.of_conditions import CONDITIONS, MARKS, MOST_LEVELS, as_levels
@@ -30,7 +31,6 @@ from flops_fit.laws.runs.exclusions import BEATEN, epochs
 from flops_fit.laws.runs.names import ALIASES, plain, words
 from flops_fit.laws.runs.repeats import OF_THE_RUN, RUN_NAMES, is_tuned
 from flops_fit.records import RUN_COLUMNS
-from flops_fit.report import number_text
 from flops_fit.report.outcomes import AMBIGUOUS, LEFT_OUT, OTHER_DATA
 
 # Runs that the law's own screen calls outliers came out as they did: they count.

@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from flops_fit.display import html, number_text
 from flops_fit.errors import TableError
 from flops_fit.records import Size
-from flops_fit.report import number_text
 from flops_fit.validate import is_number, is_whole_number
 
 # Version of the format; a reader accepts no other.
@@ -25,6 +24,8 @@ SCHEMA = 1
 KIND = "flops-fit forecast"
 # Two runs are of one size if N and D differ by no more than this each; so are two budgets.
 SAME = 0.05
+# Rows of a forecast that hold no number.
+_TEXTS = ("of", "note", "in", "and")
 _DIGEST = 10  # hex digits of the hash in an id
 # Of the numbers of a file: JSON's integers know no bound.
 LARGEST = 1e300
@@ -32,7 +33,7 @@ LARGEST = 1e300
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecast:
     """A prediction, written down with its date. Intervals are (low, high) at 95 %.
 
@@ -62,6 +63,7 @@ class Forecast:
         flops_fit: Version of flops-fit.
         by: Columns and values of the runs behind the law, if they were fitted apart from others.
         passes: Most passes over its data of a run behind a law that counts all tokens in full.
+        size_param: Name of the size parameter.
         id: Date and hash: the forecast's own name.
         path: The file; None before it is written.
         artifact: Where it lies on the sweep's parent run; empty if it does not.
@@ -92,6 +94,7 @@ class Forecast:
     flops_fit: str
     by: tuple[tuple[str, str], ...] = ()
     passes: float = 1.0
+    size_param: str = "size"
     id: str = ""
     path: Path | None = field(default=None, compare=False)
     artifact: str = field(default="", compare=False)
@@ -102,29 +105,44 @@ class Forecast:
         """`by` as text; empty if the runs were not fitted apart."""
         return ", ".join(f"{name} {value}" for name, value in self.by)
 
-    def __str__(self) -> str:
-        of = f" of {self.name!r}" if self.name else ""
-        count, loss = number_text.count, number_text.loss
-        rows = {
-            "parameters": _with_interval(self.num_params, self.num_params_interval, count),
-            self.data_unit: _with_interval(self.num_tokens, self.num_tokens_interval, count),
-            "loss": _with_interval(self.loss, self.loss_interval, loss),
-            "one run": number_text.between(*self.run_interval, loss),
-            "of": self.group,
-            "size": "" if self.size is None else str(self.size),
-            "note": number_text.folded(self.note, 300),
-            "in": "" if self.path is None else str(self.path),
-            "and": self.artifact or self.not_logged,
-        }
-        budget = f"{number_text.flops(self.compute_budget)} FLOPs"
-        beyond = f"{number_text.times(self.extrapolation)} times the largest budget"
-        known = "\n  the data already held such a run" if self.known_runs else ""
-        lines = [f"  {name:<11}{text}" for name, text in rows.items() if text]
-        head = f"Forecast {self.id}{of}\n  {budget}, {beyond}{known}"
-        return "\n".join([head, *lines])
+    def __repr__(self) -> str:
+        lines = [
+            f"  {name:<12}{value}{f' (95 %: {interval})' if interval and value else interval}"
+            for name, value, interval in self._rows()
+        ]
+        return "\n".join([*self._headlines(), *lines])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        numbers = [row for row in self._rows() if row[0] not in _TEXTS]
+        texts = [row[:2] for row in self._rows() if row[0] in _TEXTS]
+        table = html.rows(numbers, ("", "forecast", "95 %"))
+        return html.block(self._headlines(), table, html.facts(texts))
+
+    def _headlines(self) -> list[str]:
+        """What it is of, how far away that is, and a doubt."""
+        of = f" of {self.name!r}" if self.name else ""
+        beyond = f"{number_text.times(self.extrapolation)} times the largest budget"
+        lines = [
+            f"Forecast {self.id}{of}",
+            f"  {number_text.flops(self.compute_budget)} FLOPs, {beyond}",
+        ]
+        return [*lines, "  the data already held such a run"] if self.known_runs else lines
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and interval, as text, of all that is known."""
+        count, loss = number_text.count, number_text.loss
+        size = "" if self.size is None else f", {self.size_param} {self.size}"
+        rows = [
+            ("parameters", count(self.num_params) + size, _ends(self.num_params_interval, count)),
+            (self.data_unit, count(self.num_tokens), _ends(self.num_tokens_interval, count)),
+            ("loss", loss(self.loss), _ends(self.loss_interval, loss)),
+            ("one run", "", _ends(self.run_interval, loss)),
+            ("of", self.group, ""),
+            ("note", number_text.folded(self.note, 300), ""),
+            ("in", "" if self.path is None else str(self.path), ""),
+            ("and", self.artifact or self.not_logged, ""),
+        ]
+        return [row for row in rows if any(row[1:])]
 
 
 def identified(forecast: Forecast) -> Forecast:
@@ -184,6 +202,8 @@ def _document(forecast: Forecast) -> dict[str, Any]:
         document["by"] = dict(forecast.by)
     if forecast.passes != 1:
         document["passes"] = forecast.passes
+    if forecast.size_param != "size":
+        document["size_param"] = forecast.size_param
     return document
 
 
@@ -200,6 +220,7 @@ def _read(document: Mapping[str, Any]) -> Forecast:
     values["law_vector"] = tuple(-math.inf if v is None else float(v) for v in values["law_vector"])
     values["by"] = tuple(document.get("by", {}).items())
     values["passes"] = float(document.get("passes", 1.0))
+    values["size_param"] = document.get("size_param", "size")
     return Forecast(**values)
 
 
@@ -210,8 +231,8 @@ def _id_of(document: Mapping[str, Any]) -> str:
     return f"{made_at:%Y%m%dT%H%M%S}-{digest}"
 
 
-def _with_interval(value: float, interval: Interval | None, form: number_text.NumberFormat) -> str:
-    return form(value) if interval is None else number_text.with_interval(value, interval, form)
+def _ends(interval: Interval | None, form: number_text.NumberFormat) -> str:
+    return "" if interval is None else number_text.between(*interval, form)
 
 
 def _finite(value: float) -> float | None:
@@ -292,8 +313,9 @@ _EXPECTED: dict[str, _Expected] = {
 _OPTIONAL: dict[str, _Expected] = {
     "by": ("names and values as text", _is_text_by_text),
     "passes": ("a number of 1 or more", lambda v: _is_finite(v) and v >= 1),
+    "size_param": _TEXT,
 }
-_OPTIONAL_VALUES: dict[str, Any] = {"by": {}, "passes": 1.0}
+_OPTIONAL_VALUES: dict[str, Any] = {"by": {}, "passes": 1.0, "size_param": "size"}
 assert set(_EXPECTED) | set(_OPTIONAL) | {"path", "artifact", "not_logged"} == {
     part.name for part in fields(Forecast)
 }

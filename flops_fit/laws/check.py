@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from flops_fit.display import html
+
 Severity = Literal["note", "warn", "refuse"]
 
 NOT_BEYOND = frozenset(
@@ -43,6 +45,23 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.message}" + (f" {self.advice}" if self.advice else "")
+
+    def _repr_html_(self) -> str:
+        return Checks([self])._repr_html_()
+
+
+class Checks(tuple[Check, ...]):
+    """Checks as a tuple, which reads as one line each."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self)) or "no checks: nothing is doubtful"
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return html.block([repr(self)])
+        return html.remarks((check.severity, check.message, check.advice) for check in self)
 
 
 def not_beyond(checks: Iterable[Check]) -> list[Check]:

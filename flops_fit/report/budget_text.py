@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Protocol
 
 import pandas as pd
 from tabulate import tabulate
 
-from flops_fit.laws.checks.of_runs import SHORT_SPAN
-from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
-from flops_fit.report.number_text import (
+from flops_fit.display import html
+from flops_fit.display.number_text import (
     count,
     duration,
     flops,
@@ -21,6 +19,8 @@ from flops_fit.report.number_text import (
     times,
     with_interval,
 )
+from flops_fit.laws.checks.of_runs import SHORT_SPAN
+from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
 
 LITTLE = 2.5  # a factor to which N_opt is known at ten times the largest budget
 
@@ -108,9 +108,8 @@ def of_expectation(suggestion: SuggestionView) -> list[str]:
 def suggestion_html(suggestion: SuggestionView) -> str:
     """The suggestion as HTML, with a table of one row per budget."""
     head, *cells = _cells(suggestion)
-    table = pd.DataFrame(cells, columns=head).to_html(index=False, escape=True)
-    rest = "<br>".join(map(escape, of_expectation(suggestion)))
-    return f"<div><p>{escape(_headline(suggestion))}</p>{table}<p>{rest}</p></div>"
+    table = html.frame(pd.DataFrame(cells, columns=head))
+    return html.block([_headline(suggestion)], table, html.block(of_expectation(suggestion)))
 
 
 def remarks(factor: float, least_steps: int) -> list[str]:

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from flops_fit.display import number_text
 from flops_fit.errors import FitError
 from flops_fit.laws.check import counted
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import number_text, outcomes, slider_data, summary, tables
+from flops_fit.report import outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
 from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from flops_fit.report import number_text
-from flops_fit.report.number_text import between, count, flops, loss, percent
+from flops_fit.display import number_text
+from flops_fit.display.number_text import between, count, flops, loss, percent
 
 SCORED = "scored"
 NOT_RUN = "not yet run"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flops_fit.display.number_text import flops, percent, span
 from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
 from flops_fit.laws.model.recipe_rules import batch_by_rule
-from flops_fit.report.number_text import flops, span
 from flops_fit.report.plan_view import PlanView
 
 
@@ -35,7 +35,7 @@ def _pilot(plan: PlanView) -> list[str]:
     lines = [
         f"{tuned} above: by a rule, until a pilot finds them at {flops(pilot.budget)} FLOPs with "
         f"{plan.size_param}={sizes}, for at most {flops(pilot.most_flops)} FLOPs "
-        f"({pilot.most_flops / total:.0%} of the sweep)"
+        f"({percent(pilot.most_flops / total)} of the sweep)"
     ]
     if "batch_size" in pilot.tuned:
         by_rule = [
@@ -52,7 +52,7 @@ def _pilot(plan: PlanView) -> list[str]:
     if pilot.check_flops:
         lines.append(
             "after the sweep they are checked at both ends of a row, for "
-            f"{flops(pilot.check_flops)} FLOPs ({pilot.check_flops / total:.0%})"
+            f"{flops(pilot.check_flops)} FLOPs ({percent(pilot.check_flops / total)})"
         )
     else:
         lines.append("they are not checked after the sweep: it is too small for that")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import pandas as pd
 from tabulate import tabulate
 
-from flops_fit.laws.fitting.isoflop import LEAST_RUNS
-from flops_fit.laws.runs.exclusions import MOST_EPOCHS
-from flops_fit.records import Trial
-from flops_fit.report.number_text import (
+from flops_fit.display import html
+from flops_fit.display.number_text import (
     NumberFormat,
     bent,
     between,
@@ -20,11 +17,15 @@ from flops_fit.report.number_text import (
     duration,
     flops,
     memory,
+    percent,
     ratio,
     span,
     times,
     with_interval,
 )
+from flops_fit.laws.fitting.isoflop import LEAST_RUNS
+from flops_fit.laws.runs.exclusions import MOST_EPOCHS
+from flops_fit.records import Trial
 from flops_fit.report.plan_recipe import recipe_remarks
 from flops_fit.report.plan_view import EstimateView, PlanView, PrecisionView
 
@@ -46,7 +47,7 @@ def as_text(plan: PlanView) -> str:
 def plan_html(plan: PlanView) -> str:
     """The plan as HTML, with a table of one row per trial."""
     table = pd.DataFrame([_row(plan, trial) for trial in plan.trials], columns=_columns(plan))
-    return _html([_headline(plan), *_remarks(plan)], table)
+    return html.block([_headline(plan), *_remarks(plan)], html.frame(table))
 
 
 def of_estimate(estimate: EstimateView) -> list[str]:
@@ -62,7 +63,7 @@ def of_estimate(estimate: EstimateView) -> list[str]:
         longest = to_do.iloc[int(to_do["seconds"].to_numpy().argmax())]
         lines.append(
             f"  total training time {duration(estimate.device_seconds)}; longest trial "
-            f"{duration(longest['seconds'])} (size {longest['size']} at "
+            f"{duration(longest['seconds'])} ({estimate.size_param}={longest['size']} at "
             f"{flops(longest['compute_budget'])} FLOPs)"
         )
     if math.isfinite(estimate.memory_bytes):
@@ -92,7 +93,7 @@ def of_precision(precision: PrecisionView) -> list[str]:
             f"({between(row['num_params_low'], row['num_params_high'], count)})"
         )
         if row["predicted"] <= 0.995:  # else 100 %, rounded
-            line += f", predicted in {row['predicted']:.0%} of the sweeps"
+            line += f", predicted in {percent(row['predicted'])} of the sweeps"
         lines.append(line)
     return lines + _additions(precision)
 
@@ -101,9 +102,9 @@ def estimate_html(estimate: EstimateView) -> str:
     """The estimate as HTML, with a table of one row per trial."""
     formats: dict[str, tuple[str, NumberFormat]] = {
         "compute_budget": ("C", flops),
-        "size": ("size", str),
+        "size": (estimate.size_param, str),
         "num_params": ("N", count),
-        "num_tokens": ("D", count),
+        "num_tokens": (f"D, {estimate.data_unit}", count),
         "steps": ("steps", str),
         "batch_size": ("batch", str),
         "seconds": ("time", duration),
@@ -111,7 +112,7 @@ def estimate_html(estimate: EstimateView) -> str:
     }
     table = _formatted(estimate.table, formats)
     table.loc[estimate.table["seconds"].isna(), ["time", "memory"]] = ["done", ""]
-    return _html(of_estimate(estimate), table)
+    return html.block(of_estimate(estimate), html.frame(table))
 
 
 def precision_html(precision: PrecisionView) -> str:
@@ -122,22 +123,16 @@ def precision_html(precision: PrecisionView) -> str:
         "num_params_low": ("low", count),
         "num_params_high": ("high", count),
         "factor": ("within a factor", ratio),
-        "covered": ("intervals that contain the true value", "{:.0%}".format),
-        "predicted": ("sweeps that predict it", "{:.0%}".format),
+        "covered": ("intervals that contain the true value", percent),
+        "predicted": ("sweeps that predict it", percent),
     }
-    return _html(of_precision(precision), _formatted(precision.table, formats))
+    return html.block(of_precision(precision), html.frame(_formatted(precision.table, formats)))
 
 
 def _formatted(
     table: pd.DataFrame, formats: Mapping[str, tuple[str, NumberFormat]]
 ) -> pd.DataFrame:
     return pd.DataFrame({head: table[name].map(form) for name, (head, form) in formats.items()})
-
-
-def _html(lines: Sequence[str], table: pd.DataFrame) -> str:
-    """Lines and a table; names in them are escaped."""
-    head = "<br>".join(escape(line) for line in lines)
-    return f"<div><p>{head}</p>{table.to_html(index=False, escape=True)}</div>"
 
 
 def _additions(precision: PrecisionView) -> list[str]:
@@ -154,8 +149,8 @@ def _additions(precision: PrecisionView) -> list[str]:
         else:
             what = f"{precision.size_param}={best['sizes'][0]} at {budget}"
         lines.append(
-            f"  best {kind} to add: {what}; {best['share']:.1%} more FLOPs make the interval at "
-            f"10x {best['narrower']:.0%} narrower"
+            f"  best {kind} to add: {what}; {percent(best['share'])} more FLOPs make the interval "
+            f"at 10x {percent(best['narrower'])} narrower"
         )
     return lines
 
@@ -237,6 +232,7 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _remarks(plan: PlanView) -> list[str]:
     return [
+        *plan.data_notes,
         *_chosen(plan),
         *recipe_remarks(plan),
         *_repetition(plan),

@@ -96,6 +96,10 @@ class PlanView(Protocol):
         """Units of D in the training data; None if unknown."""
 
     @property
+    def data_notes(self) -> Sequence[str]:
+        """What is done to the data, and what is held out of them, as lines."""
+
+    @property
     def flops_convention(self) -> str:
         """How FLOPs were counted."""
 
@@ -173,6 +177,14 @@ class EstimateView(Protocol):
     @property
     def device(self) -> str:
         """The device that was timed."""
+
+    @property
+    def size_param(self) -> str:
+        """Name of the size parameter."""
+
+    @property
+    def data_unit(self) -> str:
+        """What D counts."""
 
 
 class PrecisionView(Protocol):

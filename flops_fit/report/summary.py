@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
-from flops_fit.errors import ArgumentError, FitError
-from flops_fit.laws.findings import Findings
-from flops_fit.laws.predict.paths import UNCONSTRAINED
-from flops_fit.laws.predict.prediction import Prediction, predict_budget
-from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import tables
-from flops_fit.report.number_text import (
+from flops_fit.display import html
+from flops_fit.display.number_text import (
     bent,
     count,
     exponent,
@@ -22,6 +15,13 @@ from flops_fit.report.number_text import (
     plus_minus,
     with_interval,
 )
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.check import Check
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.paths import UNCONSTRAINED
+from flops_fit.laws.predict.prediction import Prediction, predict_budget
+from flops_fit.laws.predict.tables import chinchilla_table
+from flops_fit.report import tables
 from flops_fit.report.outcomes import summary_line
 from flops_fit.report.train_this import in_words, of_role, recipe_line
 
@@ -35,35 +35,44 @@ NO_PREDICTION = (FitError, ArgumentError)
 
 def summary(findings: Findings) -> list[str]:
     """The lines of `repr(result)`."""
-    runs = findings.sweep_runs
-    excluded = int((runs["excluded"] != "").sum())
-    name = f" {findings.meta['name']!r}" if findings.meta.get("name") else ""
-    lines = [
-        f"Result{name}: {len(runs)} runs, {excluded} excluded{of_role(findings)}",
-        *law_and_predictions(findings),
-        *([line] if (line := summary_line(findings.forecasts)) else []),
-    ]
-    return [*lines, *_checks(findings, MOST_LINES - 1 - len(lines))]
-
-
-def law_and_predictions(findings: Findings) -> list[str]:
-    """The law, the models to train at two budgets, the recipe, and the back-test."""
-    return [
-        *_law(findings),
-        *_predictions(findings),
-        *recipe_line(findings),
-        *_backtest(findings),
-    ]
+    lines = _head(findings)
+    checks, more = _serious(findings, MOST_LINES - 1 - len(lines))
+    lines += [f"  {check.severity}: {check.message}" for check in checks]
+    return [*lines, f"  {more}"] if more else lines
 
 
 def summary_html(findings: Findings) -> str:
     """The summary and the table of what to train, as HTML for notebooks."""
-    head = "<br>".join(escape(line) for line in summary(findings))
     try:
-        table = tables.as_cells(chinchilla_table(findings), findings.meta).to_html(index=False)
+        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
     except FitError:
         table = ""
-    return f"<div><p>{head}</p>{table}</div>"
+    checks, more = _serious(findings, MOST_CHECKS)
+    remarks = html.remarks((check.severity, check.message, "") for check in checks)
+    return html.block(_head(findings), table, remarks, html.block([more]) if more else "")
+
+
+def _head(findings: Findings) -> list[str]:
+    """The lines of a summary without the checks."""
+    runs = findings.sweep_runs
+    excluded = int((runs["excluded"] != "").sum())
+    name = f" {findings.meta['name']!r}" if findings.meta.get("name") else ""
+    return [
+        f"Result{name}: {len(runs)} runs, {excluded} excluded{of_role(findings)}",
+        *law_and_predictions(findings),
+        *([line] if (line := summary_line(findings.forecasts)) else []),
+    ]
+
+
+def law_and_predictions(findings: Findings) -> list[str]:
+    """The law, the models to train at two budgets, the recipe, and the back-test."""
+    errors = backtest_errors(findings)
+    return [
+        *_law(findings),
+        *_predictions(findings),
+        *recipe_line(findings),
+        *([f"Back-test: {errors}"] if errors else []),
+    ]
 
 
 def verdict(findings: Findings) -> str:
@@ -155,7 +164,7 @@ def approaches(prediction: Prediction) -> str:
     """How much each approach counts in N; empty if the law decides alone."""
     if len(prediction.approaches) < 2:
         return ""
-    return ", ".join(f"{name} {share:.0%}" for name, share in prediction.approaches.items())
+    return ", ".join(f"{name} {percent(share)}" for name, share in prediction.approaches.items())
 
 
 def _params(prediction: Prediction) -> str:
@@ -170,32 +179,30 @@ def _loss(prediction: Prediction) -> str:
     return with_interval(prediction.loss, prediction.loss_interval, loss)
 
 
-def _backtest(findings: Findings) -> list[str]:
-    """How well the law, fitted without the largest budgets, predicts their losses."""
+def backtest_errors(findings: Findings) -> str:
+    """How well the law, fitted without the largest budgets, predicts their losses; may be empty."""
     headline, table = findings.fits.get("headline"), findings.backtest
     if headline is None:
-        return []
+        return ""
     same_form = table[table["form"] == headline.form]
     # Without noise the ratio of the error to chance is NaN: there is nothing to compare with.
     if same_form.empty or np.isnan(same_form["ratio"].iloc[0]):
-        return []
+        return ""
     row = same_form.iloc[0]
-    return [
-        f"Back-test: fitted without the budgets from {flops(row['held_out_from'])} FLOPs up, the "
-        f"law predicts their losses to {percent(row['loss_rmse'])} (noise explains up to "
+    return (
+        f"fitted without the budgets from {flops(row['held_out_from'])} FLOPs up, the law predicts "
+        f"their losses to {percent(row['loss_rmse'])} (noise explains up to "
         f"{percent(row['limit'] * row['in_sample_std'])})"
-    ]
+    )
 
 
-def _checks(findings: Findings, room: int) -> list[str]:
-    """The first checks that warn or refuse, in so many lines and one that counts the others."""
+def _serious(findings: Findings, room: int) -> tuple[list[Check], str]:
+    """The first checks that refuse or warn, so many at most, and how many more there are."""
     serious = [check for check in findings.checks if check.severity == "refuse"]
     serious += [check for check in findings.checks if check.severity == "warn"]
     most = min(MOST_CHECKS, room)
-    lines = [f"  {check.severity}: {check.message}" for check in serious[:most]]
-    if len(serious) > most:
-        lines.append(f"  {len(serious) - most} more: see .checks, or the report")
-    return lines
+    more = len(serious) - most
+    return serious[:most], f"{more} more: see .checks, or the report" if more > 0 else ""
 
 
 def _unit(findings: Findings) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.display import number_text
+from flops_fit.display.number_text import NumberFormat
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import number_text
-from flops_fit.report.number_text import NumberFormat
 
 INTERVAL = "95 %"
 LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -21,6 +21,17 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
 }
+
+
+class WholeTable(pd.DataFrame):
+    """A DataFrame that prints whole, however narrow the terminal; parts of it are plain ones."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.to_string(index=False, float_format="{:.4g}".format)
 
 
 def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
@@ -34,12 +45,12 @@ def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     columns: dict[str, list[str]] = {
         "C, FLOPs": [number_text.flops(C) for C in table["compute_budget"]],
         "N, parameters": [number_text.count(N) for N in table["num_params"]],
-        f"N, {INTERVAL}": _intervals(table, "num_params", number_text.count),
+        f"N, {INTERVAL}": intervals(table, "num_params", number_text.count),
         f"D, {unit}": [number_text.count(D) for D in table["num_tokens"]],
-        f"D, {INTERVAL}": _intervals(table, "num_tokens", number_text.count),
+        f"D, {INTERVAL}": intervals(table, "num_tokens", number_text.count),
         "D / N": [number_text.ratio(ratio) for ratio in table["tokens_per_param"]],
         "loss": [number_text.loss(L) for L in table["loss"]],
-        f"loss, {INTERVAL}": _intervals(table, "loss", number_text.loss),
+        f"loss, {INTERVAL}": intervals(table, "loss", number_text.loss),
     }
     if "learning_rate" in table:
         columns["learning rate"] = [number_text.ratio(rate) for rate in table["learning_rate"]]
@@ -64,8 +75,8 @@ def losses_as_cells(losses: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFra
             number_text.count(D) for D in losses["num_tokens"]
         ],
         "loss": [number_text.loss(L) for L in losses["loss"]],
-        f"loss, {INTERVAL}": _intervals(losses, "loss", number_text.loss),
-        f"one run, {INTERVAL}": _intervals(losses, "run", number_text.loss),
+        f"loss, {INTERVAL}": intervals(losses, "loss", number_text.loss),
+        f"one run, {INTERVAL}": intervals(losses, "run", number_text.loss),
     }
     return pd.DataFrame(columns)
 
@@ -95,7 +106,8 @@ def _escaped(text: str) -> str:
     return "".join(LATEX_SPECIAL.get(character, character) for character in text)
 
 
-def _intervals(table: pd.DataFrame, name: str, form: NumberFormat) -> list[str]:
+def intervals(table: pd.DataFrame, name: str, form: NumberFormat) -> list[str]:
+    """The 95 % intervals of a quantity of a table, as text."""
     ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
     return [number_text.between(low, high, form) for low, high in ends]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flops_fit.display import number_text
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
-from flops_fit.report import number_text
 
 BEYOND = 10.0  # the largest budget, and this multiple of it
 
@@ -131,7 +131,7 @@ def _batch(prediction: Prediction) -> str:
         return ""
     low, high = prediction.batch_size_interval
     # A batch that was given, and not found, has no interval.
-    ends = "" if low == high else f" ({number_text.between(low, high, number_text.ratio)})"
+    ends = "" if low == high else f" ({number_text.between(low, high, number_text.whole)})"
     return f"{prediction.batch_size:,}{ends}"
 
 

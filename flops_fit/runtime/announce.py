@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 
+from flops_fit.display.notebook import for_the_reader
 from flops_fit.runtime import distributed
 
 SLOW_S = 2.0
@@ -33,7 +33,7 @@ def announce_if_slow(
         yield
         return
     # Resolved now: `quietly` may have replaced it when the time has come.
-    out, finished = sys.stderr, threading.Event()
+    out, finished = for_the_reader(), threading.Event()
 
     def speak() -> None:
         pause = after_s

@@ -5,6 +5,7 @@ from flops_fit.tracking.artifacts import (
     fetch_forecasts,
     log_analysis,
     log_forecast,
+    read_artifact,
 )
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
 from flops_fit.tracking.ledger import ENDED, STATE, TRIAL_ID, WORKER, Ledger
@@ -49,6 +50,7 @@ __all__ = [
     "log_forecast",
     "open_ledger",
     "open_runs",
+    "read_artifact",
     "read_meta",
     "runs_frame",
     "set_parent_state",

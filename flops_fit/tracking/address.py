@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from flops_fit.errors import ArgumentError
-from flops_fit.store.uri import check_storage, check_uri, sqlite_url
+from flops_fit.store.uri import check_storage, check_uri, resolve_uri, sqlite_folder, sqlite_url
 from flops_fit.tracking import mlflow_project
 from flops_fit.tracking.experiments import check_name, find_ledger, open_ledger
 from flops_fit.tracking.ledger import Ledger
@@ -80,7 +80,20 @@ class StoreAddress:
             return check_storage(self.storage)
         return sqlite_url(local_folder(ledger) / "optuna.db")
 
+    @property
+    def folder(self) -> Path | None:
+        """Where files beside the store lie; None if the address cannot be one."""
+        try:
+            uri = resolve_uri(self.tracking_uri)
+        except ArgumentError:
+            return None
+        return sqlite_folder(uri) or _folder_here()
+
 
 def local_folder(ledger: Ledger) -> Path:
     """Where files beside a ledger lie: its folder, or `mlruns` here if it is a server's."""
-    return ledger.home or Path("mlruns").absolute()
+    return ledger.home or _folder_here()
+
+
+def _folder_here() -> Path:
+    return Path("mlruns").absolute()

@@ -10,8 +10,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities import Metric
 
@@ -23,6 +24,7 @@ from flops_fit.warn import warn_user
 
 ARTIFACTS = "artifacts"  # folder beside a SQLite store
 FORECASTS = "forecasts"  # folder among the artifacts; a stored name
+_T = TypeVar("_T")
 
 
 @raises_store_errors
@@ -83,21 +85,35 @@ def log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
     return artifact_address(ledger, name)
 
 
-@raises_store_errors
 def fetch_forecasts(ledger: Ledger) -> dict[str, str]:
     """The forecasts among the artifacts of the parent run: their texts by the names of the files.
 
     Files that are not UTF-8 are texts with replacement characters.
     """
+    return read_artifact(ledger, FORECASTS, _texts) or {}
+
+
+@raises_store_errors
+def read_artifact(ledger: Ledger, name: str, read: Callable[[Path], _T]) -> _T | None:
+    """What is read of a file or folder at the root of the parent run's artifacts.
+
+    Args:
+        ledger: The sweep.
+        name: Of the file or folder.
+        read: From its path on this machine to what is returned.
+
+    Returns:
+        None if there is no such artifact.
+    """
     recorded = _recorded(ledger)
     local = _beside_moved_store(ledger, recorded) or file_of(recorded)
     if local is not None:
-        return _texts(local / FORECASTS)
+        return read(local / name) if (local / name).exists() else None
     client = client_of(ledger.tracking_uri)
-    if not client.list_artifacts(ledger.parent_run_id, FORECASTS):
-        return {}
+    if all(item.path != name for item in client.list_artifacts(ledger.parent_run_id)):
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        return _texts(Path(client.download_artifacts(ledger.parent_run_id, FORECASTS, folder)))
+        return read(Path(client.download_artifacts(ledger.parent_run_id, name, folder)))
 
 
 def _texts(folder: Path) -> dict[str, str]:

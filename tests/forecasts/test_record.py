@@ -36,6 +36,7 @@ def changed(forecast, **values):
         {"size": "12 layers", "loss": -0.25, "law_vector": (0.0, -math.inf, 4.0, 0.3, 0.3, 1.0)},
         {"size": 96, "note": "\ud800", "known_runs": 3},
         {"by": (("dataset", "c4"), ("lr", "0.1")), "passes": 4.0},
+        {"size_param": "d_model", "size": 32},
     ],
 )
 def test_a_forecast_is_read_back_as_it_was(forecast, values):
@@ -125,6 +126,9 @@ def test_the_text_has_units_intervals_and_places(forecast):
     given = str(replace(forecast, num_params_interval=None))
     assert "(" not in next(line for line in given.splitlines() if "parameters" in line)
     assert "already held such a run" in str(replace(forecast, known_runs=1))
+    sized = replace(forecast, size=32, size_param="d_model")
+    assert ", d_model 32 (95 %: " in str(sized)
+    assert ", d_model 32</td>" in sized._repr_html_()
 
 
 def test_a_notebook_shows_hostile_names_as_text(forecast):

@@ -76,8 +76,9 @@ def test_a_result_that_cannot_be_logged_is_a_result(monkeypatch, store):
 
     runs = simulate_isoflop(LAW, [1e17, 1e18, 1e19, 1e20])
     result = fit(runs, meta={"report": "/old/report.html", "a": "b"})
-    monkeypatch.setattr(analysis, "fit_ledger", lambda *args, **kwargs: result)
-    monkeypatch.setattr(analysis, "write_files", lambda *args: None)
+    fitted = analysis._Fitted(result, "key", lambda report: "", is_logged=False)
+    monkeypatch.setattr(analysis, "_fit", lambda *args, **kwargs: fitted)
+    monkeypatch.setattr(analysis, "_write_report", lambda *args: None)
     monkeypatch.setattr(tracking, "log_analysis", refuse)
     ledger = tracking.open_ledger("a", uri_in(store))
     with pytest.warns(

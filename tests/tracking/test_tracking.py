@@ -1,6 +1,7 @@
 """The ledger: what counts as done, what is shown, what is kept from view."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.records import Trial
+from flops_fit.store import uri
 from flops_fit.store.client import client_of
+from flops_fit.store.uri import sqlite_file
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import Ledger
 
@@ -88,6 +91,74 @@ def test_opening_again_finds_the_same_sweep(ledger):
 def test_a_sweep_that_is_not_there_is_said_with_those_that_are(ledger):
     with pytest.raises(SweepError, match=r"no sweep named 'other'.*it holds: a sweep"):
         tracking.find_ledger("other", ledger.tracking_uri)
+
+
+def test_the_only_sweep_needs_no_name(ledger):
+    assert tracking.find_ledger(None, ledger.tracking_uri) == ledger
+    tracking.open_ledger("another", ledger.tracking_uri)
+    with pytest.raises(SweepError, match=r"expected the name of a sweep: .* a sweep, another"):
+        tracking.find_ledger(None, ledger.tracking_uri)
+
+
+def test_a_store_without_a_sweep_says_so(store):
+    with pytest.raises(SweepError, match="holds no sweep yet"):
+        tracking.find_ledger(None, f"sqlite:///{store}/mlflow.db")
+
+
+@pytest.mark.parametrize("under_mlflow_run", [True, False])
+def test_under_mlflow_run_the_sweep_of_this_folder_is_found(
+    ledger, monkeypatch, tmp_path, under_mlflow_run
+):
+    store = f"sqlite:///{tmp_path}/of_mlflow_run.db"
+    client_of(store).create_experiment("of other programs")
+    monkeypatch.setattr(uri, "_DEFAULT_FILE", sqlite_file(ledger.tracking_uri))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    if under_mlflow_run:
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        assert tracking.find_ledger().parent_run_id == ledger.parent_run_id
+    else:
+        with pytest.raises(SweepError, match="holds no sweep yet"):
+            tracking.find_ledger()
+
+
+def test_runs_of_one_budget_have_one_colour_in_mlflow(ledger):
+    client = client_of(ledger.tracking_uri)
+    colours = []
+    for place, C in enumerate((1e9, 2e9, 4e9, 1e10, 1e10)):
+        run_id = start(ledger, replace(TRIAL, trial_id=f"{place:016x}", compute_budget=C))
+        colours.append(client.get_run(run_id).data.tags["mlflow.runColor"])
+    assert len(set(colours)) == 4
+    assert colours[-1] == colours[-2]
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
+def test_what_is_constant_is_no_metric_of_which_mlflow_would_draw_a_chart(ledger):
+    run_id = start(ledger)
+    recording.complete_run(ledger, run_id, {"loss": 2.5, "epochs": 2.0}, step=3)
+    data = client_of(ledger.tracking_uri).get_run(run_id).data
+    assert set(data.metrics) == {"loss"}
+    assert float(data.params["epochs"]) == 2.0
+    assert float(data.params["log10_num_params"]) == pytest.approx(
+        math.log10(float(data.params["num_params"])), abs=1e-4
+    )
+    assert tracking.fetch_runs(ledger)[0].epochs == 2.0
+
+
+def test_epochs_of_an_older_version_are_a_metric(ledger):
+    run_id = start(ledger)
+    client_of(ledger.tracking_uri).log_metric(run_id, "epochs", 1.5)
+    recording.complete_run(ledger, run_id, {"loss": 2.5}, step=3)
+    assert tracking.fetch_runs(ledger)[0].epochs == 1.5
+
+
+def test_the_description_of_a_sweep_begins_with_a_link_to_its_report(ledger):
+    tracking.write_note(ledger, "3 of 4 trials have ended")
+    tags = client_of(ledger.tracking_uri).get_run(ledger.parent_run_id).data.tags
+    first, *rest = tags["mlflow.note.content"].splitlines()
+    page = f"runs/{ledger.parent_run_id}/artifacts/report.html?workflowType=machine_learning"
+    assert page in first
+    assert rest[-1] == "3 of 4 trials have ended"
 
 
 def test_a_store_that_is_not_there_is_not_made_by_asking(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from flops_fit.display.number_text import percent
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
@@ -182,11 +183,11 @@ def _f_test(scores: Array, trend: Array, extra: Array) -> tuple[float, float]:
 def _pooled(found: list[_Effect]) -> Check:
     best, others = found[0], found[1:5]
     shifts = best.shifts.sort_values()
-    low, high = (f"{shifts.index[i]} {np.expm1(shifts.iloc[i]):+.1%}" for i in (0, -1))
+    low, high = (f"{shifts.index[i]} {100 * np.expm1(shifts.iloc[i]):+.1f} %" for i in (0, -1))
     message = (
-        f"'{best.column}' explains {best.explained:.0%} of what the law does not: the runs of its "
-        f"{len(shifts)} values lie apart ({low} to {high} of the loss), and one law for all may "
-        "hold for none."
+        f"'{best.column}' explains {percent(best.explained)} of what the law does not: the runs "
+        f"of its {len(shifts)} values lie apart ({low} to {high} of the loss), and one law for all "
+        "may hold for none."
     )
     advice = f"Fit each apart: fit(..., by={best.column!r})."
     explained = best.explained
@@ -194,7 +195,7 @@ def _pooled(found: list[_Effect]) -> Check:
         levels = np.hstack([effect.levels for effect in found])
         explained = max(explained, _f_test(best.scores, best.trend, levels)[1])
         names = ", ".join(repr(effect.column) for effect in others)
-        message += f" With {names} it is {explained:.0%}."
+        message += f" With {names} it is {percent(explained)}."
     sure = explained > EXPLAINED[1] and best.range > SHIFT
     return Check("pooled", "refuse" if sure else "warn", message, advice)
 

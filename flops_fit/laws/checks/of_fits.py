@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import count, percent
 from flops_fit.laws.check import Check, counted, graded
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.isoflop import DEPTH_WARNED, refuse_approach
@@ -107,7 +108,7 @@ def check_starts(fit: ParametricFit) -> list[Check]:
     if fit.agreement >= LEAST_AGREEMENT:
         return []
     message = (
-        f"only {fit.agreement:.0%} of {fit.num_starts} starting points of the optimiser "
+        f"only {percent(fit.agreement)} of {fit.num_starts} starting points of the optimiser "
         "reached the best fit."
     )
     advice = "The runs may not determine the law: add budgets."
@@ -215,7 +216,9 @@ def check_optimum_in_range(findings: Findings) -> list[Check]:
     best = float(findings.law.n_opt(findings.largest_budget))
     if N.min() <= best <= N.max():
         return []
-    message = f"the best size for the largest budget, {best:.3g}, lies beyond the sizes trained."
+    message = (
+        f"the best size for the largest budget, N = {count(best)}, lies beyond the sizes trained."
+    )
     return [Check("optimum-beyond-data", "warn", message, "Train larger or smaller models too.")]
 
 

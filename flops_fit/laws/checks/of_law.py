@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import between, count, loss, percent
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.lack_of_fit import LackOfFit, RowMisfit
@@ -61,10 +62,10 @@ def check_lack_of_fit(found: LackOfFit | None, effect: Mapping[str, float]) -> l
             break
     message = (
         f"the law does not hold along the rows (F {found.F:.2g}): it misses their curves by "
-        f"{found.misfit:.2%}, noise is {found.noise:.2%}. It is worst {'; '.join(named)}. "
-        f"Predictions allow for it: at the largest budget N {effect['num_params']:.3g} (the law "
-        f"alone {effect['law_num_params']:.3g}), loss {effect['loss']:.4g} "
-        f"({effect['law_loss']:.4g})"
+        f"{percent(found.misfit)}, noise is {percent(found.noise)}. It is worst "
+        f"{'; '.join(named)}. Predictions allow for it: at the largest budget "
+        f"N {count(effect['num_params'])} (the law alone {count(effect['law_num_params'])}), "
+        f"loss {loss(effect['loss'])} ({loss(effect['law_loss'])})"
     )
     if effect["wider"] > WIDER:
         message += f", its interval {effect['wider']:.1f} times as wide as the law's"
@@ -90,9 +91,9 @@ def check_approaches(levels: pd.DataFrame) -> list[Check]:
         if not apart.any():
             continue
         listed = ", ".join(
-            f"{row.approach} {row.value:.3g} ({row.low:.3g} to {row.high:.3g}, counts "
-            f"{row.weight:.0%})"
-            for row in rows.itertuples()
+            f"{row['approach']} {count(row['value'])} "
+            f"({between(row['low'], row['high'], count)}, counts {percent(row['weight'])})"
+            for row in rows.to_dict("records")
         )
         message = f"the approaches disagree on N_opt at {C:.3g} FLOPs: {listed}."
         advice = "Their mean is predicted: rely on it where runs bracket it, not far beyond."
@@ -104,7 +105,7 @@ def _how(row: RowMisfit, noise: float) -> str:
     """How the law misses a row, in words."""
     words = []
     if abs(row.level) > LEVEL * noise:
-        words.append(f"{abs(row.level):.1%} too {'high' if row.level > 0 else 'low'}")
+        words.append(f"{percent(abs(row.level))} too {'high' if row.level > 0 else 'low'}")
     if abs(row.shift) > SHIFT:
         words.append(f"minimum at {np.exp(row.shift):.2g} times the N")
     if abs(row.bend) > BEND:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from flops_fit.display.number_text import count, percent, times
 from flops_fit.laws.check import Check
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.power_law import PowerLaws
@@ -38,7 +39,7 @@ def check_prediction(
     checks = []
     if factor > FAR:
         refused = factor > TOO_FAR and not has_interval
-        message = f"the budget is {factor:.3g} times the largest one of the sweep."
+        message = f"the budget is {times(factor)} times the largest one of the sweep."
         advice = "Add a budget nearer to it."
         checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
@@ -60,7 +61,7 @@ def check_reach(wanted: Mapping[str, Array], fitted_runs: pd.DataFrame) -> list[
     for name, values in wanted.items():
         trained = fitted_runs[name].astype(float)
         above, below = values.max() / trained.max(), values.min() / trained.min()
-        far += [f"{name} is {above:.3g} times the largest of the runs"] if above > FAR else []
+        far += [f"{name} is {times(above)} times the largest of the runs"] if above > FAR else []
         far += [f"{name} is {below:.3g} times the smallest of the runs"] if below < 1 / FAR else []
     if not far:
         return []
@@ -103,7 +104,7 @@ def check_without_law(power_laws: PowerLaws) -> list[Check]:
     return [Check("no-parametric-law", "warn", message, "See the checks of the result.")]
 
 
-def check_ratio(ratio: float, fitted_runs: pd.DataFrame) -> list[Check]:
+def check_ratio(ratio: float, fitted_runs: pd.DataFrame, data_unit: str = "tokens") -> list[Check]:
     """Find a ratio of tokens to parameters outside the range of the runs.
 
     Warns beyond 1.5 times the largest ratio, or below the smallest over 1.5.
@@ -111,20 +112,23 @@ def check_ratio(ratio: float, fitted_runs: pd.DataFrame) -> list[Check]:
     Args:
         ratio: Tokens per parameter of the prediction.
         fitted_runs: The runs that take part in the fits.
+        data_unit: What D counts.
     """
     trained = (fitted_runs["num_tokens"] / fitted_runs["num_params"]).astype(float)
     low, high = float(trained.min()), float(trained.max())
     if low / RATIO_MARGIN <= ratio <= high * RATIO_MARGIN:
         return []
     message = (
-        f"the prediction has {ratio:.3g} tokens per parameter, "
+        f"the prediction has {ratio:.3g} {data_unit} per parameter, "
         f"the runs have {low:.3g} to {high:.3g}."
     )
     advice = "Train some runs at such a ratio: the law was not fitted there."
     return [Check("ratio-beyond-data", "warn", message, advice)]
 
 
-def check_worn_out_data(law: RepetitionLaw, num_tokens: float, unique_tokens: float) -> list[Check]:
+def check_worn_out_data(
+    law: RepetitionLaw, num_tokens: float, unique_tokens: float, data_unit: str = "tokens"
+) -> list[Check]:
     """Find data repeated so often that another pass has almost no value.
 
     Warns where one more token is worth less than 5 % of a new one. Its worth decays as
@@ -134,14 +138,15 @@ def check_worn_out_data(law: RepetitionLaw, num_tokens: float, unique_tokens: fl
         law: The law for repeated data.
         num_tokens: D of the prediction.
         unique_tokens: Unique tokens available.
+        data_unit: What D counts.
     """
     passes = num_tokens / unique_tokens
     worth = math.exp(-max(passes - 1, 0.0) / law.r_data)
     if worth >= WORN_OUT:
         return []
     message = (
-        f"{unique_tokens:.3g} unique tokens or examples are seen {passes:.3g} times: one more is "
-        f"worth {100 * worth:.2g} % of a new one."
+        f"{count(unique_tokens)} unique {data_unit} are seen {times(passes)} times: one more is "
+        f"worth {percent(worth)} of a new one."
     )
     advice = "More compute hardly lowers the loss: find more data, or spend less."
     return [Check("data-worn-out", "warn", message, advice)]

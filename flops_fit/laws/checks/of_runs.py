@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import percent
 from flops_fit.laws.check import Check, Severity, counted, graded
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.recipe_law import FEW_STEPS
@@ -151,7 +152,7 @@ def check_outliers(runs: pd.DataFrame) -> list[Check]:
     share = outliers / len(runs)
     if not share > DROPPED:
         return []
-    message = f"{outliers} of {len(runs)} runs ({share:.0%}) are out of line with the others."
+    message = f"{outliers} of {len(runs)} runs ({percent(share)}) are out of line with the others."
     advice = "So many outliers are a sign that the law does not hold for all runs."
     return [Check("many-outliers", "warn", message, advice)]
 
@@ -178,7 +179,7 @@ def check_warmup(runs: pd.DataFrame) -> list[Check]:
         return []
     shares = pd.to_numeric(runs["warmup_fraction"], errors="coerce")
     longest = float(np.nanmax(np.append(shares, 0.0)))
-    message = f"a run spent {longest:.0%} of its steps on warm-up."
+    message = f"a run spent {percent(longest)} of its steps on warm-up."
     advice = "Give warm-up as a fraction of each run."
     return graded("long-warmup", longest, *LONG_WARMUP, message, advice)
 
@@ -191,7 +192,7 @@ def check_embedding(fitted: pd.DataFrame) -> list[Check]:
     if "embedding_params" not in fitted:
         return []
     share = float((fitted["embedding_params"].astype(float) / fitted["num_params"]).max())
-    message = f"embedding and head make up to {share:.0%} of a model's parameters."
+    message = f"embedding and head make up to {percent(share)} of a model's parameters."
     advice = "Exponents hold for this way of counting N only; count all parameters and measured C."
     return graded("embedding-share", share, BIG_EMBEDDING, np.inf, message, advice)
 
@@ -219,7 +220,7 @@ def check_rounding(fitted: pd.DataFrame) -> list[Check]:
     off = float((fitted["flops"] / fitted["compute_budget"] - 1).abs().max())
     if not off > ROUNDED:
         return []
-    message = f"a run spent {off:.1%} more or less than its budget."
+    message = f"a run spent {percent(off)} more or less than its budget."
     advice = "Use smaller batches, or give the FLOPs spent as the budget of the run."
     return [Check("rounded-tokens", "warn", message, advice)]
 
@@ -229,7 +230,9 @@ def check_cost(cost: FlopsPerToken, fitted: pd.DataFrame) -> list[Check]:
     if not cost.scatter > SCATTERED[0]:
         return []
     curve = "a smooth curve in N" if cost.curve else f"{cost.flops_per_param_token:.3g} N"
-    message = f"FLOPs per token, C / D, scatter by {cost.scatter:.1%} about {curve}, which is used."
+    message = (
+        f"FLOPs per token, C / D, scatter by {percent(cost.scatter)} about {curve}, which is used."
+    )
     advice = "The budgets may be rounded, or sizes differ in shape: give the FLOPs that were spent."
     per_value = fitted.groupby("flops")["flops"].transform("size")
     if (per_value >= RUNS_PER_LABEL).mean() > MOST_LABELLED:
@@ -254,7 +257,7 @@ def check_learning_rates(runs: pd.DataFrame) -> list[Check]:
         inner = losses.iloc[1:-1].min()
         gain = (inner - losses.min()) / abs(inner)
         if gain > EDGE_GAIN:
-            edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {gain:.1%} lower)")
+            edges.append(f"x{best:g} at size {size}, C = {budget:.3g} (loss {percent(gain)} lower)")
     if not edges:
         return []
     message = f"the best learning rate is the farthest that was tried: {'; '.join(edges[:5])}."

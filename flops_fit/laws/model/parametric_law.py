@@ -6,7 +6,7 @@ follows the larger of its two terms more closely than their sum does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class ParametricLaw:
     alpha: float
     beta: float
     flops_per_param_token: float = 6.0
-    curve: CostCurve | None = None
+    curve: CostCurve | None = field(default=None, repr=False)
     gamma: float = 1.0
 
     @property

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from flops_fit.display.number_text import count, ratio, whole, with_interval
 from flops_fit.laws.model.arrays import Array
 
 # The elements of `RecipeLaw.vector`, in order. rho is kept as its inverse hyperbolic tangent.
@@ -66,7 +67,7 @@ def log_losses(losses: Array) -> Array:
         return np.log(np.where(losses > 0, losses, np.nan))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecipeLaw:
     """Laws of the best learning rate and batch size, with errors.
 
@@ -91,6 +92,25 @@ class RecipeLaw:
     tokens_per_example: float
     largest: tuple[float, float]
     largest_budget: float
+
+    def __repr__(self) -> str:
+        return f"RecipeLaw: {self}"
+
+    def __str__(self) -> str:
+        """Rate and batch about which the laws are written, with intervals, and how they grow."""
+        N, D = self.centre
+        p, q, r = (f"{self.vector[place]:.2f}" for place in (_RATE_N, _RATE_D, _BATCH_D))
+        parts = []
+        if "learning_rate" in self.tuned:
+            rate = float(self.learning_rate(N, D))
+            low, high = map(float, self.learning_rate_interval(N, D))
+            known = with_interval(rate, (low, high), ratio)
+            parts.append(f"learning rate {known} x N^{p} D^{q}")
+        if "batch_size" in self.tuned:
+            batch = float(self.batch_size(N, D))
+            low, high = map(float, self.batch_size_interval(N, D))
+            parts.append(f"batch {with_interval(batch, (low, high), whole)} examples x D^{r}")
+        return f"{', '.join(parts)} about N = {count(N)}, D = {count(D)}"
 
     def learning_rate(
         self, num_params: ArrayLike, num_tokens: ArrayLike, batch_size: ArrayLike | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flops_fit.display import number_text
+from flops_fit.display.number_text import count
 from flops_fit.laws.check import Check, counted
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
@@ -49,7 +51,7 @@ def warn_of_suspects(suspects: Points, fit: ParametricFit, without: ParametricFi
         without: The same fit without them.
     """
     listed = " and ".join(
-        f"N = {N:.4g}, D = {D:.4g} (loss {loss:.4g})"
+        f"N = {count(N)}, D = {count(D)} (loss {number_text.loss(loss)})"
         for N, D, loss in zip(suspects.N, suspects.D, suspects.loss, strict=True)
     )
     they = "it" if len(suspects) == 1 else "them"

@@ -75,7 +75,7 @@ def check_known(row: Mapping[str, float], *, within: bool = False) -> list[Check
     message = (
         f"{' and '.join(unknown)} at {row['compute_budget']:.3g} FLOPs{where} {verb} not known: "
         f"the 95 % interval reaches more than a factor of {MOST_FACTOR:,.0f} from the value (of a "
-        f"loss, {MOST_LOSS_FACTOR:.0f}), or below one parameter or token."
+        f"loss, {MOST_LOSS_FACTOR:.0f}), or N or D below 1."
     )
     advice = "See the other checks; widen the sizes and the budgets, or lower the noise."
     severity: Severity = "refuse" if within and "N" in unknown else "warn"

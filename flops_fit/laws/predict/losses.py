@@ -113,12 +113,13 @@ def loss_checks(findings: Findings, N: Array, D: Array, U: Array | None) -> list
     if not checks:
         checks = check_reach({"num_params": N, "num_tokens": D}, findings.fitted_runs)
     ratios = D / N
+    unit = findings.meta.get("data_unit", "tokens")
     for ratio in sorted({float(ratios.min()), float(ratios.max())}):
-        checks += check_ratio(ratio, findings.fitted_runs)
+        checks += check_ratio(ratio, findings.fitted_runs, unit)
     if U is not None:
         law, most = repetition_law(findings), int((D / U).argmax())
         tokens, unique = float(D[most]), float(U[most])
-        checks += check_worn_out_data(law, tokens, unique)
+        checks += check_worn_out_data(law, tokens, unique, unit)
         checks += check_published_constants(law, tokens, unique)
     return checks
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from flops_fit.display import html, number_text
+from flops_fit.display.number_text import count, flops, percent
 from flops_fit.errors import ArgumentError
-from flops_fit.laws.check import Check
+from flops_fit.laws.check import Check, Checks
 from flops_fit.laws.checks.of_predictions import (
     check_prediction,
     check_published_constants,
@@ -32,7 +33,7 @@ from flops_fit.validate import is_positive
 LEAST_SHARE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The model to train for one compute budget. Intervals are (low, high) at 95 %.
 
@@ -61,6 +62,7 @@ class Prediction:
         batch_size: Examples a step: the best, or fewer for 1,000 steps if that costs little.
         learning_rate_interval: Interval of the best learning rate at N and D.
         batch_size_interval: Interval of the best batch size at N and D.
+        size_param: Name of the size parameter.
     """
 
     compute_budget: float
@@ -74,7 +76,7 @@ class Prediction:
     num_tokens_interval: tuple[float, float]
     loss_interval: tuple[float, float]
     new_run_interval: tuple[float, float]
-    checks: tuple[Check, ...] = ()
+    checks: Checks = field(default_factory=Checks)
     interval_parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     approaches: Mapping[str, float] = field(default_factory=dict)
     data_unit: str = "tokens"
@@ -82,51 +84,67 @@ class Prediction:
     batch_size: int | None = None
     learning_rate_interval: tuple[float, float] | None = None
     batch_size_interval: tuple[float, float] | None = None
+    size_param: str = "size"
 
-    def __str__(self) -> str:
-        size = "" if self.size is None else f", size {self.size}"
-        rows = [
-            ("parameters", self.num_params, self.num_params_interval, size),
-            (self.data_unit, self.num_tokens, self.num_tokens_interval, ""),
-            ("loss", self.loss, self.loss_interval, ""),
-            *self._recipe(),
-        ]
+    def __repr__(self) -> str:
+        rows = self._rows()
         width = max(11, *(len(name) + 1 for name, *_ in rows))
         lines = [
-            f"{self.compute_budget:.4g} FLOPs, {self.extrapolation:.3g} times the largest budget",
+            self._headline,
             *(
-                f"  {name:<{width}}{value:.4g} ({_interval_text(low, high)}){suffix}"
-                for name, value, (low, high), suffix in rows
-                if math.isfinite(value)
+                f"  {name:<{width}}{value}{f' (95 %: {interval})' if interval else ''}{remark}"
+                for name, value, interval, remark in rows
             ),
-            f"  {self.tokens_per_param:.3g} {self.data_unit} per parameter",
-            *self._sources(),
+            *(f"  {line}" for line in self._sources()),
             *(f"  {check}" for check in self.checks),
         ]
         return "\n".join(lines)
 
-    def _recipe(self) -> list[tuple[str, float, tuple[float, float], str]]:
-        """The rows of the recipe, if there is one."""
-        found = [
-            ("learning rate", self.learning_rate, self.learning_rate_interval, ""),
-            ("batch", self.batch_size, self.batch_size_interval, " examples a step"),
+    def _repr_html_(self) -> str:
+        cells = [(name, value + remark, interval) for name, value, interval, remark in self._rows()]
+        table = html.rows(cells, ("", "prediction", "95 %"))
+        sources = html.block(self._sources())
+        doubts = self.checks._repr_html_() if self.checks else ""
+        return html.block([self._headline], table, sources, doubts)
+
+    @property
+    def _headline(self) -> str:
+        beyond = number_text.times(self.extrapolation)
+        return f"{number_text.flops(self.compute_budget)} FLOPs, {beyond} times the largest budget"
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """What is predicted: name, value, interval and remark, as text."""
+        count, loss, ratio = number_text.count, number_text.loss, number_text.ratio
+        batch = number_text.whole
+        size = "" if self.size is None else f", {self.size_param} {self.size}"
+        unit = self.data_unit
+        values = [
+            ("parameters", self.num_params, self.num_params_interval, count, size),
+            (unit, self.num_tokens, self.num_tokens_interval, count, ""),
+            ("loss", self.loss, self.loss_interval, loss, ""),
+            ("learning rate", self.learning_rate, self.learning_rate_interval, ratio, ""),
+            ("batch", self.batch_size, self.batch_size_interval, batch, " examples a step"),
         ]
-        return [
-            (name, value, interval, suffix)
-            for name, value, interval, suffix in found
-            if value is not None and interval is not None
+        rows = [
+            (name, form(value), number_text.between(*interval, form), remark)
+            for name, value, interval, form, remark in values
+            if value is not None and interval is not None and np.isfinite(value)
         ]
+        rows.insert(2, ("D / N", ratio(self.tokens_per_param), "", f" {unit} per parameter"))
+        return rows
 
     def _sources(self) -> list[str]:
         """Where N and the interval of the loss come from, as text."""
         lines = []
         if len(self.approaches) > 1:
-            counts = ", ".join(f"{name} {share:.0%}" for name, share in self.approaches.items())
-            lines.append(f"  parameters by {counts}")
+            counts = ", ".join(
+                f"{name} {percent(share)}" for name, share in self.approaches.items()
+            )
+            lines.append(f"parameters by {counts}")
         parts = self.interval_parts.get("loss", {})
-        if math.isfinite(self.loss) and all(math.isfinite(part) for part in parts.values()):
+        if np.isfinite([self.loss, *parts.values()]).all():
             listed = ", ".join(f"{part:.2g} {name}" for name, part in parts.items())
-            lines += [f"  loss +- {listed} of a new run"] if parts else []
+            lines += [f"loss ± {listed} of a new run"] if parts else []
         return lines
 
 
@@ -165,13 +183,14 @@ def predict_budget(
         num_tokens_interval=_interval(row, "num_tokens"),
         loss_interval=_interval(row, "loss"),
         new_run_interval=_interval(row, "new_run"),
-        checks=tuple(_checks(findings, row, terms)),
+        checks=Checks(_checks(findings, row, terms)),
         interval_parts={
             "loss": _prefixed(row, f"{PART}loss_"),
             "log_num_params": _prefixed(row, f"{PART}num_params_"),
         },
         approaches=_prefixed(row, WEIGHT),
         data_unit=findings.meta.get("data_unit", "tokens"),
+        size_param=findings.meta.get("size_param", "size"),
         **_recipe_fields(row),
     )
 
@@ -201,20 +220,15 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
         checks += check_recipe(findings.recipe_law, row, findings.largest_budget)
     if findings.law is None:
         checks += check_without_law(findings.power_laws)
+    unit = findings.meta.get("data_unit", "tokens")
     if terms.tokens_per_param is not None or terms.inference_tokens is not None:
-        checks += check_ratio(row["tokens_per_param"], findings.fitted_runs)
+        checks += check_ratio(row["tokens_per_param"], findings.fitted_runs, unit)
     if terms.unique_tokens is not None:
         law = repetition_law(findings)
         unique_tokens = float(terms.unique_tokens)
-        checks += check_worn_out_data(law, row["num_tokens"], unique_tokens)
+        checks += check_worn_out_data(law, row["num_tokens"], unique_tokens, unit)
         checks += check_published_constants(law, row["num_tokens"], unique_tokens)
     return checks
-
-
-def _interval_text(low: float, high: float) -> str:
-    if math.isinf(high):
-        return "95 %: not known"
-    return f"95 %: {low:.4g} to {high:.4g}" if math.isfinite(high) else "no interval"
 
 
 def _interval(row: Mapping[str, float], name: str) -> tuple[float, float]:
@@ -249,8 +263,8 @@ def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
     least = max(LEAST_SHARE * unconstrained, 1.0)
     if cap < least:
         raise ArgumentError(
-            f"unique_tokens: {cap:.3g} are too few for {C:.3g} FLOPs, whose optimum without "
-            f"repetition has {unconstrained:.3g}: expected at least {least:.2g}"
+            f"unique_tokens: {count(cap)} are too few for {flops(C)} FLOPs, whose optimum without "
+            f"repetition has {count(unconstrained)}: expected at least {count(least)}"
         )
 
 
@@ -258,6 +272,6 @@ def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
     if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
         asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
         raise ArgumentError(
-            f"{row['compute_budget']:.3g} FLOPs are too few for {asked or 'one token'}: use "
+            f"{flops(row['compute_budget'])} FLOPs are too few for {asked or 'any model'}: use "
             "a larger budget"
         )

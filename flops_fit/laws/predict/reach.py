@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import times
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_predictions import TOO_FAR, check_prediction
@@ -110,7 +111,7 @@ def is_vague(findings: Findings, frame: pd.DataFrame) -> np.ndarray:
 def _refused(findings: Findings, C: float, reason: str) -> FitError:
     factor = C / findings.largest_budget
     message = (
-        f"{C:.3g} FLOPs are {factor:.3g} times the largest budget of the runs, "
+        f"{C:.3g} FLOPs are {times(factor)} times the largest budget of the runs, "
         f"{findings.largest_budget:.3g}: {reason}."
     )
     advice = "Train budgets nearer to it; anyway=True (--anyway) shows the numbers nevertheless."

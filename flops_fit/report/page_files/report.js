@@ -12,7 +12,7 @@
     else place.dataset.value = value;
   };
 
-  // Numbers as flops_fit/report/number_text.py formats them.
+  // Numbers as flops_fit.display.number_text.py formats them.
   const three = (x) => x.toPrecision(3);
   const flops = (x) => {
     const text = x >= 1000 || x < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from flops_fit.report.number_text import flops
+from flops_fit.display.number_text import flops
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import COLOURS, SHADE
 

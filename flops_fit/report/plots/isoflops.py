@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import flops
 from flops_fit.laws.fitting.isoflop import curve
-from flops_fit.report.number_text import flops
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import MARKERS
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flops_fit.display import number_text
 from flops_fit.laws.model.recipe_law import ENOUGH_STEPS, log_losses
 from flops_fit.laws.model.recipe_rules import deepseek
-from flops_fit.report import number_text
 from flops_fit.report.plots import style
 from flops_fit.report.plots.style import COLOURS, SHADE
 

@@ -38,12 +38,13 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
     A single panel is smaller: the report shows it at half width, and its text stays legible.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from flops_fit.report.plots.figure import NotebookFigure
 
     columns = 2 if panels == 4 else min(panels, 3)  # two by two, or rows of three
     rows = -(-panels // columns)
     width, height = (4.6, 3.45) if panels == 1 else (5.2, 3.9)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = NotebookFigure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for empty in axes[panels:]:

@@ -44,13 +44,70 @@ def opened_by(factory: Callable[[], Any]) -> Any:
     return data if factory() is data else CalledForEachPass(factory)
 
 
+def with_tensors(data: Any) -> tuple[Any, str]:
+    """A data set of Hugging Face's `datasets` whose examples hold lists, with tensors instead.
+
+    What is neither a number nor a list of numbers (the text beside its tokens) is left out.
+
+    Args:
+        data: Any data.
+
+    Returns:
+        The data, and a line for the user; the data as they are and "" if there is nothing to do.
+    """
+    example = _hub_example(data)
+    if not any(_is_numeric_list(value) for value in example.values()):
+        return data, ""
+    kept = [name for name, value in example.items() if _is_numeric_list(value) or _is_number(value)]
+    others = [repr(name) for name in example if name not in kept]
+    left_out = f"; left out, because they hold no numbers: {', '.join(others)}" if others else ""
+    chosen = data.select_columns(kept) if others else data
+    return chosen.with_format("torch"), (
+        'lists of numbers are read as tensors, as by with_format("torch") of the Hugging Face '
+        f"dataset{left_out}"
+    )
+
+
+def _hub_example(data: Any) -> Mapping[str, Any]:
+    """The first example of a data set of `datasets`; empty for other data, and with a transform."""
+    if not (hasattr(data, "with_format") and hasattr(data, "select_columns")):
+        return {}
+    if (getattr(data, "format", None) or {}).get("type") == "custom":
+        return {}
+    try:
+        # One that can be iterated alone has `__getitem__` too, which takes the name of a column.
+        first = data[0] if hasattr(data, "__len__") else next(iter(data))
+    except Exception:  # reported when examples are read
+        return {}
+    return first if isinstance(first, Mapping) else {}
+
+
+def splits_advice(data: Any) -> str:
+    """What to do about a mapping of data sets, as `datasets.load_dataset` returns it."""
+    if not isinstance(data, Mapping) or not data:
+        return ""
+    if not all(hasattr(part, "with_format") for part in data.values()):
+        return ""
+    names = ", ".join(repr(str(name)) for name in data)
+    return f"; pass one of its splits ({names}) as dataset, and another as eval_dataset"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number)
+
+
+def _is_numeric_list(value: Any) -> bool:
+    """Whether a value is a list of numbers, or of lists of them."""
+    inner = value
+    while isinstance(inner, list) and inner:
+        inner = inner[0]
+    return isinstance(value, list) and _is_number(inner)
+
+
 def list_fault(example: Any) -> str:
     """An error if an example holds lists of numbers, which the default collation transposes."""
     for name, value in _fields(example):
-        inner = value
-        while isinstance(inner, list) and inner:
-            inner = inner[0]
-        if isinstance(value, list) and isinstance(inner, int | float | np.number):
+        if _is_numeric_list(value):
             return (
                 f"{name} is a Python list of numbers, of which a batch would hold one tensor for "
                 f"each position; {_AS_TENSORS}"
@@ -68,7 +125,8 @@ def collate_advice(examples: list[Any]) -> str:
         if hasattr(value, "convert") and hasattr(value, "getbands"):
             return (
                 f"; {name} is a PIL image: make a tensor of it in the dataset, as with "
-                "torchvision.transforms.ToTensor()"
+                "torchvision.transforms.ToTensor(), or, for tensors of bytes of a Hugging Face "
+                'dataset, with_format("torch")'
             )
         if not isinstance(value, torch.Tensor | np.ndarray | np.number | int | float | list):
             return f"; {name} is a {type(value).__name__}: {_AS_TENSORS}"
@@ -85,7 +143,9 @@ def form_advice(batch: Any) -> str:
             "; return (inputs, targets) for each example, for language models (row[:-1], row[1:])"
         )
     leaves = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if isinstance(leaves, tuple | list) and leaves and isinstance(leaves[0], str):
+    while isinstance(leaves, tuple | list) and leaves:  # text is collated as a list of it
+        leaves = leaves[0]
+    if isinstance(leaves, str):
         return f"; it is text: tokenize it, and {_AS_TENSORS}"
     if isinstance(batch, tuple | list) and len(batch) > 2:
         return (

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flops_fit.display.number_text import percent
 from flops_fit.sweep.data.labels import (
     IGNORED,
     LabelRule,
@@ -134,9 +135,9 @@ class Lengths:
         if padded > 1.02 * self.mean:
             text += (
                 f"; in batches of {batch_size} an example takes {padded:.4g} with padding and "
-                f"labels that do not count ({1 - self.mean / padded:.0%}). D counts the {unit} "
-                "that count, C the whole. To spend less on padding, pack examples end to end or "
-                "cut them to one length"
+                f"labels that do not count ({percent(1 - self.mean / padded)}). D counts the "
+                f"{unit} that count, C the whole. To spend less on padding, pack examples end to "
+                "end or cut them to one length"
             )
         return f"{text}. Each run records the D and C that it was really trained with"
 

@@ -7,7 +7,7 @@ becomes a `Source`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,12 +32,20 @@ from flops_fit.sweep.data.forms import (
     form_advice,
     list_fault,
     opened_by,
+    splits_advice,
+    with_tensors,
+)
+from flops_fit.sweep.data.held_out import (
+    BLOCKS,
+    OWN_DATA,
+    STRIDED,
+    Rule,
+    Strided,
+    split_indices,
 )
 from flops_fit.sweep.data.source import (
     Source,
-    Strided,
     first_examples,
-    held_out_share,
     is_iterable,
     length_by_reading,
     length_of,
@@ -49,12 +57,13 @@ from flops_fit.warn import warn_user
 
 
 @seeded(0)  # reading may draw random numbers: the caller's generators stay as they are
-def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
+def open_source(dataset: Any, eval_dataset: Any = None, rule: Rule = BLOCKS) -> Source:
     """Open, check and split the user's data.
 
     Args:
         dataset: A Dataset, a DataLoader, or a function without arguments that returns one.
         eval_dataset: The same for the held-out data; None sets a twentieth of `dataset` aside.
+        rule: How that twentieth of a map-style dataset is chosen.
 
     Raises:
         ArgumentError: Lists every error found: empty, wrong structure, custom sampler, and so on.
@@ -77,14 +86,16 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
     if problems or train is None:
         raise ArgumentError(problems)
     if held_out is None:
-        train_data, held_out_data = _split(train.dataset)
+        train_data, held_out_data = _split(train.dataset, rule)
+        held_out_by = STRIDED if is_iterable(train.dataset) else rule
     else:
         train_data, held_out_data = train.dataset, held_out.dataset
+        held_out_by = OWN_DATA
     collate_held_out = held_out.collate if held_out else train.collate
     lengths = labels_held("dataset", train_data, train.collate, problems)
-    rule = lengths.rule if lengths else None
+    label_rule = lengths.rule if lengths else None
     name = "eval_dataset" if held_out else "held-out share of the dataset"
-    held_out_lengths = labels_held(name, held_out_data, collate_held_out, problems, rule)
+    held_out_lengths = labels_held(name, held_out_data, collate_held_out, problems, label_rule)
     if problems:
         raise ArgumentError(problems)
     unit, tokens = unit_of(sample, lengths)
@@ -104,18 +115,24 @@ def open_source(dataset: Any, eval_dataset: Any = None) -> Source:
         draws=_draws_at_random(train),
         lengths=lengths,
         held_out_lengths=held_out_lengths,
+        held_out_by=held_out_by,
+        read_as=tuple(part.note for part in (train, held_out) if part and part.note),
     )
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A dataset, and how its `DataLoader` reads it; see `Source` for the fields."""
+    """A dataset, and how its `DataLoader` reads it; see `Source` for the fields.
+
+    `note` says what was done to it, and may be empty.
+    """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
     batch_size: int | None = None
     num_workers: int = 0
     worker_init_fn: Callable[[int], None] | None = None
+    note: str = ""
 
 
 def _open(
@@ -137,7 +154,7 @@ def _open(
     if not _looks_like_data(data):
         problems.append(
             f"{name}: expected a map-style Dataset, an IterableDataset, a DataLoader, or a "
-            f"function without arguments that returns one; got {_name(data)}"
+            f"function without arguments that returns one; got {_name(data)}{splits_advice(data)}"
         )
         return None
     opened = _Opened(data, collate)
@@ -155,6 +172,9 @@ def _open(
         opened = _Opened(
             data.dataset, data.collate_fn, data.batch_size, data.num_workers, data.worker_init_fn
         )
+    if opened.collate is default_collate:
+        tensors, note = with_tensors(opened.dataset)
+        opened = replace(opened, dataset=tensors, note=note and f"{name}: {note}")
     fault = _unreadable(opened.dataset)
     if fault:
         problems.append(f"{name}: {_name(opened.dataset)} {fault}")
@@ -245,8 +265,8 @@ def _structure(batch: Any) -> object:
     return frozenset(batch) if isinstance(batch, Mapping) else len(batch)
 
 
-def _split(dataset: Any) -> tuple[Any, Any]:
-    """Set data aside: a random twentieth of a map-style dataset, every 20th of a stream."""
+def _split(dataset: Any, rule: Rule) -> tuple[Any, Any]:
+    """Set data aside: a twentieth of a map-style dataset, every 20th example of a stream."""
     count = len(first_examples(dataset, 2))
     if count < 2:
         raise ArgumentError(
@@ -259,12 +279,8 @@ def _split(dataset: Any) -> tuple[Any, Any]:
                 "examples held out for evaluation may also be trained on; pass eval_dataset"
             )
         return Strided(dataset, held_out=False), Strided(dataset, held_out=True)
-    count = len(dataset)
-    # The split has its own fixed seed: it is the same for every seed of the sweep.
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    held_out = held_out_share(count)
-    train, rest = sorted(order[held_out:]), sorted(order[:held_out])
-    return Subset(dataset, train), Subset(dataset, rest)
+    train, held_out = split_indices(len(dataset), rule)
+    return Subset(dataset, train), Subset(dataset, held_out)
 
 
 def _fingerprint(dataset: Any) -> str:

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset,
 
 from flops_fit.sweep.data.batch_order import DrawnSteps, Parts, ShuffledSteps, StreamedSteps
 from flops_fit.sweep.data.device_cache import Held, Read, hold, room_for
+from flops_fit.sweep.data.held_out import OWN_DATA, Strided, in_words, share
 from flops_fit.sweep.data.labels import targets_of, tensors_of
 from flops_fit.sweep.data.lengths import Lengths
 
-HELD_OUT_EVERY = 20  # without eval_dataset, one example in twenty is set aside
 _COSTED_EXAMPLES = 8  # in a batch whose FLOPs are counted, if no loader sets the batch size
 _MAX_READ = 1000  # examples of a stream without a length that are read to count them
 
@@ -44,6 +44,9 @@ class Source:
         draws: Whether reading or collating draws random numbers.
         lengths: How many labels the training examples hold; None if all hold equally many.
         held_out_lengths: The same for the held-out examples.
+        held_out_by: How the held-out examples were chosen: "blocks" or "random" of a map-style
+            dataset, "every 20th" of a stream, or "eval_dataset" where the user passed them.
+        read_as: Lines for the user on what the data are read as, if not as they are.
     """
 
     train: Any
@@ -61,6 +64,8 @@ class Source:
     draws: bool = False
     lengths: Lengths | None = None
     held_out_lengths: Lengths | None = None
+    held_out_by: str = OWN_DATA
+    read_as: tuple[str, ...] = ()
     # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
@@ -75,6 +80,13 @@ class Source:
         if self.num_examples is None:
             return None
         return round(self.num_examples * self.tokens_per_example)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done to the user's data, and what is held out of them, as lines for the user."""
+        whole = getattr(self.train, "dataset", self.train)
+        held_out = in_words(self.held_out_by, length_of(whole))
+        return (*self.read_as, held_out) if held_out else self.read_as
 
     @property
     def costed(self) -> list[tuple[Any, float]]:
@@ -201,19 +213,6 @@ class Source:
         )
 
 
-class Strided(IterableDataset[Any]):
-    """Every `HELD_OUT_EVERY`-th example of a stream, or all others."""
-
-    def __init__(self, dataset: Iterable[Any], *, held_out: bool) -> None:
-        self.dataset = dataset
-        self.held_out = held_out
-
-    def __iter__(self) -> Iterator[Any]:
-        for index, example in enumerate(self.dataset):
-            if (index % HELD_OUT_EVERY == 0) == self.held_out:
-                yield example
-
-
 class _Head(IterableDataset[Any]):
     """The first examples of a stream."""
 
@@ -258,7 +257,7 @@ def length_of(dataset: Any) -> int | None:
     """Number of examples in a dataset; None if unknown."""
     if isinstance(dataset, Strided):
         size = length_of(dataset.dataset)
-        return None if size is None else size - held_out_share(size)
+        return None if size is None else size - share(size)
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):
@@ -279,11 +278,6 @@ def first_examples(dataset: Any, count: int) -> list[Any]:
     if is_iterable(dataset):
         return list(islice(dataset, count))
     return [dataset[i] for i in range(min(count, len(dataset)))]
-
-
-def held_out_share(count: int) -> int:
-    """Number of examples set aside of `count`."""
-    return -(-count // HELD_OUT_EVERY)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -6,11 +6,11 @@ dead worker has left; `join_sweep` only helps another driver.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flops_fit.display.notebook import tell
 from flops_fit.errors import SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.runtime.signals import orderly_termination
@@ -110,7 +110,7 @@ def run_sweep(
                 if not missing(job, runs, launch.forgiven):
                     break
             for line in lines:
-                print(line, file=sys.stderr)
+                tell(line)
         warn_of_failures(job, runs)
 
 
@@ -166,7 +166,7 @@ def join_sweep(
                 if not grows:
                     break
             done = done_in_words(job, all_runs(job))
-            print(f"Nothing waits in the sweep {job.ledger.name!r}: {done}", file=sys.stderr)
+            tell(f"Nothing waits in the sweep {job.ledger.name!r}: {done}")
 
 
 def _run_missing(
@@ -184,7 +184,7 @@ def _run_missing(
     forgiven = launch.forgiven
     left = missing(job, runs, forgiven)
     if not left:
-        print(f"all {len(job.trials)} trials have ended; nothing is left to train", file=sys.stderr)
+        tell(f"all {len(job.trials)} trials have ended; nothing is left to train")
         clear_ended(job, runs)
         write_summary(job, runs)
         return runs

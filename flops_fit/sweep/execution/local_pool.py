@@ -218,6 +218,8 @@ def _main() -> None:
             function(job, send)
             at_work.clear()
             out.write("{}\n")  # ended; the next may come
+        # The pipe is closed: `_end_with_driver` sees that too, and has nothing to stop any more.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except KeyboardInterrupt:
         sys.exit(_TERMINATED)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 
 from flops_fit import tracking
+from flops_fit.display.notebook import tell
 from flops_fit.records import Run
 from flops_fit.store.retry import with_timeout
 from flops_fit.store.uri import without_credentials
@@ -32,7 +32,7 @@ def how_to_resume(job_now: Callable[[], Job]) -> Iterator[None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_resume_message(job_now())) from None
     except SystemExit:
-        print(_resume_message(job_now()), file=sys.stderr)
+        tell(_resume_message(job_now()))
         raise
 
 
@@ -53,7 +53,10 @@ def warn_of_failures(job: Job, runs: list[Run]) -> None:
         run for run in latest_runs(runs) if run.trial_id in planned and run.state != "complete"
     ]
     if failed:
-        lines = [f"C={run.compute_budget:.3g} size={run.size}: {run.excluded}" for run in failed]
+        lines = [
+            f"C={run.compute_budget:.3g} {job.size_param}={run.size}: {run.excluded}"
+            for run in failed
+        ]
         warn_user(
             f"{len(failed)} of {len(planned)} trials have no loss and take no part in the fits; "
             f"failed ones were tried {MAX_ATTEMPTS} times (retry_failed=True tries them again), "

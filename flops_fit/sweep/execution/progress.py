@@ -11,10 +11,10 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from tqdm.auto import tqdm
-
+from flops_fit.display.bars import new_bar
+from flops_fit.display.notebook import tell
+from flops_fit.display.number_text import loss, percent
 from flops_fit.records import Event, Trial
 from flops_fit.sweep.plan.row_optimum import optima_in_words
 
@@ -48,64 +48,47 @@ class Progress:
         self._size_param = size_param
         self._unit = data_unit
         self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
-        self._watched = _watched()
         self._timed = False
-        self._lines: dict[str, Any] = {}
         self._handler: logging.Handler | None = None
         self._level_before = logging.NOTSET
-        self._bar: Any = tqdm(
-            total=sum(trial.flops for trial in trials) + to_come,
-            initial=sum(self._spent.values()),
-            unit="FLOP",
-            unit_scale=True,
-            desc="sweep",
-            smoothing=0,  # the mean speed over the sweep: trials differ much in size
-            disable=not self._watched,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}FLOPs "
-            "[{elapsed}<{remaining}, {rate_fmt}]",
-        )
+        total = sum(trial.flops for trial in trials) + to_come
+        self._bar = new_bar("sweep", total, sum(self._spent.values()))
 
     def __enter__(self) -> Progress:
         # A library must not configure logging; without any handler the lines would be lost.
-        if not self._watched and not _LOG.hasHandlers():
+        if self._bar is None and not _LOG.hasHandlers():
             self._handler = logging.StreamHandler(sys.stderr)
             _LOG.addHandler(self._handler)
             self._level_before = _LOG.level
             _LOG.setLevel(logging.INFO)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        for trial_id in list(self._lines):
-            self._end_line(trial_id)
-        self._bar.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close(interrupted=error is not None)
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
             _LOG.setLevel(self._level_before)
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        if not self._timed:
-            self._bar.unpause()  # the start of the workers is not part of the mean speed
-            self._timed = True
-        # A trial that starts over counts again only from where it had been.
-        spent_before = self._spent.get(event.trial_id, 0.0)
-        self._bar.update(max(0.0, event.flops - spent_before))
-        self._spent[event.trial_id] = max(event.flops, spent_before)
+        self._advance(event)
         if event.state == "running":
             self._show(event)
             return
         if event.state == "resumed":
             self.say(f"{event.label}: resumes from its checkpoint")
             return
-        self._end_line(event.trial_id)
+        if self._bar is not None:
+            self._bar.end_line(event.trial_id)
         if event.state != "failed":  # a failed trial is run again
             self._losses[event.trial_id] = event.loss if event.state == "complete" else math.nan
         text = f"[{len(self._losses)}/{len(self._trials)}] {event.label}: {event.state}"
-        text += f", loss {event.loss:.4f}" if event.state == "complete" else ""
-        if self._watched:
-            self.say(text)
-        else:
+        text += f", loss {loss(event.loss)}" if event.state == "complete" else ""
+        if self._bar is None:
             _LOG.info("%s", text)
+        else:
+            self._bar.say(text)
         self._say_optimum(event.trial_id)
 
     def _say_optimum(self, trial_id: str) -> None:
@@ -113,9 +96,9 @@ class Progress:
         trial = self._trials.get(trial_id)
         if trial is None:  # another driver has added it
             return
-        row = [t for t in self._trials.values() if t.compute_budget == trial.compute_budget]
-        row = [t for t in row if t.role == trial.role == "sweep"]
-        for text in optima_in_words(row, self._losses, self._size_param):
+        sweep = [t for t in self._trials.values() if t.role == trial.role == "sweep"]
+        budget = trial.compute_budget
+        for text in optima_in_words(sweep, self._losses, self._size_param, budget=budget):
             self.say(text)
 
     @property
@@ -129,30 +112,36 @@ class Progress:
         return summary(trials, self._losses, self._size_param, spent, self._to_come)
 
     def say(self, text: str) -> None:
-        """Print a line on standard error, above the bar if there is one."""
-        self._bar.write(text, file=sys.stderr)
+        """Print a line, above or below the bar if there is one."""
+        if self._bar is None:
+            tell(text)
+        else:
+            self._bar.say(text)
+
+    def _advance(self, event: Event) -> None:
+        """Move the bar."""
+        # A trial that starts over counts again only from where it had been.
+        spent_before = self._spent.get(event.trial_id, 0.0)
+        self._spent[event.trial_id] = max(event.flops, spent_before)
+        if self._bar is None:
+            return
+        if not self._timed:
+            self._bar.start_clock()  # the start of the workers is not part of the mean speed
+            self._timed = True
+        self._bar.advance(max(0.0, event.flops - spent_before))
 
     def _show(self, event: Event) -> None:
         """Update the line of a running trial."""
-        if not self._watched:
+        if self._bar is None:
             return
-        if event.trial_id not in self._lines:
-            # tqdm counts positions downwards from the bar, as negative numbers.
-            used = {line.pos for line in self._lines.values()}
-            free = next(place for place in range(1, len(used) + 2) if -place not in used)
-            self._lines[event.trial_id] = tqdm(bar_format="{desc}", position=free, leave=False)
         trial = self._trials.get(event.trial_id)  # None if another driver has added it
         share = event.flops / trial.flops if trial else math.nan
         speed = f", {event.tokens_per_second:,.0f} {self._unit}/s"
-        self._lines[event.trial_id].set_description_str(
-            f"  {event.label}  {share:.0%}  loss {event.loss:.4g}"
-            + (speed if math.isfinite(event.tokens_per_second) else "")
+        self._bar.write_line(
+            event.trial_id,
+            f"{event.label}  {percent(share)}  loss {loss(event.loss)}"
+            + (speed if math.isfinite(event.tokens_per_second) else ""),
         )
-
-    def _end_line(self, trial_id: str) -> None:
-        line = self._lines.pop(trial_id, None)
-        if line is not None:
-            line.close()
 
 
 def summary(
@@ -173,11 +162,8 @@ def summary(
     """
     num_ended = sum(trial.trial_id in losses for trial in trials)
     share = spent / (sum(trial.flops for trial in trials) + to_come)
-    head = f"{num_ended} of {len(trials)} trials have ended, {share:.0%} of the FLOPs are spent."
+    head = (
+        f"{num_ended} of {len(trials)} trials have ended, {percent(share)} of the FLOPs are spent."
+    )
     sweep = [trial for trial in trials if trial.role == "sweep"]
     return "\n- ".join([head, *optima_in_words(sweep, losses, size_param)])
-
-
-def _watched() -> bool:
-    """Whether somebody watches: at a terminal, or in a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -7,10 +7,10 @@ same call uses them whenever it is made again, however many workers it has then.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from flops_fit.display.notebook import tell
 from flops_fit.errors import StoreError, SweepError
 from flops_fit.report.budget_text import of_expectation
 from flops_fit.runtime.polling import poll
@@ -96,9 +96,7 @@ def chosen_by_driver(opened: Opened, spending: Spending, address: StoreAddress) 
         ),
         timeout_s=DRIVER_S,
         pause_s=PAUSE_S,
-        report=lambda error: print(
-            f"Waiting up to {DRIVER_S:g} s for the driver to choose budgets", file=sys.stderr
-        ),
+        report=lambda error: tell(f"Waiting up to {DRIVER_S:g} s for the driver to choose budgets"),
     )
 
 

@@ -51,6 +51,8 @@ class Estimate:
         price_per_hour: Price of one device, in any currency.
         devices: Number of trials that run at a time.
         device: What was timed, for display.
+        size_param: Name of the size parameter.
+        data_unit: What D counts.
     """
 
     table: pd.DataFrame
@@ -64,6 +66,8 @@ class Estimate:
     price_per_hour: float | None
     devices: int
     device: str
+    size_param: str = "size"
+    data_unit: str = "tokens"
 
     def __repr__(self) -> str:
         return "\n".join(plan_text.of_estimate(self))
@@ -118,6 +122,8 @@ def estimate_plan(
         price_per_hour=price_per_hour,
         devices=num_devices,
         device=measured.device,
+        size_param=plan.size_param,
+        data_unit=plan.data_unit,
     )
 
 

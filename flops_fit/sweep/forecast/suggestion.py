@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from flops_fit.display.number_text import duration, flops
 from flops_fit.errors import FitError, InfeasiblePlanError
 from flops_fit.laws.design.simulation import BEYOND, NOISE, expected_intervals
 from flops_fit.laws.model.arrays import Array
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import budget_text
-from flops_fit.report.number_text import duration, flops
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.forecast.calibration import QUICK_ROUNDS, ROUNDS, Calibration, calibrate

@@ -58,12 +58,14 @@ class Stages:
         planned: The trials of its grid; by the first rule where rate or batch are to be found.
         pilot: What is trained to find them; None if nothing is.
         extend: Whether sizes are added where the loss is least at an edge of a row.
+        size_param: Name of the size parameter.
     """
 
     rows: IsoflopRows
     planned: tuple[Trial, ...]
     pilot: PilotPlan | None
     extend: bool
+    size_param: str = "size"
 
     def next(self, runs: Sequence[Run], settled: Mapping[str, float]) -> Stage:
         """The trials wanted, given what has been trained.
@@ -85,8 +87,8 @@ class Stages:
         rows = replace(self.rows, law=self._law(runs))
         chosen = _chosen(rows, self.planned, runs)
         num_checks = sum(run.role == "check" for run in runs)
-        found = law_in_words(rows, self.pilot, cells, num_checks)
-        words = (found, *chosen_in_words(chosen))
+        found = law_in_words(rows, cells, num_checks)
+        words = (found, *chosen_in_words(chosen, self.size_param))
         grid = tuple(chosen.trials)
         trials = (*cells.trials, *grid)
         stage = Stage(trials, grid, rows.law, self.pilot.check_flops, words)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
+from flops_fit.display.number_text import count
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped
 from flops_fit.sweep.plan.isoflop_row import (
@@ -61,7 +62,7 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
         bounds = rows.bounds(budget)
         if bounds.one_sided:
             messages.append(
-                f"budget {budget:.3g}: the optimum is expected near {_count(bounds.expected)} "
+                f"budget {budget:.3g}: the optimum is expected near {count(bounds.expected)} "
                 f"parameters, but {', and '.join(_reasons(rows, budget))}"
             )
     change = _least_change(rows, budgets) if messages else ""
@@ -118,17 +119,17 @@ def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
     if bounds.short_of_data:
         examples = plural(rows.source.num_examples or 0, "training example")
         reasons.append(
-            f"models of fewer than {_count(bounds.low)} parameters need more than "
+            f"models of fewer than {count(bounds.low)} parameters need more than "
             f"{rows.recipe.max_epochs:g} epochs of the {examples}"
         )
     if bounds.short_of_steps and not bounds.smallest_above:
         largest = rows.finder.nearest_cost(bounds.high)
         batch = plural(rows.least_batch(budget, largest), "example")
         reasons.append(
-            f"models of more than {_count(bounds.high)} parameters take fewer than {FEW_STEPS} "
+            f"models of more than {count(bounds.high)} parameters take fewer than {FEW_STEPS} "
             f"steps of {batch}"
         )
-    between = f"between {_count(bounds.low)} and {_count(bounds.high)} parameters"
+    between = f"between {count(bounds.low)} and {count(bounds.high)} parameters"
     return reasons or [f"the model comes in too few sizes {between}"]
 
 
@@ -338,10 +339,6 @@ def _smallest_cost(rows: IsoflopRows) -> ModelCost:
     cost = rows.finder.cost(rows.finder.smallest())
     assert cost is not None
     return cost
-
-
-def _count(num_params: float) -> str:
-    return f"{num_params:,.0f}" if num_params < 1e6 else f"{num_params:.3g}"
 
 
 def _rounded(value: float) -> float:

@@ -87,6 +87,7 @@ class Grid:
         pilot: What is trained to find learning rate and batch; None if nothing is.
         chosen: Where the budgets were chosen for a time or money: what was chosen.
         found: Learning rate and batch, where a pilot has found them; the trials are by them.
+        data_notes: What is done to the data, and what is held out of them, as lines.
         origin: What it was made from; None if not made by the planner.
     """
 
@@ -104,6 +105,7 @@ class Grid:
     rules: Mapping[str, str] = field(default_factory=dict)
     pilot: PilotPlan | None = None
     found: RecipeLaw | None = None
+    data_notes: tuple[str, ...] = ()
     chosen: ChosenBudgets | None = None
     origin: Origin | None = field(default=None, compare=False)
 

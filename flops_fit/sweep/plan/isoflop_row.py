@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flops_fit.display.number_text import count
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.laws.model.recipe_law import FEW_STEPS, RecipeLaw, largest_batch
@@ -316,8 +317,8 @@ class IsoflopRows:
             )
         if available is not None and trial.num_tokens > max_epochs * available:
             return (
-                f"{trial.compute_budget:.3g} FLOPs need {trial.num_tokens:.3g} {self.source.unit}, "
-                f"more than {max_epochs:g} epochs of {available:.3g}"
+                f"{trial.compute_budget:.3g} FLOPs need {count(trial.num_tokens)} "
+                f"{self.source.unit}, more than {max_epochs:g} epochs of {count(available)}"
             )
         return ""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flops_fit.errors import InfeasiblePlanError
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped, Trial
 from flops_fit.runtime.announce import announce_if_slow
+from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
@@ -19,6 +21,7 @@ from flops_fit.sweep.plan.real_batches import batch_size_faults
 from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.plan.validation import check_all
 from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.kept_costs import KeptCosts
 from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task, task_identity
 from flops_fit.sweep.task.weighting import Weighting
@@ -29,10 +32,22 @@ from flops_fit.warn import warn_user
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, and the rows it was made from: what later stages need to train and extend it."""
+    """A plan, and what later stages need to train and extend it.
+
+    Attributes:
+        plan: The plan.
+        rows: The rows it was made from.
+        kept: The file of what the sizes cost; None if there is none.
+    """
 
     plan: Grid
     rows: IsoflopRows
+    kept: KeptCosts | None = None
+
+    def keep_costs(self) -> None:
+        """Write down what was counted since, so that the next plan need not count it."""
+        if self.kept is not None:
+            self.kept.keep(self.finder)
 
     def setting_with(self, recipe: Recipe) -> str:
         """The hash of what all trials share, if they had another recipe."""
@@ -51,6 +66,11 @@ class Planned:
         return self.plan.origin.task.weighting if self.plan.origin else Weighting()
 
     @property
+    def held_out_rule(self) -> Rule:
+        """How a share of the data is set aside, if it is."""
+        return self.plan.origin.task.held_out_rule if self.plan.origin else BLOCKS
+
+    @property
     def finder(self) -> SizeFinder:
         """The sizes at which the model can be built."""
         return self.rows.finder
@@ -64,17 +84,20 @@ class Opened:
         task: Model, data and loss, with what a batch's loss weighs.
         rows: The rows of its sweep.
         asked: The budgets, ascending, or what they are to be chosen from.
+        kept: The file of what models cost; None if there is none.
     """
 
     task: Task
     rows: IsoflopRows
     asked: list[float] | Spending
+    kept: KeptCosts | None = None
 
 
 def make_plan(
     task: Task,
     request: PlanRequest,
     faults: Sequence[str] = (),
+    folder: Path | None = None,
     choose: Callable[[Opened, Spending], ChosenBudgets] | None = None,
 ) -> Planned:
     """Check all arguments, then plan.
@@ -83,13 +106,14 @@ def make_plan(
         task: Model, data and loss.
         request: What to plan.
         faults: Errors found in other arguments, reported together with those found here.
+        folder: Where what models cost is kept; None if it is not.
         choose: Chooses the budgets where a time or money is given instead.
 
     Raises:
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
         InfeasiblePlanError: No budget can be planned; says what would work.
     """
-    opened = open_rows(task, request, faults)
+    opened = open_rows(task, request, faults, folder)
     if not isinstance(opened.asked, Spending):
         return _plan_budgets(opened, opened.asked)
     assert choose is not None
@@ -98,22 +122,26 @@ def make_plan(
     return replace(planned, plan=replace(planned.plan, chosen=chosen))
 
 
-def open_rows(task: Task, request: PlanRequest, faults: Sequence[str] = ()) -> Opened:
+def open_rows(
+    task: Task, request: PlanRequest, faults: Sequence[str] = (), folder: Path | None = None
+) -> Opened:
     """Check all arguments, and open the data.
 
     Args:
         task: Model, data and loss.
         request: What to plan.
         faults: Errors found in other arguments, reported together with those found here.
+        folder: Where what models cost is kept; None if it is not.
 
     Raises:
         ArgumentError: Lists every error in the arguments, the model, the data and the loss.
     """
     with announce_if_slow("Planning: opening the data, trying the model and loss on one batch"):
-        asked, source, finder = check_all(task, request, faults)
+        checked = check_all(task, request, faults, folder)
+    source, finder = checked.source, checked.finder
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
     rows = IsoflopRows(task_identity(task, source), source, request.recipe, request.seed, finder)
-    return Opened(task, rows, asked)
+    return Opened(task, rows, checked.asked, checked.kept)
 
 
 def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
@@ -148,9 +176,10 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
         size_param=task.size_param,
         setting=_setting(rows, recipe, conventions),
         rules=rows.rules,
+        data_notes=source.notes,
         origin=Origin(task, rows),
     )
-    return Planned(plan, rows)
+    return Planned(plan, rows, opened.kept)
 
 
 def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:

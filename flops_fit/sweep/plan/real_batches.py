@@ -20,9 +20,9 @@ from flops_fit.records import Size
 from flops_fit.runtime import distributed
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.batch_order import parts_of
+from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.data.source import (
     Source,
-    Strided,
     bytes_of,
     first_examples,
     is_iterable,

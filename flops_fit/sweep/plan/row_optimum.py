@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import count, flops, loss
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS, fit_isoflop
 from flops_fit.records import Trial
 
@@ -36,7 +37,7 @@ def edge_of(row: pd.DataFrame) -> Edge:
     """
     if len(row) < LEAST_RUNS:
         return ""
-    optimum = _fit(row)
+    optimum = _fit(row).iloc[0]
     if optimum["interior"]:
         return ""
     if np.isfinite(optimum["num_params"]):
@@ -49,40 +50,59 @@ def edge_of(row: pd.DataFrame) -> Edge:
 
 
 def optima_in_words(
-    trials: Iterable[Trial], losses: Mapping[str, float], size_param: str
+    trials: Iterable[Trial],
+    losses: Mapping[str, float],
+    size_param: str,
+    *,
+    budget: float | None = None,
 ) -> list[str]:
     """A sentence on each budget whose trials have all ended, the smallest budget first.
+
+    Curves are judged by the noise of all rows that have ended, as the result judges them.
 
     Args:
         trials: The planned trials.
         losses: Held-out losses by trial id, of the trials that have ended; NaN without a loss.
         size_param: Name of the size parameter.
+        budget: The only budget to speak of; all if None.
     """
     by_budget: dict[float, list[Trial]] = {}
     for trial in trials:
         by_budget.setdefault(trial.compute_budget, []).append(trial)
-    return [
-        _optimum_in_words(row_of(row, losses), row, size_param)
-        for _, row in sorted(by_budget.items())
+    ended = {
+        C: row
+        for C, row in sorted(by_budget.items())
         if all(trial.trial_id in losses for trial in row)
+    }
+    rows = {C: row_of(row, losses) for C, row in ended.items()}
+    if not rows:
+        return []
+    optima = _fit(pd.concat(list(rows.values())))
+    return [
+        _optimum_in_words(rows[C], optima, ended[C], size_param)
+        for C in rows
+        if budget is None or C == budget
     ]
 
 
-def _optimum_in_words(row: pd.DataFrame, trials: Sequence[Trial], size_param: str) -> str:
-    budget = trials[0].compute_budget
+def _optimum_in_words(
+    row: pd.DataFrame, optima: pd.DataFrame, trials: Sequence[Trial], size_param: str
+) -> str:
+    C = trials[0].compute_budget
     if len(row) < LEAST_RUNS:
-        return f"C={budget:.3g}: only {len(row)} sizes have a loss, too few for an optimum"
-    optimum = _fit(row)
+        return f"C={flops(C)}: only {len(row)} sizes have a loss, too few for an optimum"
+    # Budgets of almost the same FLOPs share a row.
+    optimum = optima.iloc[int(np.abs(np.log(optima["compute_budget"] / C)).argmin())]
     if optimum["refused"]:
-        return f"C={budget:.3g}: no optimum yet: {optimum['refused']}"
+        return f"C={flops(C)}: no optimum so far: {optimum['refused']}"
     N = float(optimum["num_params"])
     nearest = min(trials, key=lambda trial: abs(np.log(trial.num_params / N)))
     return (
-        f"C={budget:.3g}: the loss is least near N = {N:.3g} ({size_param}={nearest.size} is "
-        f"nearest), {optimum['loss']:.4f}"
+        f"C={flops(C)}: the loss is least near N = {count(N)} ({size_param}={nearest.size} is "
+        f"nearest), {loss(optimum['loss'])}"
     )
 
 
-def _fit(row: pd.DataFrame) -> pd.Series:
-    """The fitted IsoFLOP curve of one row."""
-    return fit_isoflop(row["compute_budget"], row["num_params"], row["loss"]).iloc[0]
+def _fit(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fitted IsoFLOP curve of each row."""
+    return fit_isoflop(rows["compute_budget"], rows["num_params"], rows["loss"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
@@ -17,6 +18,7 @@ from flops_fit.sweep.plan.isoflop_row import MIN_GIVEN_SIZES
 from flops_fit.sweep.plan.real_batches import extreme_faults
 from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.count_curve import CountCurve
+from flops_fit.sweep.task.kept_costs import KeptCosts
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.signatures import check_data_arguments, check_model_arguments, loss_faults
 from flops_fit.sweep.task.size_finder import SizeFinder
@@ -25,9 +27,26 @@ from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.validate import is_positive, is_whole_number, raise_problems
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a plan is made of, without a fault.
+
+    Attributes:
+        asked: The budgets in FLOPs, ascending, or what they are to be chosen from.
+        source: The data, opened.
+        finder: The sizes to plan with.
+        kept: The file of their costs; None if there is none.
+    """
+
+    asked: list[float] | Spending
+    source: Source
+    finder: SizeFinder
+    kept: KeptCosts | None
+
+
 def check_all(
-    task: Task, request: PlanRequest, faults: Sequence[str]
-) -> tuple[list[float] | Spending, Source, SizeFinder]:
+    task: Task, request: PlanRequest, faults: Sequence[str], folder: Path | None = None
+) -> Checked:
     """Check the task and the request.
 
     An error in one argument does not hide those in others: the data are opened although the model
@@ -38,10 +57,7 @@ def check_all(
         task: Model, data and loss.
         request: What to plan.
         faults: Errors found in other arguments, reported together with those found here.
-
-    Returns:
-        The budgets, ascending, or what they are to be chosen from; the data, opened; the sizes to
-        plan with.
+        folder: Where what models cost is kept; None if it is not.
 
     Raises:
         ArgumentError: Lists every error found.
@@ -59,6 +75,7 @@ def check_all(
         given=sizes or None,
     )
     model_faults = check_model_arguments(task)
+    kept = None
     # The finder is lazy: nothing has been built so far.
     if not check_model_arguments(buildable):
         model_faults += _growth_faults(finder)
@@ -67,10 +84,22 @@ def check_all(
         if source is not None and not data_faults and not loss_faults(task):
             data_faults += _extreme_faults(buildable, source, trial_finder)
         if source is not None and not model_faults and not data_faults:
+            kept = _recalled(folder, buildable, source, request, finder)
             data_faults += _size_faults(finder)
     problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "flops-fit cannot start:" if len(problems) > 1 else "")
-    return budgets, _known(source), finder
+    return Checked(budgets, _known(source), finder, kept)
+
+
+def _recalled(
+    folder: Path | None, task: Task, source: Source, request: PlanRequest, finder: SizeFinder
+) -> KeptCosts | None:
+    """The file of the costs, which the finder then has; None if nothing slow is counted."""
+    if folder is None or request.flops != "measured":
+        return None
+    kept = KeptCosts.of(folder, task, source)
+    kept.recall(finder)
+    return kept
 
 
 def _request_faults(request: PlanRequest) -> list[str]:

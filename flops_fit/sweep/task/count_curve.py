@@ -1,14 +1,18 @@
 """FLOPs of many sizes from the counts of a few, for models whose FLOPs are slow to count.
 
-A count of a recurrent network takes seconds for every size, whatever its width. But the FLOPs of a
-family of models are mostly a polynomial of its size, with rational coefficients: two for a depth,
-three for a width. Where one of low degree goes through more counts than determine it, exactly, the
-count of a size between them is known.
+A count of a recurrent network takes seconds for every size, whatever its width. Two things help.
+
+It takes so long on the meta device, where an elementwise operation is Python code. Small models are
+counted on the CPU in a tenth of the time, and are counted there once both have given the same.
+
+And the FLOPs of a family of models are mostly a polynomial of its size, with rational coefficients:
+two for a depth, three for a width. Where one of low degree goes through more counts than determine
+it, exactly, the count of a size between them is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from time import monotonic
@@ -17,7 +21,9 @@ from flops_fit.records import Size
 from flops_fit.validate import is_whole_number
 
 # Seconds spent on counting after which counts are computed where they can be.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
+# Seconds of a count after which it is tried whether another way is faster.
+SLOW_S = 0.5
 MAX_DEGREE = 3
 # Counts beyond those that determine a polynomial which it must go through.
 CHECKED = 2
@@ -25,6 +31,7 @@ CHECKED = 2
 
 # FLOPs of each batch that is counted.
 Counts = tuple[float, ...]
+Counter = Callable[[], Counts]
 
 
 @dataclass
@@ -33,29 +40,44 @@ class CountCurve:
 
     Attributes:
         patience_s: Seconds that may be spent on counting before any count is computed.
+        slow_s: Seconds of one count from which a faster way is looked for.
         counted: FLOPs of each batch by size, as counted.
     """
 
     patience_s: float = PATIENCE_S
+    slow_s: float = SLOW_S
     counted: dict[int, Counts] = field(default_factory=dict)
     _spent_s: float = 0.0
+    # Whether the faster way gives the same and is faster; None where it was not tried.
+    _quick: bool | None = None
 
-    def counts_at(self, size: Size, batches: Sequence[Callable[[], float]]) -> Counts:
+    def counts_at(self, size: Size, count: Counter, quick: Counter | None = None) -> Counts:
         """FLOPs of each batch at a size.
 
         Args:
             size: The size.
-            batches: For each batch a function that counts; it raises if the model does not run.
+            count: Counts; it raises if the model does not run.
+            quick: Another way to count, to be used once it has given the same in less time.
         """
         whole = int(size) if is_whole_number(size) else None
         known = None if whole is None else self._computed(whole)
         if known is not None:
             return known
         start = monotonic()
-        counts = tuple(count() for count in batches)
+        counts = (self._quick and quick and _tried(quick)) or self._counted(count, quick)
         self._spent_s += monotonic() - start
         if whole is not None and all(flops.is_integer() for flops in counts):
             self.counted[whole] = counts
+        return counts
+
+    def _counted(self, count: Counter, quick: Counter | None) -> Counts:
+        """FLOPs in the first way; where it is slow, the other way is compared with it once."""
+        start = monotonic()
+        counts = count()
+        took_s = monotonic() - start
+        if quick is not None and self._quick is None and took_s > self.slow_s:
+            start = monotonic()
+            self._quick = _tried(quick) == counts and monotonic() - start < took_s / 2
         return counts
 
     def _computed(self, size: int) -> Counts | None:
@@ -71,6 +93,14 @@ class CountCurve:
         ]
         known = [float(value) for value in values if value is not None]
         return tuple(known) if len(known) == len(values) else None
+
+
+def _tried(quick: Counter) -> Counts | None:
+    """What the faster way counts; None if it fails."""
+    try:
+        return quick()
+    except Exception:
+        return None
 
 
 def _computed(counts: dict[int, int], size: int) -> int | None:

@@ -31,6 +31,8 @@ from flops_fit.sweep.task.task import Task
 from flops_fit.validate import is_count, is_positive
 from flops_fit.warn import warn_user
 
+_MOST_REAL_FLOPS = 3e10  # of a count on real tensors, in place of one on the meta device
+
 FlopsConvention = Literal["measured", "6ND"] | Callable[[nn.Module], float]
 
 
@@ -74,6 +76,11 @@ def params_of(task: Task, size: Size) -> int:
     return count_params(build_empty(task, size), size)
 
 
+def shapes_of(model: nn.Module) -> str:
+    """Hash of the names and shapes of all parameters. It is part of every trial id."""
+    return digest({name: list(p.shape) for name, p in model.named_parameters()})
+
+
 def cost_of(
     task: Task,
     source: Source,
@@ -96,7 +103,7 @@ def cost_of(
     """
     model = build_empty(task, size)
     num_params = count_params(model, size)
-    shapes = digest({name: list(p.shape) for name, p in model.named_parameters()})
+    shapes = shapes_of(model)
     count = 6.0 * num_params
     convention = "6ND"
     notes: set[str] = set()
@@ -147,8 +154,13 @@ def _measured(
         # `build_empty` may have fallen back to the CPU, where batches on meta cannot be used.
         if any(not p.is_meta for p in model.parameters()):
             raise RuntimeError("its constructor creates real tensors")
+        on_cpu = None
+        if _is_small(model, sum(tokens for _, tokens in costed)):
+            on_cpu = partial(_counts_without_onednn, task, source, size)
         counts = curve.counts_at(
-            size, [partial(_count, task, model, _to_meta(batch), notes) for batch, _ in costed]
+            size,
+            lambda: tuple(_count(task, model, _to_meta(batch), notes) for batch, _ in costed),
+            on_cpu,
         )
         if count := mean(c / tokens for c, (_, tokens) in zip(counts, costed, strict=True)):
             return count, "measured"
@@ -156,10 +168,8 @@ def _measured(
     except Exception as error:
         why = f"the model or loss does not run on the meta device ({_short(error)})"
     try:
-        # `FlopCounterMode` does not count the fused attention kernel of the CPU.
-        with sdpa_kernel(SDPBackend.MATH):
-            real = task.build_quietly(size)
-            count = mean(_count(task, real, batch, notes) / tokens for batch, tokens in costed)
+        counts = _counts_on_cpu(task, source, size, notes)
+        count = mean(c / tokens for c, (_, tokens) in zip(counts, costed, strict=True))
     except Exception as error:
         # Only counting fails, or else the error is the user's and is raised here.
         task.loss(task.build_quietly(size).train(), source.sample).backward()
@@ -167,6 +177,28 @@ def _measured(
         count = 0.0
     _warn(why, "one real batch" if count else "6ND")
     return count, "measured on one batch" if count else "6ND"
+
+
+def _is_small(model: nn.Module, tokens: float) -> bool:
+    """Whether forward and backward of real tensors take about a second at most, by 6 N D."""
+    return 6.0 * sum(p.numel() for p in model.parameters()) * tokens <= _MOST_REAL_FLOPS
+
+
+def _counts_on_cpu(task: Task, source: Source, size: Size, notes: set[str]) -> tuple[float, ...]:
+    """FLOPs of each batch, on real tensors."""
+    # `FlopCounterMode` does not count the fused attention kernel of the CPU.
+    with sdpa_kernel(SDPBackend.MATH):
+        model = task.build_quietly(size)
+        return tuple(_count(task, model, batch, notes) for batch, _ in source.costed)
+
+
+def _counts_without_onednn(task: Task, source: Source, size: Size) -> tuple[float, ...]:
+    """The same without oneDNN's kernels: a whole LSTM is one of them, and is not counted."""
+    before = torch.backends.mkldnn.set_flags(_enabled=False)[0]
+    try:
+        return _counts_on_cpu(task, source, size, set())
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
 
 
 def _count(task: Task, model: nn.Module, batch: Any, notes: set[str]) -> float:

@@ -11,6 +11,7 @@ from torch import nn
 
 from flops_fit.records import Size
 from flops_fit.runtime.announce import quietly
+from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.data.source import Source, targets_of
 from flops_fit.sweep.task.hashing import plain, qualified_name
@@ -31,6 +32,7 @@ class Task:
         eval_dataset: Held-out data; None sets a share of `dataset` aside.
         metrics: Other measures of the held-out data, by name; called as `loss_fn` is.
         weighting: What a batch's loss weighs; found out while planning.
+        held_out_rule: How a share of `dataset` is set aside, if it is.
     """
 
     model_cls: Callable[..., nn.Module]
@@ -41,6 +43,7 @@ class Task:
     eval_dataset: Any = None
     metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     weighting: Weighting = field(default_factory=Weighting)
+    held_out_rule: Rule = BLOCKS
 
     @property
     def model_name(self) -> str:
@@ -97,7 +100,7 @@ class Task:
 
     def open(self) -> Source:
         """The data, opened and split."""
-        return open_source(self.dataset, self.eval_dataset)
+        return open_source(self.dataset, self.eval_dataset, self.held_out_rule)
 
 
 def outputs_of(model: nn.Module, batch: Any) -> Any:
@@ -123,4 +126,7 @@ def task_identity(task: Task, source: Source) -> dict[str, Any]:
         # Not of data whose examples hold equally many labels: their ids are older than these.
         identity["weighting"] = repr(task.weighting)
         identity["tokens_per_example"] = source.tokens_per_example
+    if source.held_out_by == BLOCKS:
+        # Ids of other splits are older than this one.
+        identity["held_out"] = BLOCKS
     return identity

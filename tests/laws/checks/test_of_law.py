@@ -7,6 +7,7 @@ from checked import severities
 from planted import LAW as PLANTED
 from recipes import with_pilot
 
+from flops_fit.display.number_text import count, loss
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_law import (
     CONSEQUENCES,
@@ -45,8 +46,10 @@ def test_a_row_that_the_law_misses_is_named(sound, depth):
     assert "too flat" in check.message
     C = found.largest_budget
     prediction, law = found.predict(C), found.law
-    assert f"N {prediction.num_params:.3g} (the law alone {law.n_opt(C):.3g})" in check.message
-    assert f"loss {prediction.loss:.4g} ({law.l_opt(C):.4g})" in check.message
+    assert (
+        f"N {count(prediction.num_params)} (the law alone {count(law.n_opt(C))})" in check.message
+    )
+    assert f"loss {loss(prediction.loss)} ({loss(law.l_opt(C))})" in check.message
 
 
 def test_no_other_check_repeats_that_the_law_is_wrong(sound):
@@ -64,8 +67,8 @@ def test_consequences_are_left_out_and_nothing_else():
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (RowMisfit(1e20, 0.8, 0.018, 0.0, 0.5), "at C = 1e+20: 1.8% too high."),
-        (RowMisfit(1e20, 0.8, -0.018, 0.0, 9.0), "at C = 1e+20: 1.8% too low, too flat."),
+        (RowMisfit(1e20, 0.8, 0.018, 0.0, 0.5), "at C = 1e+20: 1.8 % too high."),
+        (RowMisfit(1e20, 0.8, -0.018, 0.0, 9.0), "at C = 1e+20: 1.8 % too low, too flat."),
         (RowMisfit(1e20, 0.8, 0.001, 0.7, -9.0), "minimum at 2 times the N, too curved."),
         (RowMisfit(1e20, 0.8, 0.001, 0.0, 1.0), "at C = 1e+20: off at its ends."),
     ],
@@ -79,7 +82,7 @@ def test_level_and_shape_of_a_row_in_words(row, words):
 def test_a_wider_interval_is_told():
     rows = [RowMisfit(1e20, 0.4, 0.018, 0.0, 0.5), RowMisfit(1e19, 0.4, 0.01, 0.0, 0.5)]
     (check,) = check_lack_of_fit(lack(*rows), {**EFFECT, "wider": 1.72})
-    assert "N 2e+09 (the law alone 1e+09), loss 2.1 (2.15)" in check.message
+    assert "N 2.00B (the law alone 1.00B), loss 2.100 (2.150)" in check.message
     assert check.message.endswith("its interval 1.7 times as wide as the law's.")
     assert check_lack_of_fit(None, EFFECT) == []
 
@@ -102,11 +105,11 @@ def test_intervals_apart_are_told_with_sizes_and_weights(other):
     near = (1e20, "envelope", 1e9, 0.7e9, 1.3e9, 0.1)
     (check,) = check_approaches(levels(LAW, (1e20, "IsoFLOP rows", *other, 0.5), near))
     assert check.severity == "warn"
-    assert "N_opt at 1e+20 FLOPs: parametric law 1e+09 (8e+08 to 1.2e+09, counts 40%)" in (
+    assert "N_opt at 1e+20 FLOPs: parametric law 1.00B (800M to 1.20B, counts 40 %)" in (
         check.message
     )
-    assert f"IsoFLOP rows {other[0]:.3g} " in check.message
-    assert "counts 50%" in check.message
+    assert f"IsoFLOP rows {count(other[0])} " in check.message
+    assert "counts 50 %" in check.message
     assert "envelope" in check.message
 
 

@@ -158,3 +158,21 @@ def test_law_survives_json(recipe):
     for name in ("vector", "centre", "tuned", "largest"):
         stored[name] = tuple(stored[name])
     assert RecipeLaw(**stored) == recipe
+
+
+@pytest.mark.parametrize(
+    ("tuned", "said"),
+    [
+        (("learning_rate",), "learning rate 0.01 (0.00676 to 0.0148) x N^-0.40 D^0.10"),
+        (("batch_size",), "batch 16 (8.89 to 28.8) examples x D^0.60"),
+        (
+            ("learning_rate", "batch_size"),
+            "learning rate 0.01 (0.00676 to 0.0148) x N^-0.40 D^0.10, "
+            "batch 16 (8.89 to 28.8) examples x D^0.60",
+        ),
+    ],
+)
+def test_it_reads_as_a_sentence(tuned, said):
+    found = replace(law(), tuned=tuned)
+    assert str(found) == f"{said} about N = 1.00M, D = 20.0M"
+    assert repr(found) == f"RecipeLaw: {found}"

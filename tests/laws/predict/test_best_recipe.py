@@ -66,7 +66,7 @@ def test_a_prediction_carries_the_recipe(result):
         assert getattr(prediction, name) == row[name]
         assert getattr(prediction, f"{name}_interval") == (row[f"{name}_low"], row[f"{name}_high"])
     text = str(prediction)
-    assert f"  learning rate {prediction.learning_rate:.4g} (95 %: " in text
+    assert f"  learning rate {prediction.learning_rate:.3g} (95 %: " in text
     assert f"  batch         {batch} (95 %: " in text
 
 

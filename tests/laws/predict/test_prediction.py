@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from html import unescape
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +9,7 @@ from planted import LAW, measured, runs
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.predict.prediction import Prediction
-from flops_fit.result import fit
+from flops_fit.result import Result, fit
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,9 @@ def test_a_ratio_far_from_those_trained_warns(result):
 
 def test_a_prediction_reads_as_text(result):
     lines = str(result.predict(1e17)).splitlines()
-    assert lines[0] == "1e+17 FLOPs, 1e+03 times the largest budget"
+    assert lines[0] == "1e+17 FLOPs, 1,000 times the largest budget"
     assert lines[1].startswith("  parameters ")
-    assert lines[-1].startswith("  warn: the budget is 1e+03 times the largest one")
+    assert lines[-1].startswith("  warn: the budget is 1,000 times the largest one")
 
 
 def test_unique_tokens(result):
@@ -126,3 +128,22 @@ def test_isoflop_alone_predicts_without_intervals():
         found.predict(1e18)
     with pytest.raises(FitError, match="no law could be fitted"):
         found.predict(1e15, tokens_per_param=20)
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        ({}, ["tokens per parameter", "size 3"]),
+        ({"data_unit": "examples"}, ["examples per parameter"]),
+        ({"size_param": "d_model"}, ["d_model 3"]),
+        ({"size_param": "<i>", "data_unit": "<b>"}, ["&lt;b&gt; per parameter", "&lt;i&gt; 3"]),
+    ],
+)
+def test_a_notebook_shows_a_prediction_as_a_table_in_the_users_words(result, meta, words):
+    found = Result(replace(result.findings, meta=meta, build_size=lambda N: 3))
+    page = found.predict(1e17)._repr_html_()
+    assert page.count("<tr>") == 5
+    assert "<b>warn</b> the budget is" in page
+    for word in words:
+        assert word in page
+        assert unescape(word) in repr(found.predict(1e17))

@@ -30,7 +30,7 @@ def test_a_thousand_times_is_predicted_and_more_is_refused(result):
     largest = result.largest_budget
     assert reach(result.findings) == 1000
     assert result.predict(1000 * largest).extrapolation == pytest.approx(1000)
-    with pytest.raises(FitError, match=r"are 1\.1e\+03 times the largest.*anyway=True"):
+    with pytest.raises(FitError, match=r"are 1,100 times the largest.*anyway=True"):
         result.predict(1100 * largest)
     with pytest.raises(FitError, match="at most 1000 times is shown"):
         result.chinchilla_table([largest, 1e4 * largest])

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from flops_fit.errors import ArgumentError, FlopsFitWarning
+from flops_fit.sweep.data.held_out import RANDOM
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.data.source import count_examples
 
@@ -76,9 +77,19 @@ def test_map_style_set_is_split_once_and_for_all(numbered):
     held_out = indices(source.held_out_batches(8, max_examples=10**6))
     trained = trained_on(source, 8, steps=40, seed=1)
     assert len(held_out) == len(set(held_out)) == 5
+    assert held_out == [9, 29, 49, 69, 89]
     assert set(trained) == set(range(100)) - set(held_out)
     assert indices(open_source(numbered(100)).held_out_batches(3, 10**6)) == held_out
     assert source.num_examples == 95
+    assert "held out: 5 of 100 examples, in 5 blocks of 1 example" in source.notes[-1]
+
+
+def test_an_older_split_is_that_of_random_examples(numbered):
+    source = open_source(numbered(100), rule=RANDOM)
+    held_out = indices(source.held_out_batches(8, max_examples=10**6))
+    assert held_out == [19, 44, 71, 90, 93]  # a stored format
+    assert set(trained_on(source, 8, steps=40, seed=1)) == set(range(100)) - set(held_out)
+    assert "as when this sweep began" in source.notes[-1]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

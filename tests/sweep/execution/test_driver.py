@@ -198,7 +198,7 @@ def test_the_parent_run_shows_how_far_the_sweep_is_and_its_data(small, planted):
     small.run()
     parent = client_of(small.uri).get_run(small.ledger.parent_run_id)
     note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith("8 of 8 trials have ended, 100% of the FLOPs are spent.\n- C=6e+07: th")
+    assert note.startswith("8 of 8 trials have ended, 100 % of the FLOPs are spent.\n- C=6e+07: th")
     assert "SweepPlan: 8 trials" in note
     assert parent.data.tags[tracking.STATE] == "complete"
     small.run()  # with nothing left to run, the note is the same

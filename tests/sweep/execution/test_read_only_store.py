@@ -17,7 +17,7 @@ def read_only(finished, monkeypatch):
         raise StoreError("attempt to write a readonly database")
 
     monkeypatch.setattr(api, "open_job", open_job)
-    monkeypatch.setattr("flops_fit.analysis.write_files", lambda result, folder: None)
+    monkeypatch.setattr("flops_fit.analysis._write_report", lambda *args: None)
     return finished.folder
 
 

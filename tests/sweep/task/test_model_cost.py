@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.sweep.data.loading import open_source
+from flops_fit.sweep.task import model_cost
 from flops_fit.sweep.task.model_cost import build_empty, cost_of, params_of
 from flops_fit.sweep.task.task import Task
 
@@ -215,3 +216,30 @@ def test_lazy_layers_are_refused():
         ArgumentError, match=r"lazy layers \(layer.weight, layer.bias\).*input size"
     ):
         params_of(task, 3)
+
+
+class Recurrent(Sized):
+    """Reads its four numbers one by one."""
+
+    kind = nn.LSTM
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.cells = self.kind(1, width, batch_first=True)
+        self.layer = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.layer(self.cells(x[..., None])[0][:, -1])
+
+
+class Gated(Recurrent):
+    kind = nn.GRU
+
+
+@pytest.mark.parametrize("model", [Recurrent, Gated, Sized])
+def test_real_tensors_give_the_count_of_the_meta_device(classes, model):
+    task = Task(model, "width", dataset=classes, loss_fn=F.cross_entropy)
+    costs = cost_of(task, task.open(), 5)
+    on_cpu = model_cost._counts_without_onednn(task, task.open(), 5)
+    assert on_cpu[0] == costs.flops_per_token * 2  # of the two examples of a batch
+    assert torch.backends.mkldnn.set_flags()[0]  # oneDNN is on again

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flops_fit.report import number_text
+from flops_fit.display import number_text
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,21 @@ def test_duration(seconds, text):
 )
 def test_memory(num_bytes, text):
     assert number_text.memory(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        (number_text.ratio, 0.0123456, "0.0123"),
+        (number_text.ratio, 999.4, "999"),
+        (number_text.ratio, 1254.0, "1,254"),
+        (number_text.ratio, 2.5e6, "2.5e+06"),
+        (number_text.whole, 12.54, "12.5"),
+        (number_text.whole, 32, "32"),
+        (number_text.whole, 1024.4, "1,024"),
+        (number_text.coefficient, 107265.3, "1.073e+05"),
+        (number_text.coefficient, 0.34, "0.34"),
+    ],
+)
+def test_ratios_whole_numbers_and_coefficients(form, value, text):
+    assert form(value) == text

@@ -45,7 +45,17 @@ def flops(value: float, digits: int = 3) -> str:
 
 def ratio(value: float) -> str:
     """A ratio or a rate to three digits: tokens per parameter, a learning rate, a price."""
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= value < 1e6 else f"{value:.3g}"
+
+
+def whole(value: float) -> str:
+    """Examples or steps: 12.5, 32, 1,024."""
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
+
+
+def coefficient(value: float) -> str:
+    """A coefficient of a law to four digits."""
+    return f"{value:.4g}"
 
 
 def exponent(value: float) -> str:

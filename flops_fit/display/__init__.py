@@ -1,0 +1,1 @@
+"""How everything is shown: numbers as text, tables as HTML, and where lines for the user go."""

@@ -1,0 +1,26 @@
+"""Figures that a notebook shows, without pyplot, `%matplotlib inline` or a call of `show`."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib.figure import Figure
+
+# Pixels of a screen of high resolution for each of a common one.
+SHARPNESS = 1.5
+
+
+class NotebookFigure(Figure):
+    """A Matplotlib figure that IPython shows as a picture.
+
+    Matplotlib's inline backend, where it is active, shows figures of pyplot at the end of a cell.
+    This one is none of those, and is shown once either way.
+    """
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        """The picture, and its width and height on the page."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=SHARPNESS * self.dpi)
+        width, height = (round(inches * self.dpi) for inches in self.get_size_inches())
+        return file.getvalue(), {"width": width, "height": height}

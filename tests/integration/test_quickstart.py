@@ -1,0 +1,84 @@
+"""The quickstart notebook: executed in a kernel, and as it lies in the repository."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("nbclient")
+
+import quickstart
+
+pytestmark = pytest.mark.integration
+
+
+def shown(notebook, source, kind):
+    """What the cell shows whose last line is this, up to the first bracket; in one kind."""
+    (cell,) = (
+        cell
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+        and "".join(cell["source"]).split("\n")[-1].split("(")[0] == source
+    )
+    contents = [out["data"].get(kind) for out in cell["outputs"] if "data" in out]
+    return ["".join(content) for content in contents if content is not None]
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return json.loads(quickstart.NOTEBOOK.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart").resolve()
+    notebook = quickstart.execute(folder, budgets="[1e9, 2e9, 4e9]")
+    assert (folder / "report.html").stat().st_size > 100_000
+    assert len(list((folder / "forecasts").iterdir())) == 1
+    return quickstart.cleaned(notebook, folder)
+
+
+@pytest.fixture(params=["stored", "executed"])
+def notebook(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_nothing_stands_in_red(notebook):
+    streams = {
+        output.get("name")
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "stream"
+    }
+    assert streams == {"stdout"}
+
+
+def test_the_figure_is_a_picture_and_is_shown_once(notebook):
+    assert len(shown(notebook, "result.plot", "image/png")) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("plan", ">d_model</th>"),
+        ("result", ">N, parameters</th>"),
+        ("result.predict", "tokens per parameter"),
+        ("result.checks", "<b>warn</b>"),
+        ("result.summary", "95 % low"),
+        ("result.forecast", ", d_model "),
+    ],
+)
+def test_what_it_shows_is_a_table_or_remarks(notebook, source, words):
+    assert words in shown(notebook, source, "text/html")[-1]
+
+
+def test_one_bar_is_left_and_it_is_full(notebook):
+    bars = [page for page in shown(notebook, "result", "text/html") if "<progress" in page]
+    assert len(bars) == 1
+    assert 'value="1.0000"' in bars[0]
+
+
+def test_it_holds_no_path_of_the_machine(stored):
+    text = quickstart.NOTEBOOK.read_text(encoding="utf-8")
+    assert not re.search(r"/(tmp|home|root|work|Users)/", text)
+    assert len(text) < 600_000
