@@ -190,7 +190,7 @@ def _settings(rows: IsoflopRows) -> Iterator[tuple[int, float]]:
             batch = rows.batch_size(_too_short_budget(rows), _smallest_cost(rows))
             while batch:
                 yield batch, epochs
-                batch //= 4 if batch > 3 else batch
+                batch = max(1, batch // 4) if batch > 1 else 0
         if epochs >= most:
             return
         epochs = min(2 * epochs, most)
@@ -248,12 +248,16 @@ def _with_more_data(rows: IsoflopRows) -> str:
 
 
 def _with_other_settings(rows: IsoflopRows) -> str:
-    """A batch and a limit on epochs with which some budgets can be planned, and these budgets."""
+    """The first settings that make room for a decade of budgets, else those with most room."""
+    best, text = 0.0, ""
     for settings in list(_settings(rows))[1:]:
         window = _feasible_window(_with(rows, settings))
-        if window is not None:
-            return f"with {_as_recipe(rows, settings)}, {_window_text(*window)} would work"
-    return ""
+        if window is not None and window[1] / window[0] > best:
+            best = window[1] / window[0]
+            text = f"with {_as_recipe(rows, settings)}, {_window_text(*window)} would work"
+        if best >= 10:
+            break
+    return text
 
 
 def _more_examples(rows: IsoflopRows) -> Iterator[int]:

@@ -228,7 +228,9 @@ def _short_trials(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:
         f"shortest {min(trial.steps for trial in short)}: so short a run depends on its warm-up "
         "more than on its size"
     )
-    fewest = min(trial.steps * trial.batch_size for trial in short)  # examples that a trial sees
+    # The fewest examples that a trial sees: the largest model's at the smallest budget.
+    tokens = min(t.compute_budget for t in trials) / max(t.flops_per_token for t in trials)
+    fewest = max(1, int(tokens / rows.source.tokens_per_example))
     batch = max(1, fewest // FEW_STEPS)
     remedies = [f"Recipe(batch_size={batch})"] if batch < max(t.batch_size for t in short) else []
     factor = FEW_STEPS * batch / fewest

@@ -153,6 +153,7 @@ def test_short_trials_are_warned_of_with_what_gives_them_more_steps(planned, bat
     remedy = warned.string[warned.end() :]
     if smaller := re.search(r"batch_size=(\d+)", remedy):
         recipe = replace(recipe, batch_size=int(smaller[1]))
+    budgets = plan.compute_budgets
     if larger := re.search(r"budgets (\d+) times", remedy):
         budgets = [int(larger[1]) * budget for budget in budgets]
     if epochs := re.search(r"max_epochs=(\d+)", remedy):
@@ -189,4 +190,4 @@ def test_budgets_that_are_advised_give_enough_steps_by_a_smaller_batch_and_more_
         warnings.simplefilter("error")
         plan = planned(compute_budgets=[low, high], recipe=recipe, **given)
     assert min(trial.steps for trial in plan.trials) >= 200
-    assert changes or batch == 8
+    assert changes
