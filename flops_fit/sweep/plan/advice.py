@@ -148,7 +148,8 @@ def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
     change = _smaller_batch_or_more_data(rows, budgets)
     if change and ("training example" not in change or "max_epochs" in change):
         return change
-    settings = next((s for s in _settings(rows) if _all_planned(_with(rows, s), budgets)), None)
+    others = list(_settings(rows))[1:] if budgets else []
+    settings = next((s for s in others if _all_planned(_with(rows, s), budgets)), None)
     if settings is None:
         return change
     return (

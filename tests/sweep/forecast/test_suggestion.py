@@ -130,14 +130,12 @@ def test_too_short_a_time_names_the_time_that_is_needed():
         pytest.param(
             None, r"work with about 3,000 training examples \(or Rec", marks=pytest.mark.slow
         ),
-        (SIZES, "over a decade.*200 steps"),
+        (SIZES, r"with Recipe\(.*\), budgets from"),
     ],
 )
 def test_too_few_data_for_a_decade_names_what_would_do(sizes, message):
-    with pytest.raises(InfeasiblePlanError, match=message) as seen:
+    with pytest.raises(InfeasiblePlanError, match=message):
         suggested(count=1500, recipe=Recipe(batch_size=8, pilot=False), sizes=sizes)
-    if sizes:
-        assert "Recipe(batch_size=...)" in str(seen.value)
 
 
 def test_the_suggestion_as_text_and_html():
