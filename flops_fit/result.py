@@ -29,6 +29,7 @@ from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.report import summary
 from flops_fit.report.coefficients import Summary, summarise
+from flops_fit.report.tables import WholeTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +149,7 @@ class Result:
             ArgumentError: A budget is not a positive number.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway)
+        return WholeTable(tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway))
 
     def predict(
         self,

@@ -335,6 +335,15 @@ def test_any_table_gives_a_result_or_our_own_error(rows):
     _try(rows)
 
 
+def test_the_table_prints_whole_and_its_parts_are_plain(result, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    table = result.chinchilla_table()
+    lines = repr(table).splitlines()
+    assert len(lines) == 1 + len(table)
+    assert lines[0].split() == list(table.columns)
+    assert type(table.head(2)) is pd.DataFrame
+
+
 POSITIVE = st.floats(1e-3, 1e20)
 
 

@@ -1,7 +1,7 @@
 """How a command ends: one readable message and an exit code.
 
-Exit codes: 0 success; 1 failed trials or another failure at run time; 2 invalid options, import
-paths or files; 130 after Ctrl-C; 143 after SIGTERM.
+Exit codes: 0 success; 1 failed trials, no law, or another failure at run time; 2 invalid options,
+import paths or files; 130 after Ctrl-C; 143 after SIGTERM.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from flops_fit.display.number_text import (
 from flops_fit.laws.checks.of_runs import SHORT_SPAN
 from flops_fit.laws.model.recipe_law import ENOUGH_STEPS
 
+LITTLE = 2.5  # a factor to which N_opt is known at ten times the largest budget
+
 
 class SuggestionView(Protocol):
     """The fields of `BudgetSuggestion` that are shown."""
@@ -183,7 +185,10 @@ def _worth(suggestion: SuggestionView) -> list[str]:
         f"({flops(row['compute_budget'])} FLOPs)"
         for row in beyond
     )
-    return [
+    lines = [
         f"worth at best: N_opt known {known}, if losses scatter by {percent(suggestion.noise)} "
         "from run to run"
     ]
+    if beyond[0]["factor"] > LITTLE:
+        lines.append("so small a sweep says little beyond its own budgets: give it more time")
+    return lines

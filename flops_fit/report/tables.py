@@ -23,6 +23,17 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
+class WholeTable(pd.DataFrame):
+    """A DataFrame that prints whole, however narrow the terminal; parts of it are plain ones."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.to_string(index=False, float_format="{:.4g}".format)
+
+
 def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
     """The table as text cells, with intervals in columns of their own.
 

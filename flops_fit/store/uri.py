@@ -89,9 +89,14 @@ def resolve_uri(tracking_uri: str | os.PathLike[str] | None = None) -> str:
     if tracking_uri is not None:
         return check_uri(tracking_uri)
     if not mlflow.is_tracking_uri_set():
-        return sqlite_url(_DEFAULT_FILE)
+        return default_uri()
     uri = mlflow.get_tracking_uri()
     return sqlite_url(*_split(uri)) if _is_sqlite(uri) else uri
+
+
+def default_uri() -> str:
+    """The store that is used where none is set."""
+    return sqlite_url(_DEFAULT_FILE)
 
 
 def check_uri(tracking_uri: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any
@@ -12,7 +13,13 @@ from mlflow.tracking import MlflowClient
 
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.store.client import client_of, exclusive
-from flops_fit.store.uri import is_missing_file, resolve_uri, sqlite_folder, without_credentials
+from flops_fit.store.uri import (
+    default_uri,
+    is_missing_file,
+    resolve_uri,
+    sqlite_folder,
+    without_credentials,
+)
 from flops_fit.tracking.artifacts import ARTIFACTS, made_in
 from flops_fit.tracking.ledger import STATE, SWEEP, Ledger
 from flops_fit.warn import warn_user
@@ -70,10 +77,15 @@ def find_ledger(name: str | None = None, tracking_uri: str | PathLike[str] | Non
 
 
 def _only_ledger(tracking_uri: str | PathLike[str] | None) -> Ledger:
-    ledgers = list_ledgers(tracking_uri)
+    uri = _existing(tracking_uri)
+    ledgers = list_ledgers(uri)
+    # `mlflow run` sets a store of its own; a sweep of other calls in this folder is meant as well.
+    if not ledgers and tracking_uri is None and "MLFLOW_RUN_ID" in os.environ:
+        uri = default_uri()
+        ledgers = [] if is_missing_file(uri) else list_ledgers(uri)
     if len(ledgers) == 1:
         return ledgers[0]
-    where = without_credentials(_existing(tracking_uri))
+    where = without_credentials(uri)
     names = sorted(ledger.name for ledger in ledgers)
     raise SweepError(
         f"expected the name of a sweep: {where} holds {_listed(names)}"

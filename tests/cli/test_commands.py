@@ -97,7 +97,7 @@ def test_run_shows_plan_table_and_how_to_help(swept):
     assert done.exit_code == 0, done.stderr
     assert "N_opt ~ C^0.46" in done.stdout
     assert re.search(r"C, FLOPs +N, parameters +N, 95 % .* width ", done.stdout)
-    assert "workflowType=machine_learning" in done.stdout
+    assert "workflowType=machine_learning" in done.stderr
     assert "SweepPlan: 15 trials" in done.stderr
     assert "another terminal: flops-fit worker --model-cls tiny_task:Net" in done.stderr
     assert "--recipe max_epochs=1000000000.0 --recipe pilot=false --name tiny" in done.stderr
@@ -459,6 +459,8 @@ def test_ui_says_when_mlflow_does_not_come_up_and_when_a_port_is_taken(finished,
 def test_links_open_the_page_that_shows_runs(finished):
     ledgers = tracking.list_ledgers(f"sqlite:///{finished}/mlflow.db")
     page = f"#/experiments/{ledgers[0].experiment_id}/runs?workflowType=machine_learning"
-    assert ui.links(ledgers, "http://host:5000/") == f"tiny: http://host:5000/{page}"
+    first, hint = ui.links(ledgers, "http://host:5000/").splitlines()
+    assert first == f"tiny: http://host:5000/{page}"
+    assert "Model training" in hint
     many = ui.links(ledgers * 12, "http://host:5000")
-    assert many.endswith("\nand 2 more")
+    assert many.splitlines()[-2] == "and 2 more"

@@ -1,10 +1,13 @@
 import warnings
+from types import SimpleNamespace
 
 import click
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from flops_fit.cli.outcome import Group
+from flops_fit.cli.results import exit_code
 from flops_fit.errors import ArgumentError, FlopsFitWarning, SweepError
 
 
@@ -81,3 +84,17 @@ def test_warnings_are_short_lines():
         done = CliRunner().invoke(main, ["go"])
     assert done.exit_code == 0
     assert done.stderr == "warning: another name keeps them\n"
+
+
+@pytest.mark.parametrize(
+    ("law", "states", "code"),
+    [
+        ("a law", ["complete", "complete"], 0),
+        (None, ["complete", "complete"], 1),
+        ("a law", ["complete", "failed"], 1),
+        ("a law", ["failed", "complete"], 0),  # of a budget that is not asked for now
+    ],
+)
+def test_a_sweep_without_a_law_ends_in_1(law, states, code):
+    runs = pd.DataFrame({"state": states, "compute_budget": [1e9, 2e9]})
+    assert exit_code(SimpleNamespace(law=law, runs=runs), [2e9]) == code

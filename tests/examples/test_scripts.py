@@ -72,7 +72,7 @@ def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatc
     runs = result.runs.groupby("role")["state"].agg(list)
     assert runs["sweep"] == ["complete"] * 12
     assert len(runs["pilot"]) >= 12  # learning rates at three sizes
-    assert "mlflow ui" in capsys.readouterr().out
+    assert "mlflow ui" in capsys.readouterr().err
     again = main_of("found_recipe.py")(options)
     assert set(result.runs["run_id"]) == set(again.runs["run_id"])
     assert "Laws of the recipe" in capsys.readouterr().out

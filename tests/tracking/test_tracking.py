@@ -10,7 +10,9 @@ import pytest
 from flops_fit import tracking
 from flops_fit.errors import ArgumentError, SweepError
 from flops_fit.records import Trial
+from flops_fit.store import uri
 from flops_fit.store.client import client_of
+from flops_fit.store.uri import sqlite_file
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import Ledger
 
@@ -101,6 +103,23 @@ def test_the_only_sweep_needs_no_name(ledger):
 def test_a_store_without_a_sweep_says_so(store):
     with pytest.raises(SweepError, match="holds no sweep yet"):
         tracking.find_ledger(None, f"sqlite:///{store}/mlflow.db")
+
+
+@pytest.mark.parametrize("under_mlflow_run", [True, False])
+def test_under_mlflow_run_the_sweep_of_this_folder_is_found(
+    ledger, monkeypatch, tmp_path, under_mlflow_run
+):
+    store = f"sqlite:///{tmp_path}/of_mlflow_run.db"
+    client_of(store).create_experiment("of other programs")
+    monkeypatch.setattr(uri, "_DEFAULT_FILE", sqlite_file(ledger.tracking_uri))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    if under_mlflow_run:
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        assert tracking.find_ledger().parent_run_id == ledger.parent_run_id
+    else:
+        with pytest.raises(SweepError, match="holds no sweep yet"):
+            tracking.find_ledger()
 
 
 def test_runs_of_one_budget_have_one_colour_in_mlflow(ledger):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flops_fit.cli.servers.mlflow_server import ended, served
+from flops_fit.cli.servers.mlflow_server import ended, require_free, served
 from flops_fit.errors import SweepError
 from flops_fit.runtime.signals import orderly_termination
 from flops_fit.store.uri import without_credentials
 from flops_fit.tracking.experiments import find_ledger, list_ledgers
-from flops_fit.tracking.ledger import Ledger
+from flops_fit.tracking.ledger import TOGGLE, Ledger
 
 _MOST_LINKS = 10
 
@@ -27,8 +27,11 @@ def serve(name: str | None, tracking_uri: str | None, port: int) -> None:
     if uri.startswith("http"):  # that server has the UI already
         print(links(ledgers, without_credentials(uri)))
         return
+    require_free("127.0.0.1", port, "--port")
+    # MLflow takes a while to answer, so the links come first.
+    print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nMLflow is starting ...", flush=True)
     with orderly_termination(), served(uri, "127.0.0.1", port) as process:
-        print(f"{links(ledgers, f'http://127.0.0.1:{port}')}\nPress Ctrl-C to stop", flush=True)
+        print("MLflow answers. Press Ctrl-C to stop", flush=True)
         # Waits until MLflow ends, which it does not do by itself; the error says how it ended.
         raise ended(process)
 
@@ -40,4 +43,5 @@ def links(ledgers: list[Ledger], address: str) -> str:
     """
     lines = [f"{ledger.name}: {address.rstrip('/')}/{ledger.page}" for ledger in ledgers]
     more = len(lines) - _MOST_LINKS
-    return "\n".join(lines[:_MOST_LINKS] + ([f"and {more} more"] if more > 0 else []))
+    hint = f"(in MLflow, choose {TOGGLE} at the top left)"
+    return "\n".join([*lines[:_MOST_LINKS], *([f"and {more} more"] if more > 0 else []), hint])

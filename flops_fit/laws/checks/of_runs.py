@@ -74,7 +74,7 @@ def check_runs(runs: pd.DataFrame, tolerance: float) -> list[Check]:
         *check_epochs(runs),
         *check_warmup(runs),
         *check_embedding(fitted),
-        *check_steps(fitted),
+        *check_steps(runs),
         *check_rounding(fitted),
         *check_learning_rates(runs),
     ]
@@ -197,14 +197,18 @@ def check_embedding(fitted: pd.DataFrame) -> list[Check]:
     return graded("embedding-share", share, BIG_EMBEDDING, np.inf, message, advice)
 
 
-def check_steps(fitted: pd.DataFrame) -> list[Check]:
-    """Warn about runs with fewer than 200 steps, whose schedule is coarse."""
-    if "steps" not in fitted:
+def check_steps(runs: pd.DataFrame) -> list[Check]:
+    """Warn about runs with fewer than 200 steps, whose schedule is coarse, also excluded ones."""
+    if "steps" not in runs:
         return []
-    least = float(fitted["steps"].astype(float).min())
-    if not least < FEW_STEPS:
+    steps = pd.to_numeric(runs["steps"], errors="coerce")
+    short = int((steps < FEW_STEPS).sum())
+    if not short:
         return []
-    message = f"a run has only {least:g} steps ({FEW_STEPS} or more are recommended)."
+    message = (
+        f"{short} of {counted(len(runs), 'run')} have fewer than {FEW_STEPS} steps, the shortest "
+        f"{steps.min():g}."
+    )
     return [Check("few-steps", "warn", message, "Use smaller batches or larger budgets.")]
 
 

@@ -17,7 +17,6 @@ from flops_fit.sweep.plan.isoflop_row import (
     FEW_STEPS,
     MIN_GIVEN_SIZES,
     MIN_RATIO,
-    MIN_STEPS,
     IsoflopRows,
     plural,
 )
@@ -84,7 +83,7 @@ def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
     if not messages:
         messages.append(
             "no budget gets a full row of sizes with this model and dataset; "
-            + _with_more_data(rows)
+            + "; ".join(filter(None, (_with_other_settings(rows), _with_more_data(rows))))
         )
     return messages
 
@@ -144,8 +143,20 @@ def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
     """The least change with which all budgets can be planned; empty if there is none.
 
     First the batch is made small enough, as if data were unlimited; then data are added until they
-    suffice.
+    suffice. Where more passes over the data cannot stand for those, a still smaller batch may.
     """
+    change = _smaller_batch_or_more_data(rows, budgets)
+    if change and ("training example" not in change or "max_epochs" in change):
+        return change
+    settings = next((s for s in _settings(rows) if _all_planned(_with(rows, s), budgets)), None)
+    if settings is None:
+        return change
+    return (
+        f"{_as_recipe(rows, settings)}, or with {change}" if change else _as_recipe(rows, settings)
+    )
+
+
+def _smaller_batch_or_more_data(rows: IsoflopRows, budgets: Sequence[float]) -> str:
     changes = []
     if not _all_planned(_with_unlimited_data(rows), budgets):
         batch_size = _largest_batch(rows, budgets)
@@ -163,6 +174,42 @@ def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
             change += f" (or Recipe(max_epochs={epochs:g}), at the price of repeated data)"
         changes.append(change)
     return " and ".join(changes)
+
+
+def _settings(rows: IsoflopRows) -> Iterator[tuple[int, float]]:
+    """Batches and limits on epochs to try: few epochs first, and large batches.
+
+    A batch of 0 is one that is left to the pilot.
+    """
+    most = max(rows.recipe.max_epochs, MOST_EPOCHS)
+    epochs = rows.recipe.max_epochs
+    while True:
+        if "batch_size" in rows.tuned:
+            yield 0, epochs
+        else:
+            batch = rows.batch_size(_too_short_budget(rows), _smallest_cost(rows))
+            while batch:
+                yield batch, epochs
+                batch = max(1, batch // 4) if batch > 1 else 0
+        if epochs >= most:
+            return
+        epochs = min(2 * epochs, most)
+
+
+def _with(rows: IsoflopRows, settings: tuple[int, float]) -> IsoflopRows:
+    batch, epochs = settings
+    rows = _with_batch(rows, batch) if batch else rows
+    return replace(rows, recipe=replace(rows.recipe, max_epochs=epochs))
+
+
+def _as_recipe(rows: IsoflopRows, settings: tuple[int, float]) -> str:
+    """The fields that differ from the present recipe."""
+    batch, epochs = settings
+    now = rows.batch_size(_too_short_budget(rows), _smallest_cost(rows))
+    fields = [f"batch_size={batch}"] if batch and batch != now else []
+    if epochs != rows.recipe.max_epochs:
+        fields.append(f"max_epochs={epochs:g}")
+    return f"Recipe({', '.join(fields)})"
 
 
 def _largest_batch(rows: IsoflopRows, budgets: Sequence[float]) -> int:
@@ -198,6 +245,19 @@ def _with_more_data(rows: IsoflopRows) -> str:
             data = plural(examples, "training example")
             return f"with about {data}, {_window_text(*window)} would work"
     return "pass sizes=[...] of your own"
+
+
+def _with_other_settings(rows: IsoflopRows) -> str:
+    """The first settings that make room for a decade of budgets, else those with most room."""
+    best, text = 0.0, ""
+    for settings in list(_settings(rows))[1:]:
+        window = _feasible_window(_with(rows, settings))
+        if window is not None and window[1] / window[0] > best:
+            best = window[1] / window[0]
+            text = f"with {_as_recipe(rows, settings)}, {_window_text(*window)} would work"
+        if best >= 10:
+            break
+    return text
 
 
 def _more_examples(rows: IsoflopRows) -> Iterator[int]:
@@ -249,7 +309,8 @@ def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
     """Whether a budget gets a row, around the expected optimum if the sizes were not given."""
     if rows.finder.given is not None:
         trials, skipped = rows.row(budget)
-        if rows.can_show_minimum(trials):
+        # Shorter trials are planned, with a warning, but never advised.
+        if rows.can_show_minimum(trials) and min(trial.steps for trial in trials) >= FEW_STEPS:
             return _Verdict.PLANNED
         # Sizes for which the data last: if they are few, a larger budget only makes it worse.
         enough_data = len(trials) + sum("epochs" not in skip.reason for skip in skipped)
@@ -267,11 +328,10 @@ def _verdict(rows: IsoflopRows, budget: float) -> _Verdict:
 def _too_short_budget(rows: IsoflopRows) -> float:
     """A budget below which even the smallest model takes too few steps."""
     cost = _smallest_cost(rows)
-    min_steps = FEW_STEPS if rows.finder.given is None else MIN_STEPS
     flops_per_example = cost.flops_per_token * rows.source.tokens_per_example
-    budget = min_steps * flops_per_example
+    budget = FEW_STEPS * flops_per_example
     for _ in range(_MAX_DOUBLINGS):  # the batch may grow with the budget
-        budget = min_steps * rows.least_batch(budget, cost) * flops_per_example
+        budget = FEW_STEPS * rows.least_batch(budget, cost) * flops_per_example
     return budget
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flops_fit.errors import InfeasiblePlanError
+from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped, Trial
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
-from flops_fit.sweep.plan.isoflop_row import IsoflopRows
+from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, IsoflopRows, plural
 from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.plan.real_batches import batch_size_faults
 from flops_fit.sweep.plan.request import PlanRequest, Spending
@@ -212,7 +213,36 @@ def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial]
     one_sided = on_one_side(rows, sorted({trial.compute_budget for trial in trials}))
     if one_sided:
         _warn("rows on one side of the expected optimum:", one_sided)
+    for message in _short_trials(rows, trials):
+        warn_user(message)
     return trials, skipped
+
+
+def _short_trials(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:
+    """A message if trials have fewer than `FEW_STEPS` steps, with what would give them more."""
+    short = [trial for trial in trials if trial.steps < FEW_STEPS]
+    if not short:
+        return []
+    message = (
+        f"{len(short)} of {plural(len(trials), 'trial')} have fewer than {FEW_STEPS} steps, the "
+        f"shortest {min(trial.steps for trial in short)}: so short a run depends on its warm-up "
+        "more than on its size"
+    )
+    # The fewest examples that a trial sees: the largest model's at the smallest budget.
+    tokens = min(t.compute_budget for t in trials) / max(t.flops_per_token for t in trials)
+    fewest = max(1, int(tokens / rows.source.tokens_per_example))
+    batch = max(1, fewest // FEW_STEPS)
+    remedies = [f"Recipe(batch_size={batch})"] if batch < max(t.batch_size for t in short) else []
+    factor = FEW_STEPS * batch / fewest
+    if factor > 1:
+        remedies.append(f"budgets {math.ceil(factor)} times as large")
+        most = factor * max(trial.num_tokens for trial in trials)
+        epochs = math.ceil(most / (rows.source.num_tokens or math.inf))
+        if epochs > MOST_EPOCHS:
+            remedies.append("more data")
+        elif epochs > rows.recipe.max_epochs:
+            remedies.append(f"Recipe(max_epochs={epochs})")
+    return [f"{message}; all have more with {' and '.join(remedies)}"]
 
 
 def _warn(heading: str, lines: Sequence[str]) -> None:

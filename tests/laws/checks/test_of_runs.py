@@ -6,6 +6,7 @@ import pytest
 from checked import severities
 from recipes import with_pilot
 
+from flops_fit.laws.checks import of_runs
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.result import fit
 
@@ -81,6 +82,10 @@ def test_embedding_share(sound):
 def test_few_steps(sound):
     assert severities(sound.assign(steps=500)) == {}
     assert severities(sound.assign(steps=150))["few-steps"] == "warn"
+    some = sound.assign(steps=np.where(sound.index == 3, 12, 500))
+    some.loc[3, "excluded"] = "diverged"  # an excluded run was short, too
+    (check,) = [check for check in of_runs.check_steps(some)]
+    assert check.message == f"1 of {len(sound)} runs have fewer than 200 steps, the shortest 12."
 
 
 def test_rounded_tokens(sound):

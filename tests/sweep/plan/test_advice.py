@@ -1,4 +1,5 @@
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -130,3 +131,63 @@ def test_smallest_model_too_large_for_a_budget(planned, mlp):
 def test_model_in_too_few_sizes(planned, mlp):
     with pytest.raises(InfeasiblePlanError, match=r"too few sizes between 803 and 19\.3k"):
         planned(model_cls=lambda level: mlp(100**level), model_size_param="level")
+
+
+SHORT = (
+    r"(\d+) of (\d+) trials have fewer than 200 steps, the shortest (\d+): .*; all have more with "
+)
+
+
+@pytest.mark.parametrize(
+    ("batch", "budgets"),
+    [(64, [3e5, 6e5]), (16, [3e5, 6e5]), (64, [2e5, 4e5, 8e5]), (2, [5e4, 1e5])],
+)
+def test_short_trials_are_warned_of_with_what_gives_them_more_steps(planned, batch, budgets):
+    given = {"dataset": examples(1707), "sizes": [4, 8, 16, 32]}
+    recipe = Recipe(batch_size=batch, pilot=False)
+    with pytest.warns(FlopsFitWarning) as seen:
+        plan = planned(compute_budgets=budgets, recipe=recipe, **given)
+    (warned,) = [found for w in seen if (found := re.match(SHORT, str(w.message)))]
+    short = [trial.steps for trial in plan.trials if trial.steps < 200]
+    assert [int(group) for group in warned.groups()] == [len(short), len(plan.trials), min(short)]
+    remedy = warned.string[warned.end() :]
+    if smaller := re.search(r"batch_size=(\d+)", remedy):
+        recipe = replace(recipe, batch_size=int(smaller[1]))
+    budgets = plan.compute_budgets
+    if larger := re.search(r"budgets (\d+) times", remedy):
+        budgets = [int(larger[1]) * budget for budget in budgets]
+    if epochs := re.search(r"max_epochs=(\d+)", remedy):
+        recipe = replace(recipe, max_epochs=float(epochs[1]))
+    assert smaller or larger
+    better = {trial.size: trial for trial in plan.trials}  # only these were planned
+    again = planned(compute_budgets=budgets, recipe=recipe, **{**given, "sizes": [*better]})
+    assert min(trial.steps for trial in again.trials) >= 200
+
+
+def test_long_trials_are_not_warned_of(planned):
+    given = {"dataset": examples(1707), "sizes": [4, 8, 16, 32]}
+    plan = planned(compute_budgets=[3e5, 6e5], recipe=Recipe(batch_size=1, pilot=False), **given)
+    assert min(trial.steps for trial in plan.trials) >= 200
+
+
+@pytest.mark.parametrize("batch", [64, 16, 8])
+def test_budgets_that_are_advised_give_enough_steps_by_a_smaller_batch_and_more_epochs(
+    planned, batch
+):
+    given = {"dataset": examples(1707), "sizes": [4, 8, 16, 32]}
+    recipe = Recipe(batch_size=batch, pilot=False)
+    with pytest.raises(InfeasiblePlanError, match="no budget can be planned") as seen:
+        planned(compute_budgets=[10, 1e20], recipe=recipe, **given)
+    message = str(seen.value)
+    fields = re.search(r"with Recipe\((.*?)\), budgets from", message)
+    changes = dict(field.split("=") for field in fields[1].split(", ")) if fields else {}
+    if "batch_size" in changes:
+        recipe = replace(recipe, batch_size=int(changes["batch_size"]))
+    if "max_epochs" in changes:
+        recipe = replace(recipe, max_epochs=float(changes["max_epochs"]))
+    low, high = (float(end) for end in re.search(WINDOW, message).groups())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = planned(compute_budgets=[low, high], recipe=recipe, **given)
+    assert min(trial.steps for trial in plan.trials) >= 200
+    assert changes
