@@ -12,12 +12,11 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
 PATIENCE = 1800  # seconds that a cell may take on a busy machine
 
 
-def execute(folder: Path, *, budgets: str = "") -> Any:
+def execute(folder: Path) -> Any:
     """Execute the notebook in a folder, which gets its store and its report.
 
     Args:
         folder: The working directory.
-        budgets: Text of other budgets, as Python.
 
     Returns:
         The notebook with new outputs.
@@ -26,10 +25,6 @@ def execute(folder: Path, *, budgets: str = "") -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in notebook.cells if budgets else ():
-        before, name, rest = cell.source.partition('"compute_budgets": ')
-        if name:
-            cell.source = before + name + budgets + rest[rest.index("]") + 1 :]
     where = {"metadata": {"path": str(folder)}}
     options: dict[str, Any] = {"timeout": PATIENCE, "coalesce_streams": True}
     NotebookClient(notebook, kernel_name="python3", resources=where, **options).execute()
