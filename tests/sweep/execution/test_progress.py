@@ -91,8 +91,8 @@ def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
     with Progress(ROW, {}, size_param="width") as show:
         show(Event(ROW[0].trial_id, ROW[0].label("width"), 5e8, 2.5, tokens_per_second=12345.6))
         assert (
-            "C=1e+09 width=8  50 %  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
+            "width=8 C=1e+09  50 %  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
         )
         show(ended(ROW[0], 2.4))
     assert notebook.shown[-1]["text/html"] == ""  # four trials are left to a next round
-    assert capsys.readouterr() == ("[1/5] C=1e+09 width=8: complete, loss 2.400\n", "")
+    assert capsys.readouterr() == ("[1/5] width=8 C=1e+09: complete, loss 2.400\n", "")
