@@ -14,8 +14,6 @@ from flops_fit.sweep.plan.grid import Grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NOISE = 0.005  # standard deviation of ln L from run to run that `precision` assumes
-
 
 @dataclass(frozen=True, repr=False)
 class SweepPlan(Grid):
@@ -62,7 +60,7 @@ class SweepPlan(Grid):
         )
 
     def precision(
-        self, *, noise: float = NOISE, law: ParametricLaw | None = None, seed: int = 0
+        self, *, noise: float | None = None, law: ParametricLaw | None = None, seed: int = 0
     ) -> Precision:
         """Forecast the width of the 95 % interval of N_opt, and which addition narrows it most.
 
@@ -71,7 +69,8 @@ class SweepPlan(Grid):
         as real runs are.
 
         Args:
-            noise: Standard deviation of ln L from run to run; 0.003 to 0.01 is common.
+            noise: Standard deviation of ln L from run to run; 0.003 to 0.01 is common for models of
+                a million parameters. By default more for smaller ones, up to 0.03.
             law: The law to assume, such as `Result.law` of a pilot sweep; by default Chinchilla's,
                 shifted so that its optimum is where the plan expects it (D = 20 N).
             seed: Seed of the simulation.

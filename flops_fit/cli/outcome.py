@@ -86,6 +86,11 @@ def _message(error: Exception, ctx: click.Context) -> str:
         return str(ArgumentError(problems, error.heading))
     if isinstance(error, FlopsFitError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{error}: this command needs all of flops-fit (pip install . in its checkout), or a "
+            "package of yours; add --traceback to see which"
+        )
     # Errors of other libraries, or of the user's code: the type and the first line.
     text = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {text} (add --traceback to see where)"

@@ -170,6 +170,7 @@ def report(name: str | None, tracking_uri: str | None, output: Path | None) -> N
 
 
 def exit_code(result: Result, compute_budgets: Collection[float]) -> int:
-    """1 if a trial of these budgets failed, or if no law stands, else 0."""
+    """1 if a trial of these budgets failed, or if nothing is predicted beyond them, else 0."""
     failed = result.runs[result.runs["state"] == "failed"]
-    return int(result.law is None or failed["compute_budget"].isin(compute_budgets).any())
+    no_law = result.law is None or bool(result.findings.not_beyond)
+    return int(no_law or failed["compute_budget"].isin(compute_budgets).any())

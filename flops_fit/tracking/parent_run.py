@@ -79,7 +79,8 @@ def write_note(ledger: Ledger, note: str) -> None:
 
     A link to the report comes first.
     """
-    link = f"[**Report**]({ledger.page_of(REPORT)}): the answer, plots and checks, once it is there"
+    page = ledger.page_of(REPORT)
+    link = f"[**Report**]({page}): the answer, plots and checks, written when the sweep ends"
     client_of(ledger.tracking_uri).set_tag(ledger.parent_run_id, NOTE, f"{link}\n\n{note}")
 
 

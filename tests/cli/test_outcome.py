@@ -87,14 +87,16 @@ def test_warnings_are_short_lines():
 
 
 @pytest.mark.parametrize(
-    ("law", "states", "code"),
+    ("law", "refusals", "states", "code"),
     [
-        ("a law", ["complete", "complete"], 0),
-        (None, ["complete", "complete"], 1),
-        ("a law", ["complete", "failed"], 1),
-        ("a law", ["failed", "complete"], 0),  # of a budget that is not asked for now
+        ("a law", [], ["complete", "complete"], 0),
+        (None, [], ["complete", "complete"], 1),
+        ("a law", ["of what lies beyond"], ["complete", "complete"], 1),
+        ("a law", [], ["complete", "failed"], 1),
+        ("a law", [], ["failed", "complete"], 0),  # of a budget that is not asked for now
     ],
 )
-def test_a_sweep_without_a_law_ends_in_1(law, states, code):
+def test_a_sweep_without_a_law_ends_in_1(law, refusals, states, code):
     runs = pd.DataFrame({"state": states, "compute_budget": [1e9, 2e9]})
-    assert exit_code(SimpleNamespace(law=law, runs=runs), [2e9]) == code
+    findings = SimpleNamespace(not_beyond=refusals)
+    assert exit_code(SimpleNamespace(law=law, runs=runs, findings=findings), [2e9]) == code

@@ -8,7 +8,7 @@ import pandas as pd
 from flops_fit.display.number_text import percent
 from flops_fit.laws.check import Check, Severity, counted, graded
 from flops_fit.laws.model.cost import FlopsPerToken
-from flops_fit.laws.model.recipe_law import FEW_STEPS
+from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.exclusions import (
     BEATEN,
@@ -202,7 +202,7 @@ def check_steps(runs: pd.DataFrame) -> list[Check]:
     if "steps" not in runs:
         return []
     steps = pd.to_numeric(runs["steps"], errors="coerce")
-    short = int((steps < FEW_STEPS).sum())
+    short = int((steps < TOO_FEW_STEPS).sum())
     if not short:
         return []
     message = (

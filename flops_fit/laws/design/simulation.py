@@ -30,12 +30,20 @@ from flops_fit.validate import is_number, is_whole_number
 
 # Default standard deviation of ln L from run to run.
 NOISE = 0.005
+# Seeds of models of this size differ by `NOISE`; of GPTs of 2,000 to 4,000 parameters by 1 to 3 %.
+QUIET_PARAMS, MOST_NOISE = 1e6, 0.03
 # Default number of simulated sweeps, and bootstrap draws in each.
 SWEEPS = 32
 DRAWS = 120
 # Budgets at which to predict, times the largest one; additions are ranked at the second.
 BEYOND = (1.0, 10.0, 100.0)
 RANKED_AT = 10.0
+
+
+def usual_noise(num_params: float) -> float:
+    """The standard deviation of ln L from run to run to assume for models of this size."""
+    noise = NOISE * (QUIET_PARAMS / num_params) ** 0.25
+    return float(f"{min(max(noise, NOISE), MOST_NOISE):.2g}")
 
 
 @dataclass(frozen=True)

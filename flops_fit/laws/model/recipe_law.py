@@ -30,6 +30,7 @@ ENOUGH_STEPS = 1000  # that a trial has, where its batch is to be found and can 
 # Smaller batches leave more steps. They are used as far as they cost no more of ln L than this,
 SMALL_COST = 0.005
 FEW_STEPS = 200  # and further where fewer steps than these would be left.
+TOO_FEW_STEPS = 190  # are warned of: sizes are not continuous, so rows end near `FEW_STEPS`
 _NORMAL = 1.959964
 _LOG_RATE, _RATE_N, _RATE_D, _LOG_BATCH, _BATCH_D, _RATE_BOWL, _BATCH_BOWL, _RHO = range(8)
 _LOGS = [_LOG_RATE, _LOG_BATCH, _RATE_BOWL, _BATCH_BOWL]

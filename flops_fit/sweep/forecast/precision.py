@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 import pandas as pd
 
-from flops_fit.laws.design.simulation import SWEEPS, expected_intervals
+from flops_fit.laws.design.simulation import SWEEPS, expected_intervals, usual_noise
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import plan_text
@@ -51,7 +52,7 @@ class Precision:
 
 
 def expected_intervals_of_plan(
-    plan: Grid, *, noise: float, law: ParametricLaw | None, seed: int
+    plan: Grid, *, noise: float | None, law: ParametricLaw | None, seed: int
 ) -> Precision:
     """Implements `SweepPlan.precision`; see there.
 
@@ -62,6 +63,8 @@ def expected_intervals_of_plan(
     # The fits use the best learning rate only, so each size counts once.
     trials = [trial for trial in plan.trials if trial.lr_multiplier == 1]
     additions = possible_additions(plan.origin.rows, trials) if plan.origin else []
+    if noise is None:
+        noise = usual_noise(statistics.median(trial.num_params for trial in trials))
     expected = expected_intervals(
         to_frame(trials, TRIAL_COLUMNS),
         additions,

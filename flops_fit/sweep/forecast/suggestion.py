@@ -14,7 +14,7 @@ import pandas as pd
 
 from flops_fit.display.number_text import duration, flops
 from flops_fit.errors import FitError, InfeasiblePlanError
-from flops_fit.laws.design.simulation import BEYOND, NOISE, expected_intervals
+from flops_fit.laws.design.simulation import BEYOND, expected_intervals, usual_noise
 from flops_fit.laws.model.arrays import Array
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import budget_text
@@ -35,8 +35,6 @@ _FAR, _LEAST_POWER = 10.0, 0.6
 _STRIDE, _STRIDES = 1.3, 24  # between the smallest sweeps tried, and how many
 # All simulated sweeps have errors of one size, so that few of them show the width of an interval.
 SWEEPS = 8
-# Seeds of models of this size differ by `NOISE`; of GPTs of 2,000 to 4,000 parameters by 1 to 3 %.
-QUIET_PARAMS, MOST_NOISE = 1e6, 0.03
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +116,7 @@ def suggest(
     expected = total / 3600
     interval = (expected / (1 + doubt), expected * (1 + doubt))
     price = (price_per_hour or math.nan) * devices
-    noise = _noise(ladder)
+    noise = usual_noise(statistics.median(trial.num_params for trial in ladder.trials))
     return BudgetSuggestion(
         compute_budgets=list(ladder.budgets),
         spending=spending.text,
@@ -322,12 +320,6 @@ def _table(ladder: Ladder, seconds: Array) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _noise(ladder: Ladder) -> float:
-    """Standard deviation of ln L between runs to assume: that of small models is larger."""
-    N = statistics.median(trial.num_params for trial in ladder.trials)
-    return float(f"{min(max(NOISE * (QUIET_PARAMS / N) ** 0.25, NOISE), MOST_NOISE):.2g}")
 
 
 def _worth(ladder: Ladder, noise: float) -> pd.DataFrame:

@@ -13,7 +13,7 @@ def law_in_words(rows: IsoflopRows, cells: Search, num_checks: int) -> str:
     spent = flops(sum(trial.flops for trial in cells.trials))
     source = f"Pilot ({plural(len(cells.trials), 'trial')}, {spent} FLOPs)"
     if cells.cut_short:
-        source += ", ended at what it may cost,"
+        source += " (ended at what it may cost)"
     if num_checks:
         source += f" and check ({plural(num_checks, 'trial')})"
     if rows.law is None:

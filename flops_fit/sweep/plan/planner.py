@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flops_fit.errors import InfeasiblePlanError
+from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped, Trial
 from flops_fit.runtime.announce import announce_if_slow
@@ -15,7 +16,7 @@ from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
-from flops_fit.sweep.plan.isoflop_row import FEW_STEPS, IsoflopRows, plural
+from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.loss_probe import find_weighting
 from flops_fit.sweep.plan.real_batches import batch_size_faults
 from flops_fit.sweep.plan.request import PlanRequest, Spending
@@ -220,7 +221,7 @@ def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial]
 
 def _short_trials(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:
     """A message if trials have fewer than `FEW_STEPS` steps, with what would give them more."""
-    short = [trial for trial in trials if trial.steps < FEW_STEPS]
+    short = [trial for trial in trials if trial.steps < TOO_FEW_STEPS]
     if not short:
         return []
     message = (

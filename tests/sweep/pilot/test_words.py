@@ -26,7 +26,7 @@ def test_what_the_pilot_found(trials):
 
 def test_what_cut_it_short_and_what_the_check_added(trials):
     said = words(trials, planted_recipe(), checks=7, cut_short=True)
-    assert "ended at what it may cost, and check (7 trials): learning rate" in said
+    assert "(ended at what it may cost) and check (7 trials): learning rate" in said
 
 
 def test_a_pilot_without_a_law_says_what_is_done(trials):
