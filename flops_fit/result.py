@@ -256,7 +256,8 @@ class Result:
             compute_budgets: Budgets in FLOPs, shape (k,).
 
         Returns:
-            One row per budget; NaN beyond the largest budget if a check refuses to extrapolate.
+            One row per budget, however far; NaN beyond the largest budget if a check refuses to
+            extrapolate.
 
         Raises:
             ArgumentError: A budget is not a positive number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Spending:
             before, first, second, after = money.groups()
             amount = float(first or second)
             found = cls(f"{amount:g} {before or after}", money=amount)
-        if found is None or not (found.hours or found.money):
+        if found is None or not math.isfinite(found.hours or found.money or math.inf):
             raise ArgumentError(
                 "compute_budgets: expected FLOPs as [1e14, 5e14, 2e15, 1e16], a time as '2h' or "
                 f"'30 min', or money as '50 USD'; got {text!r}"

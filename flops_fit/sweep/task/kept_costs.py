@@ -2,9 +2,9 @@
 
 The name of the file is a hash of all that a count depends on: source and arguments of model and
 loss, what a batch looks like, and the versions of torch and of flops-fit. What that cannot show (a
-setting read while the model is built, another version of a library) shows in the models: the
-smallest and the largest are built again and compared. A file that is not as it was written is left
-alone.
+setting read while the model is built or runs, another version of a library) shows in the models:
+the smallest and the largest are built again and compared, and FLOPs of the smallest are counted
+again. A file that is not as it was written is left alone.
 """
 
 from __future__ import annotations
@@ -62,9 +62,12 @@ class KeptCosts:
         """Give a finder that has counted nothing yet the costs in the file."""
         try:
             costs, counts = self._read()
+            asked = _asked(costs, finder)
+            if asked and not _still_costs(min(asked.values(), key=_num_params), finder):
+                return
         except Exception:  # whatever is in the file, or became of the model: it is counted again
             return
-        finder.costs.update(_asked(costs, finder))
+        finder.costs.update(asked)
         finder.counts.update(_asked(counts, finder))
         self.written = len(costs), len(counts)
 
@@ -123,6 +126,15 @@ def _cost(
     if not sound:
         raise ValueError(f"no cost: {num_params!r}, {flops_per_token!r}, {shapes!r}")
     return ModelCost(size, num_params, flops_per_token, shapes, _COUNTED, tuple(map(str, notes)))
+
+
+def _num_params(cost: ModelCost) -> int:
+    return cost.num_params
+
+
+def _still_costs(cost: ModelCost, finder: SizeFinder) -> bool:
+    """Whether a count of FLOPs comes out as it did before."""
+    return finder.measure(cost.size).flops_per_token == cost.flops_per_token
 
 
 def _asked(by_size: Mapping[Size, _V], finder: SizeFinder) -> dict[Size, _V]:

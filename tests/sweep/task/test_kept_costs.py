@@ -18,7 +18,7 @@ from flops_fit.sweep.task.size_finder import SizeFinder
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 
-EXTRA = 0  # of the model, where its source does not show it
+EXTRA, REPEATS = 0, 1  # of the model, where its source does not show them
 
 
 class Net(nn.Module):
@@ -76,27 +76,29 @@ def count(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [(8, 16, 32), None])
-def test_a_plan_that_was_made_before_counts_nothing_and_is_the_same(tmp_path, monkeypatch, sizes):
+def test_a_plan_that_was_made_before_counts_one_size_and_is_the_same(tmp_path, monkeypatch, sizes):
     task = Task(Net, "width", dataset=data(), loss_fn=nn.functional.cross_entropy)
     recipe = Recipe(batch_size=8, max_epochs=1e9, pilot=False)
     request = PlanRequest([1e7], sizes, recipe)
     first = make_plan(task, request, folder=tmp_path)
     first.keep_costs()
-    monkeypatch.setattr(model_cost, "_count", None)
+    counted, counting = [], model_cost._count
+    monkeypatch.setattr(model_cost, "_count", lambda *args: (counted.append(1), counting(*args))[1])
     again = make_plan(task, request, folder=tmp_path)
     assert again.plan.trials == first.plan.trials
     assert again.plan.setting == first.plan.setting
     assert again.plan.skipped == first.plan.skipped
     assert again.finder.costs == first.finder.costs
+    assert len(counted) == 1  # the smallest, to see whether FLOPs are still the same
 
 
 def test_only_what_is_new_is_counted_and_kept(count):
     first, counted, _ = count()
     assert counted == 3
     more, counted, _ = count(sizes=(8, 16, 32, 64))
-    assert counted == 1
-    assert count(sizes=(16, 64)) == ({16: more[16], 64: more[64]}, 0, ANY)
-    assert count()[:2] == (first, 0)
+    assert counted == 1 + 1  # the smallest again, and the new one
+    assert count(sizes=(16, 64)) == ({16: more[16], 64: more[64]}, 1, ANY)
+    assert count()[:2] == (first, 1)
 
 
 def l1(outputs, targets):
@@ -128,6 +130,24 @@ def test_a_model_that_differs_where_its_source_does_not_show_it_is_counted(count
     count()
     monkeypatch.setitem(globals(), "EXTRA", 1)
     assert count()[1] == 3
+
+
+class Repeated(Net):
+    """Runs its layers as often as a setting says that no source shows."""
+
+    def forward(self, x):
+        for _ in range(globals()["REPEATS"]):
+            y = self.layers(x)
+        return y
+
+
+def test_a_model_of_the_same_parameters_that_does_more_is_counted(count, monkeypatch):
+    costs, _, _ = count(Repeated)
+    monkeypatch.setitem(globals(), "REPEATS", 8)
+    again, counted, _ = count(Repeated)
+    assert counted == 1 + 3
+    assert [again[size].num_params for size in again] == [costs[s].num_params for s in costs]
+    assert all(again[s].flops_per_token > 7 * costs[s].flops_per_token for s in costs)
 
 
 def test_another_version_of_a_package_counts(count, monkeypatch):
