@@ -190,5 +190,7 @@ def _worth(suggestion: SuggestionView) -> list[str]:
         "from run to run"
     ]
     if beyond[0]["factor"] > LITTLE:
-        lines.append("so small a sweep says little beyond its own budgets: give it more time")
+        lines.append(
+            "so small a sweep says little beyond its own budgets: give it more time or data"
+        )
     return lines

@@ -147,7 +147,7 @@ def test_a_model_of_the_same_parameters_that_does_more_is_counted(count, monkeyp
     again, counted, _ = count(Repeated)
     assert counted == 1 + 3
     assert [again[size].num_params for size in again] == [costs[s].num_params for s in costs]
-    assert all(again[s].flops_per_token > 7 * costs[s].flops_per_token for s in costs)
+    assert all(again[s].flops_per_token > 3 * costs[s].flops_per_token for s in costs)
 
 
 def test_another_version_of_a_package_counts(count, monkeypatch):
