@@ -309,7 +309,8 @@ def test_a_wrong_path_and_a_missing_file_are_usage_errors():
 def test_failed_trials_of_the_plan_end_in_1(finished, monkeypatch):
     runs = tracking.fetch_runs(tracking.find_ledger("tiny", f"sqlite:///{finished}/mlflow.db"))
     frame = tracking.runs_frame(runs)
-    result = SimpleNamespace(runs=frame)
+    findings = SimpleNamespace(not_beyond=[])
+    result = SimpleNamespace(runs=frame, law="a law", findings=findings)
     monkeypatch.setattr(sweeps, "run_and_analyze", lambda *_, **__: result)
     monkeypatch.setattr(sweeps, "show", lambda result: None)
     frame.loc[0, "state"] = "diverged"  # an answer, if not a welcome one

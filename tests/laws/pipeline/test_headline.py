@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from checked import severities
 
+from flops_fit.display.number_text import count
 from flops_fit.laws.model.repetition_law import RepetitionLaw
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.fit_data import read_fit_data
@@ -56,7 +57,7 @@ def test_suspected_runs_are_named_and_the_intervals_hold_both_answers(sweep, see
     (check,) = [check for check in result.checks if check.code == "suspected-outliers"]
     assert check.severity == "warn"
     for run in (3, 7):
-        assert f"N = {runs.loc[run, 'num_params']:.4g}" in check.message
+        assert f"N = {count(runs.loc[run, 'num_params'])}" in check.message
     low, high = result.intervals.loc["a", ["low", "high"]]
     without = fit(runs.drop(index=[3, 7]), form=result.fits["headline"].form)
     assert low < without.law.a < high

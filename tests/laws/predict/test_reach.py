@@ -74,7 +74,7 @@ def test_without_intervals_nothing_beyond_is_predicted_anyway(result):
     alone = replace(result.findings, law=None)
     require_reach(alone, np.array([1e13, 1e17]))
     for anyway in (False, True):
-        with pytest.raises(FitError, match=r"without an interval: the budget is 1e\+04 times"):
+        with pytest.raises(FitError, match=r"without an interval: the budget is 10,000 times"):
             require_reach(alone, np.array([1e13, 1e18]), anyway=anyway)
 
 
