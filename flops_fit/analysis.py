@@ -115,7 +115,8 @@ def _say_where(result: Result) -> None:
     """Tell where the report and the runs are."""
     if report := result.meta.get("report"):
         tell(f"Report:\n  {report}")
-    tell(f"Runs:\n  {result.meta['where_to_look']}")
+    if where := result.meta.get("where_to_look"):
+        tell(f"Runs:\n  {where}")
 
 
 def _without_report(result: Result) -> Result:

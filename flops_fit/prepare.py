@@ -81,7 +81,7 @@ def prepare(
             opened, spending, workers=workers, price_per_hour=request.price_per_hour
         )
 
-    if not distributed.launch_faults():
+    if not problems:  # else they are raised below, without waiting for other ranks
         distributed.join()
         rule = distributed.from_main(lambda: _rule_of_sweep(task, address))
         task = replace(task, held_out_rule=rule)

@@ -361,7 +361,7 @@ def test_nothing_passed_at_all(mlp):
     ("changes", "message"),
     [
         ({"compute_budgets": 1e10}, "compute_budgets: expected a list of FLOPs, as .* got 1"),
-        ({"compute_budgets": "1e6"}, "compute_budgets: expected a list of FLOPs, as .* got '1e6'"),
+        ({"compute_budgets": "1e6"}, "compute_budgets: expected FLOPs as .* got '1e6'"),
         ({"compute_budgets": ["lots"]}, "compute_budgets: expected a list of FLOPs"),
         ({"compute_budgets": []}, "compute_budgets: missing"),
         ({"compute_budgets": [0, math.nan, 1e9]}, r"expected positive finite FLOPs, got \[0.0, n"),
