@@ -14,7 +14,6 @@ from flops_fit.analysis import analyze_ledger
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
 from flops_fit.prepare import (
-    default_name,
     flops_to_come,
     plan_only,
     prepare,
@@ -172,7 +171,7 @@ def _from_read_only_store(planned: Planned, address: StoreAddress, error: StoreE
     if left:
         raise error
     warn_user(f"all trials are done, and this plan was not recorded: {error}")
-    ledger = address.find_ledger(default_name(planned.plan))
+    ledger = address.find_ledger(planned.plan.short_name)
     return _analyzed(lambda: ledger, _builder(planned))
 
 

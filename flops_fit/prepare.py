@@ -75,11 +75,9 @@ def prepare(
     problems += choice_problems(request, executor)
 
     def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
-        if joins:
-            return chosen_by_driver(opened, spending, address)
-        return chosen_before(opened, spending, address) or choose_budgets(
-            opened, spending, workers=workers, price_per_hour=request.price_per_hour
-        )
+        find = chosen_by_driver if joins else chosen_before
+        found = find(opened, spending, address)
+        return found or choose_budgets(opened, spending, workers, request.price_per_hour)
 
     if not problems:  # else they are raised below, without waiting for other ranks
         distributed.join()
@@ -119,9 +117,7 @@ def plan_only(
         if address.is_given:
             with suppress(StoreError):  # reported below
                 before = chosen_before(opened, spending, address)
-        return before or choose_budgets(
-            opened, spending, workers=workers, price_per_hour=request.price_per_hour
-        )
+        return before or choose_budgets(opened, spending, workers, request.price_per_hour)
 
     planned = with_pilot(make_plan(task, request, problems, folder, choose))
     if folder is not None and folder.parent.is_dir():  # a plan alone makes no store
@@ -222,11 +218,6 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     return left + stage.to_come
 
 
-def default_name(plan: Grid | Task) -> str:
-    """Name of a sweep that was given none: the model class's."""
-    return plan.model_name.rpartition(".")[2]
-
-
 def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
     """How data are held out: as when the sweep began, so that all its losses compare."""
     if task.eval_dataset is not None or address.problems():
@@ -234,7 +225,7 @@ def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
     with warnings.catch_warnings():  # what is amiss with the store is said when it is opened
         warnings.simplefilter("ignore", FlopsFitWarning)
         try:
-            before = tracking.read_meta(address.find_ledger(default_name(task)))
+            before = tracking.read_meta(address.find_ledger(task.short_name))
         except SweepError:  # there is no such sweep yet
             return BLOCKS
     # Older plans do not say how; their fingerprint has two parts if the held-out data were given.
@@ -265,7 +256,7 @@ def plan_meta(planned: Planned) -> dict[str, str]:
 def _runs(plan: Grid, address: StoreAddress) -> list[Run]:
     """All runs of a plan's setting, latest first."""
     try:
-        ledger = address.find_ledger(default_name(plan))
+        ledger = address.find_ledger(plan.short_name)
     except StoreError:
         raise
     except SweepError:  # there is no such sweep yet

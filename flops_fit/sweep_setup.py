@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 from flops_fit import store, tracking
 from flops_fit.display.notebook import tell
 from flops_fit.errors import ArgumentError, StoreError, SweepError
-from flops_fit.prepare import default_name, grid_digest, plan_meta
+from flops_fit.prepare import grid_digest, plan_meta
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import poll
@@ -112,7 +112,7 @@ def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) ->
 
 def _open_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     """Open the ledger, and write this plan on its parent run."""
-    ledger = address.open_ledger(default_name(planned.plan))
+    ledger = address.open_ledger(planned.plan.short_name)
     meta = plan_meta(planned)
     _warn_of_change(ledger, planned, meta)
     written = {**meta, **_for_report(planned.plan), "plan": grid_digest(planned.plan)}
@@ -152,7 +152,7 @@ def _joined_ledger(planned: Planned, address: StoreAddress) -> Ledger:
     Raises:
         ArgumentError: The plans differ; lists in what.
     """
-    ledger = address.find_ledger(default_name(planned.plan))
+    ledger = address.find_ledger(planned.plan.short_name)
     theirs = tracking.read_meta(ledger)
     ours = plan_meta(planned)
     same_setting = theirs.get("setting") == ours["setting"]

@@ -1,9 +1,9 @@
 """How far beyond the runs a prediction is made, and where it is refused.
 
-A law says something of the budgets near those trained. Published laws were checked over two decades
-(Hoffmann et al. 2022, Besiroglu et al. 2024). So a prediction is refused beyond a thousand times
-the largest budget, and, beyond ten times, where the interval of N has grown so wide that the answer
-is no answer. Who wants the numbers nevertheless says so.
+A law says something of the budgets near those trained. Chinchilla was trained about two decades
+beyond the runs that its size was found with (Hoffmann et al. 2022). So a prediction is refused
+beyond a thousand times the largest budget; and, beyond ten times, where the interval of N is so
+wide that it is no answer. `anyway` shows the numbers nevertheless.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import times
+from flops_fit.display.number_text import flops, times
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_predictions import TOO_FAR, check_prediction
@@ -51,13 +51,14 @@ def require_reach(findings: Findings, C: Array, *, anyway: bool = False) -> None
     withheld = findings.not_beyond
     if factor > WITHIN and withheld:
         reasons = " ".join(check.message for check in withheld)
+        despite = " anyway=True (--anyway) does not lift this refusal." if anyway else ""
         raise FitError(
-            f"no prediction beyond the largest budget, {findings.largest_budget:.3g} FLOPs: "
-            f"{reasons} {withheld[0].advice}",
+            f"no prediction beyond the largest budget, {flops(findings.largest_budget)} FLOPs: "
+            f"{reasons} {withheld[0].advice}{despite}",
             withheld,
         )
     if factor > TOO_FAR * _ROUNDING and not anyway:
-        raise _refused(findings, most, f"at most {TOO_FAR:.0f} times is shown")
+        raise _refused(findings, most, f"at most {TOO_FAR:,.0f} times is predicted")
 
 
 def require_narrow(findings: Findings, frame: pd.DataFrame, *, anyway: bool = False) -> None:
@@ -111,8 +112,8 @@ def is_vague(findings: Findings, frame: pd.DataFrame) -> np.ndarray:
 def _refused(findings: Findings, C: float, reason: str) -> FitError:
     factor = C / findings.largest_budget
     message = (
-        f"{C:.3g} FLOPs are {times(factor)} times the largest budget of the runs, "
-        f"{findings.largest_budget:.3g}: {reason}."
+        f"{flops(C)} FLOPs are {times(factor)} times the largest budget of the runs, "
+        f"{flops(findings.largest_budget)}: {reason}."
     )
     advice = "Train budgets nearer to it; anyway=True (--anyway) shows the numbers nevertheless."
     check = Check("far-extrapolation", "refuse", message, advice)

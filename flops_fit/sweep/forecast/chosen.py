@@ -28,11 +28,7 @@ AGAIN = "as chosen when the sweep was begun"
 
 
 def choose_budgets(
-    opened: Opened,
-    spending: Spending,
-    *,
-    workers: int | str,
-    price_per_hour: float | None,
+    opened: Opened, spending: Spending, workers: int | str, price_per_hour: float | None
 ) -> ChosenBudgets:
     """Time this machine, and choose budgets for it.
 

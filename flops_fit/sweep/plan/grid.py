@@ -11,6 +11,7 @@ import pandas as pd
 
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import TRIAL_COLUMNS, Size, Skipped, Trial, to_frame
+from flops_fit.sweep.task.hashing import short_name
 from flops_fit.sweep.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Grid:
     data_notes: tuple[str, ...] = ()
     chosen: ChosenBudgets | None = None
     origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def short_name(self) -> str:
+        """The model class's own name, which a sweep has that was given none."""
+        return short_name(self.model_name)
 
     @property
     def with_expected(self) -> tuple[Trial, ...]:

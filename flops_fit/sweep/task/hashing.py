@@ -62,6 +62,11 @@ def qualified_name(value: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def short_name(qualified: str) -> str:
+    """The last part of a dotted name: what a sweep of this model class is called by default."""
+    return qualified.rpartition(".")[2]
+
+
 def _captured(function: Any) -> list[Any]:
     """The scalars in a function's closure, and the code of a lambda."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]

@@ -14,7 +14,7 @@ from flops_fit.runtime.announce import quietly
 from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.loading import open_source
 from flops_fit.sweep.data.source import Source, targets_of
-from flops_fit.sweep.task.hashing import plain, qualified_name
+from flops_fit.sweep.task.hashing import plain, qualified_name, short_name
 from flops_fit.sweep.task.weighting import Weighting, split_loss
 
 
@@ -53,7 +53,7 @@ class Task:
     @property
     def short_name(self) -> str:
         """The model class's own name, which a sweep has that was given none."""
-        return self.model_name.rpartition(".")[2]
+        return short_name(self.model_name)
 
     def build(self, size: Size) -> nn.Module:
         """A new model of this size, on torch's current default device."""

@@ -32,7 +32,7 @@ def test_a_thousand_times_is_predicted_and_more_is_refused(result):
     assert result.predict(1000 * largest).extrapolation == pytest.approx(1000)
     with pytest.raises(FitError, match=r"are 1,100 times the largest.*anyway=True"):
         result.predict(1100 * largest)
-    with pytest.raises(FitError, match="at most 1000 times is shown"):
+    with pytest.raises(FitError, match="at most 1,000 times is predicted"):
         result.chinchilla_table([largest, 1e4 * largest])
     with pytest.raises(FitError, match="so far beyond"):
         result.predict_loss(1e9, 1e15)
@@ -82,3 +82,7 @@ def test_where_a_check_refuses_the_reach_is_the_largest_budget(result):
     refused = Check("wide-exponent", "refuse", "it is not known.", "Add runs.")
     findings = replace(result.findings, checks=[*result.checks, refused])
     assert reach(findings) == 1.1
+    with pytest.raises(FitError, match=r"it is not known\. Add runs\.$"):
+        require_reach(findings, np.array([1e15]))
+    with pytest.raises(FitError, match="does not lift this refusal"):
+        require_reach(findings, np.array([1e15]), anyway=True)
