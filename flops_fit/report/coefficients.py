@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.display import html
-from flops_fit.display.number_text import coefficient, percent, span
+from flops_fit.display.number_text import coefficient, count, percent, span
 from flops_fit.laws.check import Checks, counted
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.report.summary import backtest_errors
 
 HEAD = ("", "value", "std err", "95 % low", "95 % high")
@@ -24,7 +25,6 @@ _FORMS = {
 }
 # What the parameters are, where their names do not say it.
 _MEANINGS = {"a": "a (N_opt ~ C^a)"}
-_RECIPE = "rate* = k (N / N0)^p (D / D0)^q, batch* = m (D / D0)^r, in ln L a bowl c_r, c_b, rho"
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +36,7 @@ class Summary:
         facts: Name and text of each fact about the fit.
         coefficients: `Result.intervals`: value, 95 % interval and standard error of each parameter.
         recipe: The same of the recipe law; empty where no recipe was found.
+        recipe_law: The recipe law as a formula; empty where there is none.
         checks: Everything that is doubtful.
     """
 
@@ -43,6 +44,7 @@ class Summary:
     facts: tuple[tuple[str, str], ...]
     coefficients: pd.DataFrame
     recipe: pd.DataFrame
+    recipe_law: str
     checks: Checks
 
     def __repr__(self) -> str:
@@ -54,7 +56,8 @@ class Summary:
         lines = [self.title.center(WIDTH).rstrip(), "=" * WIDTH, *facts, "=" * WIDTH]
         lines += _table(self.coefficients)
         if not self.recipe.empty:
-            lines += ["-" * WIDTH, _RECIPE, *_table(self.recipe, head=False)]
+            formula = textwrap.fill(self.recipe_law, WIDTH)
+            lines += ["-" * WIDTH, formula, *_table(self.recipe, head=False)]
         lines.append("=" * WIDTH)
         lines += [
             textwrap.fill(str(check), WIDTH, subsequent_indent="  ")
@@ -65,7 +68,7 @@ class Summary:
     def _repr_html_(self) -> str:
         tables = [html.facts(self.facts), html.rows(_cells(self.coefficients), HEAD)]
         if not self.recipe.empty:
-            tables += [html.block([_RECIPE]), html.rows(_cells(self.recipe), HEAD)]
+            tables += [html.block([self.recipe_law]), html.rows(_cells(self.recipe), HEAD)]
         return html.block([self.title], *tables, self.checks._repr_html_())
 
 
@@ -78,8 +81,20 @@ def summarise(findings: Findings) -> Summary:
         facts=tuple(_facts(findings)),
         coefficients=findings.intervals,
         recipe=pd.DataFrame() if recipe is None else recipe.intervals,
+        recipe_law="" if recipe is None else _formula(recipe),
         checks=Checks(findings.checks),
     )
+
+
+def _formula(recipe: RecipeLaw) -> str:
+    """The best learning rate and batch as formulas, as far as they were found."""
+    N, D = map(count, recipe.centre)
+    laws = {
+        "learning_rate": f"best learning rate = k (N / {N})^p (D / {D})^q",
+        "batch_size": f"best batch = m (D / {D})^r examples",
+    }
+    found = ", ".join(laws[name] for name in recipe.tuned)
+    return f"{found[0].upper()}{found[1:]}; c_r, c_b and rho tell how ln L rises away from them"
 
 
 def _facts(findings: Findings) -> list[tuple[str, str]]:
