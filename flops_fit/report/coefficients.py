@@ -93,8 +93,10 @@ def _formula(recipe: RecipeLaw) -> str:
         "learning_rate": f"best learning rate = k (N / {N})^p (D / {D})^q",
         "batch_size": f"best batch = m (D / {D})^r examples",
     }
+    rises = {"learning_rate": "c_r tells", "batch_size": "c_b tells"}
     found = ", ".join(laws[name] for name in recipe.tuned)
-    return f"{found[0].upper()}{found[1:]}; c_r, c_b and rho tell how ln L rises away from them"
+    tells = "c_r, c_b and rho tell" if len(recipe.tuned) == 2 else rises[recipe.tuned[0]]
+    return f"{found[0].upper()}{found[1:]}; {tells} how ln L rises away from the best"
 
 
 def _facts(findings: Findings) -> list[tuple[str, str]]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from planted import runs
+from recipes import with_pilot
 
 from flops_fit.laws.check import Check
-from flops_fit.report.coefficients import WIDTH
+from flops_fit.report.coefficients import WIDTH, summarise
 from flops_fit.result import Result, fit
 
 
@@ -74,3 +75,20 @@ def test_the_recipe_law_has_its_own_rows(result):
         repr(found)
     )
     assert found._repr_html_().count("<table") == 3
+
+
+@pytest.mark.parametrize(
+    ("tuned", "first", "tells"),
+    [
+        (("learning_rate", "batch_size"), "Best learning rate = k (N / ", "c_r, c_b and rho tell"),
+        (("learning_rate",), "Best learning rate = k (N / ", "c_r tells"),
+        (("batch_size",), "Best batch = m (D / ", "c_b tells"),
+    ],
+)
+def test_the_recipe_has_a_formula_of_what_was_found(tuned, first, tells):
+    found = fit(with_pilot(), meta={"tokens_per_example": "16"}, num_draws=100)
+    recipe = replace(found.recipe_law, tuned=tuned)
+    summary = summarise(replace(found.findings, recipe_law=recipe))
+    assert summary.recipe_law.startswith(first)
+    assert tells in summary.recipe_law
+    assert len(summary.recipe) == {"c_r tells": 4, "c_b tells": 3}.get(tells, 8)
