@@ -62,3 +62,8 @@ def test_the_page_on_the_architecture_names_every_file():
         else:
             found.append("".join([*folders, name]))
     assert sorted(found) == [str(path.relative_to(ROOT)) for path in FILES]
+
+
+def test_test_modules_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()
