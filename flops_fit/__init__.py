@@ -9,6 +9,7 @@ Matplotlib.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 from flops_fit.former_names import keep_importable
@@ -51,6 +52,10 @@ _HOME_OF = {
 
 __all__ = sorted(_HOME_OF)
 keep_importable()
+
+# Optuna, Accelerate and MLflow import `tqdm.auto`, which warns in a notebook without ipywidgets.
+# No bar here needs those (`display.bars`), so the warning would be in red for nothing.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def __getattr__(name: str) -> object:
