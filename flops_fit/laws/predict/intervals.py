@@ -65,7 +65,8 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     with np.errstate(all="ignore"):
         of_law = law_ends(findings, C, terms)
         moved = with_misfit(findings, C, terms, of_law)
-        error, scatter = _cost_errors(findings, of_law.middle, C, terms)
+        errors_of = _cost_errors if terms.wall_time is None else _speed_errors
+        error, scatter = errors_of(findings, of_law.middle, C, terms)
         ends = _widened(moved.ends, _NORMAL * error)
         of_recipe = recipe_errors(findings, C, ends.middle, terms)
         ends = _widened(ends, of_recipe)
@@ -102,6 +103,21 @@ def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> t
     of_one_size = np.zeros_like(middle)
     of_one_size[tokens] = cost.scatter
     return np.sqrt(np.sum(np.square([of_one_size, *parts]), axis=0)), np.abs(scatter)
+
+
+def _speed_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> tuple[Array, Array]:
+    """Standard errors of (ln N, ln D, L) by the time that a token takes, shape (3 k,) each.
+
+    Returns:
+        The errors, and zeros: what a run does not reach in its time is not noise.
+    """
+    assert terms.wall_time is not None
+    x, _, _ = np.split(middle, 3)
+    speed = terms.wall_time.speed
+    slower = speed.slowed(float(speed.log_error(x, findings.cost).max()))
+    slow = replace(terms, wall_time=replace(terms.wall_time, speed=slower))
+    moved = np.hstack(path(findings, findings.law_vector, C, slow))[0]
+    return np.abs(moved - middle), np.zeros_like(middle)
 
 
 def _widened(ends: Ends, half: Array) -> Ends:
