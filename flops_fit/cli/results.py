@@ -69,7 +69,7 @@ class Wanted:
         if of_models and (self.num_params is None or self.num_tokens is None):
             problems.append("give --params and --tokens together")
         if of_models == spends:
-            problems.append("give a compute budget, --hours or --price, or --params and --tokens")
+            problems.append("give a compute budget, or --params and --tokens")
         if of_models:
             problems += [
                 f"--{term.replace('_', '-')} goes with a compute budget only"

@@ -36,9 +36,11 @@ from flops_fit.laws.predict.paths import (
     parameter_errors,
     path,
 )
+from flops_fit.laws.timing.speed import Speed
 
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
+_SPEEDS = 50  # drawn to see how uncertain the speed is
 _NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 
@@ -112,12 +114,15 @@ def _speed_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> 
         The errors, and zeros: what a run does not reach in its time is not noise.
     """
     assert terms.wall_time is not None
-    x, _, _ = np.split(middle, 3)
-    speed = terms.wall_time.speed
-    slower = speed.slowed(float(speed.log_error(x, findings.cost).max()))
-    slow = replace(terms, wall_time=replace(terms.wall_time, speed=slower))
-    moved = np.hstack(path(findings, findings.law_vector, C, slow))[0]
-    return np.abs(moved - middle), np.zeros_like(middle)
+    wall_time = terms.wall_time
+
+    def change(speed: Speed) -> Array:
+        moved = replace(terms, wall_time=replace(wall_time, speed=speed))
+        return np.hstack(path(findings, findings.law_vector, C, moved))[0] - middle
+
+    drawn = [change(speed) for speed in wall_time.speed.drawn(_SPEEDS)]
+    scatter = change(wall_time.speed.slowed(wall_time.speed.step.scatter))
+    return np.sqrt(np.mean(np.square(drawn), axis=0) + scatter**2), np.zeros_like(middle)
 
 
 def _widened(ends: Ends, half: Array) -> Ends:

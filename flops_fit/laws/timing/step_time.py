@@ -52,6 +52,13 @@ class StepTime:
         work = np.log(np.asarray(W, float) / self.reference)
         return np.asarray(overhead + np.exp(log_rate + power * work))
 
+    def drawn(self, most: int) -> list[StepTime]:
+        """The draws as times of a step."""
+        return [
+            replace(self, overhead=float(a), log_rate=float(b), power=float(p))
+            for a, b, p in self.draws[:most]
+        ]
+
     def log_error(self, W: ArrayLike) -> Array:
         """Standard error of ln t for steps of W FLOPs, with the scatter of a single size."""
         errors = np.log(self.drawn_seconds(W)) - np.log(self.seconds(W))
