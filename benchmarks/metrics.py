@@ -131,4 +131,4 @@ def main(sweeps: int = 100, design: str = "5x7", noise: float = 0.03) -> None:
 
 if __name__ == "__main__":
     count, *rest = sys.argv[1:] or ["100"]
-    main(int(count), *rest[:1], *map(float, rest[1:2]))
+    main(int(count), rest[0] if rest else "5x7", float(rest[1]) if rest[1:] else 0.03)
