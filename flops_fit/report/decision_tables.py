@@ -14,13 +14,13 @@ from flops_fit.laws.metrics.law import MetricLaw
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import Prediction, predict_budget
 from flops_fit.laws.spending.request import Budget
-from flops_fit.laws.spending.time_optimal import predict_spending
+from flops_fit.laws.spending.time_optimal import flops_in, predict_spending
 from flops_fit.laws.timing.speed import speed_of
 
 FACTORS = (1.0, 10.0, 100.0)  # of the largest budget, for metrics
 # Times of the table, in hours; those whose budget lies in a range about the largest one are shown.
 HOURS = (1 / 360, 1 / 60, 1 / 6, 1.0, 8.0, 24.0, 168.0, 720.0)
-MOST_ROWS = 5
+MOST_ROWS = 4
 LEAST_FACTOR = 0.5
 
 
@@ -84,12 +84,13 @@ def time_table(findings: Findings) -> TimeTable | None:
         return None
     found = []
     for hours in HOURS:
-        try:
-            prediction = predict_spending(findings, Budget(hours=hours), UNCONSTRAINED)
-        except (FitError, ArgumentError):
+        C = flops_in(findings, speed, 3600 * hours)
+        if len(found) == MOST_ROWS or LEAST_FACTOR * findings.largest_budget > C:
             continue
-        if prediction.extrapolation >= LEAST_FACTOR:
-            found.append(prediction)
+        try:
+            found.append(predict_spending(findings, Budget(hours=hours), UNCONSTRAINED))
+        except (FitError, ArgumentError):
+            break
     if not found:
         return None
     slowest = float(np.exp(speed.log_seconds(np.log(np.array([speed.largest])), findings.cost)[0]))
@@ -99,7 +100,7 @@ def time_table(findings: Findings) -> TimeTable | None:
         f"parameters, trains on {number_text.count(1 / slowest)} {unit} a second; times scatter "
         f"by {number_text.percent(speed.step.scatter)}."
     )
-    return TimeTable(text, pd.DataFrame([_time_row(one, unit) for one in found[:MOST_ROWS]]))
+    return TimeTable(text, pd.DataFrame([_time_row(one, unit) for one in found]))
 
 
 def _time_row(prediction: Prediction, unit: str) -> dict[str, str]:

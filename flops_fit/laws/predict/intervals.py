@@ -40,7 +40,6 @@ from flops_fit.laws.timing.speed import Speed
 
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
-_SPEEDS = 50  # drawn to see how uncertain the speed is
 _NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 
@@ -116,12 +115,14 @@ def _speed_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> 
     assert terms.wall_time is not None
     wall_time = terms.wall_time
 
-    def change(speed: Speed) -> Array:
+    def change(speed: Speed, rows: int = 1) -> Array:
         moved = replace(terms, wall_time=replace(wall_time, speed=speed))
-        return np.hstack(path(findings, findings.law_vector, C, moved))[0] - middle
+        laws = np.repeat(findings.law_vector, rows, axis=0)
+        return np.hstack(path(findings, laws, C, moved)) - middle
 
-    drawn = [change(speed) for speed in wall_time.speed.drawn(_SPEEDS)]
-    scatter = change(wall_time.speed.slowed(wall_time.speed.step.scatter))
+    step = wall_time.speed.step
+    drawn = change(wall_time.speed.drawn(len(step.draws)), len(step.draws))
+    (scatter,) = change(wall_time.speed.slowed(step.scatter))
     return np.sqrt(np.mean(np.square(drawn), axis=0) + scatter**2), np.zeros_like(middle)
 
 

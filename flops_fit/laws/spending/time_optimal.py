@@ -59,8 +59,7 @@ def predict_spending(
     speed = speed_or_refuse(findings)
     seconds = 3600 * budget.total_hours * budget.devices
     terms = Terms(wall_time=WallTime(seconds, speed))
-    x, y, _ = (float(part[0, 0]) for part in path(findings, findings.law_vector, np.ones(1), terms))
-    C = float(np.exp(log_flops_per_token(np.array(x), findings.cost) + y))
+    C = flops_in(findings, speed, seconds)
     found = predict_budget(findings, C, terms, metric=metric, anyway=anyway)
     x = np.log(found.num_params)
     C = float(np.exp(log_flops_per_token(np.array(x), findings.cost)) * found.num_tokens)
@@ -88,6 +87,13 @@ def speed_or_refuse(findings: Findings) -> Speed:
             "losses. Predict for FLOPs instead."
         )
     return speed
+
+
+def flops_in(findings: Findings, speed: Speed, device_seconds: float) -> float:
+    """C of the law's best model for a time."""
+    terms = Terms(wall_time=WallTime(device_seconds, speed))
+    x, y, _ = path(findings, findings.law_vector, np.ones(1), terms)
+    return float(np.exp(log_flops_per_token(x, findings.cost) + y)[0, 0])
 
 
 def _spending(findings: Findings, budget: Budget, speed: Speed, found: Prediction) -> Spending:

@@ -45,9 +45,9 @@ class Speed:
         """Standard error of `log_seconds`, shape of x."""
         return self.step.log_error(self._work(x, cost))
 
-    def drawn(self, most: int) -> list[Speed]:
-        """Speeds that the measurements allow, each a draw from their distribution."""
-        return [replace(self, step=step) for step in self.step.drawn(most)]
+    def drawn(self, most: int) -> Speed:
+        """Speeds that the measurements allow, for x of shape (S, k): a draw for each row."""
+        return replace(self, step=self.step.drawn(most))
 
     def slowed(self, log_factor: float) -> Speed:
         """The same where everything takes exp(log_factor) times as long."""

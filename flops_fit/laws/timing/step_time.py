@@ -31,9 +31,9 @@ class StepTime:
         num_measured: Number of measurements behind it.
     """
 
-    overhead: float
-    log_rate: float
-    power: float
+    overhead: float | Array
+    log_rate: float | Array
+    power: float | Array
     reference: float
     smallest: float
     largest: float
@@ -52,12 +52,10 @@ class StepTime:
         work = np.log(np.asarray(W, float) / self.reference)
         return np.asarray(overhead + np.exp(log_rate + power * work))
 
-    def drawn(self, most: int) -> list[StepTime]:
-        """The draws as times of a step."""
-        return [
-            replace(self, overhead=float(a), log_rate=float(b), power=float(p))
-            for a, b, p in self.draws[:most]
-        ]
+    def drawn(self, most: int) -> StepTime:
+        """Several draws at once, one a row: its parameters have shape (S, 1)."""
+        overhead, log_rate, power = self.draws[:most].T[:, :, None]
+        return replace(self, overhead=overhead, log_rate=log_rate, power=power)
 
     def log_error(self, W: ArrayLike) -> Array:
         """Standard error of ln t for steps of W FLOPs, with the scatter of a single size."""
