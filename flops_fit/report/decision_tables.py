@@ -82,7 +82,7 @@ def time_table(findings: Findings) -> TimeTable | None:
     speed = speed_of(findings.runs)
     if speed is None or findings.law is None:
         return None
-    found = []
+    found: list[Prediction] = []
     for hours in HOURS:
         C = flops_in(findings, speed, 3600 * hours)
         if len(found) == MOST_ROWS or LEAST_FACTOR * findings.largest_budget > C:

@@ -1,4 +1,4 @@
-"""Checks of the laws of metrics: which have no forecast and why, and which no longer move."""
+"""Checks of the laws of metrics: which have no forecast and why, and which forecasts are doubtful."""
 
 from __future__ import annotations
 
@@ -22,6 +22,5 @@ def check_metrics(laws: Iterable[MetricLaw]) -> list[Check]:
             checks.append(Check("metric-refused", "warn", message, advice))
         elif law.remark:
             message = f"the metric {law.name!r}: {law.remark}"
-            advice = "Its forecast says that it stays there."
-            checks.append(Check("metric-still", "warn", message, advice))
+            checks.append(Check("metric-doubtful", "warn", message, "Add a larger budget."))
     return checks

@@ -23,9 +23,13 @@ from flops_fit.laws.runs.points import Points
 
 # A positive metric that spans more than this factor is fitted in its logarithm.
 FACTOR = 1.5
+LIFTS_OFF = (
+    "without the largest budget there is no trend, and no form foresees the values there: it has "
+    "only begun to leave its floor or its ceiling."
+)
 MISSED = (
-    "fitted without the largest budget, no form foresees how far it moves there: it has only begun "
-    "to leave its floor or its ceiling."
+    "fitted without the largest budget, its law misses the values there by more than the whole "
+    "change that it forecasts. The interval is as much wider."
 )
 
 
@@ -96,8 +100,10 @@ def fit_metric(metric: MetricColumn, values: Array, runs: FittedRuns) -> MetricL
     chosen = choose(_candidates(runs, limits), places, y, limits, _cuts(runs))
     if chosen is None:
         return replace(known, refused="no form that keeps to its bounds goes through the runs.")
-    if chosen.missed:
-        return replace(known, backtest=chosen.table, refused=MISSED)
+    below = runs.C < _cut(runs)
+    if chosen.missed and trend.trend_p(values[below], loss[below]) >= trend.LEVEL:
+        return replace(known, backtest=chosen.table, refused=LIFTS_OFF)
+    doubt = MISSED if chosen.missed else trend.remark(values, loss, labels)
     return replace(
         known,
         limits=limits,
@@ -110,7 +116,7 @@ def fit_metric(metric: MetricColumn, values: Array, runs: FittedRuns) -> MetricL
         drift=chosen.drift,
         largest=_largest(runs),
         backtest=chosen.table,
-        remark=trend.remark(values, loss, labels),
+        remark=doubt,
     )
 
 
@@ -169,6 +175,11 @@ def _candidates(runs: FittedRuns, limits: Limits) -> Callable[[Places], Sequence
         return found
 
     return forms
+
+
+def _cut(runs: FittedRuns) -> float:
+    """The smallest C of the largest budget."""
+    return largest_cuts(runs.C, runs.tolerance)[0]
 
 
 def _cuts(runs: FittedRuns) -> list[Cut]:
