@@ -1,4 +1,4 @@
-"""Checks of the laws of metrics: which have no forecast and why, and which forecasts are doubtful."""
+"""Checks of the laws of metrics: which have no forecast and why, and which are doubtful."""
 
 from __future__ import annotations
 
