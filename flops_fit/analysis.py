@@ -172,7 +172,7 @@ def _fit(
 
     report = _read(ledger, REPORT, Path.read_bytes) if kept else None
     is_logged = kept is not None and report is not None and kept.shown == shown(report)
-    return _Fitted(Result(findings, partial(_log_forecast, ledger)), key, shown, is_logged)
+    return _Fitted(Result(findings, partial(_log_text, ledger)), key, shown, is_logged)
 
 
 def _finished(ledger: Ledger, setting: str | None) -> list[Run]:
@@ -207,9 +207,9 @@ def _read(ledger: Ledger, name: str, read: Callable[[Path], _T | None]) -> _T | 
         return None
 
 
-def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
-    """Log a forecast on the parent run, and return where; a server that is away is asked once."""
-    return wait_for_store(partial(tracking.log_forecast, ledger, forecast_id, text), 0.0)
+def _log_text(ledger: Ledger, name: str, text: str) -> str:
+    """Log a text on the parent run, and return where; a server that is away is asked once."""
+    return wait_for_store(partial(tracking.log_text, ledger, name, text), 0.0)
 
 
 def _forecast_texts(ledger: Ledger) -> dict[str, str]:

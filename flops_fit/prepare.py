@@ -22,7 +22,7 @@ from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
-from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.hashing import digest, in_one_line
 from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep_plan import SweepPlan
@@ -250,6 +250,8 @@ def plan_meta(planned: Planned) -> dict[str, str]:
         "recipe": repr(plan.recipe),
         "data_fingerprint": planned.source.fingerprint,
         "held_out": planned.source.held_out_by,
+        "loss_fn": in_one_line(plan.origin.task.loss_fn) if plan.origin else "",
+        "eval_examples": str(plan.recipe.eval_examples),
     }
 
 

@@ -43,12 +43,12 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
-        log_forecast: Writes the text of a forecast under its id to the parent run of the sweep, and
-            returns where; None for a table of runs, and for a result that was saved.
+        log_text: Writes a text as an artifact of the sweep's parent run, under a name, and returns
+            where; None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
-    log_forecast: Callable[[str, str], str] | None = field(default=None, compare=False)
+    log_text: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -247,7 +247,7 @@ class Result:
         made = make_forecast(
             self.findings, compute_budget, num_params, num_tokens, note, anyway=anyway
         )
-        return keep(made, path, self.log_forecast)
+        return keep(made, path, self.log_text)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The compute-optimal frontier with its 95 % intervals, for plotting.

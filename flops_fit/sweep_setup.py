@@ -200,7 +200,9 @@ def _warn_of_change(ledger: tracking.Ledger, planned: Planned, meta: Mapping[str
             f'Recipe(learning_rate="{FIRST_RULE}", batch_size="{FIRST_RULE}")'
         )
         return
-    changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
+    # Plans of older versions say less of themselves.
+    differ = {key for key in meta if before.get(key, meta[key]) != meta[key]}
+    changed = sorted(differ - {"setting"}, key=list(meta).index)
     what = ", ".join(changed) or "the arguments of the model, the data or the loss"
     warn_user(
         f"sweep {ledger.name!r}: since its last call something changed ({what}), so its earlier "

@@ -97,13 +97,29 @@ class Kriging:
     def of(cls, fit: ParametricFit, points: Points) -> Kriging:
         """The misfit of a fit, from the runs that it was fitted to."""
         problem, _ = centred(points, replace(fit.aim, delta=None))
-        r = -residuals(problem, _theta(fit))[0]
+        return cls._measured(fit, problem.x, problem.y, -residuals(problem, _theta(fit))[0])
+
+    @classmethod
+    def of_residuals(cls, fit: ParametricFit, points: Points, residual: Array) -> Kriging:
+        """A smooth function and noise, from residuals that are not those of the fit itself.
+
+        Args:
+            fit: The law whose parameters stay free.
+            points: Where the residuals are.
+            residual: Of ln L, or of L over its mean, shape (n,).
+        """
+        mx, my, *_ = fit.centre
+        return cls._measured(fit, np.log(points.N) - mx, np.log(points.D) - my, residual)
+
+    @classmethod
+    def _measured(cls, fit: ParametricFit, x: Array, y: Array, r: Array) -> Kriging:
+        """What residuals at centred ln N and ln D say, shape (n,) each."""
         weight = np.ones_like(r)
         if fit.delta is not None:
             limit = FAR * MAD_TO_STD * float(np.median(np.abs(r))) + 1e-300
             weight = np.minimum(1.0, limit / np.maximum(np.abs(r), limit))
-        groups = _neighbours(np.stack([problem.x + problem.y, problem.x - problem.y], axis=1))
-        cells = _averaged(problem.x, problem.y, r, weight, groups)
+        groups = _neighbours(np.stack([x + y, x - y], axis=1))
+        cells = _averaged(x, y, r, weight, groups)
         within = float((weight * (r - cells.residual[groups]) ** 2).sum())
         bare = cls(fit, cells, (), len(r) - fit.num_free)
         return replace(bare, settings=_settings(bare, within))
