@@ -66,6 +66,7 @@ def find_optimal(
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
     extend: bool = True,
     price_per_hour: float | None = None,
+    paired_with: str | None = None,
 ) -> Result:
     """Find by experiment the best model size and amount of data for a compute budget.
 
@@ -113,6 +114,11 @@ def find_optimal(
         extend: Whether to add up to two sizes to a budget whose loss is lowest at its smallest or
             largest size.
         price_per_hour: Price of one device, where `compute_budgets` is an amount of money.
+        paired_with: Name of a finished sweep on the same data, with which this one is to be
+            compared (`flops_fit.compare`). Trials of the same budget and place begin from the same
+            random state and see the data in the same order, so that the comparison is sharper.
+            Budgets, and sizes where the size parameter has the same name, are by default those of
+            the other sweep.
 
     Returns:
         The runs, the laws, and their predictions.
@@ -136,7 +142,13 @@ def find_optimal(
         {} if metrics is None else metrics,
     )
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
+        compute_budgets,
+        sizes,
+        Recipe() if recipe is None else recipe,
+        flops,
+        seed,
+        price_per_hour,
+        paired_with,
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -241,6 +253,7 @@ def plan_sweep(
     seed: int = 0,
     workers: int | str = 1,
     price_per_hour: float | None = None,
+    paired_with: str | None = None,
 ) -> SweepPlan:
     """Plan the grid that `find_optimal` would train; nothing is trained.
 
@@ -255,7 +268,13 @@ def plan_sweep(
     kwargs = {} if model_kwargs is None else model_kwargs
     task = Task(model_cls, model_size_param, kwargs, dataset, loss_fn, eval_dataset)
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
+        compute_budgets,
+        sizes,
+        Recipe() if recipe is None else recipe,
+        flops,
+        seed,
+        price_per_hour,
+        paired_with,
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 

@@ -129,12 +129,19 @@ class Comparison:
         except FitError as error:
             return str(error)
 
+    def text(self, table: pd.DataFrame | None = None) -> str:
+        """Verdict, table and checks as text.
+
+        Args:
+            table: What `at` returned; by default for the default budgets.
+        """
+        cells = self._cells() if table is None else text.cells(table)
+        shown = cells if isinstance(cells, str) else cells.to_string(index=False)
+        lines = [f"Comparison of {', '.join(map(repr, self.names))}", *self.verdicts, shown]
+        return "\n".join([*lines, *(f"  {c.severity}: {c.message}" for c in self.checks)])
+
     def __repr__(self) -> str:
-        cells = self._cells()
-        table = cells if isinstance(cells, str) else cells.to_string(index=False)
-        lines = [f"Comparison of {', '.join(map(repr, self.names))}", *self.verdicts, table]
-        lines += [f"  {check.severity}: {check.message}" for check in self.checks]
-        return "\n".join([*lines, *(f"Page: {where}" for where in self.written_to)])
+        return "\n".join([self.text(), *(f"Page: {where}" for where in self.written_to)])
 
     def _repr_html_(self) -> str:
         cells = self._cells()

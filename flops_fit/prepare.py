@@ -22,6 +22,7 @@ from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
+from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.hashing import digest, in_one_line
 from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
@@ -81,7 +82,8 @@ def prepare(
 
     if not problems:  # else they are raised below, without waiting for other ranks
         distributed.join()
-        rule = distributed.from_main(lambda: _rule_of_sweep(task, address))
+        request = distributed.from_main(lambda: _paired(request, task, address))
+        rule = distributed.from_main(lambda: _rule_of_sweep(task, address, request.twins))
         task = replace(task, held_out_rule=rule)
     planned = with_pilot(make_plan(task, request, problems, _costs_folder(address), choose))
     _check_same_plan(planned.plan)
@@ -108,9 +110,11 @@ def plan_only(
     """
     distributed.let_main_speak()
     folder = _costs_folder(address)
-    if address.is_given:
-        task = replace(task, held_out_rule=_rule_of_sweep(task, address))
     problems = address.problems() + worker_problems(workers, None)
+    if not problems:
+        request = _paired(request, task, address)
+    if address.is_given or request.twins is not None:
+        task = replace(task, held_out_rule=_rule_of_sweep(task, address, request.twins))
 
     def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
         before = None
@@ -218,10 +222,36 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     return left + stage.to_come
 
 
-def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
+def _paired(request: PlanRequest, task: Task, address: StoreAddress) -> PlanRequest:
+    """The request, with the trials of the sweep that it is to be paired with.
+
+    Raises:
+        ArgumentError: There is no such sweep, or it is this one.
+    """
+    name: object = request.paired_with
+    if name is None:
+        return request
+    if not isinstance(name, str):
+        raise ArgumentError(f"paired_with: expected the name of a sweep, got {name!r:.80}")
+    if name == address.sweep_name(task.short_name):
+        raise ArgumentError(f"paired_with: {name!r} is this sweep; pass another name= for it")
+    try:
+        ledger = tracking.find_ledger(name, address.tracking_uri)
+    except StoreError:
+        raise
+    except SweepError as error:
+        raise ArgumentError(f"paired_with: {error}") from error
+    meta = tracking.read_meta(ledger)
+    runs = tracking.fetch_runs(ledger, meta.get("setting"))
+    return replace(request, paired_with=Twins.of(name, meta, runs))
+
+
+def _rule_of_sweep(task: Task, address: StoreAddress, twins: Twins | None = None) -> Rule:
     """How data are held out: as when the sweep began, so that all its losses compare."""
     if task.eval_dataset is not None or address.problems():
         return BLOCKS
+    if twins is not None:
+        return RANDOM if twins.held_out == RANDOM else BLOCKS
     with warnings.catch_warnings():  # what is amiss with the store is said when it is opened
         warnings.simplefilter("ignore", FlopsFitWarning)
         try:
@@ -243,6 +273,7 @@ def plan_meta(planned: Planned) -> dict[str, str]:
     plan = planned.plan
     return {
         "setting": plan.setting,
+        **({"paired_with": planned.rows.twins.name} if planned.rows.twins else {}),
         "model": plan.model_name,
         "size_param": plan.size_param,
         "data_unit": plan.data_unit,

@@ -36,7 +36,7 @@ class Trial:
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
         at_own_rate: Id of the trial that it is compared with, whose initialisation and data order
-            it shares; empty if it has its own.
+            it shares: at another rate, or in another sweep; empty if it has its own.
         added: Whether it was decided on while the sweep ran: by the pilot, the check, or because
             the loss of a row was least at its edge.
         padded_tokens: Expected D with padding and labels that do not count, where examples differ

@@ -26,7 +26,7 @@ _SECRET = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|private)_?key)$", re.I
 )
 # `mlflow run` cannot leave out a parameter of an entry point, so an empty text means "not given".
-_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset")
+_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset", "paired_with")
 
 
 class Pair(click.ParamType[Any]):
@@ -204,6 +204,12 @@ _TASK = [
         "--flops",
         metavar="HOW",
         help=f"How to count FLOPs: measured (the default), 6ND, or a function, {_PATH}.",
+    ),
+    click.option(
+        "--paired-with",
+        metavar="NAME",
+        help="A finished sweep on the same data that this one is to be compared with: trials share "
+        "initialisation and data order, which makes `flops-fit compare` sharper.",
     ),
     click.option("--seed", type=int, help="Random seed of the sweep. Default: 0."),
     click.option("--name", help="Name of the sweep. Default: the name of the model class."),
