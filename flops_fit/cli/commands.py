@@ -351,5 +351,5 @@ def report(name: str | None, tracking_uri: str | None, output: Path | None) -> N
     results.report(name, tracking_uri, output)
 
 
-main.add_command(ui)
-main.add_command(server)
+main.command()(ui)
+main.command()(server)

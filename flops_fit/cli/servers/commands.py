@@ -11,7 +11,6 @@ from flops_fit.cli import options
 _PORT = click.IntRange(1, 65535)
 
 
-@click.command()
 @click.option("--name", help="Sweep to link to. Default: all sweeps.")
 @options.tracking_uri
 @click.option("--port", type=_PORT, default=5000, show_default=True, help="Port to listen on.")
@@ -27,7 +26,6 @@ def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
     serve(name, tracking_uri, port)
 
 
-@click.command()
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

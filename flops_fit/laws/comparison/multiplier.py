@@ -19,7 +19,7 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import frontier
 
 # Budgets per decade of the grid on which C' is looked for.
-PER_DECADE = 20
+PER_DECADE = 12
 
 
 @dataclass(frozen=True)

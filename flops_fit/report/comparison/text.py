@@ -69,11 +69,10 @@ def _sentence(names: tuple[str, str], row: Mapping[Any, float], contrast: Contra
 
 def _untold(names: tuple[str, str], row: Mapping[Any, float], contrast: Contrast, i: int) -> str:
     """That a difference cannot be told, and what would tell it."""
+    need = _share(names, _inverse(row["multiplier_high"]), _inverse(row["multiplier_low"]))
     text = (
-        f"it cannot be told which is better: {names[1]} needs between "
-        f"{_share(row['multiplier_high'])} and {_share(row['multiplier_low'])} times the compute "
-        f"of {names[0]} (probability that {names[1]} is better: "
-        f"{_probability(row['probability_better'])})."
+        f"it cannot be told which is better: {need}(probability that {names[1]} is "
+        f"better: {_probability(row['probability_better'])})."
     )
     if i > 0:
         return text
@@ -142,10 +141,16 @@ def _factors(low: float, high: float) -> str:
     return f"at most {high:.3g}" if low == 0 else f"{low:.3g} to {high:.3g}"
 
 
-def _share(multiplier: float) -> str:
-    """The compute needed, as a share of the other's."""
-    share = _inverse(multiplier)
-    return "any number of" if math.isinf(share) else f"{share:.2g}"
+def _share(names: tuple[str, str], low: float, high: float) -> str:
+    """The compute that the second sweep needs, as a share of the first's."""
+    if low == 0 and math.isinf(high):
+        return ""
+    span = f"between {low:.2g} and {high:.2g}"
+    if math.isinf(high):
+        span = f"at least {low:.2g}"
+    elif low == 0:
+        span = f"at most {high:.2g}"
+    return f"{names[1]} needs {span} times the compute of {names[0]} "
 
 
 def _probability(p: float) -> str:
