@@ -81,8 +81,8 @@ def compared(law: ParametricLaw, kind: str, shared: float, seed: int) -> list[di
     warnings.simplefilter("ignore")
     laws = law, second(law, kind)
     tables = list(simulated(laws, shared, seed))
-    findings = [flops_fit.fit(table, num_draws=DRAWS).findings for table in tables]
-    found = Contrast.of(*findings).at(AT)
+    one, other = (flops_fit.fit(table, num_draws=DRAWS).findings for table in tables)
+    found = Contrast.of(one, other).at(AT)
     at_one_size = np.sign(tables[1]["loss"].iloc[3] - tables[0]["loss"].iloc[3])
     rows = []
     for C, row in zip(AT, found.to_dict("records"), strict=True):

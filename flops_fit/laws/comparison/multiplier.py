@@ -54,11 +54,17 @@ def multiplier_at(
         slope = _error_of_change(first, grid.C, C[i]) / bytes_per_token
         down = np.hypot(grid.value - grid.low, slope)
         up = np.hypot(grid.high - grid.value, slope)
-        curves = (along + grid.value, along + grid.value + up, along + grid.value - down)
-        for column, curve in zip(columns, curves, strict=True):
-            column.append(math.exp(log_C[i] - _first_below_zero(log_grid, curve)))
+        found = _first_below_zero(log_grid, along + grid.value)
+        # The budgets around it at which the loss may be that of the first: not those far below,
+        # where nothing is known.
+        at = np.searchsorted(log_grid, found)
+        fewest = _last_above_zero(log_grid[:at], (along + grid.value - down)[:at])
+        beyond = slice(max(int(at) - 1, 0), None)
+        most = _first_below_zero(log_grid[beyond], (along + grid.value + up)[beyond])
+        for column, log_other in zip(columns, (found, most, fewest), strict=True):
+            column.append(math.exp(log_C[i] - log_other))
     value, low, high = (np.array(column) for column in columns)
-    return Multiplier(value, low, high)
+    return Multiplier(value, np.minimum(low, value), np.maximum(high, value))
 
 
 def _error_of_change(findings: Findings, grid: Array, C: float) -> Array:
@@ -77,8 +83,20 @@ def _first_below_zero(x: Array, curve: Array) -> float:
     if not len(below):
         return math.inf
     i = int(below[0])
-    if i == 0:
+    return -math.inf if i == 0 else _between(x, curve, i - 1)
+
+
+def _last_above_zero(x: Array, curve: Array) -> float:
+    """Where a curve that ends below zero was above it last; minus infinity if it never was."""
+    above = np.flatnonzero(curve > 0)
+    if not len(above):
         return -math.inf
-    high, low = curve[i - 1], curve[i]
+    i = int(above[-1])
+    return float(x[i]) if i == len(x) - 1 else _between(x, curve, i)
+
+
+def _between(x: Array, curve: Array, i: int) -> float:
+    """Where a line through two points of a curve, above and below zero, crosses it."""
+    high, low = curve[i], curve[i + 1]
     share = high / (high - low) if np.isfinite([high, low]).all() else 1.0
-    return float(x[i - 1] + share * (x[i] - x[i - 1]))
+    return float(x[i] + share * (x[i + 1] - x[i]))
