@@ -70,6 +70,7 @@ def test_public_names_are_frozen():
         "find_optimal",
         "fit",
         "load_forecast",
+        "load_model",
         "plan_sweep",
         "score",
         "suggest_budgets",
