@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
     from flops_fit.sweep.forecast.suggestion import BudgetSuggestion as BudgetSuggestion
+    from flops_fit.sweep.kept.load import load_model as load_model
     from flops_fit.sweep.training.recipe import Recipe as Recipe
     from flops_fit.sweep_plan import SweepPlan as SweepPlan
 
@@ -49,6 +50,7 @@ _HOME_OF = {
     "find_optimal": "api",
     "fit": "fit_table",
     "load_forecast": "forecasts.files",
+    "load_model": "sweep.kept.load",
     "plan_sweep": "api",
     "score": "forecasts.scoring",
     "suggest_budgets": "api",

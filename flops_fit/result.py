@@ -278,7 +278,7 @@ class Result:
         return summarise(self.findings)
 
     def plot(self, kind: str | None = None) -> Figure:
-        """Plot the result as a Matplotlib figure.
+        """Plot the result as a Matplotlib figure, which a notebook shows.
 
         Args:
             kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest" or "recipe";
@@ -287,9 +287,9 @@ class Result:
         Raises:
             ArgumentError: The kind is unknown.
         """
-        from flops_fit.report.plots import panels
+        from flops_fit.report.plots import figure, panels
 
-        return panels.plot_findings(self.findings, kind)
+        return figure.for_the_reader(panels.plot_findings(self.findings, kind))
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write one self-contained HTML page: verdict, slider, table, plots, checks, methods.

@@ -32,6 +32,8 @@ ABSENT += ("tqdm", "tabulate", "sqlalchemy", "pyarrow")
 USES = {
     "the calls": """
 import flops_fit
+from flops_fit.report import slider_data
+slider_data.RATIOS_PER_DECADE, slider_data.SHORTAGES, slider_data.STOPS_PER_DECADE = 1, (0.0,), 5
 result = flops_fit.fit("examples/runs.csv", num_draws=100)
 C = result.largest_budget
 result.predict(2 * C), result.predict_loss(1e4, 1e6), result.chinchilla_table()
@@ -73,6 +75,7 @@ def test_public_names_are_frozen():
         "find_optimal",
         "fit",
         "load_forecast",
+        "load_model",
         "plan_sweep",
         "score",
         "suggest_budgets",

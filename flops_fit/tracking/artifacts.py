@@ -146,7 +146,20 @@ def _recorded(ledger: Ledger) -> str:
 
 def _beside_moved_store(ledger: Ledger, recorded: str) -> Path | None:
     """The folder for the parent run's artifacts beside a store that has moved; else None."""
-    end = Path(ledger.parent_run_id, ARTIFACTS)
+    return beside_moved_store(ledger, recorded, Path(ledger.parent_run_id, ARTIFACTS))
+
+
+def beside_moved_store(ledger: Ledger, recorded: str, end: Path) -> Path | None:
+    """A folder of artifacts beside a store that has moved.
+
+    Args:
+        ledger: A sweep in the store.
+        recorded: Where MLflow says that the folder is.
+        end: The folder, below that of all artifacts of the experiment.
+
+    Returns:
+        None if the store has not moved.
+    """
     location = recorded.removesuffix(f"/{end.as_posix()}")
     if ledger.home is None or made_in(location, ledger.home) is None:
         return None

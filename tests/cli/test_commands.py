@@ -23,6 +23,7 @@ from flops_fit import tracking
 from flops_fit.cli import main, options, sweeps
 from flops_fit.cli.servers import mlflow_server, ui
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.report import html_page
 from flops_fit.runtime import polling
 from flops_fit.sweep.execution import status, worker
 from flops_fit.sweep.training.train import Outcome
@@ -63,6 +64,7 @@ def swept(empty_store, tmp_path_factory):
     store = Path(shutil.copytree(empty_store, tmp_path_factory.mktemp("swept") / "store"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "train", draw_from_law)
+        patch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
         return store, call("run", *TASK, *where(store))
 
 
@@ -274,6 +276,8 @@ def test_forecasts_say_what_they_need(tmp_path, monkeypatch, words, problem):
 
 def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(html_page, "figures", lambda findings: {})  # both take seconds
+    monkeypatch.setattr(html_page, "_grid", lambda findings: None)
     done = call("report", *where(finished))
     assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
     assert "<html" in Path("tiny.html").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.notices import how_to_resume, warn_of_failures
 from flops_fit.sweep.execution.parent_note import state_shown, with_notes, write_summary
 from flops_fit.sweep.execution.progress import Progress
-from flops_fit.sweep.execution.ranks import other_ranks_following
+from flops_fit.sweep.execution.ranks import keep_waiting, other_ranks_following
 from flops_fit.sweep.execution.status import (
     MAX_ATTEMPTS,
     all_runs,
@@ -111,7 +111,13 @@ def run_sweep(
                     break
             for line in lines:
                 tell(line)
+            _keep_models(job, runs)
         warn_of_failures(job, runs)
+
+
+def _keep_models(job: Job, runs: Sequence[Run]) -> None:
+    """Log the models that the recipe keeps, as far as their weights are on this machine."""
+    job.shelf.log(latest_runs(runs), job.trial_ids, keep_waiting)
 
 
 def _grown(
@@ -165,7 +171,10 @@ def join_sweep(
                     start_workers(job, num_waiting, workers, None, source, progress, pool)
                 if not grows:
                     break
-            done = done_in_words(job, all_runs(job))
+            runs = all_runs(job)
+            if job.ledger.home is None:  # else the driver finds the weights beside the store
+                _keep_models(job, runs)
+            done = done_in_words(job, runs)
             tell(f"Nothing waits in the sweep {job.ledger.name!r}: {done}")
 
 

@@ -16,6 +16,7 @@ from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.status import all_runs
 from flops_fit.sweep.execution.worker import work
 from flops_fit.tracking.ledger import ENDED
+from flops_fit.tracking.queries import latest_runs
 
 _POLL_S = 2.0
 _LOAD = 5  # the ledger is idle at least this many times as long as a query of it takes
@@ -73,7 +74,10 @@ def work_remotely(payload: bytes, index: int) -> None:
         payload: The cloudpickled job.
         index: Number of the worker: some executors run identical calls only once.
     """
-    work(pickle.loads(payload), lambda event: None)  # from our own driver
+    job = pickle.loads(payload)  # from our own driver
+    work(job, lambda event: None)
+    if job.ledger.home is None:  # the driver may be on a machine without this one's disk
+        job.shelf.log(latest_runs(all_runs(job)), ())
 
 
 def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flops_fit.records import Trial
 from flops_fit.store.uri import without_credentials
+from flops_fit.sweep.kept.shelf import Shelf
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
@@ -62,8 +63,17 @@ class Job:
 
         Its name holds the store's first address, so that records move with the store.
         """
+        return self._beside_checkpoints("spool")
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the weights of trained models are put."""
+        folder = self._beside_checkpoints("weights")
+        return Shelf(self.ledger, self.setting, folder, self.recipe.keep_models)
+
+    def _beside_checkpoints(self, name: str) -> Path:
         uri = without_credentials(self.ledger.first_uri)
-        return self.checkpoints.parent / "spool" / digest([uri, self.ledger.experiment_id])
+        return self.checkpoints.parent / name / digest([uri, self.ledger.experiment_id])
 
     @property
     def trial_ids(self) -> set[str]:

@@ -203,6 +203,8 @@ def _run_trial(bench: _Bench, trial: Trial) -> float:
             outcome = train(job.task, bench.source, trial, job.recipe, report, keeper, bench.stop)
         attempt.end("complete", metrics=_metrics(trial, outcome), step=trial.num_tokens)
         keeper.clear()
+        if keeper.weights is not None:
+            _drop_losers(job)
     except Exception as error:
         _record_failure(bench, trial, event, attempt, keeper, error)
         raise
@@ -212,6 +214,16 @@ def _run_trial(bench: _Bench, trial: Trial) -> float:
         raise
     bench.listener(replace(event, flops=trial.flops, loss=outcome.loss, state="complete"))
     return outcome.loss
+
+
+def _drop_losers(job: Job) -> None:
+    """Delete weights that are not kept, unless the ledger takes long to say which."""
+
+    def drop() -> None:
+        job.shelf.drop_losers(tracking.fetch_runs(job.ledger, job.setting))
+
+    with contextlib.suppress(OSError):
+        with_timeout(PROMPT_S, drop)
 
 
 def _record_failure(
@@ -241,7 +253,7 @@ def _keeper(job: Job, trial: Trial) -> Keeper:
                 "%s was written by other code or another version: the trial starts over", found
             )
             shutil.rmtree(found, ignore_errors=True)
-    return Keeper(folder, job.recipe.checkpoint_every)
+    return Keeper(folder, job.recipe.checkpoint_every, job.shelf.file_for(trial, job.code))
 
 
 def _reporter(job: Job, event: Event, attempt: Attempt, listener: Listener) -> Report:

@@ -42,7 +42,7 @@ def twenty(sweep, name):
 
 def test_a_symmetric_law_can_be_tied_and_an_asymmetric_cannot(sweep):
     forms = {
-        name: [choose_form(*judged(runs, forms=FORMS[:2]))[0] for runs in twenty(sweep, name)]
+        name: [choose_form(*judged(runs, forms=FORMS[:2]))[0] for runs in twenty(sweep, name)[:8]]
         for name in ("symmetric", "asymmetric")
     }
     assert "tied" in forms["symmetric"]
