@@ -66,6 +66,7 @@ class Settings:
         tracking_uri: MLflow store.
         storage: Optuna storage.
         workers: Number of worker processes, or "auto".
+        workers_per_device: How many of "auto" share each GPU; None for as many as can be of use.
         seed: Random seed of the sweep.
         retry_failed: Whether to train failed trials again.
         on_code_change: "warn", "error" or "rerun".
@@ -91,6 +92,7 @@ class Settings:
     tracking_uri: str | None = None
     storage: str | None = None
     workers: int | str = 1
+    workers_per_device: int | None = None
     seed: int = 0
     retry_failed: bool = False
     on_code_change: str = "warn"
