@@ -15,27 +15,26 @@ from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
 from flops_fit.prepare import (
     flops_to_come,
+    packer,
     plan_only,
     prepare,
     stages,
     suggest_only,
 )
 from flops_fit.records import Size
-from flops_fit.report import plan_text
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
-from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
-from flops_fit.sweep_setup import open_job
+from flops_fit.sweep_setup import announced, open_job
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
@@ -60,6 +59,7 @@ def find_optimal(
     tracking_uri: str | PathLike[str] | None = None,
     storage: str | PathLike[str] | None = None,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     seed: int = 0,
     retry_failed: bool = False,
@@ -104,8 +104,10 @@ def find_optimal(
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
         storage: URL of an Optuna storage, or path of a `.db` file; by default `optuna.db` beside
             the MLflow store.
-        workers: Number of worker processes; "auto" is one per GPU, else one per core. Must be 1
-            under a launch of several processes.
+        workers: Number of worker processes. "auto" is as many on each GPU as its memory holds and
+            keep it busy, else one per core. Must be 1 under a launch of several processes.
+        workers_per_device: How many of "auto" share each GPU; 1 trains one trial at a time on it.
+            Has no effect on a CPU.
         executor: Anything with `submit()`, to run the workers elsewhere; None under a launch.
         seed: Seed of the sweep; each trial derives its own.
         retry_failed: Whether to run trials again that have failed three times.
@@ -156,6 +158,7 @@ def find_optimal(
         request,
         address,
         workers=workers,
+        workers_per_device=workers_per_device,
         executor=executor,
         on_code_change=on_code_change,
     )
@@ -167,6 +170,7 @@ def find_optimal(
         job,
         planned,
         workers=workers,
+        workers_per_device=workers_per_device,
         executor=executor,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
@@ -192,6 +196,7 @@ def run_and_analyze(
     planned: Planned,
     *,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
@@ -204,6 +209,7 @@ def run_and_analyze(
         job: What to run, from `open_job`.
         planned: Its plan, from `prepare`.
         workers: As of `find_optimal`.
+        workers_per_device: As of `find_optimal`.
         executor: As of `find_optimal`.
         retry_failed: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
@@ -220,10 +226,11 @@ def run_and_analyze(
         workers=workers,
         executor=executor,
         source=planned.source,
-        announcement=_announcement(planned.plan) if announcement is None else announcement,
+        announcement=announced(planned.plan) if announcement is None else announcement,
         stages=stages(planned, extend=extend),
         retry_failed=retry_failed,
         on_code_change=on_code_change,
+        pack=None if executor is not None else packer(planned, workers, workers_per_device),
     )
     if distributed.rank() == 0:
         planned.keep_costs()  # with those of sizes that were added meanwhile
@@ -353,11 +360,3 @@ def _analyzed(
 
 def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
     return replace(result, findings=replace(result.findings, build_size=build_size))
-
-
-def _announcement(plan: Grid) -> str:
-    """What is printed before anything trains."""
-    text = plan_text.as_text(plan)
-    if distributed.count() == 1:
-        return text
-    return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"

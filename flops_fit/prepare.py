@@ -16,6 +16,7 @@ from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
+from flops_fit.sweep.forecast.packing import Packer
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion, suggest
 from flops_fit.sweep.pilot.places import plan_pilot
 from flops_fit.sweep.pilot.stages import Stage, Stages
@@ -42,6 +43,7 @@ def prepare(
     address: StoreAddress,
     *,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     on_code_change: str = "warn",
     joins: bool = False,
@@ -55,6 +57,7 @@ def prepare(
         request: What to plan.
         address: Where the sweep's records are to be kept.
         workers: As of `find_optimal`.
+        workers_per_device: As of `find_optimal`.
         executor: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
         joins: Whether a sweep is joined that another process drives, which then has chosen the
@@ -65,9 +68,10 @@ def prepare(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    faults_of_workers = worker_problems(workers, executor)
+    faults_of_workers = worker_problems(workers, executor, workers_per_device)
     problems = address.problems() + faults_of_workers + distributed.launch_faults()
-    if not faults_of_workers and (executor is not None or count_workers(workers) > 1):
+    count = 1 if faults_of_workers else count_workers(workers, workers_per_device)
+    if not faults_of_workers and (executor is not None or count > 1):
         problems += sending_faults(task, request.recipe)
     if on_code_change not in ("warn", "error", "rerun"):
         problems.append(
@@ -195,6 +199,20 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
     """
     plan = planned.plan
     return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
+
+
+def packer(planned: Planned, workers: int | str, per_device: int | None) -> Packer | None:
+    """What decides how many workers share a device; None if one worker trains, in this process.
+
+    Args:
+        planned: The plan.
+        workers: As of `find_optimal`.
+        per_device: `workers_per_device` of `find_optimal`.
+    """
+    if workers == 1:
+        return None
+    plan = planned.plan
+    return Packer(plan.with_expected, plan.tokens_per_example, workers, per_device)
 
 
 def with_pilot(planned: Planned) -> Planned:

@@ -66,6 +66,15 @@ class Trial:
         """FLOPs for one unit of D."""
         return self.flops / self.num_tokens
 
+    @property
+    def length(self) -> tuple[float, int]:
+        """What trials are sorted by to have the longest last.
+
+        The trials of a budget spend the same FLOPs; of these, those of small models take longest,
+        for they make more steps, and each step costs some time whatever its size.
+        """
+        return self.compute_budget, self.steps
+
     def label(self, size_param: str) -> str:
         """Size and budget for display, with the recipe where it is what is tried."""
         text = f"{size_param}={self.size} C={flops(self.compute_budget)}"

@@ -225,3 +225,11 @@ def _run_params(planned: Planned) -> dict[str, str]:
 def _description(plan: Grid) -> str:
     """The plan as Markdown."""
     return f"```\n{plan_text.as_text(plan)}\n```"
+
+
+def announced(plan: Grid) -> str:
+    """What is printed before anything trains."""
+    text = plan_text.as_text(plan)
+    if distributed.count() == 1:
+        return text
+    return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"

@@ -19,7 +19,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("compute_budgets", "sizes")
 _ADDRESSES = ("tracking_uri", "storage")
 # Options that a worker does not take over from the command that started the sweep.
-_DRIVER_ONLY = ("workers", "retry_failed", "on_code_change", "extend")
+_DRIVER_ONLY = ("workers", "workers_per_device", "retry_failed", "on_code_change", "extend")
 _MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
 # Names of arguments whose values must not appear in logs.
 _SECRET = re.compile(
@@ -93,8 +93,8 @@ workers = click.option(
     "--workers",
     metavar="COUNT",
     default=None,
-    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. '
-    "Default: 1 (demo: auto).",
+    help='Number of worker processes; "auto" means as many on each GPU as can be of use, '
+    "or one per CPU core. Default: 1 (demo: auto).",
 )
 _PATH = "MODULE:NAME"
 _TASK = [
@@ -216,6 +216,13 @@ _TASK = [
     tracking_uri,
     storage,
     workers,
+    click.option(
+        "--workers-per-device",
+        type=int,
+        metavar="COUNT",
+        help="Workers that share each GPU, with --workers auto. Default: as many as its memory "
+        "holds and keep it busy.",
+    ),
 ]
 _DRIVER = [
     click.option(

@@ -66,6 +66,7 @@ class Settings:
         tracking_uri: MLflow store.
         storage: Optuna storage.
         workers: Number of worker processes, or "auto".
+        workers_per_device: How many of "auto" share each GPU; None for as many as can be of use.
         seed: Random seed of the sweep.
         paired_with: Name of a sweep whose randomness this one shares.
         retry_failed: Whether to train failed trials again.
@@ -92,6 +93,7 @@ class Settings:
     tracking_uri: str | None = None
     storage: str | None = None
     workers: int | str = 1
+    workers_per_device: int | None = None
     seed: int = 0
     paired_with: str | None = None
     retry_failed: bool = False
