@@ -156,7 +156,9 @@ def _fit(
     meta["report"] = tracking.artifact_address(ledger, REPORT)
     kept = _read(ledger, LAWS, lambda folder: seal.open_sealed(folder, key))
     if kept is None:
-        findings = fit(table, name=ledger.name, meta=meta, build_size=build_size).findings
+        metrics = tracking.metric_names(runs)
+        fitted = fit(table, name=ledger.name, meta=meta, build_size=build_size, metrics=metrics)
+        findings = fitted.findings
     else:
         findings = replace(kept.findings, meta=meta, build_size=build_size)
     if not curves:

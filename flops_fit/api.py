@@ -94,7 +94,8 @@ def find_optimal(
         eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside, in contiguous
             blocks spread over it. Pass it where examples belong to groups, split by group.
         metrics: Other measures on held-out data, by name: functions that are called as `loss_fn`
-            is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
+            is and return a mean over the batch. Logged as `eval_<name>`; the result forecasts them
+            (`predict(C, metric=...)`), and they change nothing else.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
         recipe: How each trial trains. By default a pilot finds learning rate and batch size before

@@ -7,8 +7,8 @@ loss in whatever the user's loss returns (nats for cross-entropy), time in secon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
@@ -107,6 +107,7 @@ class Run:
         code: Hashes of the source of model, loss and data.
         role: "sweep", "pilot" (trained to find the recipe) or "check" (trained to check it).
         batch_size: Examples a step; NaN if not recorded.
+        metrics: Other measures on held-out data, by name; columns `eval_<name>` of the table.
     """
 
     trial_id: str
@@ -128,13 +129,18 @@ class Run:
     code: str = ""
     role: str = "sweep"
     batch_size: float = math.nan
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 ROLES = ("sweep", "pilot", "check")
-RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
+RUN_COLUMNS: tuple[str, ...] = tuple(
+    column.name for column in fields(Run) if column.name != "metrics"
+)
 # Older versions wrote tables without the last two.
 FIRST_RUN_COLUMNS = RUN_COLUMNS[: RUN_COLUMNS.index("role")]
-TRIAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Trial))
+TRIAL_COLUMNS: tuple[str, ...] = tuple(column.name for column in fields(Trial))
+# What the name of a metric has before it, in the ledger and in a table of runs.
+METRIC_PREFIX = "eval_"
 
 
 def to_frame(records: Iterable[Trial | Run], columns: tuple[str, ...]) -> pd.DataFrame:

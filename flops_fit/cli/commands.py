@@ -130,8 +130,11 @@ def worker(config: Path | None, **values: Any) -> None:
     default="auto",
     help="The law: five parameters, alpha = beta, one that bends, or what the runs ask for (auto).",
 )
+@click.option("--metric", multiple=True, help="Column of a metric to forecast. Repeatable.")
 @options.json
-def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> None:
+def fit(
+    table: Path, by: tuple[str, ...], form: FormOption, metric: tuple[str, ...], as_json: bool
+) -> None:
     """Fit a table of runs that were trained elsewhere.
 
     The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
@@ -143,7 +146,7 @@ def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> No
     """
     from flops_fit.cli.fit_file import fit_file
 
-    fit_file(table, by, form, as_json)
+    fit_file(table, by, form, metric, as_json)
 
 
 @main.command()
@@ -170,17 +173,8 @@ def analyze(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
 @options.tracking_uri
 @options.params
 @options.tokens
-@click.option(
-    "--tokens-per-param", type=float, help="Train at this ratio D / N instead of the optimal one."
-)
-@click.option(
-    "--inference-tokens",
-    type=float,
-    help="Tokens that the model will serve; the budget then pays for training and serving.",
-)
-@click.option(
-    "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
-)
+@options.spending
+@options.terms
 @options.anyway
 @options.json
 def predict(
@@ -191,15 +185,16 @@ def predict(
     tokens: list[float] | None,
     anyway: bool,
     as_json: bool,
-    **terms: float | None,
+    **terms: Any,
 ) -> None:
-    """Predict the model to train for a budget in FLOPs, or the loss of models of given sizes.
+    """Predict the model to train for FLOPs, hours or money, or the loss of models of given sizes.
 
     Uses only the finished runs of a sweep, and writes nothing.
 
     \b
     Examples:
-      flops-fit predict 1e21 --name gpt
+      flops-fit predict 1e21 --name gpt --metric accuracy
+      flops-fit predict --price 500 --price-per-hour 2.5 --devices 8 --name gpt
       flops-fit predict --params 1B,7B --tokens 2T --name gpt
     """
     from flops_fit.cli import results

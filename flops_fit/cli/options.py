@@ -83,6 +83,43 @@ params = click.option(
 tokens = click.option(
     "--tokens", type=Numbers(), metavar="D,D,...", help="Tokens that each of --params trains on."
 )
+
+
+def _all(*several: Any) -> Callable[[Any], Any]:
+    """Several options as one decorator, in their order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
+
+
+spending = _all(
+    click.option("--hours", type=float, help="Hours to train in, instead of a budget in FLOPs."),
+    click.option("--price", type=float, help="Money to train for, instead of a budget in FLOPs."),
+    click.option("--price-per-hour", type=float, help="Price of one device, with --price."),
+    click.option(
+        "--devices", type=int, help="Devices that share the hours, without loss. Default: 1."
+    ),
+)
+terms = _all(
+    click.option(
+        "--tokens-per-param",
+        type=float,
+        help="Train at this ratio D / N instead of the optimal one.",
+    ),
+    click.option(
+        "--inference-tokens",
+        type=float,
+        help="Tokens that the model will serve; the budget then pays for training and serving.",
+    ),
+    click.option(
+        "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
+    ),
+    click.option("--metric", help="A metric of the runs to forecast beside the loss."),
+)
 json = click.option("--json", "as_json", is_flag=True, help="Print only JSON, for scripts.")
 storage = click.option(
     "--storage",

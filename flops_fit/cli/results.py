@@ -36,7 +36,7 @@ class Wanted:
     """What is to be predicted: the model for a budget, or the losses of models.
 
     Attributes:
-        compute_budget: C in FLOPs.
+        compute_budget: C in FLOPs; `terms` may hold hours or a price instead.
         num_params: N of models, instead of a budget.
         num_tokens: D of the models.
         terms: Constraints on the model for the budget; of them, models take `unique_tokens`.
@@ -65,10 +65,11 @@ class Wanted:
     def require_clear(self) -> None:
         """Raise ArgumentError unless there is a budget, or there are N and D."""
         of_models = self.num_params is not None or self.num_tokens is not None
+        spends = self.compute_budget is not None or bool({"hours", "price"} & set(self.terms))
         problems = []
         if of_models and (self.num_params is None or self.num_tokens is None):
             problems.append("give --params and --tokens together")
-        if of_models == (self.compute_budget is not None):
+        if of_models == spends:
             problems.append("give a compute budget, or --params and --tokens")
         if of_models:
             problems += [
@@ -87,7 +88,7 @@ def predict(wanted: Wanted, name: str | None, tracking_uri: str | None, as_json:
     """
     wanted.require_clear()
     result = fit_ledger(find_ledger(name, tracking_uri))
-    if wanted.compute_budget is None:
+    if wanted.num_params is not None:
         N, D = wanted.num_params or (), wanted.num_tokens or ()
         losses = result.predict_loss(N, D, anyway=wanted.anyway, **wanted.terms)
         _print_losses(losses, result, as_json)

@@ -28,7 +28,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import outcomes, slider_data, summary, tables
+from flops_fit.report import decision_tables, outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
 from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write
@@ -113,6 +113,8 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             law=summary.law_and_predictions(findings),
             serious=_serious(findings),
             table=_table(findings),
+            metrics=decision_tables.metrics_as_cells(findings),
+            times=decision_tables.time_table(findings),
             forecasts=outcomes.outcomes_as_cells(findings.forecasts),
             text_columns=outcomes.TEXT_COLUMNS,
             forecasts_summary=outcomes.summary_line(findings.forecasts).removeprefix("Forecasts: "),
@@ -193,7 +195,8 @@ def _serious(findings: Findings) -> str:
 
 def _table(findings: Findings) -> pd.DataFrame | None:
     try:
-        return tables.as_cells(chinchilla_table(findings), findings.meta)
+        table = chinchilla_table(findings)
+        return tables.as_cells(table, findings.meta, findings.metrics.values())
     except FitError:
         return None
 

@@ -44,7 +44,9 @@ def summary(findings: Findings) -> list[str]:
 def summary_html(findings: Findings) -> str:
     """The summary and the table of what to train, as HTML for notebooks."""
     try:
-        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
+        wanted = chinchilla_table(findings)
+        cells = tables.as_cells(wanted, findings.meta, findings.metrics.values())
+        table = html.frame(cells)
     except FitError:
         table = ""
     checks, more = _serious(findings, MOST_CHECKS)
