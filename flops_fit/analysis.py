@@ -90,6 +90,22 @@ def analyze_ledger(
     return result
 
 
+def analyze_on_every_rank(
+    find_ledger: Callable[[], Ledger], build_size: Callable[[float], Size | None] | None
+) -> Result:
+    """Analyse on rank 0, and return the result on every rank."""
+
+    def analyze_here() -> Result:
+        result = analyze_ledger(find_ledger(), build_size=build_size)
+        return _with_build_size(result, None)  # it holds the user's model, which is not sent
+
+    return _with_build_size(distributed.from_main(analyze_here), build_size)
+
+
+def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
+    return replace(result, findings=replace(result.findings, build_size=build_size))
+
+
 def _logged(ledger: Ledger, fitted: _Fitted, timeout_s: float) -> Result:
     """The result, once its report, tables, plots and laws are logged."""
     result = fitted.result

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
 import torch
 
 from flops_fit import tracking
-from flops_fit.analysis import analyze_ledger
+from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
 from flops_fit.prepare import (
@@ -36,7 +35,6 @@ from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.sweep_setup import announced, open_job
 from flops_fit.tracking.address import StoreAddress
-from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
@@ -189,7 +187,7 @@ def _from_read_only_store(planned: Planned, address: StoreAddress, error: StoreE
         raise error
     warn_user(f"all trials are done, and this plan was not recorded: {error}")
     ledger = address.find_ledger(planned.plan.short_name)
-    return _analyzed(lambda: ledger, _builder(planned))
+    return analyze_on_every_rank(lambda: ledger, _builder(planned))
 
 
 def run_and_analyze(
@@ -235,7 +233,7 @@ def run_and_analyze(
     )
     if distributed.rank() == 0:
         planned.keep_costs()  # with those of sizes that were added meanwhile
-    return _analyzed(lambda: job.ledger, _builder(planned))
+    return analyze_on_every_rank(lambda: job.ledger, _builder(planned))
 
 
 def _builder(planned: Planned) -> Callable[[float], Size | None] | None:
@@ -344,20 +342,4 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     distributed.let_main_speak()
     raise_problems(distributed.launch_faults())
     distributed.join()
-    return _analyzed(lambda: tracking.find_ledger(name, tracking_uri), None)
-
-
-def _analyzed(
-    find_ledger: Callable[[], Ledger], build_size: Callable[[float], Size | None] | None
-) -> Result:
-    """Analyse on rank 0, and return the result on every rank."""
-
-    def analyze_here() -> Result:
-        result = analyze_ledger(find_ledger(), build_size=build_size)
-        return _with_build_size(result, None)  # it holds the user's model, which is not sent
-
-    return _with_build_size(distributed.from_main(analyze_here), build_size)
-
-
-def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
-    return replace(result, findings=replace(result.findings, build_size=build_size))
+    return analyze_on_every_rank(lambda: tracking.find_ledger(name, tracking_uri), None)

@@ -13,6 +13,7 @@ from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepEr
 from flops_fit.records import Run, Trial
 from flops_fit.runtime import distributed
 from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
+from flops_fit.sweep.devices.worker_faults import choice_problems, sending_faults, worker_problems
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
@@ -23,16 +24,15 @@ from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
-from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.hashing import digest, in_one_line
 from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.queries import latest_runs
 from flops_fit.validate import is_positive
 from flops_fit.warn import warn_user
-from flops_fit.worker_faults import choice_problems, sending_faults, worker_problems
 
 DEFAULT_HOURS = 2.0  # of `suggest_budgets`
 

@@ -7,8 +7,8 @@ from torch import nn
 from flops_fit import prepare, tracking
 from flops_fit.errors import ArgumentError, FlopsFitWarning
 from flops_fit.sweep.plan.request import PlanRequest
-from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep_setup import open_job
 from flops_fit.tracking.address import StoreAddress
 

@@ -57,9 +57,9 @@ def multiplier_at(
         found = _first_below_zero(log_grid, along + grid.value)
         # The budgets around it at which the loss may be that of the first: not those far below,
         # where nothing is known.
-        at = np.searchsorted(log_grid, found)
-        fewest = _last_above_zero(log_grid[:at], (along + grid.value - down)[:at])
-        beyond = slice(max(int(at) - 1, 0), None)
+        at = int(np.searchsorted(log_grid, found))
+        fewest = _last_above_zero(log_grid[: at + 1], (along + grid.value - down)[: at + 1])
+        beyond = slice(max(at - 1, 0), None)
         most = _first_below_zero(log_grid[beyond], (along + grid.value + up)[beyond])
         for column, log_other in zip(columns, (found, most, fewest), strict=True):
             column.append(math.exp(log_C[i] - log_other))
@@ -87,12 +87,12 @@ def _first_below_zero(x: Array, curve: Array) -> float:
 
 
 def _last_above_zero(x: Array, curve: Array) -> float:
-    """Where a curve that ends below zero was above it last; minus infinity if it never was."""
+    """Where a curve was above zero last: infinite if to its end, minus infinity if nowhere."""
     above = np.flatnonzero(curve > 0)
     if not len(above):
         return -math.inf
     i = int(above[-1])
-    return float(x[i]) if i == len(x) - 1 else _between(x, curve, i)
+    return math.inf if i == len(x) - 1 else _between(x, curve, i)
 
 
 def _between(x: Array, curve: Array, i: int) -> float:

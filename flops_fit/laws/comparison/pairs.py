@@ -104,7 +104,7 @@ def find_pairs(first: Findings, second: Findings) -> Pairs | None:
         tuple((first.fits[form], second.fits[form]) for form in forms),
         tuple(forms.values()),
         tuple(
-            Kriging.of_residuals(first.fits[form], points[0], there - here)
+            Kriging.of(first.fits[form], points[0], there - here)
             for form, (here, there) in residuals.items()
         ),
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flops_fit.laws.fitting.parametric import TIES, ParametricFit, centred
+from flops_fit.laws.fitting.parametric import TIES, ParametricFit, excess
 from flops_fit.laws.fitting.residuals import Problem, at_bounds, jacobian, residuals, tie_basis
 from flops_fit.laws.inference.backtest import NO_NOISE
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
@@ -90,26 +90,10 @@ class Kriging:
     dof: int
 
     @classmethod
-    def of(cls, fit: ParametricFit, points: Points) -> Kriging:
-        """The misfit of a fit, from the runs that it was fitted to."""
-        problem, _ = centred(points, replace(fit.aim, delta=None))
-        return cls._measured(fit, problem.x, problem.y, -residuals(problem, _theta(fit))[0])
-
-    @classmethod
-    def of_residuals(cls, fit: ParametricFit, points: Points, residual: Array) -> Kriging:
-        """A smooth function and noise, from residuals that are not those of the fit itself.
-
-        Args:
-            fit: The law whose parameters stay free.
-            points: Where the residuals are.
-            residual: Of ln L, or of L over its mean, shape (n,).
-        """
-        mx, my, *_ = fit.centre
-        return cls._measured(fit, np.log(points.N) - mx, np.log(points.D) - my, residual)
-
-    @classmethod
-    def _measured(cls, fit: ParametricFit, x: Array, y: Array, r: Array) -> Kriging:
-        """What residuals at centred ln N and ln D say, shape (n,) each."""
+    def of(cls, fit: ParametricFit, points: Points, residual: Array | None = None) -> Kriging:
+        """The misfit of a fit, from its residuals at some runs, or from other residuals there."""
+        x, y = np.log(points.N) - fit.centre[0], np.log(points.D) - fit.centre[1]
+        r = excess(fit, points) if residual is None else residual
         weight = np.ones_like(r)
         if fit.delta is not None:
             limit = FAR * MAD_TO_STD * float(np.median(np.abs(r))) + 1e-300

@@ -22,10 +22,10 @@ from flops_fit.laws.fitting.isoflop import LEAST_RUNS
 from flops_fit.laws.model.recipe_law import FEW_STEPS, RecipeLaw, largest_batch
 from flops_fit.records import Skipped, Trial
 from flops_fit.sweep.data.source import Source
-from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.model_cost import ModelCost
 from flops_fit.sweep.task.size_finder import SizeFinder
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe
 
 SIZES_PER_BUDGET = 7
@@ -207,8 +207,7 @@ class IsoflopRows:
             costs = map(finder.cost, finder.ascending())
             return [cost for cost in costs if cost is not None]
         if self.twins is not None and (sizes := self.twins.sizes(budget, self.size_param)):
-            costs = map(finder.cost, sizes)
-            return [cost for cost in costs if cost is not None]
+            return [cost for cost in map(finder.cost, sizes) if cost is not None]
         bounds = self.bounds(budget)
         targets = np.geomspace(bounds.low, max(bounds.low, bounds.high), SIZES_PER_BUDGET)
         nearest = map(finder.nearest_cost, targets)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
-from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.model_cost import FlopsConvention
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe
 
 _HOURS = {"s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}

@@ -13,8 +13,8 @@ from flops_fit.records import Run
 from flops_fit.sweep.data.batch_order import trial_seed
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
-from flops_fit.sweep.plan.twins import Twins
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.task.twins import Twins
 
 
 class Wider(Net):
