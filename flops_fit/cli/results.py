@@ -169,8 +169,9 @@ def compare_sweeps(
         ArgumentError: There is one name only, the sweeps cannot be compared, or the folder of
             `output` does not exist.
     """
+    names = [name for name in names if name]  # `mlflow run` gives an empty text for none
     if len(names) < 2:
-        raise ArgumentError(f"compare: expected the names of two sweeps or more, got {names[0]!r}")
+        raise ArgumentError(f"compare: expected the names of two sweeps or more, got {names}")
     _require_folder(output)
     found = compare(
         *names, tracking_uri=tracking_uri, bytes_per_token=bytes_per_token, anyway=anyway
