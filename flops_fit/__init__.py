@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flops_fit.api import find_optimal as find_optimal
     from flops_fit.api import plan_sweep as plan_sweep
     from flops_fit.api import suggest_budgets as suggest_budgets
+    from flops_fit.comparison import Comparison as Comparison
+    from flops_fit.comparison import compare as compare
     from flops_fit.errors import FlopsFitError as FlopsFitError
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
     from flops_fit.fit_table import fit as fit
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
     from flops_fit.sweep.forecast.suggestion import BudgetSuggestion as BudgetSuggestion
+    from flops_fit.sweep.kept.load import load_model as load_model
     from flops_fit.sweep.training.recipe import Recipe as Recipe
     from flops_fit.sweep_plan import SweepPlan as SweepPlan
 
 _HOME_OF = {
     "BudgetSuggestion": "sweep.forecast.suggestion",
+    "Comparison": "comparison",
     "FlopsFitError": "errors",
     "FlopsFitWarning": "errors",
     "Forecast": "forecasts.record",
@@ -42,9 +46,11 @@ _HOME_OF = {
     "Result": "result",
     "SweepPlan": "sweep_plan",
     "analyze": "api",
+    "compare": "comparison",
     "find_optimal": "api",
     "fit": "fit_table",
     "load_forecast": "forecasts.files",
+    "load_model": "sweep.kept.load",
     "plan_sweep": "api",
     "score": "forecasts.scoring",
     "suggest_budgets": "api",

@@ -36,7 +36,7 @@ class Trial:
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
         at_own_rate: Id of the trial that it is compared with, whose initialisation and data order
-            it shares; empty if it has its own.
+            it shares: at another rate, or in another sweep; empty if it has its own.
         added: Whether it was decided on while the sweep ran: by the pilot, the check, or because
             the loss of a row was least at its edge.
         padded_tokens: Expected D with padding and labels that do not count, where examples differ
@@ -65,6 +65,15 @@ class Trial:
     def flops_per_token(self) -> float:
         """FLOPs for one unit of D."""
         return self.flops / self.num_tokens
+
+    @property
+    def length(self) -> tuple[float, int]:
+        """What trials are sorted by to have the longest last.
+
+        The trials of a budget spend the same FLOPs; of these, those of small models take longest,
+        for they make more steps, and each step costs some time whatever its size.
+        """
+        return self.compute_budget, self.steps
 
     def label(self, size_param: str) -> str:
         """Size and budget for display, with the recipe where it is what is tried."""

@@ -45,12 +45,12 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
-        log_forecast: Writes the text of a forecast under its id to the sweep's parent run, and
-            returns where; None for a table of runs, and for a result that was saved.
+        log_text: Writes a text as an artifact of the sweep's parent run, under a name, and returns
+            where; None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
-    log_forecast: Callable[[str, str], str] | None = field(default=None, compare=False)
+    log_text: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -253,7 +253,7 @@ class Result:
         made = make_forecast(
             self.findings, compute_budget, num_params, num_tokens, note, anyway=anyway
         )
-        return keep(made, path, self.log_forecast)
+        return keep(made, path, self.log_text)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The compute-optimal frontier with its 95 % intervals, for plotting.
@@ -282,7 +282,7 @@ class Result:
         return summarise(self.findings)
 
     def plot(self, kind: str | None = None) -> Figure:
-        """Plot the result as a Matplotlib figure.
+        """Plot the result as a Matplotlib figure, which a notebook shows.
 
         Args:
             kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest", "recipe" or
@@ -291,9 +291,9 @@ class Result:
         Raises:
             ArgumentError: The kind is unknown.
         """
-        from flops_fit.report.plots import panels
+        from flops_fit.report.plots import figure, panels
 
-        return panels.plot_findings(self.findings, kind)
+        return figure.for_the_reader(panels.plot_findings(self.findings, kind))
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write one self-contained HTML page: verdict, slider, table, plots, checks, methods.

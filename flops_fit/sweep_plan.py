@@ -90,9 +90,10 @@ class SweepPlan(Grid):
         Returns:
             The Matplotlib figure.
         """
+        from flops_fit.report.plots.figure import for_the_reader
         from flops_fit.report.plots.plan import plot_plan
 
-        return plot_plan(self, ax=ax).figure
+        return for_the_reader(plot_plan(self, ax=ax).figure)
 
     def __repr__(self) -> str:
         return plan_text.as_text(self)

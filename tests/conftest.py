@@ -73,6 +73,10 @@ def _without_syncing(connection: object, record: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
 
+# Folders and files of tests that run sweeps and look at no report.
+UNDRAWN = {"sweep", "examples", "chaos", "integration", "cli"}
+UNDRAWN |= {"test_readme.py", "test_stored.py", "test_prepare.py", "test_warn.py"}
+
 torch.set_num_threads(1)  # several test processes share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # may come ignored
 
@@ -94,7 +98,7 @@ def start() -> Iterator[Callable[..., Process]]:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report takes seconds of every sweep; test_analysis and tests/report cover it."""
-    if {"sweep", "examples", "chaos", "integration"} & set(request.node.path.parts):
+    if UNDRAWN & set(request.node.path.parts):
         monkeypatch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
 
 

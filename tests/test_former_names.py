@@ -33,14 +33,23 @@ def test_a_name_that_never_was_is_an_import_error():
         from flops_fit.sweep.grid import nothing  # noqa: F401
 
 
-def test_a_former_name_is_the_module_itself():
+LIGHT = """
+import flops_fit.prediction as prediction
+from flops_fit.laws.power import PowerLaws
+import flops_fit.laws.predict.prediction
+assert prediction is flops_fit.laws.predict.prediction
+from flops_fit.laws.parametric import *
+assert ParametricLaw
+"""
+HEAVY = """
+import flops_fit.sweep.grid as grid
+from flops_fit.sweep.estimate import Estimate
+import flops_fit.sweep_plan
+assert grid is flops_fit.sweep_plan
+"""
+
+
+@pytest.mark.parametrize("code", [LIGHT, pytest.param(HEAVY, marks=pytest.mark.slow)])
+def test_a_former_name_is_the_module_itself(code):
     """In a process of its own: nothing is imported before, in whatever order the names come."""
-    code = (
-        "import flops_fit.sweep.grid as grid\n"
-        "from flops_fit.sweep.estimate import Estimate\n"
-        "import flops_fit.sweep_plan\n"
-        "assert grid is flops_fit.sweep_plan\n"
-        "from flops_fit.laws.parametric import *\n"
-        "assert ParametricLaw\n"
-    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,12 +32,15 @@ ABSENT += ("tqdm", "tabulate", "sqlalchemy", "pyarrow")
 USES = {
     "the calls": """
 import flops_fit
+from flops_fit.report import slider_data
+slider_data.RATIOS_PER_DECADE, slider_data.SHORTAGES, slider_data.STOPS_PER_DECADE = 1, (0.0,), 5
 result = flops_fit.fit("examples/runs.csv", num_draws=100)
 C = result.largest_budget
 result.predict(2 * C), result.predict_loss(1e4, 1e6), result.chinchilla_table()
 result.plot().savefig("{folder}/plot.png")
 result.report("{folder}/report.html")
 result.save("{folder}/saved")
+flops_fit.compare(result, result).at(C)
 assert flops_fit.Result.load("{folder}/saved").predict(2 * C).loss == result.predict(2 * C).loss
 print(flops_fit.score([result.forecast(2 * C, path="{folder}")], loss=2.2)["loss"], repr(result))
 """,
@@ -59,6 +62,7 @@ def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
         "BudgetSuggestion",
+        "Comparison",
         "FlopsFitError",
         "FlopsFitWarning",
         "Forecast",
@@ -67,9 +71,11 @@ def test_public_names_are_frozen():
         "Result",
         "SweepPlan",
         "analyze",
+        "compare",
         "find_optimal",
         "fit",
         "load_forecast",
+        "load_model",
         "plan_sweep",
         "score",
         "suggest_budgets",

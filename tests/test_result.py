@@ -262,8 +262,8 @@ def base():
     return fit(runs(), num_draws=100)
 
 
-QUICK = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])
-FUZZ = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
+QUICK = settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+FUZZ = settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
 
 
 @QUICK

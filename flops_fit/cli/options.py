@@ -19,14 +19,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("compute_budgets", "sizes")
 _ADDRESSES = ("tracking_uri", "storage")
 # Options that a worker does not take over from the command that started the sweep.
-_DRIVER_ONLY = ("workers", "retry_failed", "on_code_change", "extend")
+_DRIVER_ONLY = ("workers", "workers_per_device", "retry_failed", "on_code_change", "extend")
 _MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
 # Names of arguments whose values must not appear in logs.
 _SECRET = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|private)_?key)$", re.I
 )
 # `mlflow run` cannot leave out a parameter of an entry point, so an empty text means "not given".
-_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset")
+_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset", "paired_with")
 
 
 class Pair(click.ParamType[Any]):
@@ -130,8 +130,8 @@ workers = click.option(
     "--workers",
     metavar="COUNT",
     default=None,
-    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. '
-    "Default: 1 (demo: auto).",
+    help='Number of worker processes; "auto" means as many on each GPU as can be of use, '
+    "or one per CPU core. Default: 1 (demo: auto).",
 )
 _PATH = "MODULE:NAME"
 _TASK = [
@@ -242,11 +242,24 @@ _TASK = [
         metavar="HOW",
         help=f"How to count FLOPs: measured (the default), 6ND, or a function, {_PATH}.",
     ),
+    click.option(
+        "--paired-with",
+        metavar="NAME",
+        help="A finished sweep on the same data that this one is to be compared with: trials share "
+        "initialisation and data order, which makes `flops-fit compare` sharper.",
+    ),
     click.option("--seed", type=int, help="Random seed of the sweep. Default: 0."),
     click.option("--name", help="Name of the sweep. Default: the name of the model class."),
     tracking_uri,
     storage,
     workers,
+    click.option(
+        "--workers-per-device",
+        type=int,
+        metavar="COUNT",
+        help="Workers that share each GPU, with --workers auto. Default: as many as its memory "
+        "holds and keep it busy.",
+    ),
 ]
 _DRIVER = [
     click.option(

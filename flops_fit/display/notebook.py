@@ -40,6 +40,36 @@ def update_html(handle: Any, html: str, text: str) -> None:
     handle.update(_bundle(html, text), raw=True)
 
 
+_WAITING: list[object] = []
+
+
+def show_at_end_of_cell(thing: object) -> None:
+    """Show something once its cell has run, unless `note_shown` hears by then that it was shown.
+
+    So a figure appears where its line ends with a semicolon, or is not the last of the cell, as
+    figures of pyplot do. Does nothing outside of notebooks.
+    """
+    if not in_notebook():
+        return
+    events = _shell().events
+    if _show_waiting not in events.callbacks["post_execute"]:
+        events.register("post_execute", _show_waiting)
+    _WAITING.append(thing)
+
+
+def note_shown(thing: object) -> None:
+    """Note that something is being shown."""
+    _WAITING[:] = [waiting for waiting in _WAITING if waiting is not thing]
+
+
+def _show_waiting() -> None:
+    _shell().events.unregister("post_execute", _show_waiting)
+    things = [*_WAITING]
+    _WAITING.clear()
+    for thing in things:
+        sys.modules["IPython"].display.display(thing)
+
+
 def _bundle(html: str, text: str) -> dict[str, str]:
     return {"text/html": html, "text/plain": text}
 

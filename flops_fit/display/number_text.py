@@ -141,5 +141,5 @@ def bent(terms: str, gamma: float) -> str:
 def span(values: Iterable[float]) -> str:
     """The smallest and the largest value, or the only one."""
     ordered = sorted(set(values))
-    texts = [ratio(value) if isinstance(value, float) else str(value) for value in ordered]
+    texts = [ratio(value) if isinstance(value, float) else whole(value) for value in ordered]
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"

@@ -11,12 +11,14 @@ from tabulate import tabulate
 
 from flops_fit.display import html
 from flops_fit.display.number_text import (
+    between,
     count,
     duration,
     flops,
     percent,
     ratio,
     times,
+    whole,
     with_interval,
 )
 from flops_fit.laws.checks.of_runs import SHORT_SPAN
@@ -127,7 +129,8 @@ def remarks(factor: float, least_steps: int) -> list[str]:
         )
     if least_steps < ENOUGH_STEPS:
         lines.append(
-            f"the shortest trial has {least_steps} steps; {ENOUGH_STEPS:,} would be better"
+            f"the shortest trial has {whole(least_steps)} steps; {whole(ENOUGH_STEPS)} would be "
+            "better"
         )
     return lines
 
@@ -156,7 +159,7 @@ def _cells(suggestion: SuggestionView) -> list[list[str]]:
                 for end in ("low", "high")
             ),
             f"{count(row['num_tokens_low'])} to {count(row['num_tokens_high'])}",
-            f"{row['steps_low']:,} to {row['steps_high']:,}",
+            between(row["steps_low"], row["steps_high"], whole),
             duration(3600 * row["hours"]),
         ]
         for row in suggestion.table.to_dict("records")

@@ -21,6 +21,7 @@ from flops_fit.display.number_text import (
     ratio,
     span,
     times,
+    whole,
     with_interval,
 )
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS
@@ -105,8 +106,8 @@ def estimate_html(estimate: EstimateView) -> str:
         "size": (estimate.size_param, str),
         "num_params": ("N", count),
         "num_tokens": (f"D, {estimate.data_unit}", count),
-        "steps": ("steps", str),
-        "batch_size": ("batch", str),
+        "steps": ("steps", whole),
+        "batch_size": ("batch", whole),
         "seconds": ("time", duration),
         "memory_bytes": ("memory", memory),
     }
@@ -186,8 +187,8 @@ def _row(plan: PlanView, trial: Trial) -> list[str]:
         count(trial.num_params),
         count(trial.num_tokens),
         ratio(trial.num_tokens / trial.num_params),
-        str(trial.steps),
-        str(trial.batch_size),
+        whole(trial.steps),
+        whole(trial.batch_size),
         ratio(trial.learning_rate),
         f"{trial.num_tokens / plan.available:.2g}" if plan.available else "?",
         flops(trial.flops),
@@ -216,7 +217,7 @@ def _by_budget(plan: PlanView) -> list[str]:
                 str(len(trials)),
                 " to ".join(f"{t.size} ({count(t.num_params)})" for t in (first, last)),
                 f"{count(first.num_tokens)} to {count(last.num_tokens)}",
-                f"{first.steps} to {last.steps}",
+                between(first.steps, last.steps, whole),
                 span(trial.batch_size for trial in trials),
                 span(trial.learning_rate for trial in trials if trial.lr_multiplier == 1),
             ]

@@ -103,6 +103,11 @@ def no_loss(findings: Findings) -> str:
     return f"no loss is predicted: {reason}" if findings.law is None and reason else ""
 
 
+def law_line(findings: Findings) -> str:
+    """The equation of the law, with its numbers."""
+    return _law(findings)[0]
+
+
 def _law(findings: Findings) -> list[str]:
     law = findings.law
     if law is None:

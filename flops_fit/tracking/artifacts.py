@@ -64,23 +64,22 @@ def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> 
 
 
 @raises_store_errors
-def log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
-    """Log a forecast as an artifact of the parent run.
+def log_text(ledger: Ledger, name: str, text: str) -> str:
+    """Log a text as an artifact of the parent run.
 
     Args:
         ledger: The sweep.
-        forecast_id: Its id, which names the file.
-        text: Its JSON.
+        name: Of the file, in a folder: `forecasts/<id>.json`.
+        text: Its content.
 
     Returns:
         Where it is: a path if it is a local file, else its URI.
     """
-    name = f"{FORECASTS}/{forecast_id}.json"
     moved_to = _beside_moved_store(ledger, _recorded(ledger))
     if moved_to is None:
         client_of(ledger.tracking_uri).log_text(ledger.parent_run_id, text, name)
     else:
-        (moved_to / FORECASTS).mkdir(parents=True, exist_ok=True)
+        (moved_to / name).parent.mkdir(parents=True, exist_ok=True)
         atomic_write(moved_to / name, text)
     return artifact_address(ledger, name)
 
@@ -147,7 +146,20 @@ def _recorded(ledger: Ledger) -> str:
 
 def _beside_moved_store(ledger: Ledger, recorded: str) -> Path | None:
     """The folder for the parent run's artifacts beside a store that has moved; else None."""
-    end = Path(ledger.parent_run_id, ARTIFACTS)
+    return beside_moved_store(ledger, recorded, Path(ledger.parent_run_id, ARTIFACTS))
+
+
+def beside_moved_store(ledger: Ledger, recorded: str, end: Path) -> Path | None:
+    """A folder of artifacts beside a store that has moved.
+
+    Args:
+        ledger: A sweep in the store.
+        recorded: Where MLflow says that the folder is.
+        end: The folder, below that of all artifacts of the experiment.
+
+    Returns:
+        None if the store has not moved.
+    """
     location = recorded.removesuffix(f"/{end.as_posix()}")
     if ledger.home is None or made_in(location, ledger.home) is None:
         return None

@@ -23,6 +23,7 @@ from flops_fit import tracking
 from flops_fit.cli import main, options, sweeps
 from flops_fit.cli.servers import mlflow_server, ui
 from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.report import html_page
 from flops_fit.runtime import polling
 from flops_fit.sweep.execution import status, worker
 from flops_fit.sweep.training.train import Outcome
@@ -30,7 +31,7 @@ from flops_fit.sweep.training.train import Outcome
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = (
     "demo", "plan", "run", "worker", "fit", "analyze", "predict", "forecast", "score",
-    "report", "ui", "server",
+    "compare", "report", "ui", "server",
 )  # fmt: skip
 TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
@@ -65,6 +66,7 @@ def swept(empty_store, tmp_path_factory):
     store = Path(shutil.copytree(empty_store, tmp_path_factory.mktemp("swept") / "store"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "train", draw_from_law)
+        patch.setattr("flops_fit.analysis._write_report", lambda result, folder: None)
         return store, call("run", *TASK, *where(store))
 
 
@@ -308,12 +310,30 @@ def test_forecasts_say_what_they_need(tmp_path, monkeypatch, words, problem):
 
 def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(html_page, "figures", lambda findings: {})  # both take seconds
+    monkeypatch.setattr(html_page, "_grid", lambda findings: None)
     done = call("report", *where(finished))
     assert (done.exit_code, done.stdout) == (0, "tiny.html\n"), done.stderr
     assert "<html" in Path("tiny.html").read_text(encoding="utf-8")
     nowhere = call("report", *where(finished), "--output", "no/tiny.html")
     assert nowhere.exit_code == 2
     assert nowhere.stderr.startswith("Error: --output: the folder no ")
+
+
+def test_compare_prints_the_verdict_and_logs_the_page(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = where(finished)[2:]
+    words = ("--budgets", "3e10,1e11", "--output", "own.html", "--json")
+    done = call("compare", "tiny", "tiny", *store, *words)
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert shown["names"] == ["tiny (1)", "tiny (2)"]
+    assert [row["compute_budget"] for row in shown["table"]] == [3e10, 1e11]
+    assert all(row["multiplier"] == pytest.approx(1.0) for row in shown["table"])
+    assert Path("own.html").read_text() == Path(shown["pages"][0]).read_text()
+    alone = call("compare", "tiny", *store)
+    assert alone.exit_code == 2
+    assert "expected the names of two sweeps" in alone.output
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])

@@ -41,7 +41,7 @@ result = flops_fit.find_optimal(
     dataset=TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long()),
     loss_fn=nn.functional.cross_entropy,
     compute_budgets=[1e5, 2e5, 4e5], sizes=[4, 8, 16],
-    recipe=flops_fit.Recipe(batch_size=10, max_epochs=1e9, learning_rate=0.01),
+    recipe=flops_fit.Recipe(batch_size=10, max_epochs=1e9, learning_rate=0.01, keep_models="best"),
     name="launched", tracking_uri=f"sqlite:///{FOLDER}/mlflow.db",
 )  # fmt: skip
 result.runs.to_csv(FOLDER / f"{RANK}.csv", index=False)

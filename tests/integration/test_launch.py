@@ -17,6 +17,7 @@ from processes import Process, wait_until
 from flops_fit import tracking
 from flops_fit.errors import SweepError
 from flops_fit.store.client import client_of
+from flops_fit.tracking.logged_models import kept_models
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "launched_sweep.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -108,6 +109,8 @@ def test_two_ranks_make_one_sweep_and_a_stopped_one_goes_on_to_the_same_table(st
     trials = [run for run in runs if run.data.tags.get(tracking.TRIAL_ID)]
     assert len(trials) == 9
     assert {run.data.params["ranks"] for run in trials} == {"2"}
+    assert sorted(model.compute_budget for model in kept_models(ledger)) == [1e5, 2e5, 4e5]
+    assert not list(store.glob("weights/*/*.safetensors"))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])

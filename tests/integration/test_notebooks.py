@@ -45,12 +45,13 @@ set(result.runs["state"])
 """
 
 
-def execute(folder, *sources):
+def execute(folder, *sources, **options):
     """The outputs of each cell."""
     cells = [nbformat.v4.new_code_cell(textwrap.dedent(source)) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     where = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    options = {"timeout": 600, "kernel_name": "python3", "resources": where, **options}
+    nbclient.NotebookClient(notebook, **options).execute()
     return [cell.outputs for cell in notebook.cells]
 
 
@@ -62,11 +63,16 @@ def pictures(outputs):
     "first", ["", "%matplotlib inline", "import matplotlib.pyplot as plt", "%matplotlib agg"]
 )
 def test_a_figure_shows_itself_once(tmp_path, first):
-    *_, last, inside = execute(
-        tmp_path, first, FITTED, "result.plot('isoflops')", "display(result.plot('scaling')); 1"
-    )
-    assert len(pictures(last)) == 1
-    assert len(pictures(inside)) == 1
+    *_, last, inside, closed, kept, again, broken, after = execute(
+        tmp_path, first, FITTED, "result.plot('isoflops')", "display(result.plot('scaling')); 1",
+        "result.plot('scaling');", "figure = result.plot('scaling'); figure.axes[0].set_title('x')",
+        "figure", "for kind in ('scaling', 'isoflops', 'none'): result.plot(kind)", "1 + 1",
+        allow_errors=True,
+    )  # fmt: skip
+    shown = [len(pictures(outputs)) for outputs in (last, inside, closed, kept, again)]
+    assert shown == [1] * 5
+    assert [output.output_type for output in broken].count("display_data") == 2
+    assert len(after) == 1
 
 
 def test_a_model_of_a_cell_is_trained_by_workers_and_nothing_is_red(tmp_path, monkeypatch):

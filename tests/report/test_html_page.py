@@ -53,7 +53,13 @@ def hostile():
         ("model", "size_param", "data_unit", "recipe", "setting", "where_to_look"), HOSTILE
     )
     finished = table[np.isfinite(table["loss"])]
-    return fit(table, name=HOSTILE, meta=meta, curves=curves_of(finished))
+    return fit(table, name=HOSTILE, meta=meta, curves=curves_of(finished), num_draws=100)
+
+
+@pytest.fixture
+def without_slider(monkeypatch):
+    """Its numbers take seconds."""
+    monkeypatch.setattr(html_page, "_grid", lambda findings: None)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,8 @@ def test_hostile_names_stay_text(hostile, text):
         assert "<img" not in svg
 
 
-def test_forecasts_are_listed_and_their_words_stay_text(hostile, text, monkeypatch):
+@pytest.mark.usefixtures("without_slider")
+def test_forecasts_are_listed_and_their_words_stay_text(hostile, text):
     """The note, the name, the unit and the reason of an exclusion are a user's."""
     forecasts = [
         make_forecast(hostile.findings, 1e15, note=HOSTILE),
@@ -88,7 +95,6 @@ def test_forecasts_are_listed_and_their_words_stay_text(hostile, text, monkeypat
     row = {"num_params": 1e5, "num_tokens": 1e9, "loss": 2.3, "excluded": HOSTILE}
     came = pd.concat([hostile.runs, pd.DataFrame([row])], ignore_index=True)
     table = outcomes_in(forecasts, replace(hostile.findings, runs=came))
-    monkeypatch.setattr(html_page, "_grid", lambda findings: None)  # takes seconds
     page = html_page.page(replace(hostile.findings, forecasts=table), NONE)
     section = page.partition('id="forecasts-head"')[2].partition("</section>")[0]
     assert section.count("<tr>") == 3
@@ -102,7 +108,7 @@ def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):
     _, figure = figures(hostile.findings)["backtest"]
     monkeypatch.setattr(html_page, "figures", lambda result: {"backtest": ("a title", figure)})
     assert html_page.draw(hostile.findings).drawn["backtest"].kind == "svg"
-    monkeypatch.setattr(html_page, "LARGEST_SVG", 0)
+    monkeypatch.setattr("flops_fit.display.page.LARGEST_SVG", 0)
     drawing = html_page.draw(hostile.findings).drawn["backtest"]
     assert drawing.content.startswith(b"\x89PNG")
     assert drawing.data_uri.startswith("data:image/png;base64,")
@@ -155,6 +161,7 @@ def plain(text):
     return " ".join(re.sub("<[^>]*>", " ", text.partition("<main>")[2]).split())
 
 
+@pytest.mark.usefixtures("without_slider")
 def test_missing_plots_and_fits_are_listed_with_the_reason(hostile):
     few = fit(runs().iloc[:3])
     text = plain(html_page.page(few.findings))
@@ -163,16 +170,19 @@ def test_missing_plots_and_fits_are_listed_with_the_reason(hostile):
     assert re.search(r"Envelope .* not fitted, .* no training curves", text)
     drawn = replace(few.findings, curves=curves_of(few.runs))
     assert re.search(r"Envelope .* only drawn", plain(html_page.page(drawn, NONE)))
-    assert "Not drawn" not in plain(html_page.page(hostile.findings, NONE))
-    assert re.search(r"Envelope .* see the checks", plain(html_page.page(hostile.findings, NONE)))
+    whole = plain(html_page.page(hostile.findings, NONE))
+    assert "Not drawn" not in whole
+    assert re.search(r"Envelope .* see the checks", whole)
 
 
+@pytest.mark.usefixtures("without_slider")
 def test_without_a_name_the_page_is_called_by_what_it_holds():
     text = html_page.page(fit(runs()).findings, NONE)
     assert "<h1>35 runs at 5 budgets</h1>" in text
     assert "<title>35 runs at 5 budgets: scaling laws</title>" in text
 
 
+@pytest.mark.usefixtures("without_slider")
 def test_a_long_table_does_not_push_the_plots_away():
     assert 'class="scroll tall"' not in html_page.page(fit(runs()).findings, NONE)
     many = simulate_isoflop(LAW, np.geomspace(1e12, 1e14, 20), num_sizes=4)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flops_fit.laws.fitting.parametric import TIES, ParametricFit, centred
+from flops_fit.laws.fitting.parametric import TIES, ParametricFit, excess
 from flops_fit.laws.fitting.residuals import Problem, at_bounds, jacobian, residuals, tie_basis
 from flops_fit.laws.inference.backtest import NO_NOISE
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
@@ -31,16 +31,12 @@ RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 # Probability of g = 0 before the runs are seen. Where the law is exact, intervals are then 2 to 7 %
 # wider than without g (simulated); on public tables the choice hardly matters.
 NO_MISFIT = 0.75
-# Growth of the standard deviation of g for each unit of ln L above the frontier.
-GROWTH = 10.0
-# Runs are averaged in at most this many cells of neighbours.
-MOST_CELLS = 128
+GROWTH = 10.0  # of the standard deviation of g, for each unit of ln L above the frontier
+MOST_CELLS = 128  # of neighbours, over which runs are averaged
 # Grid points that together hold this probability are used, at most so many.
 ENOUGH, MOST_USED = 0.98, 12
-# Smallest span of the runs along u and v.
-LEAST_SPAN = 0.5
-# Runs beyond this many standard deviations count less in a Huber fit.
-FAR = 2.5
+LEAST_SPAN = 0.5  # of the runs, along u and along v
+FAR = 2.5  # standard deviations, beyond which runs count less in a Huber fit
 
 
 @dataclass(frozen=True)
@@ -94,16 +90,16 @@ class Kriging:
     dof: int
 
     @classmethod
-    def of(cls, fit: ParametricFit, points: Points) -> Kriging:
-        """The misfit of a fit, from the runs that it was fitted to."""
-        problem, _ = centred(points, replace(fit.aim, delta=None))
-        r = -residuals(problem, _theta(fit))[0]
+    def of(cls, fit: ParametricFit, points: Points, residual: Array | None = None) -> Kriging:
+        """The misfit of a fit, from its residuals at some runs, or from other residuals there."""
+        x, y = np.log(points.N) - fit.centre[0], np.log(points.D) - fit.centre[1]
+        r = excess(fit, points) if residual is None else residual
         weight = np.ones_like(r)
         if fit.delta is not None:
             limit = FAR * MAD_TO_STD * float(np.median(np.abs(r))) + 1e-300
             weight = np.minimum(1.0, limit / np.maximum(np.abs(r), limit))
-        groups = _neighbours(np.stack([problem.x + problem.y, problem.x - problem.y], axis=1))
-        cells = _averaged(problem.x, problem.y, r, weight, groups)
+        groups = _neighbours(np.stack([x + y, x - y], axis=1))
+        cells = _averaged(x, y, r, weight, groups)
         within = float((weight * (r - cells.residual[groups]) ** 2).sum())
         bare = cls(fit, cells, (), len(r) - fit.num_free)
         return replace(bare, settings=_settings(bare, within))
@@ -119,8 +115,8 @@ class Kriging:
         Returns:
             Mean and variance, shape (k,) each, and the variance of the noise of one run, shape ().
         """
-        k, m = x.shape
-        slopes = (self._slopes(x.ravel(), y.ravel()).reshape(k, m, -1) * factors[..., None]).sum(1)
+        slopes = self._slopes(x.ravel(), y.ravel()).reshape(*x.shape, -1)
+        slopes = (slopes * factors[..., None]).sum(axis=1)
         at = _Models(x, y, self._size(x, y))
         parts = [self._posterior(i, at, factors, slopes) for i in range(len(self.settings))]
         weights = np.array([setting.weight for setting in self.settings])
@@ -128,6 +124,13 @@ class Kriging:
         mean = weights @ means
         noise = weights @ np.array([setting.variance for setting in self.settings])
         return mean, weights @ (variances + (means - mean) ** 2), np.asarray(noise)
+
+    def mean(self, x: Array, y: Array) -> Array:
+        """The mean that `posterior` has for models by themselves; x and y have the shape (k,)."""
+        at = _Models(x[:, None], y[:, None], self._size(x, y)[:, None])
+        slopes, ones = self._slopes(x, y), np.ones_like(at.x)
+        means = (self._mean(i, at, ones, slopes)[0] for i in range(len(self.settings)))
+        return np.asarray(sum(s.weight * m for s, m in zip(self.settings, means, strict=True)))
 
     def log_law(self, x: Array, y: Array) -> Array:
         """Log of the fitted loss over its mean, offset included, at centred ln N and ln D."""
@@ -137,24 +140,25 @@ class Kriging:
     def _posterior(self, i: int, at: _Models, factors: Array, slopes: Array) -> tuple[Array, Array]:
         """Mean and variance under one setting, shape (k,) each."""
         setting, solved = self.settings[i], self._solved[i]
-        mean = slopes @ solved.shift
-        if setting.ratio == 0:
+        mean, cross = self._mean(i, at, factors, slopes)
+        if cross is None:
             return mean, setting.variance * np.einsum("kp,pq,kq->k", slopes, solved.inverse, slopes)
-        k, m = at.x.shape
-        cross = self._kernel(setting, at[..., None], self._runs)
-        cross = (cross * factors[..., None]).sum(axis=1)
-        cross = cross * np.sqrt(self.cells.weight)
-        mean = mean + cross @ solved.pull
         G = np.linalg.solve(solved.root, cross.T)
         rest = slopes - G.T @ solved.slopes
-        prior = np.zeros(k)
-        for a in range(m):
-            for b in range(m):
-                pair = self._kernel(setting, at[:, a], at[:, b])
-                prior += factors[:, a] * factors[:, b] * pair
-        variance = prior - (G * G).sum(axis=0)
+        pairs = self._kernel(setting, at[:, :, None], at[:, None, :])
+        variance = np.einsum("ka,kb,kab->k", factors, factors, pairs) - (G * G).sum(axis=0)
         variance += np.einsum("kp,pq,kq->k", rest, solved.inverse, rest)
         return mean, setting.variance * np.maximum(variance, 0.0)
+
+    def _mean(self, i: int, at: _Models, factors: Array, slopes: Array) -> tuple[Array, Any]:
+        """Mean under one setting, and covariance with the runs, shape (k, c), if there is any."""
+        setting, solved = self.settings[i], self._solved[i]
+        mean = slopes @ solved.shift
+        if setting.ratio == 0:
+            return mean, None
+        cross = self._kernel(setting, at[..., None], self._runs)
+        cross = (cross * factors[..., None]).sum(axis=1) * np.sqrt(self.cells.weight)
+        return mean + cross @ solved.pull, cross
 
     @cached_property
     def _solved(self) -> list[_Solved]:
@@ -185,9 +189,7 @@ class Kriging:
     def _kernel(self, setting: Setting, one: _Models, other: _Models) -> Array:
         """Covariance of g between models, over the variance of noise; the shapes broadcast."""
         u, v = one.x + one.y - other.x - other.y, one.x - one.y - other.x + other.y
-        scale_u, scale_v = (
-            length * span for length, span in zip(setting.lengths, self._spans, strict=True)
-        )
+        scale_u, scale_v = np.multiply(setting.lengths, self._spans)
         d = np.sqrt(5 * ((u / scale_u) ** 2 + (v / scale_v) ** 2))
         matern = (1 + d + d * d / 3) * np.exp(-d)
         return np.asarray(setting.ratio * matern * one.size * other.size)

@@ -208,9 +208,7 @@ def _stencil(law: Kriging, C: Array, cost: FlopsPerToken, x: Array) -> tuple[Arr
 
 def _log_losses(law: Kriging, x: Array, y: Array) -> Array:
     """The corrected loss of models, its log in log space, in the shape of x."""
-    flat = x.reshape(-1, 1), y.reshape(-1, 1)
     level = law.log_law(x.ravel(), y.ravel())
     if law.fit.space == "linear":
         level = np.exp(level)
-    mean = law.posterior(*flat, np.ones_like(flat[0]))[0]
-    return np.asarray(level + mean).reshape(x.shape)
+    return np.asarray(level + law.mean(x.ravel(), y.ravel())).reshape(x.shape)

@@ -6,7 +6,7 @@ dead worker has left; `join_sweep` only helps another driver.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from flops_fit.errors import SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.runtime.signals import orderly_termination
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.mps import devices_shared
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.executors import start_workers
 from flops_fit.sweep.execution.job import Job
@@ -22,7 +23,7 @@ from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.notices import how_to_resume, warn_of_failures
 from flops_fit.sweep.execution.parent_note import state_shown, with_notes, write_summary
 from flops_fit.sweep.execution.progress import Progress
-from flops_fit.sweep.execution.ranks import other_ranks_following
+from flops_fit.sweep.execution.ranks import keep_waiting, other_ranks_following
 from flops_fit.sweep.execution.status import (
     MAX_ATTEMPTS,
     all_runs,
@@ -62,6 +63,9 @@ class _Launch:
     pool: LocalPool = field(default_factory=LocalPool)
 
 
+Pack = Callable[[Job], tuple[Job, int]]  # says what trials take of a device, and counts workers
+
+
 def run_sweep(
     job: Job,
     *,
@@ -72,6 +76,7 @@ def run_sweep(
     stages: Stages | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
+    pack: Pack | None = None,
 ) -> None:
     """Run the trials of a job that are missing.
 
@@ -85,6 +90,7 @@ def run_sweep(
         retry_failed: Run trials again that have failed `MAX_ATTEMPTS` times.
         on_code_change: "warn", "error" or "rerun", if the source of model, loss or data is not
             what finished trials were trained with.
+        pack: Called if anything is to be trained; decides how many workers share a device.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -100,8 +106,11 @@ def run_sweep(
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
         job, messages = _grown(job, runs, stages, launch.forgiven)
         runs = _check_code(job, runs, on_code_change)
-        with how_to_resume(lambda: job), launch.pool:
-            lines = [announcement, *messages]
+        if pack is not None and missing(job, runs, launch.forgiven):
+            job, count = pack(job)
+            launch = replace(launch, workers=count)
+        with how_to_resume(lambda: job), devices_shared(job.packing) as words, launch.pool:
+            lines = [announcement, *words, *messages]
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
                 said = messages
@@ -111,7 +120,13 @@ def run_sweep(
                     break
             for line in lines:
                 tell(line)
+            _keep_models(job, runs)
         warn_of_failures(job, runs)
+
+
+def _keep_models(job: Job, runs: Sequence[Run]) -> None:
+    """Log the models that the recipe keeps, as far as their weights are on this machine."""
+    job.shelf.log(latest_runs(runs), job.trial_ids, keep_waiting)
 
 
 def _grown(
@@ -130,6 +145,7 @@ def join_sweep(
     workers: int | str = 1,
     source: Source | None = None,
     stages: Stages | None = None,
+    pack: Pack | None = None,
 ) -> None:
     """Run trials that wait in the queue of another process's sweep; return when none waits.
 
@@ -142,6 +158,7 @@ def join_sweep(
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         source: The data, if it is open already.
         stages: How the sweep grows; None if the job holds all its trials.
+        pack: As of `run_sweep`.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -151,7 +168,17 @@ def join_sweep(
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        with how_to_resume(lambda: job), orderly_termination(), LocalPool() as pool:
+        job = replace(job, longest_first=True)  # its driver trains beside it
+        if pack is not None:
+            job, workers = pack(job)
+        with (
+            how_to_resume(lambda: job),
+            orderly_termination(),
+            devices_shared(job.packing) as words,
+            LocalPool() as pool,
+        ):
+            for line in words:
+                tell(line)
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.pilot is not None
             while True:
@@ -165,7 +192,10 @@ def join_sweep(
                     start_workers(job, num_waiting, workers, None, source, progress, pool)
                 if not grows:
                     break
-            done = done_in_words(job, all_runs(job))
+            runs = all_runs(job)
+            if job.ledger.home is None:  # else the driver finds the weights beside the store
+                _keep_models(job, runs)
+            done = done_in_words(job, runs)
             tell(f"Nothing waits in the sweep {job.ledger.name!r}: {done}")
 
 

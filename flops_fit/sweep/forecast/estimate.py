@@ -108,7 +108,7 @@ def estimate_plan(
         batch_open = "batch_size" in tuned
         seconds, doubt = seconds_of(measured.table, plan.to_do, batch_open=batch_open)
         table.loc[to_do, "seconds"] = seconds
-        table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)
+        table.loc[to_do, "memory_bytes"] = memory_of(measured.table, plan.to_do)
     total = measured.start_s + makespan(table.loc[to_do, "seconds"], num_devices)
     low, high = total / (1 + doubt), total * (1 + doubt)
     price_per_second = (price_per_hour or math.nan) * num_devices / 3600
@@ -157,9 +157,9 @@ def places_of(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def makespan(seconds: Iterable[float], devices: int) -> float:
-    """When the last trial ends, if each in turn starts on the first device that is free."""
+    """When the last trial ends, if each, longest first, starts on the first device that is free."""
     free_at = [0.0] * devices
-    for trial_s in seconds:
+    for trial_s in sorted(seconds, reverse=True):
         heapq.heapreplace(free_at, free_at[0] + trial_s)
     return float(max(free_at))
 
@@ -236,7 +236,7 @@ def _shares_of_places(places: pd.Index, trials: Sequence[Trial]) -> Array:
     return np.log(np.column_stack(columns))
 
 
-def _memory(measured: pd.DataFrame, trials: Sequence[Trial]) -> Array:
+def memory_of(measured: pd.DataFrame, trials: Sequence[Trial]) -> Array:
     """Bytes of each trial: the state grows with the parameters, the rest with size and batch."""
     by_place = measured.assign(per_param=measured["state_bytes"] / measured["num_params"]).groupby(
         ["flops_per_token", "batch_size"]

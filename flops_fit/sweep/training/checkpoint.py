@@ -45,10 +45,12 @@ class Keeper:
     Attributes:
         folder: Their folder, which holds nothing else.
         every_s: Least seconds between two of them.
+        weights: File for the weights of the model once it is trained; None for none.
     """
 
     folder: Path
     every_s: float
+    weights: Path | None = None
 
     def exists(self) -> bool:
         """Whether there is a checkpoint to resume from."""

@@ -33,7 +33,7 @@ FIRST_RULE: Choice = "deepseek"  # where a pilot starts; what "auto" meant befor
 # Fields that may change between two calls of one sweep: finished runs stay comparable.
 _FREE = {
     "pilot", "lr_multipliers", "max_epochs", "log_points", "accumulate", "compile",
-    "checkpoint_every",
+    "checkpoint_every", "keep_models",
 }  # fmt: skip
 
 
@@ -69,6 +69,9 @@ class Recipe:
             gradients summed. If memory runs out, they are divided further automatically.
         compile: Compile the model with `torch.compile`.
         checkpoint_every: Seconds between two checkpoints of a running trial.
+        keep_models: Which trained models are logged to MLflow, for `flops_fit.load_model`: "best",
+            the one with the least held-out loss of each budget; "all" those of the sweep, which
+            leaves out pilot and check; None for none.
     """
 
     learning_rate: float | Callable[[Trial], float] | Choice = "auto"
@@ -89,11 +92,20 @@ class Recipe:
     accumulate: int = 1
     compile: bool = False
     checkpoint_every: float = 600.0
+    keep_models: Literal["best", "all"] | None = None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
             raise ArgumentError(problems, "invalid recipe:")
+
+    def __repr__(self) -> str:
+        """The fields, as a dataclass shows them. It is stored, so a later field shows if it is set.
+
+        Sweeps from before that field have then the same text.
+        """
+        shown = [f.name for f in fields(self) if f.name != "keep_models" or self.keep_models]
+        return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
     def rules(self) -> dict[str, str]:
@@ -210,6 +222,8 @@ def _problems(recipe: Recipe) -> Iterable[str]:
         yield f"checkpoint_every: expected seconds from 0 up, got {recipe.checkpoint_every!r}"
     if not isinstance(recipe.compile, bool):
         yield f"compile: expected True or False, got {recipe.compile!r}"
+    if not (recipe.keep_models is None or _is_one_of(recipe.keep_models, ("best", "all"))):
+        yield f"keep_models: expected 'best', 'all' or None, got {recipe.keep_models!r}"
     for name in ("eval_examples", "log_points", "accumulate"):
         value = getattr(recipe, name)
         if not is_count(value):

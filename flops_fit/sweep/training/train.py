@@ -10,6 +10,7 @@ summed over them after the backward pass.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +28,15 @@ from flops_fit.runtime.rng import seeded
 from flops_fit.runtime.signals import StopRequest
 from flops_fit.sweep.data.batch_order import trial_seed
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.kept import weights
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import Keeper
 from flops_fit.sweep.training.evaluation import evaluate
 from flops_fit.sweep.training.loop import Report, TrainingLoop
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep.training.weighed_step import Counted
+
+_LOG = logging.getLogger("flops_fit")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def train(
         trial: What to train.
         recipe: How to train it.
         report: Called with each `Point`, about `recipe.log_points` times.
-        keeper: The trial's checkpoints: the last one is resumed, new ones are saved. None saves
-            none. Of several ranks only rank 0 passes one.
+        keeper: The trial's checkpoints: the last one is resumed, new ones are saved; and the place
+            of the trained weights. None saves none. Of several ranks only rank 0 passes one.
         stop: Checked between two steps.
 
     Raises:
@@ -117,7 +121,7 @@ def _train(
         loop.begin()
         last = loop.run(report)
         loop.counted.gather()
-        held_out = distributed.from_main(lambda: evaluate(loop))
+        held_out = distributed.from_main(lambda: _measured_and_kept(loop))
     counted = loop.counted if source.lengths is not None else None
     num_tokens = counted.labels if counted else last.num_tokens
     return Outcome(
@@ -132,6 +136,19 @@ def _train(
         num_tokens=counted.labels if counted else None,
         padded_tokens=counted.elements if counted else None,
     )
+
+
+def _measured_and_kept(loop: TrainingLoop) -> dict[str, float]:
+    """The held-out loss and metrics; the weights are written if they are to be kept."""
+    measures = evaluate(loop)
+    file = loop.keeper and loop.keeper.weights
+    if file:
+        model = loop.accelerator.unwrap_model(loop.prepared.model)
+        try:
+            weights.write(file, model, loop.task, loop.trial, measures["loss"])
+        except Exception as error:  # a full disk must not lose the trial
+            _LOG.warning("the weights of size %r are not kept: %s", loop.trial.size, error)
+    return measures
 
 
 def _epochs(source: Source, trial: Trial, num_tokens: int) -> float:

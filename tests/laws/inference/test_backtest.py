@@ -47,6 +47,7 @@ def test_the_limit_agrees_with_simulation(sweep, budgets, sizes, simulated):
     assert table.query("form == 'five'")["limit"].iloc[0] == pytest.approx(simulated, rel=0.3)
 
 
+@pytest.mark.slow
 def test_the_ratio_stays_below_its_limit_under_a_correct_law(sweep):
     rows = [held_out(sweep(noise=0.003, seed=s))[0].iloc[0] for s in range(60)]
     over = np.mean([row["ratio"] > row["limit"] for row in rows])

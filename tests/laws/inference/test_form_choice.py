@@ -40,6 +40,7 @@ def twenty(sweep, name):
     return [sweep(name, noise=0.003, seed=seed) for seed in range(20)]
 
 
+@pytest.mark.slow
 def test_a_symmetric_law_can_be_tied_and_an_asymmetric_cannot(sweep):
     forms = {
         name: [choose_form(*judged(runs, forms=FORMS[:2]))[0] for runs in twenty(sweep, name)]

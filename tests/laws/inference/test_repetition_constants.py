@@ -96,6 +96,7 @@ def test_a_fit_that_counts_fading_parameters_in_full_warns(repeated):
     assert "excess-parameters" not in codes(fit(repeated(), form="tied"))
 
 
+@pytest.mark.slow
 def test_joint_intervals_are_those_of_refits(repeated):
     """The delta method's spread of seven parameters, against simulated sweeps."""
     a, cap = [], []

@@ -26,6 +26,7 @@ def test_a_missing_term_is_refused(sweep, alone, unseen):
     assert f"falls with {unseen} (" in check.message
 
 
+@pytest.mark.slow
 def test_p_values_have_their_level_without_a_term(sweep):
     """The F test is approximate: without A there is no alpha. It is wrong by less than twice."""
     sound = Points.from_runs(sweep())

@@ -45,6 +45,8 @@ STEPS = st.integers(10, 3000)
         ("betas", 0.9),
         ("max_epochs", 0),
         ("clip", 0.0),
+        ("keep_models", "worst"),
+        ("keep_models", True),
         ("eval_examples", 0),
         ("log_points", 2.5),
     ],
@@ -172,3 +174,11 @@ def test_setting_and_identity_leave_out_what_does_not_change_a_result():
     assert per_trial.setting() != Recipe().setting()
     for change in ({"schedule": "wsd"}, {"clip": None}, {"eval_examples": 9}, {"warmup": 0.0}):
         assert replace(Recipe(), **change).identity() != Recipe().identity()
+
+
+def test_what_is_stored_of_a_recipe_is_as_before_models_were_kept():
+    assert repr(Recipe()).endswith("compile=False, checkpoint_every=600.0)")
+    kept = Recipe(keep_models="best")
+    assert repr(kept).endswith("checkpoint_every=600.0, keep_models='best')")
+    assert eval(repr(kept)) == kept
+    assert (kept.setting(), kept.identity()) == (Recipe().setting(), Recipe().identity())

@@ -17,6 +17,7 @@ from flops_fit.errors import DivergedError
 from flops_fit.runtime.signals import stop_at_boundary
 from flops_fit.sweep.data.batch_order import trial_seed
 from flops_fit.sweep.data.loading import open_source
+from flops_fit.sweep.kept import weights
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.training.train import train
@@ -521,3 +522,22 @@ def test_killed_at_any_moment_a_trial_ends_with_the_same_bits(task, tmp_path):
     assert steps[-1] > 0
     again = train(task, source, trial, recipe, lambda point: None, keeper)
     assert again.loss == whole.loss
+
+
+def test_weights_are_kept_that_have_the_reported_loss(task, tmp_path):
+    keeper = Keeper(tmp_path / "checkpoints", 1e9, tmp_path / "weights" / "a.safetensors")
+    outcome = train(task, task.open(), a_trial(), RECIPE, lambda point: None, keeper)
+    assert weights.read_note(keeper.weights).loss == outcome.loss
+    model = task.build(8)
+    model.load_state_dict(weights.read(keeper.weights))
+    (batch,) = task.open().held_out_batches(1000, RECIPE.eval_examples)
+    with torch.no_grad():
+        assert task.loss(model.eval(), batch).item() == pytest.approx(outcome.loss, rel=1e-5)
+
+
+def test_weights_that_cannot_be_written_do_not_lose_the_trial(task, tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    keeper = Keeper(tmp_path / "checkpoints", 1e9, tmp_path / "file" / "a" / "b.safetensors")
+    outcome = train(task, task.open(), a_trial(), RECIPE, lambda point: None, keeper)
+    assert outcome.loss > 0
+    assert "the weights of size 8 are not kept" in caplog.text

@@ -1,0 +1,1 @@
+"""Trained models that are kept: from a worker's disk to MLflow, and back."""
