@@ -35,3 +35,15 @@ def test_callers_generators_are_left_as_they_were():
         draw()
         raise KeyError
     assert states() == before
+
+
+def test_cuda_is_not_seeded_where_there_is_none(monkeypatch):
+    """It would be seeded for the caller too, on the day on which it is initialised."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", None)
+    with seeded(7):
+        numbers = draw()
+    monkeypatch.undo()
+    with seeded(7):
+        torch.manual_seed(7)
+        assert draw()[2] == numbers[2]

@@ -3,6 +3,9 @@
 `seal.json` lies in the archive's folder. It holds a hash of the runs and of all else that a fit
 depends on, a hash of what the report shows beside the fit, and one of each file. An archive whose
 files are not those that were sealed is not opened.
+
+Training curves are not hashed: reading them takes some milliseconds a run. They are drawn, not
+fitted, and those of ended runs do not change by themselves.
 """
 
 from __future__ import annotations

@@ -35,14 +35,14 @@ def test_a_row_a_trial_with_all_that_matters(planned):
     for row, trial in zip(rows, plan.trials, strict=True):
         shown = row.split()
         assert shown[1] == str(trial.size)
-        assert shown[5:7] == [str(trial.steps), str(trial.batch_size)]
+        assert shown[5:7] == [f"{trial.steps:,}", f"{trial.batch_size:,}"]
         assert float(shown[9]) == pytest.approx(trial.flops, rel=5e-3)
 
 
 def test_very_many_trials_are_summed_up(planned, monkeypatch):
     monkeypatch.setattr(plan_text, "MOST_ROWS", 13)
     lines = repr(planned()).splitlines()
-    assert re.search(r"1e\+09 +7 +\d+ \(\d+\) to \d+ \(.*\) +.* to .* +\d+ to \d+ +64 ", lines[2])
+    assert re.search(r"1e\+09 +7 +\d+ \(\d+\) to \d+ \(.*\) +.* to .* +6,\d+ to \d+ +64 ", lines[2])
     assert lines[4].endswith(".to_frame()")
 
 

@@ -483,6 +483,7 @@ def test_memory_that_runs_out_while_parameters_change_fails_the_trial(mlp, class
         run(task, recipe=replace(RECIPE, optimizer=Tight))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_models_train(task):
