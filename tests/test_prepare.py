@@ -1,7 +1,7 @@
 """How data are held out of a sweep that was begun before: as they were then."""
 
 import pytest
-from sweeps import SMALL_BUDGETS, SMALL_SIZES, UNLIMITED, Net, data
+from sweeps import SMALL_BUDGETS, SMALL_SIZES, UNLIMITED, Net, data, plan_of
 from torch import nn
 
 from flops_fit import prepare, tracking
@@ -63,3 +63,19 @@ def test_workers_hold_out_what_the_plan_did(address):
     assert job.task.open().held_out.indices == planned.source.held_out.indices
     assert tracking.read_meta(job.ledger)["held_out"] == "random"
     assert prepare.prepare(task(), request, address).held_out_rule == "random"
+
+
+@pytest.mark.parametrize(
+    ("workers", "per_device", "expected"),
+    [
+        (1, None, None),
+        ("auto", None, ("auto", None)),
+        ("auto", 3, ("auto", 3)),
+        (8, None, (8, None)),
+    ],
+)
+def test_how_many_workers_share_a_device_is_decided_for_all_but_one(workers, per_device, expected):
+    planned = plan_of()[1]
+    packer = prepare.packer(planned, workers, per_device)
+    assert (packer and (packer.workers, packer.per_device)) == expected
+    assert packer is None or packer.trials == planned.plan.trials

@@ -1,17 +1,18 @@
 """The script that measures a GPU, tried in tiny on a CPU: every part of it, or one that fails."""
 
+import importlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 PARTS = {"losses", "data_kept", "memory", "packed", "stacked", "killed_sweep", "ranks", "speed"}
-
-pytestmark = pytest.mark.integration
 
 
 def run_tiny(start, *arguments, cwd):
@@ -40,18 +41,37 @@ def test_every_part_runs_on_a_cpu(start, tmp_path):
     assert output.count("\n| ") >= len(PARTS)  # the table for the log
 
 
-def test_a_part_that_fails_leaves_the_others(start, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import torch\ndel torch.func\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    process = start(
-        sys.executable, SCRIPT, "--tiny", "stacked", "memory", env=environment, cwd=tmp_path
-    )
-    output = process.finish()
-    assert process.returncode == 0, output
-    found = json.loads(output.strip().splitlines()[-1])
-    assert "error" in found["parts"]["stacked"]
-    assert "error" not in found["parts"]["memory"]
-    assert "| stacked | failed |" in output
+@pytest.fixture
+def script(monkeypatch):
+    """The script as a module."""
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return importlib.import_module("gpu")
+
+
+def breaks(bench):
+    """Measures one thing, then fails."""
+    yield {"what": "one", "ratio": math.nan}
+    raise RuntimeError("a long story\nno | kernel")
+
+
+def test_a_part_that_fails_keeps_its_rows_and_leaves_the_others(script, monkeypatch, capsys):
+    parts = {"broken": (breaks, 1), "whole": (lambda bench: iter([{"what": "two"}]), 1)}
+    monkeypatch.setattr(script, "PARTS", parts)
+    assert script.main(["--tiny"]) == 0
+    *lines, last = capsys.readouterr().out.strip().splitlines()
+    assert "| broken | one | ratio nan |" in lines
+    assert "| broken | failed | no / kernel |" in lines
+    found = json.loads(last)["parts"]
+    assert found["broken"]["rows"] == [{"what": "one", "ratio": None}]
+    assert "a long story" in found["broken"]["error"]
+    assert found["whole"] == {"rows": [{"what": "two"}]}
+
+
+def test_parts_for_which_no_time_is_left_are_said(script, monkeypatch, capsys):
+    monkeypatch.setattr(script, "LIMIT_S", -1.0)
+    assert script.main(["--tiny", "memory"]) == 0
+    assert "| memory | failed | no time left |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
