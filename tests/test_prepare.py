@@ -1,7 +1,7 @@
 """How data are held out of a sweep that was begun before: as they were then."""
 
 import pytest
-from sweeps import SMALL_BUDGETS, SMALL_SIZES, UNLIMITED, Net, data
+from sweeps import SMALL_BUDGETS, SMALL_SIZES, UNLIMITED, Net, data, plan_of
 from torch import nn
 
 from flops_fit import prepare, tracking
@@ -84,3 +84,19 @@ def test_a_sweep_that_cannot_be_paired_with(address, name, said):
 def test_a_paired_sweep_holds_out_what_the_other_did(address):
     other = Twins("b", "0123", "89ab", "random", "width", {})
     assert prepare._rule_of_sweep(task(), address, other) == "random"
+
+
+@pytest.mark.parametrize(
+    ("workers", "per_device", "expected"),
+    [
+        (1, None, None),
+        ("auto", None, ("auto", None)),
+        ("auto", 3, ("auto", 3)),
+        (8, None, (8, None)),
+    ],
+)
+def test_how_many_workers_share_a_device_is_decided_for_all_but_one(workers, per_device, expected):
+    planned = plan_of()[1]
+    packer = prepare.packer(planned, workers, per_device)
+    assert (packer and (packer.workers, packer.per_device)) == expected
+    assert packer is None or packer.trials == planned.plan.trials

@@ -42,7 +42,7 @@ from flops_fit.sweep.execution.ranks import announce, keep_waiting
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.training.loop import Point, Report
-from flops_fit.sweep.training.prepared_model import out_of_memory
+from flops_fit.sweep.training.prepared_model import device_lost, out_of_memory
 from flops_fit.sweep.training.train import Outcome, train
 from flops_fit.tracking import journal
 from flops_fit.tracking.ledger import ENDED
@@ -103,8 +103,10 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
                 loss = bench.shared.run(trial, lambda alone: _run_trial(bench, trial, alone))
         except Exception as error:
             error_names.append("" if isinstance(error, DivergedError) else type(error).__name__)
-            if isinstance(error, StoreError | LostRankError):
-                bench.stop.error = error  # these end the worker, not only the trial
+            # These end the worker, not only the trial. Under CUDA MPS another's fault may do it.
+            lost = bench.shared is not None and device_lost(error)
+            if lost or isinstance(error, StoreError | LostRankError):
+                bench.stop.error = error
             raise
         error_names.append("")
         return loss

@@ -10,6 +10,7 @@ import torch
 from sweeps import SMALL_BUDGETS, SmallSweep, data
 
 from flops_fit import Recipe, tracking
+from flops_fit.errors import SweepError
 from flops_fit.sweep.devices.claims import holders
 from flops_fit.sweep.devices.device import Device, Need, Packing
 from flops_fit.sweep.execution import worker
@@ -80,6 +81,22 @@ def test_how_many_share_a_device_is_asked_for_once_and_only_if_something_is_to_b
     assert len(limits) == 4
     four.run(pack=pack)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_worker_that_has_lost_its_gpu_trains_no_more_there(four, limits, train_with, shares):
+    """Another process takes its place; alone in the caller's process, there is none."""
+    tried = []
+
+    def fault(trial, keeper):
+        tried.append(trial)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    train_with(fault)
+    job = packed(four, Need(GB)) if shares else four.open()
+    with pytest.raises(RuntimeError if shares else SweepError, match="device-side assert"):
+        run_sweep(job, source=four.planned.source)
+    assert len(tried) == (1 if shares else 3)
 
 
 def opens_on_fake_device():
