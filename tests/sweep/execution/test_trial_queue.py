@@ -190,6 +190,7 @@ def test_a_trial_of_somebody_else_s_comes_last_and_is_dropped(store):
     assert {found.state.name for found in study.trials} == {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_two_workers_from_either_end_train_each_trial_once(store):
     """As a driver that works alone does, and a worker that joins it."""
     url = f"sqlite:///{store}/optuna.db"
