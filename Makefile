@@ -22,7 +22,7 @@ test: check
 	$(PYTEST) --dist worksteal
 
 test-integration: .installed-integration
-	$(PYTEST) --dist load -m "(integration or slow) and not chaos" --timeout 1200
+	$(PYTEST) --dist loadgroup -m "(integration or slow) and not chaos" --timeout 1200
 
 chaos: .installed-integration
 	$(PYTEST) -m "integration or chaos" -k "not a_few and not hundred" tests/chaos \

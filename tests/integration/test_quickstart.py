@@ -9,16 +9,16 @@ pytest.importorskip("nbclient")
 
 import quickstart
 
-pytestmark = pytest.mark.integration
+# One worker runs them all: the notebook is executed once.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("quickstart")]
 
 
 def shown(notebook, source, kind):
-    """What the cell shows whose last line is this, up to the first bracket; in one kind."""
+    """What the cell shows whose last line is this, or a call of this; in one kind."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    last = ["".join(cell["source"]).split("\n")[-1] for cell in code]
     (cell,) = (
-        cell
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-        and "".join(cell["source"]).split("\n")[-1].split("(")[0] == source
+        cell for cell, line in zip(code, last, strict=True) if source in (line, line.split("(")[0])
     )
     contents = [out["data"].get(kind) for out in cell["outputs"] if "data" in out]
     return ["".join(content) for content in contents if content is not None]
@@ -53,16 +53,19 @@ def test_nothing_stands_in_red(notebook):
     assert streams == {"stdout"}
 
 
-def test_the_figure_is_a_picture_and_is_shown_once(notebook):
-    assert len(shown(notebook, "result.plot", "image/png")) == 1
+@pytest.mark.parametrize("plot", ["result.plot", "comparison.plot"])
+def test_a_figure_is_a_picture_and_is_shown_once(notebook, plot):
+    assert len(shown(notebook, plot, "image/png")) == 1
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         ("plan", ">d_model</th>"),
-        ("result", ">N, parameters</th>"),
-        ("result.predict", "tokens per parameter"),
+        ("result.predict(5e11)", "tokens per parameter"),
+        ('result.predict(5e11, metric="accuracy")', "accuracy"),
+        ("result.predict(hours=1)", "parameters"),
+        ("comparison", ">multiplier, 95 %</th>"),
         ("result.checks", "<b>warn</b>"),
         ("result.summary", "95 % low"),
         ("result.forecast", ", d_model "),
