@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flops_fit.api import find_optimal as find_optimal
     from flops_fit.api import plan_sweep as plan_sweep
     from flops_fit.api import suggest_budgets as suggest_budgets
+    from flops_fit.comparison import Comparison as Comparison
+    from flops_fit.comparison import compare as compare
     from flops_fit.errors import FlopsFitError as FlopsFitError
     from flops_fit.errors import FlopsFitWarning as FlopsFitWarning
     from flops_fit.fit_table import fit as fit
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "BudgetSuggestion": "sweep.forecast.suggestion",
+    "Comparison": "comparison",
     "FlopsFitError": "errors",
     "FlopsFitWarning": "errors",
     "Forecast": "forecasts.record",
@@ -43,6 +46,7 @@ _HOME_OF = {
     "Result": "result",
     "SweepPlan": "sweep_plan",
     "analyze": "api",
+    "compare": "comparison",
     "find_optimal": "api",
     "fit": "fit_table",
     "load_forecast": "forecasts.files",

@@ -90,6 +90,22 @@ def analyze_ledger(
     return result
 
 
+def analyze_on_every_rank(
+    find_ledger: Callable[[], Ledger], build_size: Callable[[float], Size | None] | None
+) -> Result:
+    """Analyse on rank 0, and return the result on every rank."""
+
+    def analyze_here() -> Result:
+        result = analyze_ledger(find_ledger(), build_size=build_size)
+        return _with_build_size(result, None)  # it holds the user's model, which is not sent
+
+    return _with_build_size(distributed.from_main(analyze_here), build_size)
+
+
+def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
+    return replace(result, findings=replace(result.findings, build_size=build_size))
+
+
 def _logged(ledger: Ledger, fitted: _Fitted, timeout_s: float) -> Result:
     """The result, once its report, tables, plots and laws are logged."""
     result = fitted.result
@@ -156,7 +172,9 @@ def _fit(
     meta["report"] = tracking.artifact_address(ledger, REPORT)
     kept = _read(ledger, LAWS, lambda folder: seal.open_sealed(folder, key))
     if kept is None:
-        findings = fit(table, name=ledger.name, meta=meta, build_size=build_size).findings
+        metrics = tracking.metric_names(runs)
+        fitted = fit(table, name=ledger.name, meta=meta, build_size=build_size, metrics=metrics)
+        findings = fitted.findings
     else:
         findings = replace(kept.findings, meta=meta, build_size=build_size)
     if not curves:
@@ -172,7 +190,7 @@ def _fit(
 
     report = _read(ledger, REPORT, Path.read_bytes) if kept else None
     is_logged = kept is not None and report is not None and kept.shown == shown(report)
-    return _Fitted(Result(findings, partial(_log_forecast, ledger)), key, shown, is_logged)
+    return _Fitted(Result(findings, partial(_log_text, ledger)), key, shown, is_logged)
 
 
 def _finished(ledger: Ledger, setting: str | None) -> list[Run]:
@@ -207,9 +225,9 @@ def _read(ledger: Ledger, name: str, read: Callable[[Path], _T | None]) -> _T | 
         return None
 
 
-def _log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
-    """Log a forecast on the parent run, and return where; a server that is away is asked once."""
-    return wait_for_store(partial(tracking.log_forecast, ledger, forecast_id, text), 0.0)
+def _log_text(ledger: Ledger, name: str, text: str) -> str:
+    """Log a text on the parent run, and return where; a server that is away is asked once."""
+    return wait_for_store(partial(tracking.log_text, ledger, name, text), 0.0)
 
 
 def _forecast_texts(ledger: Ledger) -> dict[str, str]:

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
 import torch
 
 from flops_fit import tracking
-from flops_fit.analysis import analyze_ledger
+from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
 from flops_fit.prepare import (
     flops_to_come,
+    packer,
     plan_only,
     prepare,
     stages,
     suggest_only,
 )
 from flops_fit.records import Size
-from flops_fit.report import plan_text
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
-from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
-from flops_fit.sweep_setup import open_job
+from flops_fit.sweep_setup import announced, open_job
 from flops_fit.tracking.address import StoreAddress
-from flops_fit.tracking.ledger import Ledger
 from flops_fit.validate import raise_problems
 from flops_fit.warn import warn_user
 
@@ -60,12 +57,14 @@ def find_optimal(
     tracking_uri: str | PathLike[str] | None = None,
     storage: str | PathLike[str] | None = None,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     seed: int = 0,
     retry_failed: bool = False,
     on_code_change: Literal["warn", "error", "rerun"] = "warn",
     extend: bool = True,
     price_per_hour: float | None = None,
+    paired_with: str | None = None,
 ) -> Result:
     """Find by experiment the best model size and amount of data for a compute budget.
 
@@ -93,7 +92,8 @@ def find_optimal(
         eval_dataset: Held-out data; by default a twentieth of `dataset` is set aside, in contiguous
             blocks spread over it. Pass it where examples belong to groups, split by group.
         metrics: Other measures on held-out data, by name: functions that are called as `loss_fn`
-            is and return a mean over the batch. Logged as `eval_<name>`; they change no result.
+            is and return a mean over the batch. Logged as `eval_<name>`; the result forecasts them
+            (`predict(C, metric=...)`), and they change nothing else.
         sizes: Values of the size parameter to train at every budget; by default seven, spaced
             evenly in log N around the expected optimum of each.
         recipe: How each trial trains. By default a pilot finds learning rate and batch size before
@@ -103,8 +103,10 @@ def find_optimal(
         tracking_uri: MLflow store; by default `MLFLOW_TRACKING_URI`, else `mlruns/mlflow.db`.
         storage: URL of an Optuna storage, or path of a `.db` file; by default `optuna.db` beside
             the MLflow store.
-        workers: Number of worker processes; "auto" is one per GPU, else one per core. Must be 1
-            under a launch of several processes.
+        workers: Number of worker processes. "auto" is as many on each GPU as its memory holds and
+            keep it busy, else one per core. Must be 1 under a launch of several processes.
+        workers_per_device: How many of "auto" share each GPU; 1 trains one trial at a time on it.
+            Has no effect on a CPU.
         executor: Anything with `submit()`, to run the workers elsewhere; None under a launch.
         seed: Seed of the sweep; each trial derives its own.
         retry_failed: Whether to run trials again that have failed three times.
@@ -113,6 +115,11 @@ def find_optimal(
         extend: Whether to add up to two sizes to a budget whose loss is lowest at its smallest or
             largest size.
         price_per_hour: Price of one device, where `compute_budgets` is an amount of money.
+        paired_with: Name of a finished sweep on the same data, with which this one is to be
+            compared (`flops_fit.compare`). Trials of the same budget and place begin from the same
+            random state and see the data in the same order, so that the comparison is sharper.
+            Budgets, and sizes where the size parameter has the same name, are by default those of
+            the other sweep.
 
     Returns:
         The runs, the laws, and their predictions.
@@ -136,7 +143,13 @@ def find_optimal(
         {} if metrics is None else metrics,
     )
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
+        compute_budgets,
+        sizes,
+        Recipe() if recipe is None else recipe,
+        flops,
+        seed,
+        price_per_hour,
+        paired_with,
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -144,6 +157,7 @@ def find_optimal(
         request,
         address,
         workers=workers,
+        workers_per_device=workers_per_device,
         executor=executor,
         on_code_change=on_code_change,
     )
@@ -155,6 +169,7 @@ def find_optimal(
         job,
         planned,
         workers=workers,
+        workers_per_device=workers_per_device,
         executor=executor,
         retry_failed=retry_failed,
         on_code_change=on_code_change,
@@ -172,7 +187,7 @@ def _from_read_only_store(planned: Planned, address: StoreAddress, error: StoreE
         raise error
     warn_user(f"all trials are done, and this plan was not recorded: {error}")
     ledger = address.find_ledger(planned.plan.short_name)
-    return _analyzed(lambda: ledger, _builder(planned))
+    return analyze_on_every_rank(lambda: ledger, _builder(planned))
 
 
 def run_and_analyze(
@@ -180,6 +195,7 @@ def run_and_analyze(
     planned: Planned,
     *,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
@@ -192,6 +208,7 @@ def run_and_analyze(
         job: What to run, from `open_job`.
         planned: Its plan, from `prepare`.
         workers: As of `find_optimal`.
+        workers_per_device: As of `find_optimal`.
         executor: As of `find_optimal`.
         retry_failed: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
@@ -208,14 +225,15 @@ def run_and_analyze(
         workers=workers,
         executor=executor,
         source=planned.source,
-        announcement=_announcement(planned.plan) if announcement is None else announcement,
+        announcement=announced(planned.plan) if announcement is None else announcement,
         stages=stages(planned, extend=extend),
         retry_failed=retry_failed,
         on_code_change=on_code_change,
+        pack=None if executor is not None else packer(planned, workers, workers_per_device),
     )
     if distributed.rank() == 0:
         planned.keep_costs()  # with those of sizes that were added meanwhile
-    return _analyzed(lambda: job.ledger, _builder(planned))
+    return analyze_on_every_rank(lambda: job.ledger, _builder(planned))
 
 
 def _builder(planned: Planned) -> Callable[[float], Size | None] | None:
@@ -241,6 +259,7 @@ def plan_sweep(
     seed: int = 0,
     workers: int | str = 1,
     price_per_hour: float | None = None,
+    paired_with: str | None = None,
 ) -> SweepPlan:
     """Plan the grid that `find_optimal` would train; nothing is trained.
 
@@ -255,7 +274,13 @@ def plan_sweep(
     kwargs = {} if model_kwargs is None else model_kwargs
     task = Task(model_cls, model_size_param, kwargs, dataset, loss_fn, eval_dataset)
     request = PlanRequest(
-        compute_budgets, sizes, Recipe() if recipe is None else recipe, flops, seed, price_per_hour
+        compute_budgets,
+        sizes,
+        Recipe() if recipe is None else recipe,
+        flops,
+        seed,
+        price_per_hour,
+        paired_with,
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 
@@ -317,28 +342,4 @@ def analyze(name: str, tracking_uri: str | PathLike[str] | None = None) -> Resul
     distributed.let_main_speak()
     raise_problems(distributed.launch_faults())
     distributed.join()
-    return _analyzed(lambda: tracking.find_ledger(name, tracking_uri), None)
-
-
-def _analyzed(
-    find_ledger: Callable[[], Ledger], build_size: Callable[[float], Size | None] | None
-) -> Result:
-    """Analyse on rank 0, and return the result on every rank."""
-
-    def analyze_here() -> Result:
-        result = analyze_ledger(find_ledger(), build_size=build_size)
-        return _with_build_size(result, None)  # it holds the user's model, which is not sent
-
-    return _with_build_size(distributed.from_main(analyze_here), build_size)
-
-
-def _with_build_size(result: Result, build_size: Callable[[float], Size | None] | None) -> Result:
-    return replace(result, findings=replace(result.findings, build_size=build_size))
-
-
-def _announcement(plan: Grid) -> str:
-    """What is printed before anything trains."""
-    text = plan_text.as_text(plan)
-    if distributed.count() == 1:
-        return text
-    return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"
+    return analyze_on_every_rank(lambda: tracking.find_ledger(name, tracking_uri), None)

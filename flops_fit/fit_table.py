@@ -13,6 +13,7 @@ import pandas as pd
 from flops_fit.laws.check import Check
 from flops_fit.laws.checks.of_conditions import as_levels
 from flops_fit.laws.findings import FITTED_BY, Findings
+from flops_fit.laws.metrics.columns import Bounds, MetricColumn, read_metrics
 from flops_fit.laws.options import (
     Curve,
     FitArguments,
@@ -24,9 +25,10 @@ from flops_fit.laws.options import (
 )
 from flops_fit.laws.pipeline.analyse import analyse
 from flops_fit.laws.pipeline.found_recipe import tokens_per_example
+from flops_fit.laws.predict.tables import TABLE_COLUMNS
 from flops_fit.laws.runs.formats import Runs
-from flops_fit.laws.runs.table import find_columns, read_curves, read_runs
-from flops_fit.records import Size
+from flops_fit.laws.runs.table import find_columns, find_metrics, read_curves, read_runs
+from flops_fit.records import RUN_COLUMNS, Size
 from flops_fit.result import Result
 from flops_fit.results_by import Results, fit_each
 
@@ -51,6 +53,7 @@ def fit(
     num_draws: int = 600,
     seed: int = 0,
     curves: pd.DataFrame | Iterable[Mapping[str, Any]] | None = None,
+    metrics: Sequence[str] | Mapping[str, Bounds | None] | None = None,
     unfinished_curves: bool = False,
     name: str = "",
     meta: Mapping[str, str] | None = None,
@@ -79,6 +82,10 @@ def fit(
         curves: Points of training curves (a DataFrame or dicts), for the envelope and to find runs
             that diverged: `trial_id` as in `runs`, `num_tokens` so far, `loss`, and optionally
             `ended` (whether the schedule ended there).
+        metrics: Columns of other measures on held-out data, such as "accuracy", that the result is
+            to forecast beside the loss; or a mapping from them to their bounds, as
+            `{"accuracy": (0.25, 1)}` with None for none. By default a metric whose values all lie
+            between 0 and 1 has these as bounds, and any other none.
         unfinished_curves: Use points in the middle of a schedule for the envelope too; a check then
             reports it.
         name: Name of the result.
@@ -106,7 +113,12 @@ def fit(
     options.require_sound()
     metadata = {"name": name, **{key: str(value) for key, value in (meta or {}).items()}}
     columns = [] if by is None else list(by) if isinstance(by, list | tuple) else [str(by)]
-    table, found = read_runs(runs, columns)
+    asked = read_metrics(metrics, (*RUN_COLUMNS, *TABLE_COLUMNS))
+    table, found = read_runs(runs, columns, asked)
+    measures = [
+        MetricColumn(metric, column, bounds)
+        for (metric, bounds), column in zip(asked.items(), find_metrics(table, asked), strict=True)
+    ]
     points = None if curves is None else read_curves(curves)
 
     apart = find_columns(table, columns)
@@ -114,7 +126,7 @@ def fit(
     per_example = tokens_per_example(metadata)
 
     def fit_one(part: pd.DataFrame) -> Result:
-        findings = _analysed(part, found, options, points, per_example)
+        findings = _analysed(part, found, options, points, per_example, measures)
         group = {name: as_levels(part[name]).iloc[0] for name in apart}
         own = {**metadata, FITTED_BY: json.dumps(group)} if group else metadata
         return Result(replace(findings, meta=own, build_size=build_size))
@@ -128,10 +140,13 @@ def _analysed(
     options: Options,
     curves: pd.DataFrame | None,
     per_example: float,
+    metrics: Sequence[MetricColumn],
 ) -> Findings:
     # Poor tables overflow or divide by zero in trial fits; the checks report what matters.
     with np.errstate(all="ignore"):
-        findings = analyse(table, options, curves=curves, tokens_per_example=per_example)
+        findings = analyse(
+            table, options, curves=curves, tokens_per_example=per_example, metrics=metrics
+        )
     doubts = [check for check in found if check.severity != "note"]
     notes = [check for check in found if check.severity == "note"]
     return replace(findings, checks=[*doubts, *findings.checks, *notes])

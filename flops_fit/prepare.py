@@ -13,24 +13,26 @@ from flops_fit.errors import ArgumentError, FlopsFitWarning, StoreError, SweepEr
 from flops_fit.records import Run, Trial
 from flops_fit.runtime import distributed
 from flops_fit.sweep.data.held_out import BLOCKS, RANDOM, Rule
+from flops_fit.sweep.devices.worker_faults import choice_problems, sending_faults, worker_problems
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
+from flops_fit.sweep.forecast.packing import Packer
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion, suggest
 from flops_fit.sweep.pilot.places import plan_pilot
 from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
-from flops_fit.sweep.task.hashing import digest
+from flops_fit.sweep.task.hashing import digest, in_one_line
 from flops_fit.sweep.task.kept_costs import FOLDER
 from flops_fit.sweep.task.task import Task
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.queries import latest_runs
 from flops_fit.validate import is_positive
 from flops_fit.warn import warn_user
-from flops_fit.worker_faults import choice_problems, sending_faults, worker_problems
 
 DEFAULT_HOURS = 2.0  # of `suggest_budgets`
 
@@ -41,6 +43,7 @@ def prepare(
     address: StoreAddress,
     *,
     workers: int | str = 1,
+    workers_per_device: int | None = None,
     executor: Any = None,
     on_code_change: str = "warn",
     joins: bool = False,
@@ -54,6 +57,7 @@ def prepare(
         request: What to plan.
         address: Where the sweep's records are to be kept.
         workers: As of `find_optimal`.
+        workers_per_device: As of `find_optimal`.
         executor: As of `find_optimal`.
         on_code_change: As of `find_optimal`.
         joins: Whether a sweep is joined that another process drives, which then has chosen the
@@ -64,9 +68,10 @@ def prepare(
         InfeasiblePlanError: If no budget can be planned.
     """
     distributed.let_main_speak()
-    faults_of_workers = worker_problems(workers, executor)
+    faults_of_workers = worker_problems(workers, executor, workers_per_device)
     problems = address.problems() + faults_of_workers + distributed.launch_faults()
-    if not faults_of_workers and (executor is not None or count_workers(workers) > 1):
+    count = 1 if faults_of_workers else count_workers(workers, workers_per_device)
+    if not faults_of_workers and (executor is not None or count > 1):
         problems += sending_faults(task, request.recipe)
     if on_code_change not in ("warn", "error", "rerun"):
         problems.append(
@@ -81,7 +86,8 @@ def prepare(
 
     if not problems:  # else they are raised below, without waiting for other ranks
         distributed.join()
-        rule = distributed.from_main(lambda: _rule_of_sweep(task, address))
+        request = distributed.from_main(lambda: _paired(request, task, address))
+        rule = distributed.from_main(lambda: _rule_of_sweep(task, address, request.twins))
         task = replace(task, held_out_rule=rule)
     planned = with_pilot(make_plan(task, request, problems, _costs_folder(address), choose))
     _check_same_plan(planned.plan)
@@ -108,9 +114,11 @@ def plan_only(
     """
     distributed.let_main_speak()
     folder = _costs_folder(address)
-    if address.is_given:
-        task = replace(task, held_out_rule=_rule_of_sweep(task, address))
     problems = address.problems() + worker_problems(workers, None)
+    if not problems:
+        request = _paired(request, task, address)
+    if address.is_given or request.twins is not None:
+        task = replace(task, held_out_rule=_rule_of_sweep(task, address, request.twins))
 
     def choose(opened: Opened, spending: Spending) -> ChosenBudgets:
         before = None
@@ -193,6 +201,20 @@ def stages(planned: Planned, *, extend: bool = False) -> Stages:
     return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
 
 
+def packer(planned: Planned, workers: int | str, per_device: int | None) -> Packer | None:
+    """What decides how many workers share a device; None if one worker trains, in this process.
+
+    Args:
+        planned: The plan.
+        workers: As of `find_optimal`.
+        per_device: `workers_per_device` of `find_optimal`.
+    """
+    if workers == 1:
+        return None
+    plan = planned.plan
+    return Packer(plan.with_expected, plan.tokens_per_example, workers, per_device)
+
+
 def with_pilot(planned: Planned) -> Planned:
     """The plan, with what is trained to find its recipe; warns if it cannot be found."""
     pilot = plan_pilot(planned.rows, planned.plan.trials)
@@ -218,10 +240,36 @@ def flops_to_come(planned: Planned, address: StoreAddress) -> float:
     return left + stage.to_come
 
 
-def _rule_of_sweep(task: Task, address: StoreAddress) -> Rule:
+def _paired(request: PlanRequest, task: Task, address: StoreAddress) -> PlanRequest:
+    """The request, with the trials of the sweep that it is to be paired with.
+
+    Raises:
+        ArgumentError: There is no such sweep, or it is this one.
+    """
+    name: object = request.paired_with
+    if name is None:
+        return request
+    if not isinstance(name, str):
+        raise ArgumentError(f"paired_with: expected the name of a sweep, got {name!r:.80}")
+    if name == address.sweep_name(task.short_name):
+        raise ArgumentError(f"paired_with: {name!r} is this sweep; pass another name= for it")
+    try:
+        ledger = tracking.find_ledger(name, address.tracking_uri)
+    except StoreError:
+        raise
+    except SweepError as error:
+        raise ArgumentError(f"paired_with: {error}") from error
+    meta = tracking.read_meta(ledger)
+    runs = tracking.fetch_runs(ledger, meta.get("setting"))
+    return replace(request, paired_with=Twins.of(name, meta, runs))
+
+
+def _rule_of_sweep(task: Task, address: StoreAddress, twins: Twins | None = None) -> Rule:
     """How data are held out: as when the sweep began, so that all its losses compare."""
     if task.eval_dataset is not None or address.problems():
         return BLOCKS
+    if twins is not None:
+        return RANDOM if twins.held_out == RANDOM else BLOCKS
     with warnings.catch_warnings():  # what is amiss with the store is said when it is opened
         warnings.simplefilter("ignore", FlopsFitWarning)
         try:
@@ -243,6 +291,7 @@ def plan_meta(planned: Planned) -> dict[str, str]:
     plan = planned.plan
     return {
         "setting": plan.setting,
+        **({"paired_with": planned.rows.twins.name} if planned.rows.twins else {}),
         "model": plan.model_name,
         "size_param": plan.size_param,
         "data_unit": plan.data_unit,
@@ -250,6 +299,8 @@ def plan_meta(planned: Planned) -> dict[str, str]:
         "recipe": repr(plan.recipe),
         "data_fingerprint": planned.source.fingerprint,
         "held_out": planned.source.held_out_by,
+        "loss_fn": in_one_line(plan.origin.task.loss_fn) if plan.origin else "",
+        "eval_examples": str(plan.recipe.eval_examples),
     }
 
 

@@ -7,8 +7,8 @@ loss in whatever the user's loss returns (nats for cross-entropy), time in secon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
@@ -36,7 +36,7 @@ class Trial:
         seed: Seed of initialisation, data order and dropout.
         lr_multiplier: `learning_rate` divided by the recipe's own learning rate.
         at_own_rate: Id of the trial that it is compared with, whose initialisation and data order
-            it shares; empty if it has its own.
+            it shares: at another rate, or in another sweep; empty if it has its own.
         added: Whether it was decided on while the sweep ran: by the pilot, the check, or because
             the loss of a row was least at its edge.
         padded_tokens: Expected D with padding and labels that do not count, where examples differ
@@ -65,6 +65,15 @@ class Trial:
     def flops_per_token(self) -> float:
         """FLOPs for one unit of D."""
         return self.flops / self.num_tokens
+
+    @property
+    def length(self) -> tuple[float, int]:
+        """What trials are sorted by to have the longest last.
+
+        The trials of a budget spend the same FLOPs; of these, those of small models take longest,
+        for they make more steps, and each step costs some time whatever its size.
+        """
+        return self.compute_budget, self.steps
 
     def label(self, size_param: str) -> str:
         """Size and budget for display, with the recipe where it is what is tried."""
@@ -98,6 +107,7 @@ class Run:
         code: Hashes of the source of model, loss and data.
         role: "sweep", "pilot" (trained to find the recipe) or "check" (trained to check it).
         batch_size: Examples a step; NaN if not recorded.
+        metrics: Other measures on held-out data, by name; columns `eval_<name>` of the table.
     """
 
     trial_id: str
@@ -119,13 +129,18 @@ class Run:
     code: str = ""
     role: str = "sweep"
     batch_size: float = math.nan
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 ROLES = ("sweep", "pilot", "check")
-RUN_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
+RUN_COLUMNS: tuple[str, ...] = tuple(
+    column.name for column in fields(Run) if column.name != "metrics"
+)
 # Older versions wrote tables without the last two.
 FIRST_RUN_COLUMNS = RUN_COLUMNS[: RUN_COLUMNS.index("role")]
-TRIAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Trial))
+TRIAL_COLUMNS: tuple[str, ...] = tuple(column.name for column in fields(Trial))
+# What the name of a metric has before it, in the ledger and in a table of runs.
+METRIC_PREFIX = "eval_"
 
 
 def to_frame(records: Iterable[Trial | Run], columns: tuple[str, ...]) -> pd.DataFrame:

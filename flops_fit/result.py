@@ -24,8 +24,10 @@ from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline import archive
 from flops_fit.laws.predict import losses, tables
 from flops_fit.laws.predict.paths import Terms
-from flops_fit.laws.predict.prediction import Prediction, predict_budget
+from flops_fit.laws.predict.prediction import Prediction
 from flops_fit.laws.predict.size_lookup import size_to_build
+from flops_fit.laws.spending.request import Budget
+from flops_fit.laws.spending.time_optimal import predict_spending
 from flops_fit.records import Size
 from flops_fit.report import summary
 from flops_fit.report.coefficients import Summary, summarise
@@ -43,12 +45,12 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
-        log_forecast: Writes the text of a forecast under its id to the parent run of the sweep, and
-            returns where; None for a table of runs, and for a result that was saved.
+        log_text: Writes a text as an artifact of the sweep's parent run, under a name, and returns
+            where; None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
-    log_forecast: Callable[[str, str], str] | None = field(default=None, compare=False)
+    log_text: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     @property
     def meta(self) -> Mapping[str, str]:
@@ -141,9 +143,8 @@ class Result:
             anyway: Show budgets however far beyond the runs.
 
         Returns:
-            One row per budget: C in FLOPs, N, D and loss with 95 % intervals, D / N, learning rate
-            and batch size with theirs if a recipe was found, the size value to build, and C over
-            the largest budget.
+            One row per budget: C in FLOPs, N, D, loss, metrics and a found recipe with 95 %
+            intervals, D / N, the size value to build, and C over the largest budget.
 
         Raises:
             ArgumentError: A budget is not a positive number.
@@ -153,37 +154,46 @@ class Result:
 
     def predict(
         self,
-        compute_budget: float,
+        compute_budget: float | None = None,
         *,
+        hours: float | None = None,
+        price: float | None = None,
+        price_per_hour: float | None = None,
+        devices: int = 1,
         tokens_per_param: float | None = None,
         inference_tokens: float | None = None,
         unique_tokens: float | None = None,
+        metric: str | None = None,
         anyway: bool = False,
     ) -> Prediction:
         """The model to train for one budget, with 95 % intervals.
 
-        A prediction is refused beyond a thousand times the largest budget; and beyond ten times,
-        where the interval of N spans more than a factor of 100.
+        Refused beyond a thousand times the largest budget; and beyond ten times, where the interval
+        of N spans more than a factor of 100.
 
         Args:
-            compute_budget: C in FLOPs.
+            compute_budget: C in FLOPs; or else `hours` or `price`.
+            hours: Time to train in. The model of least loss in this time, at the speed of the runs.
+            price: Money to train for, in the currency of `price_per_hour`.
+            price_per_hour: Price of one device.
+            devices: Devices that share the hours, without loss; each as fast as what trained a run.
             tokens_per_param: Train at this ratio D / N instead of the optimal one.
-            inference_tokens: Tokens that the model will serve. C then pays for training and
-                serving: a served token costs a third of a training token.
-            unique_tokens: Tokens available. Training on more repeats data, which are then worth
-                less.
+            inference_tokens: Tokens to be served, for which C pays too: a third of training ones.
+            unique_tokens: Tokens available. Training on more repeats data, worth less.
+            metric: A metric of the runs, such as "accuracy", to forecast too.
             anyway: Predict however far beyond the runs.
 
         Raises:
-            ArgumentError: An argument is not a positive number, or the constraint cannot be met.
-            FitError: No law was fitted, or a prediction so far beyond the runs is refused.
+            ArgumentError: An argument is invalid, or the constraint cannot be met; lists all.
+            FitError: No law was fitted, a prediction so far beyond the runs is refused, or the runs
+                do not determine the metric or the speed.
 
         References:
-            Sardana & Frankle 2024, section 2 (inference); Muennighoff et al. 2023, section 3
-            (repeated data).
+            Sardana & Frankle 2024, section 2 (serving); Muennighoff et al. 2023 (repeated data).
         """
+        budget = Budget(compute_budget, hours, price, price_per_hour, devices)
         terms = Terms(tokens_per_param, inference_tokens, unique_tokens)
-        return predict_budget(self.findings, compute_budget, terms, anyway=anyway)
+        return predict_spending(self.findings, budget, terms, metric=metric, anyway=anyway)
 
     def predict_loss(
         self,
@@ -225,20 +235,16 @@ class Result:
     ) -> Forecast:
         """Write a prediction down with its date, to be compared with what will come.
 
-        The forecast of a sweep is logged on its parent run too, and every later analysis of the
-        sweep says how it came out. `flops_fit.score` compares forecasts with any runs. In a launch
-        of several processes, call this on one of them.
+        A sweep's is logged on its parent run too, and every later analysis of the sweep says how it
+        came out. In a launch of several processes, call this on one of them.
 
         Args:
             compute_budget: C in FLOPs: forecasts the best model, and its loss.
             num_params: N of a given model, instead of a budget: forecasts its loss.
-            num_tokens: D of the given model.
-            note: Text to keep with the forecast.
+            num_tokens: D of it.
+            note: Text to keep with it.
             path: The file to write, or a folder. Default: `forecasts/<name>-<id>.json`.
             anyway: Forecast however far beyond the runs.
-
-        Returns:
-            The forecast, which says where it was written.
 
         Raises:
             ArgumentError: An argument is invalid, or the file exists or cannot be written.
@@ -247,7 +253,7 @@ class Result:
         made = make_forecast(
             self.findings, compute_budget, num_params, num_tokens, note, anyway=anyway
         )
-        return keep(made, path, self.log_forecast)
+        return keep(made, path, self.log_text)
 
     def band(self, compute_budgets: ArrayLike) -> pd.DataFrame:
         """The compute-optimal frontier with its 95 % intervals, for plotting.
@@ -256,8 +262,7 @@ class Result:
             compute_budgets: Budgets in FLOPs, shape (k,).
 
         Returns:
-            One row per budget, however far; NaN beyond the largest budget if a check refuses to
-            extrapolate.
+            One row per budget, however far; NaN where a check refuses to extrapolate.
 
         Raises:
             ArgumentError: A budget is not a positive number.
@@ -272,8 +277,7 @@ class Result:
     def summary(self) -> Summary:
         """How the law was fitted, its coefficients with errors and 95 % intervals, and the checks.
 
-        Returns:
-            It prints as statsmodels prints a summary, and is tables in a notebook.
+        It prints as statsmodels prints a summary, and is tables in a notebook.
         """
         return summarise(self.findings)
 
@@ -281,8 +285,8 @@ class Result:
         """Plot the result as a Matplotlib figure, which a notebook shows.
 
         Args:
-            kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest" or "recipe";
-                None for IsoFLOP curves and scaling laws together.
+            kind: "isoflops", "scaling", "contours", "residuals", "curves", "backtest", "recipe" or
+                "metrics"; None for IsoFLOP curves and scaling laws together.
 
         Raises:
             ArgumentError: The kind is unknown.

@@ -200,7 +200,9 @@ def _warn_of_change(ledger: tracking.Ledger, planned: Planned, meta: Mapping[str
             f'Recipe(learning_rate="{FIRST_RULE}", batch_size="{FIRST_RULE}")'
         )
         return
-    changed = [key for key in meta if before.get(key) != meta[key] and key != "setting"]
+    # Plans of older versions say less of themselves.
+    differ = {key for key in meta if before.get(key, meta[key]) != meta[key]}
+    changed = sorted(differ - {"setting"}, key=list(meta).index)
     what = ", ".join(changed) or "the arguments of the model, the data or the loss"
     warn_user(
         f"sweep {ledger.name!r}: since its last call something changed ({what}), so its earlier "
@@ -223,3 +225,11 @@ def _run_params(planned: Planned) -> dict[str, str]:
 def _description(plan: Grid) -> str:
     """The plan as Markdown."""
     return f"```\n{plan_text.as_text(plan)}\n```"
+
+
+def announced(plan: Grid) -> str:
+    """What is printed before anything trains."""
+    text = plan_text.as_text(plan)
+    if distributed.count() == 1:
+        return text
+    return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"

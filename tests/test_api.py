@@ -41,6 +41,22 @@ def test_every_fault_is_listed_at_once(tmp_path, monkeypatch):
     [
         ({"workers": 0}, "workers: expected a positive whole number"),
         ({"workers": True}, "workers: expected"),
+        (
+            {"workers": "auto", "workers_per_device": 0},
+            "workers_per_device: expected a positive whole number, got 0",
+        ),
+        (
+            {"workers": "auto", "workers_per_device": "auto"},
+            "workers_per_device: expected a positive whole number, got 'auto'",
+        ),
+        (
+            {"workers": 8, "workers_per_device": 2},
+            "workers_per_device: expected workers='auto' with it, got workers=8",
+        ),
+        (
+            {"executor": ThreadPoolExecutor(1), "workers_per_device": 2},
+            "workers_per_device: the executor places its workers itself",
+        ),
         ({"executor": 3}, r"executor: expected something with submit\(\)"),
     ],
 )

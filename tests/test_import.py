@@ -40,6 +40,7 @@ result.predict(2 * C), result.predict_loss(1e4, 1e6), result.chinchilla_table()
 result.plot().savefig("{folder}/plot.png")
 result.report("{folder}/report.html")
 result.save("{folder}/saved")
+flops_fit.compare(result, result).at(C)
 assert flops_fit.Result.load("{folder}/saved").predict(2 * C).loss == result.predict(2 * C).loss
 print(flops_fit.score([result.forecast(2 * C, path="{folder}")], loss=2.2)["loss"], repr(result))
 """,
@@ -61,6 +62,7 @@ def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
         "BudgetSuggestion",
+        "Comparison",
         "FlopsFitError",
         "FlopsFitWarning",
         "Forecast",
@@ -69,6 +71,7 @@ def test_public_names_are_frozen():
         "Result",
         "SweepPlan",
         "analyze",
+        "compare",
         "find_optimal",
         "fit",
         "load_forecast",

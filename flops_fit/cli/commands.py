@@ -9,12 +9,11 @@ import click
 
 from flops_fit.cli import options
 from flops_fit.cli.outcome import Group
+from flops_fit.cli.servers.commands import server, ui
 from flops_fit.version import __version__
 
 if TYPE_CHECKING:
     from flops_fit.laws.options import FormOption
-
-_PORT = click.IntRange(1, 65535)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,8 +130,11 @@ def worker(config: Path | None, **values: Any) -> None:
     default="auto",
     help="The law: five parameters, alpha = beta, one that bends, or what the runs ask for (auto).",
 )
+@click.option("--metric", multiple=True, help="Column of a metric to forecast. Repeatable.")
 @options.json
-def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> None:
+def fit(
+    table: Path, by: tuple[str, ...], form: FormOption, metric: tuple[str, ...], as_json: bool
+) -> None:
     """Fit a table of runs that were trained elsewhere.
 
     The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
@@ -144,7 +146,7 @@ def fit(table: Path, by: tuple[str, ...], form: FormOption, as_json: bool) -> No
     """
     from flops_fit.cli.fit_file import fit_file
 
-    fit_file(table, by, form, as_json)
+    fit_file(table, by, form, metric, as_json)
 
 
 @main.command()
@@ -171,17 +173,8 @@ def analyze(name: str | None, tracking_uri: str | None, as_json: bool) -> None:
 @options.tracking_uri
 @options.params
 @options.tokens
-@click.option(
-    "--tokens-per-param", type=float, help="Train at this ratio D / N instead of the optimal one."
-)
-@click.option(
-    "--inference-tokens",
-    type=float,
-    help="Tokens that the model will serve; the budget then pays for training and serving.",
-)
-@click.option(
-    "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
-)
+@options.spending
+@options.terms
 @options.anyway
 @options.json
 def predict(
@@ -192,15 +185,16 @@ def predict(
     tokens: list[float] | None,
     anyway: bool,
     as_json: bool,
-    **terms: float | None,
+    **terms: Any,
 ) -> None:
-    """Predict the model to train for a budget in FLOPs, or the loss of models of given sizes.
+    """Predict the model to train for FLOPs, hours or money, or the loss of models of given sizes.
 
     Uses only the finished runs of a sweep, and writes nothing.
 
     \b
     Examples:
-      flops-fit predict 1e21 --name gpt
+      flops-fit predict 1e21 --name gpt --metric accuracy
+      flops-fit predict --price 500 --price-per-hour 2.5 --devices 8 --name gpt
       flops-fit predict --params 1B,7B --tokens 2T --name gpt
     """
     from flops_fit.cli import results
@@ -284,6 +278,52 @@ def score(
 
 
 @main.command()
+@click.argument("names", nargs=-1, required=True)
+@options.tracking_uri
+@click.option(
+    "--budgets",
+    type=options.Numbers(),
+    metavar="C,C,...",
+    help="Budgets in FLOPs to compare at. Default: those of the sweeps, and beyond.",
+)
+@click.option(
+    "--bytes-per-token",
+    type=options.Pair(),
+    multiple=True,
+    help="Mean bytes of text in a token, as gpt=4.2, for each sweep: compares losses per byte.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File to write the page to, beside the parent runs of the sweeps.",
+)
+@options.anyway
+@options.json
+def compare(
+    names: tuple[str, ...],
+    tracking_uri: str | None,
+    budgets: list[float] | None,
+    bytes_per_token: tuple[tuple[str, float], ...],
+    output: Path | None,
+    anyway: bool,
+    as_json: bool,
+) -> None:
+    """Compare sweeps: which needs less compute for the same loss, and how sure that is.
+
+    NAMES are sweeps in the store; the others are compared with the first.
+
+    \b
+    Example:
+      flops-fit compare gpt-learned gpt-rope --output rope.html
+    """
+    from flops_fit.cli import results
+
+    per = dict(bytes_per_token) or None
+    results.compare_sweeps(names, tracking_uri, budgets, per, output, anyway, as_json)
+
+
+@main.command()
 @options.name
 @options.tracking_uri
 @click.option(
@@ -306,45 +346,5 @@ def report(name: str | None, tracking_uri: str | None, output: Path | None) -> N
     results.report(name, tracking_uri, output)
 
 
-@main.command()
-@click.option("--name", help="Sweep to link to. Default: all sweeps.")
-@options.tracking_uri
-@click.option("--port", type=_PORT, default=5000, show_default=True, help="Port to listen on.")
-def ui(name: str | None, tracking_uri: str | None, port: int) -> None:
-    """Serve the MLflow UI, and print links to the sweeps.
-
-    \b
-    Example:
-      flops-fit ui --name gpt
-    """
-    from flops_fit.cli.servers.ui import serve
-
-    serve(name, tracking_uri, port)
-
-
-@main.command()
-@click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="flops_fit_server",
-    show_default=True,
-    help="Folder for databases, artifacts and passwords.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=_PORT, default=5000, show_default=True, help="Port of MLflow.")
-@click.option(
-    "--postgres-port", type=_PORT, default=5432, show_default=True, help="Port of PostgreSQL."
-)
-def server(folder: Path, host: str, port: int, postgres_port: int) -> None:
-    """Serve PostgreSQL and MLflow, for sweeps on several machines.
-
-    Needs `pip install 'flops-fit[server]'`; Docker is not needed. PostgreSQL asks for a password.
-    MLflow does not: whoever can reach --host can read and change what it stores.
-
-    \b
-    Example:
-      flops-fit server --host 0.0.0.0
-    """
-    from flops_fit.cli.servers.postgres_and_mlflow import serve
-
-    serve(folder, host, port, postgres_port)
+main.command()(ui)
+main.command()(server)

@@ -12,12 +12,14 @@ from flops_fit.laws.options import FormOption
 from flops_fit.result import Result
 
 
-def fit_file(path: Path, by: Sequence[str], form: FormOption, as_json: bool) -> None:
+def fit_file(
+    path: Path, by: Sequence[str], form: FormOption, metrics: Sequence[str], as_json: bool
+) -> None:
     """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
     if not by:
-        print_result(fit(path, form=form), as_json)
+        print_result(fit(path, form=form, metrics=metrics), as_json)
         return
-    results = fit(path, by=by, form=form)
+    results = fit(path, by=by, form=form, metrics=metrics)
     if as_json:
         shown = {str(value): shown_as_json.of_result(result) for value, result in results.items()}
         failed = {str(value): reason for value, reason in results.failed.items()}

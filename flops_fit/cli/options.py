@@ -19,14 +19,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("compute_budgets", "sizes")
 _ADDRESSES = ("tracking_uri", "storage")
 # Options that a worker does not take over from the command that started the sweep.
-_DRIVER_ONLY = ("workers", "retry_failed", "on_code_change", "extend")
+_DRIVER_ONLY = ("workers", "workers_per_device", "retry_failed", "on_code_change", "extend")
 _MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
 # Names of arguments whose values must not appear in logs.
 _SECRET = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|secret|token|credentials?|(api|access|private)_?key)$", re.I
 )
 # `mlflow run` cannot leave out a parameter of an entry point, so an empty text means "not given".
-_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset")
+_MAY_BE_EMPTY = ("name", "sizes", "storage", "eval_dataset", "paired_with")
 
 
 class Pair(click.ParamType[Any]):
@@ -83,6 +83,43 @@ params = click.option(
 tokens = click.option(
     "--tokens", type=Numbers(), metavar="D,D,...", help="Tokens that each of --params trains on."
 )
+
+
+def _all(*several: Any) -> Callable[[Any], Any]:
+    """Several options as one decorator, in their order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
+
+
+spending = _all(
+    click.option("--hours", type=float, help="Hours to train in, instead of a budget in FLOPs."),
+    click.option("--price", type=float, help="Money to train for, instead of a budget in FLOPs."),
+    click.option("--price-per-hour", type=float, help="Price of one device, with --price."),
+    click.option(
+        "--devices", type=int, help="Devices that share the hours, without loss. Default: 1."
+    ),
+)
+terms = _all(
+    click.option(
+        "--tokens-per-param",
+        type=float,
+        help="Train at this ratio D / N instead of the optimal one.",
+    ),
+    click.option(
+        "--inference-tokens",
+        type=float,
+        help="Tokens that the model will serve; the budget then pays for training and serving.",
+    ),
+    click.option(
+        "--unique-tokens", type=float, help="Tokens available; training beyond them repeats data."
+    ),
+    click.option("--metric", help="A metric of the runs to forecast beside the loss."),
+)
 json = click.option("--json", "as_json", is_flag=True, help="Print only JSON, for scripts.")
 storage = click.option(
     "--storage",
@@ -93,8 +130,8 @@ workers = click.option(
     "--workers",
     metavar="COUNT",
     default=None,
-    help='Number of worker processes; "auto" means one per GPU, or one per CPU core. '
-    "Default: 1 (demo: auto).",
+    help='Number of worker processes; "auto" means as many on each GPU as can be of use, '
+    "or one per CPU core. Default: 1 (demo: auto).",
 )
 _PATH = "MODULE:NAME"
 _TASK = [
@@ -205,11 +242,24 @@ _TASK = [
         metavar="HOW",
         help=f"How to count FLOPs: measured (the default), 6ND, or a function, {_PATH}.",
     ),
+    click.option(
+        "--paired-with",
+        metavar="NAME",
+        help="A finished sweep on the same data that this one is to be compared with: trials share "
+        "initialisation and data order, which makes `flops-fit compare` sharper.",
+    ),
     click.option("--seed", type=int, help="Random seed of the sweep. Default: 0."),
     click.option("--name", help="Name of the sweep. Default: the name of the model class."),
     tracking_uri,
     storage,
     workers,
+    click.option(
+        "--workers-per-device",
+        type=int,
+        metavar="COUNT",
+        help="Workers that share each GPU, with --workers auto. Default: as many as its memory "
+        "holds and keep it busy.",
+    ),
 ]
 _DRIVER = [
     click.option(

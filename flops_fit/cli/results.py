@@ -12,6 +12,7 @@ import pandas as pd
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.cli.fit_file import print_result
+from flops_fit.comparison import compare
 from flops_fit.display.number_text import folded
 from flops_fit.errors import ArgumentError
 from flops_fit.forecasts.files import slug
@@ -35,7 +36,7 @@ class Wanted:
     """What is to be predicted: the model for a budget, or the losses of models.
 
     Attributes:
-        compute_budget: C in FLOPs.
+        compute_budget: C in FLOPs; `terms` may hold hours or a price instead.
         num_params: N of models, instead of a budget.
         num_tokens: D of the models.
         terms: Constraints on the model for the budget; of them, models take `unique_tokens`.
@@ -64,10 +65,11 @@ class Wanted:
     def require_clear(self) -> None:
         """Raise ArgumentError unless there is a budget, or there are N and D."""
         of_models = self.num_params is not None or self.num_tokens is not None
+        spends = self.compute_budget is not None or bool({"hours", "price"} & set(self.terms))
         problems = []
         if of_models and (self.num_params is None or self.num_tokens is None):
             problems.append("give --params and --tokens together")
-        if of_models == (self.compute_budget is not None):
+        if of_models == spends:
             problems.append("give a compute budget, or --params and --tokens")
         if of_models:
             problems += [
@@ -86,7 +88,7 @@ def predict(wanted: Wanted, name: str | None, tracking_uri: str | None, as_json:
     """
     wanted.require_clear()
     result = fit_ledger(find_ledger(name, tracking_uri))
-    if wanted.compute_budget is None:
+    if wanted.num_params is not None:
         N, D = wanted.num_params or (), wanted.num_tokens or ()
         losses = result.predict_loss(N, D, anyway=wanted.anyway, **wanted.terms)
         _print_losses(losses, result, as_json)
@@ -152,6 +154,46 @@ def score_forecasts(
     print(scores.attrs["summary"])
 
 
+def compare_sweeps(
+    names: Sequence[str],
+    tracking_uri: str | None,
+    compute_budgets: Sequence[float] | None,
+    bytes_per_token: Mapping[str, float] | None,
+    output: Path | None,
+    anyway: bool,
+    as_json: bool,
+) -> None:
+    """Compare sweeps, log the page on their parent runs, and print the verdict and the table.
+
+    Raises:
+        ArgumentError: There is one name only, the sweeps cannot be compared, or the folder of
+            `output` does not exist.
+    """
+    names = [name for name in names if name]  # `mlflow run` gives an empty text for none
+    if len(names) < 2:
+        raise ArgumentError(f"compare: expected the names of two sweeps or more, got {names}")
+    _require_folder(output)
+    found = compare(
+        *names, tracking_uri=tracking_uri, bytes_per_token=bytes_per_token, anyway=anyway
+    )
+    table = found.at(compute_budgets, anyway=anyway)
+    if output is not None:
+        found.report(output)
+    if as_json:
+        fields = {"names": found.names, "verdicts": found.verdicts, "checks": found.checks}
+        print(shown_as_json.dumps({**fields, "table": table, "pages": found.written_to}))
+        return
+    print(found.text(table))
+    for where in (*([output] if output else []), *found.written_to):
+        print(f"Page: {where}")
+
+
+def _require_folder(output: Path | None) -> None:
+    """Raise ArgumentError if a file cannot be written because its folder does not exist."""
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError(f"output: the folder {output.parent} does not exist")
+
+
 def report(name: str | None, tracking_uri: str | None, output: Path | None) -> None:
     """Fit a sweep and write its report.
 
@@ -159,8 +201,7 @@ def report(name: str | None, tracking_uri: str | None, output: Path | None) -> N
         ArgumentError: The folder of `output` does not exist.
     """
     # The name of a sweep may contain characters that a file name cannot.
-    if output is not None and not output.parent.is_dir():
-        raise ArgumentError(f"output: the folder {output.parent} does not exist")
+    _require_folder(output)
     # Training curves take time to fetch; only the report shows them.
     ledger = find_ledger(name, tracking_uri)
     result = fit_ledger(ledger, curves=True)

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 _REQUIRED = ("model_cls", "model_size_param", "dataset", "loss_fn", "compute_budgets")
 _TEXTS = (
     "model_cls", "model_size_param", "dataset", "eval_dataset", "loss_fn", "name", "tracking_uri",
-    "storage",
+    "storage", "paired_with",
 )  # fmt: skip
 _MAPPINGS = ("model_kwargs", "dataset_kwargs", "eval_dataset_kwargs", "metrics", "recipe")
 _LISTS = ("compute_budgets", "sizes")
@@ -66,7 +66,9 @@ class Settings:
         tracking_uri: MLflow store.
         storage: Optuna storage.
         workers: Number of worker processes, or "auto".
+        workers_per_device: How many of "auto" share each GPU; None for as many as can be of use.
         seed: Random seed of the sweep.
+        paired_with: Name of a sweep whose randomness this one shares.
         retry_failed: Whether to train failed trials again.
         on_code_change: "warn", "error" or "rerun".
         extend: Whether to add sizes to budgets whose lowest loss is at an end of their sizes.
@@ -91,7 +93,9 @@ class Settings:
     tracking_uri: str | None = None
     storage: str | None = None
     workers: int | str = 1
+    workers_per_device: int | None = None
     seed: int = 0
+    paired_with: str | None = None
     retry_failed: bool = False
     on_code_change: str = "warn"
     extend: bool = True
@@ -118,7 +122,7 @@ class Settings:
         """
         problems: list[str] = []
         missing = [key for key in _REQUIRED if not getattr(self, key)]
-        if self.hours is not None and "compute_budgets" in missing:
+        if "compute_budgets" in missing and (self.hours is not None or self.paired_with):
             missing.remove("compute_budgets")
         if missing:
             options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
@@ -159,7 +163,13 @@ class Settings:
         budgets = self._budgets(problems)
         raise_problems(problems)
         return PlanRequest(
-            budgets, self.sizes, Recipe(**recipe), flops, self.seed, self.price_per_hour
+            budgets,
+            self.sizes,
+            Recipe(**recipe),
+            flops,
+            self.seed,
+            self.price_per_hour,
+            self.paired_with,
         )
 
     def _budgets(self, problems: list[str]) -> Sequence[float] | str | Spending | None:

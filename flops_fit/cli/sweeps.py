@@ -15,7 +15,7 @@ from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
 from flops_fit.errors import ArgumentError
 from flops_fit.examples.show import show
-from flops_fit.prepare import flops_to_come, plan_only, prepare, stages
+from flops_fit.prepare import flops_to_come, packer, plan_only, prepare, stages
 from flops_fit.report import plan_text
 from flops_fit.runtime import distributed
 from flops_fit.sweep.execution.driver import join_sweep
@@ -54,6 +54,7 @@ def run(settings: Settings, yes: bool, worker_command: Callable[[str], str]) -> 
         job,
         planned,
         workers=settings.workers,
+        workers_per_device=settings.workers_per_device,
         retry_failed=settings.retry_failed,
         on_code_change=settings.on_code_change,
         extend=settings.extend,
@@ -70,7 +71,13 @@ def join(settings: Settings) -> None:
     """Train waiting trials of a sweep that another process drives."""
     task, planned = _prepared(settings, joins=True)
     job = join_job(task, planned, _address(settings))
-    join_sweep(job, workers=settings.workers, source=planned.source, stages=stages(planned))
+    join_sweep(
+        job,
+        workers=settings.workers,
+        source=planned.source,
+        stages=stages(planned),
+        pack=packer(planned, settings.workers, settings.workers_per_device),
+    )
 
 
 @contextlib.contextmanager
@@ -88,6 +95,7 @@ def _prepared(settings: Settings, joins: bool = False) -> tuple[Task, Planned]:
             request,
             _address(settings),
             workers=settings.workers,
+            workers_per_device=settings.workers_per_device,
             on_code_change=settings.on_code_change,
             joins=joins,
         )

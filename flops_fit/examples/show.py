@@ -11,6 +11,8 @@ def show(result: Result) -> None:
     """Print the summary and the table of what to train."""
     print(result, end="\n\n")
     try:
-        print(as_cells(result.chinchilla_table(), result.meta).to_string(index=False))
+        metrics = result.findings.metrics.values()
+        cells = as_cells(result.chinchilla_table(), result.meta, metrics)
+        print(cells.to_string(index=False))
     except FitError as error:
         print(f"No table: {error}")

@@ -12,7 +12,7 @@ from flops_fit.errors import ArgumentError, TableError, in_short
 from flops_fit.forecasts.record import Forecast, from_json, to_json
 from flops_fit.warn import warn_user
 
-FOLDER = "forecasts"
+FOLDER = "forecasts"  # here, and among the artifacts of a parent run: a stored name
 # Characters of a result's name in a file's; each may take four bytes of the 255 that a name has.
 LONGEST_NAME = 50
 # A larger file is not a forecast.
@@ -36,7 +36,7 @@ def keep(
     Args:
         forecast: The forecast.
         path: The file, or an existing folder; by default a file in `forecasts`.
-        log: Writes a text under an id to the parent run, and returns where; None if there is none.
+        log: Writes a text under a name to the parent run, and returns where; None if there is none.
 
     Returns:
         The forecast, with where it was written.
@@ -51,7 +51,7 @@ def keep(
         not_logged = "not logged to the sweep: its result was loaded from files"
     if log is not None:
         try:
-            artifact = log(forecast.id, to_json(forecast))
+            artifact = log(f"{FOLDER}/{forecast.id}.json", to_json(forecast))
         except Exception as error:  # whatever ails an artifact store: the file is written
             not_logged = "not logged to the sweep: its store failed"
             warn_user(

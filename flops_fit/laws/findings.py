@@ -15,6 +15,7 @@ from flops_fit.laws.check import Check, not_beyond
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import STEP, Method, Quantity, Spread, hull
 from flops_fit.laws.inference.misfit import Misfit
+from flops_fit.laws.metrics.law import MetricLaw
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -60,6 +61,7 @@ class Findings:
         recipe_law: The best learning rate and batch size for N and D; None where no pilot ran.
         forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
             returns them; empty if there are none.
+        metrics: The laws of metrics other than the loss, by name.
         meta: Name, data unit, FLOPs convention and the like: plain strings.
         build_size: Returns the size value for N parameters by building models; not saved. None:
             sizes are interpolated between those of the runs.
@@ -83,6 +85,7 @@ class Findings:
     misfit: Misfit | None = None
     recipe_law: RecipeLaw | None = None
     forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    metrics: Mapping[str, MetricLaw] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 

@@ -43,6 +43,7 @@ class FitArguments(TypedDict, total=False):
     num_draws: int
     seed: int
     curves: Any
+    metrics: Any
     unfinished_curves: bool
     name: str
     meta: Mapping[str, str] | None

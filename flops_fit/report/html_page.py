@@ -8,9 +8,6 @@ script and that style sheet by their hashes, and nothing else.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import os
 import platform
 from collections.abc import Mapping
@@ -18,26 +15,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.display import number_text
+from flops_fit.display.page import Drawing, drawing, policy_hash, template, trusted
 from flops_fit.errors import FitError
 from flops_fit.laws.check import counted
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
-from flops_fit.report import outcomes, slider_data, summary, tables
+from flops_fit.report import decision_tables, outcomes, slider_data, summary, tables
 from flops_fit.report.plots.panels import figures
 from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FILES = "page_files"
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
@@ -60,29 +55,6 @@ FACTS = {
     "data_fingerprint": "data fingerprint",
     "setting": "setting (hash of model, data, loss and recipe)",
 }
-LARGEST_SVG = 110_000  # bytes; eight plots of this size keep the page under 1.5 MB in base64
-DOTS_PER_INCH = 160
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A plot as an image file: SVG, or PNG if its many points would make a large SVG.
-
-    Attributes:
-        title: What the plot shows.
-        kind: "svg" or "png".
-        content: The bytes of the file.
-    """
-
-    title: str
-    kind: Literal["svg", "png"]
-    content: bytes
-
-    @property
-    def data_uri(self) -> str:
-        """The image as a `data:` address, for an `<img>` element: images cannot run scripts."""
-        mime = "image/svg+xml" if self.kind == "svg" else "image/png"
-        return f"data:{mime};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True)
@@ -122,11 +94,11 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
     style, script = _file("report.css"), _file("report.js")
     meta = findings.meta
     return str(
-        _template().render(
-            style=_trusted(style),
-            style_hash=_hash(style),
-            script=_trusted(script),
-            script_hash=_hash(script),
+        template(_file("report.html")).render(
+            style=trusted(style),
+            style_hash=policy_hash(style),
+            script=trusted(script),
+            script_hash=policy_hash(script),
             data={"grid": _grid(findings), "labels": _labels(findings)},
             plots=plots,
             num_runs=len(findings.sweep_runs),
@@ -141,6 +113,8 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             law=summary.law_and_predictions(findings),
             serious=_serious(findings),
             table=_table(findings),
+            metrics=decision_tables.metrics_as_cells(findings),
+            times=decision_tables.time_table(findings),
             forecasts=outcomes.outcomes_as_cells(findings.forecasts),
             text_columns=outcomes.TEXT_COLUMNS,
             forecasts_summary=outcomes.summary_line(findings.forecasts).removeprefix("Forecasts: "),
@@ -162,22 +136,8 @@ def draw(findings: Findings) -> Plots:
         if isinstance(figure, str):
             missing[title] = figure
         else:
-            drawn[name] = _drawing(title, figure)
+            drawn[name] = drawing(title, figure)
     return Plots(drawn, missing)
-
-
-def _drawing(title: str, figure: Figure) -> Drawing:
-    import matplotlib
-
-    content = io.BytesIO()
-    # A fixed salt and no date: the same result gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "flops-fit"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    if len(content.getvalue()) <= LARGEST_SVG:
-        return Drawing(title, "svg", content.getvalue())
-    content = io.BytesIO()  # too large: a bitmap instead
-    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
-    return Drawing(title, "png", content.getvalue())
 
 
 def _default_name(findings: Findings) -> str:
@@ -235,7 +195,8 @@ def _serious(findings: Findings) -> str:
 
 def _table(findings: Findings) -> pd.DataFrame | None:
     try:
-        return tables.as_cells(chinchilla_table(findings), findings.meta)
+        table = chinchilla_table(findings)
+        return tables.as_cells(table, findings.meta, findings.metrics.values())
     except FitError:
         return None
 
@@ -284,29 +245,6 @@ def _versions(meta: Mapping[str, str]) -> str:
     return f"{meta['versions']}; {fitted}" if meta.get("versions") else fitted
 
 
-def _hash(text: str) -> str:
-    """The hash by which the content security policy allows a script or a style sheet."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 @cache
 def _file(name: str) -> str:
     return resources.files("flops_fit.report").joinpath(FILES, name).read_text(encoding="utf-8")
-
-
-def _trusted(text: str) -> Any:
-    """Text that the template must not escape: only files of this package."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    # Unknown names in the template raise instead of leaving a gap.
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_file("report.html"))

@@ -44,7 +44,9 @@ def summary(findings: Findings) -> list[str]:
 def summary_html(findings: Findings) -> str:
     """The summary and the table of what to train, as HTML for notebooks."""
     try:
-        table = html.frame(tables.as_cells(chinchilla_table(findings), findings.meta))
+        wanted = chinchilla_table(findings)
+        cells = tables.as_cells(wanted, findings.meta, findings.metrics.values())
+        table = html.frame(cells)
     except FitError:
         table = ""
     checks, more = _serious(findings, MOST_CHECKS)
@@ -99,6 +101,11 @@ def no_loss(findings: Findings) -> str:
     """Why the power laws predict N and D but no loss; empty if a loss is predicted."""
     reason = findings.power_laws.l_opt.refused
     return f"no loss is predicted: {reason}" if findings.law is None and reason else ""
+
+
+def law_line(findings: Findings) -> str:
+    """The equation of the law, with its numbers."""
+    return _law(findings)[0]
 
 
 def _law(findings: Findings) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from flops_fit.display import number_text
 from flops_fit.display.number_text import NumberFormat
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.metrics.law import MetricLaw
 from flops_fit.laws.predict.tables import chinchilla_table
 
 INTERVAL = "95 %"
@@ -34,12 +35,15 @@ class WholeTable(pd.DataFrame):
         return self.to_string(index=False, float_format="{:.4g}".format)
 
 
-def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
+def as_cells(
+    table: pd.DataFrame, meta: Mapping[str, str], metrics: Iterable[MetricLaw] = ()
+) -> pd.DataFrame:
     """The table as text cells, with intervals in columns of their own.
 
     Args:
         table: What `chinchilla_table` returns.
         meta: The metadata of the result: `data_unit` and `size_param` name columns.
+        metrics: The laws of its metrics.
     """
     unit = meta.get("data_unit", "tokens")
     columns: dict[str, list[str]] = {
@@ -52,6 +56,10 @@ def as_cells(table: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:
         "loss": [number_text.loss(L) for L in table["loss"]],
         f"loss, {INTERVAL}": intervals(table, "loss", number_text.loss),
     }
+    for law in metrics:
+        if law.column in table:
+            columns[law.name] = [number_text.loss(value) for value in table[law.column]]
+            columns[f"{law.name}, {INTERVAL}"] = metric_intervals(table, law.column)
     if "learning_rate" in table:
         columns["learning rate"] = [number_text.ratio(rate) for rate in table["learning_rate"]]
     if "batch_size" in table:
@@ -83,7 +91,8 @@ def losses_as_cells(losses: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFra
 
 def to_latex(findings: Findings, compute_budgets: ArrayLike | None = None) -> str:
     """The table as LaTeX for the package `booktabs`: see `Result.to_latex`."""
-    table = as_cells(chinchilla_table(findings, compute_budgets), findings.meta)
+    wanted = chinchilla_table(findings, compute_budgets)
+    table = as_cells(wanted, findings.meta, findings.metrics.values())
     headings = {name: _escaped(name) for name in table.columns}
     name = findings.meta.get("name", "")
     caption = "What to train for each budget" + (f": {_escaped(name)}." if name else ".")
@@ -110,6 +119,12 @@ def intervals(table: pd.DataFrame, name: str, form: NumberFormat) -> list[str]:
     """The 95 % intervals of a quantity of a table, as text."""
     ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
     return [number_text.between(low, high, form) for low, high in ends]
+
+
+def metric_intervals(table: pd.DataFrame, name: str) -> list[str]:
+    """The 95 % intervals of a metric, as text; "not known" where there is none."""
+    texts = intervals(table, name, number_text.loss)
+    return [text or number_text.NOT_KNOWN for text in texts]
 
 
 def _size(size: object) -> str:

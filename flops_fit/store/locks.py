@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from filelock import FileLock
 from sqlalchemy import NullPool, create_engine, text
@@ -31,7 +32,7 @@ def one_at_a_time(uri: str, lock: str) -> Iterator[None]:
         if not os.access(folder, os.W_OK):  # somebody else's store: read only, nothing to create
             yield
             return
-        with FileLock(folder / lock, timeout=_LOCK_TIMEOUT_S, mode=0o600):
+        with file_locked(folder / lock):
             yield
     elif uri.startswith("postgresql"):
         engine = create_engine(uri, poolclass=NullPool)
@@ -40,3 +41,12 @@ def one_at_a_time(uri: str, lock: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def file_locked(file: Path) -> AbstractContextManager[object]:
+    """Hold the lock that a file stands for; the system lets go of it for a process that is killed.
+
+    Raises:
+        TimeoutError: Somebody has held it for two minutes.
+    """
+    return FileLock(file, timeout=_LOCK_TIMEOUT_S, mode=0o600)

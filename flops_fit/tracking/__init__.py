@@ -4,7 +4,7 @@ from flops_fit.tracking.artifacts import (
     artifact_address,
     fetch_forecasts,
     log_analysis,
-    log_forecast,
+    log_text,
     read_artifact,
 )
 from flops_fit.tracking.experiments import check_name, find_ledger, list_ledgers, open_ledger
@@ -23,6 +23,7 @@ from flops_fit.tracking.queries import (
     has_ended,
     is_open,
     latest_runs,
+    metric_names,
     open_runs,
     runs_frame,
     trial_runs,
@@ -47,7 +48,8 @@ __all__ = [
     "list_ledgers",
     "log_analysis",
     "log_dataset",
-    "log_forecast",
+    "log_text",
+    "metric_names",
     "open_ledger",
     "open_runs",
     "read_artifact",

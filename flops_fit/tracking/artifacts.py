@@ -64,23 +64,22 @@ def log_analysis(ledger: Ledger, folder: Path, metrics: Mapping[str, float]) -> 
 
 
 @raises_store_errors
-def log_forecast(ledger: Ledger, forecast_id: str, text: str) -> str:
-    """Log a forecast as an artifact of the parent run.
+def log_text(ledger: Ledger, name: str, text: str) -> str:
+    """Log a text as an artifact of the parent run.
 
     Args:
         ledger: The sweep.
-        forecast_id: Its id, which names the file.
-        text: Its JSON.
+        name: Of the file, in a folder: `forecasts/<id>.json`.
+        text: Its content.
 
     Returns:
         Where it is: a path if it is a local file, else its URI.
     """
-    name = f"{FORECASTS}/{forecast_id}.json"
     moved_to = _beside_moved_store(ledger, _recorded(ledger))
     if moved_to is None:
         client_of(ledger.tracking_uri).log_text(ledger.parent_run_id, text, name)
     else:
-        (moved_to / FORECASTS).mkdir(parents=True, exist_ok=True)
+        (moved_to / name).parent.mkdir(parents=True, exist_ok=True)
         atomic_write(moved_to / name, text)
     return artifact_address(ledger, name)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import ViewType
 
-from flops_fit.records import RUN_COLUMNS, Run, Size, to_frame
+from flops_fit.records import METRIC_PREFIX, RUN_COLUMNS, Run, Size, to_frame
 from flops_fit.store.client import client_of
 from flops_fit.tracking.ledger import (
     ATTEMPT,
@@ -160,8 +160,16 @@ def fetch_curves(ledger: Ledger, runs: Iterable[Run], most_points: int = 200) ->
 
 
 def runs_frame(runs: list[Run]) -> pd.DataFrame:
-    """Runs as the table that the laws are fitted to; its columns are the fields of `Run`."""
-    return to_frame(runs, RUN_COLUMNS)
+    """Runs as the table that the laws are fitted to: the fields of `Run`, and its metrics."""
+    frame = to_frame(runs, RUN_COLUMNS)
+    for name in metric_names(runs):
+        frame[f"{METRIC_PREFIX}{name}"] = [run.metrics.get(name, math.nan) for run in runs]
+    return frame
+
+
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """The metrics that some of the runs have, in the order of their names."""
+    return sorted({name for run in runs for name in run.metrics})
 
 
 def _is_complete(run: Any) -> bool:
@@ -201,6 +209,11 @@ def _to_run(run: Any) -> Run:
         code=params.get("code", ""),
         role=tags.get(ROLE, "sweep"),
         batch_size=float(params.get("batch_size", math.nan)),
+        metrics={
+            name.removeprefix(METRIC_PREFIX): value
+            for name, value in metrics.items()
+            if name.startswith(METRIC_PREFIX)
+        },
     )
 
 

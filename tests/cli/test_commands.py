@@ -31,7 +31,7 @@ from flops_fit.sweep.training.train import Outcome
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = (
     "demo", "plan", "run", "worker", "fit", "analyze", "predict", "forecast", "score",
-    "report", "ui", "server",
+    "compare", "report", "ui", "server",
 )  # fmt: skip
 TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",
@@ -43,7 +43,9 @@ TASK = [
 
 def draw_from_law(task, source, trial, recipe, report, keeper=None, stop=None):
     loss = float(LAW.loss(trial.num_params, trial.num_tokens))
-    return Outcome(loss, loss, trial.flops, 0.5, 100.0, 1.0, "cpu")
+    seconds = 1e-6 * trial.num_tokens + trial.flops / 1e10
+    measures = {"accuracy": 1 - 0.2 * (loss - LAW.E)}
+    return Outcome(loss, loss, trial.flops, seconds, 100.0, 1.0, "cpu", measures)
 
 
 def call(*words: object):
@@ -122,7 +124,8 @@ def test_the_command_of_a_worker_has_the_options_given_but_no_passwords():
         "dataset_kwargs": (("tokenizer", "gpt2"), ("HF_TOKEN", "canary"), ("key_dim", 8)),
         "compute_budgets": "1e15,1e16",
         "storage": "postgresql://user:secret@host/optuna",
-        "workers": "4",
+        "workers": "auto",
+        "workers_per_device": 4,
         "retry_failed": True,
         "on_code_change": "rerun",
         "extend": False,
@@ -201,6 +204,37 @@ def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypa
     )
 
 
+def test_predict_tells_a_metric(finished):
+    words = ("predict", "1e12", *where(finished), "--metric", "accuracy")
+    printed = json.loads(call(*words, "--json").stdout, parse_constant=not_a_number)
+    expected = 1 - 0.2 * (printed["loss"] - LAW.E)
+    assert printed["metric"]["name"] == "accuracy"
+    assert printed["metric"]["value"] == pytest.approx(expected, abs=0.01)
+    assert "  accuracy " in call(*words).stdout
+    unknown = call("predict", "1e12", *where(finished), "--metric", "acc")
+    assert unknown.exit_code == 2
+    assert "got 'acc': accuracy" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "head"),
+    [
+        (["--hours", "0.05"], "3 min on 1 device: "),
+        (["--hours", "0.05", "--devices", "2"], "3 min on 2 devices: "),
+        (
+            ["--price", "1", "--price-per-hour", "10", "--devices", "2"],
+            "3 min on 2 devices for 1: ",
+        ),
+    ],
+)
+def test_predict_for_hours_and_for_money(finished, words, head):
+    shown = call("predict", *where(finished), *words)
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.startswith(head)
+    printed = call("predict", *where(finished), *words, "--json").stdout
+    assert json.loads(printed, parse_constant=not_a_number)["spending"]["hours"] == 0.05
+
+
 def test_predict_tells_the_loss_of_models(finished):
     words = ("predict", *where(finished), "--params", "20k,5e4", "--tokens", "1e6")
     shown = call(*words)
@@ -219,6 +253,7 @@ def test_predict_tells_the_loss_of_models(finished):
         ([], "give a compute budget, or --params and --tokens"),
         (["1e12", "--params", "1M", "--tokens", "1M"], "give a compute budget, or --params and"),
         (["--params", "1M"], "give --params and --tokens together"),
+        (["--price", "3", "--devices", "0"], "--price-per-hour: expected the price of one device"),
         (["--params", "1M,x", "--tokens", "1M"], "expected positive numbers"),
         (["--params", "1M,2M", "--tokens", "1M,2M,3M"], "expected shapes that broadcast"),
         (
@@ -284,6 +319,22 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     nowhere = call("report", *where(finished), "--output", "no/tiny.html")
     assert nowhere.exit_code == 2
     assert nowhere.stderr.startswith("Error: --output: the folder no ")
+
+
+def test_compare_prints_the_verdict_and_logs_the_page(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = where(finished)[2:]
+    words = ("--budgets", "3e10,1e11", "--output", "own.html", "--json")
+    done = call("compare", "tiny", "tiny", *store, *words)
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert shown["names"] == ["tiny (1)", "tiny (2)"]
+    assert [row["compute_budget"] for row in shown["table"]] == [3e10, 1e11]
+    assert all(row["multiplier"] == pytest.approx(1.0) for row in shown["table"])
+    assert Path("own.html").read_text() == Path(shown["pages"][0]).read_text()
+    alone = call("compare", "tiny", *store)
+    assert alone.exit_code == 2
+    assert "expected the names of two sweeps" in alone.output
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["predict", "1e12"], ["report"], ["ui"]])

@@ -53,6 +53,13 @@ def test_what_the_command_line_gives_goes_before_the_file(file):
     assert settings.model_size_param == "width"
 
 
+def test_how_many_workers_share_a_device_may_stand_in_the_file(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("workers: auto\nworkers_per_device: 4\n")
+    settings = read(tmp_path / "sweep.yaml", {})
+    assert (settings.workers, settings.workers_per_device) == ("auto", 4)
+    assert read(tmp_path / "sweep.yaml", {"workers_per_device": 1}).workers_per_device == 1
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

@@ -61,7 +61,7 @@ def test_a_sweep_is_a_child_of_the_run_that_mlflow_run_opens(store, monkeypatch)
 def test_every_entry_point_has_typed_parameters_with_defaults():
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     points = project["entry_points"]
-    assert set(points) == {"main", "vit", "plan", "analyze", "predict", "worker"}
+    assert set(points) == {"main", "vit", "plan", "analyze", "predict", "compare", "worker"}
     for point in points.values():
         names = {name: "x" for name in point["parameters"]}
         assert "{" not in point["command"].format(**names)
@@ -84,6 +84,8 @@ def test_the_other_entry_points_are_commands_that_work(store, monkeypatch):
     tiny = {"budgets": "5e8", "sizes": "1,2,3", "n_layer": "1"}
     planned = CliRunner().invoke(main, entry("plan", **tiny)[3:])
     assert planned.stdout.startswith("SweepPlan: 3 trials")
+    done = CliRunner().invoke(main, entry("compare", first="one")[3:])
+    assert (done.exit_code, "names of two sweeps" in done.output) == (2, True)
     for words in (entry("predict", name="none"), entry("worker", **tiny, name="none")):
         done = CliRunner().invoke(main, words[3:])
         assert done.exit_code == 1, done.output

@@ -108,7 +108,7 @@ def test_a_plot_of_very_many_points_is_a_png(hostile, monkeypatch):
     _, figure = figures(hostile.findings)["backtest"]
     monkeypatch.setattr(html_page, "figures", lambda result: {"backtest": ("a title", figure)})
     assert html_page.draw(hostile.findings).drawn["backtest"].kind == "svg"
-    monkeypatch.setattr(html_page, "LARGEST_SVG", 0)
+    monkeypatch.setattr("flops_fit.display.page.LARGEST_SVG", 0)
     drawing = html_page.draw(hostile.findings).drawn["backtest"]
     assert drawing.content.startswith(b"\x89PNG")
     assert drawing.data_uri.startswith("data:image/png;base64,")

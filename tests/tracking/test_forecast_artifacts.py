@@ -21,7 +21,7 @@ def test_a_sweep_without_forecasts_has_none(ledger):
 
 def test_what_is_logged_is_fetched(ledger, store):
     for name in ("20260101T000000-a", "20260101T000000-b"):
-        address = tracking.log_forecast(ledger, name, f"ü {name}")
+        address = tracking.log_text(ledger, f"forecasts/{name}.json", f"ü {name}")
         assert Path(address).read_text(encoding="utf-8") == f"ü {name}"
         assert Path(address).is_relative_to(store / "artifacts")
     fetched = tracking.fetch_forecasts(ledger)
@@ -30,7 +30,7 @@ def test_what_is_logged_is_fetched(ledger, store):
 
 
 def test_a_later_analysis_keeps_them(ledger, tmp_path):
-    tracking.log_forecast(ledger, "one", "{}")
+    tracking.log_text(ledger, "forecasts/one.json", "{}")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "report.html").write_text("a report")
     tracking.log_analysis(ledger, tmp_path / "new", {})
@@ -76,7 +76,7 @@ def test_forecasts_of_a_server_are_downloaded(ledger, monkeypatch, texts, fetche
 def test_a_server_is_told_and_its_address_given(ledger, monkeypatch):
     server = Server({})
     monkeypatch.setattr(artifacts, "client_of", lambda uri: server)
-    address = tracking.log_forecast(ledger, "one", "{}")
+    address = tracking.log_text(ledger, "forecasts/one.json", "{}")
     assert address == "mlflow-artifacts:/1/2/artifacts/forecasts/one.json"
     assert server.texts == {"one.json": b"{}"}
 
@@ -87,4 +87,4 @@ def test_a_server_that_refuses_is_a_store_error(ledger, monkeypatch):
 
     monkeypatch.setattr(artifacts, "client_of", refuse)
     with pytest.raises(StoreError, match="Permission denied"):
-        tracking.log_forecast(ledger, "one", "{}")
+        tracking.log_text(ledger, "forecasts/one.json", "{}")

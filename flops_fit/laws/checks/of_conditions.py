@@ -72,7 +72,10 @@ def check_conditions(findings: Findings) -> list[Check]:
     finished = runs[(runs["excluded"] == "") | runs["excluded"].str.startswith("outlier")]
     if "huber" not in findings.fits or not (finished["loss"] > 0).all():
         return []
-    columns = [name for name in finished.columns if _is_condition(finished[name])]
+    measures = {law.column for law in findings.metrics.values()}
+    columns = [
+        name for name in finished.columns if name not in measures and _is_condition(finished[name])
+    ]
     ordered = [name for name in columns if _ordered_by(finished, name)]
     law = findings.fits["huber"].law
     N, D = (finished[name].to_numpy(float) for name in ("num_params", "num_tokens"))

@@ -64,14 +64,14 @@ def backtest(
     rows = []
     cost = next(iter(fits.values())).law.cost
     top = _largest_optimum(points, C, cost, tolerance)
-    for cut in _cuts(C, tolerance):
+    for cut in largest_cuts(C, tolerance):
         train = cut > C
         if train.sum() >= LEAST_TRAIN:
             rows += [_hold_out(points, C, train, fit, top) for fit in fits.values()]
     return pd.DataFrame(rows, columns=list(BACKTEST_COLUMNS))
 
 
-def _cuts(C: Array, tolerance: float) -> list[float]:
+def largest_cuts(C: Array, tolerance: float) -> list[float]:
     """The smallest held-out C of each cut: the largest budget, and the two largest of five or more.
 
     A budget of one or two runs is no test by itself: it is held out with the next smaller one. If

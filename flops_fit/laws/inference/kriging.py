@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flops_fit.laws.fitting.parametric import TIES, ParametricFit, centred
+from flops_fit.laws.fitting.parametric import TIES, ParametricFit, excess
 from flops_fit.laws.fitting.residuals import Problem, at_bounds, jacobian, residuals, tie_basis
 from flops_fit.laws.inference.backtest import NO_NOISE
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
@@ -90,16 +90,16 @@ class Kriging:
     dof: int
 
     @classmethod
-    def of(cls, fit: ParametricFit, points: Points) -> Kriging:
-        """The misfit of a fit, from the runs that it was fitted to."""
-        problem, _ = centred(points, replace(fit.aim, delta=None))
-        r = -residuals(problem, _theta(fit))[0]
+    def of(cls, fit: ParametricFit, points: Points, residual: Array | None = None) -> Kriging:
+        """The misfit of a fit, from its residuals at some runs, or from other residuals there."""
+        x, y = np.log(points.N) - fit.centre[0], np.log(points.D) - fit.centre[1]
+        r = excess(fit, points) if residual is None else residual
         weight = np.ones_like(r)
         if fit.delta is not None:
             limit = FAR * MAD_TO_STD * float(np.median(np.abs(r))) + 1e-300
             weight = np.minimum(1.0, limit / np.maximum(np.abs(r), limit))
-        groups = _neighbours(np.stack([problem.x + problem.y, problem.x - problem.y], axis=1))
-        cells = _averaged(problem.x, problem.y, r, weight, groups)
+        groups = _neighbours(np.stack([x + y, x - y], axis=1))
+        cells = _averaged(x, y, r, weight, groups)
         within = float((weight * (r - cells.residual[groups]) ** 2).sum())
         bare = cls(fit, cells, (), len(r) - fit.num_free)
         return replace(bare, settings=_settings(bare, within))

@@ -30,6 +30,8 @@ FORWARD_SHARE = 1 / 3
 
 # Bisection starts at this ln N ...
 SMALLEST = -5.0
+# ... and ends at this one, where no budget bounds it.
+LARGEST = 80.0
 # ... and halves its bracket this many times, which exhausts the 53 bits of a float.
 STEPS = 54
 
@@ -76,6 +78,35 @@ def with_inference(laws: Array, C: Array, cost: FlopsPerToken, *, inference_toke
 
     x = root(marginal_gain, np.full_like(log_C, SMALLEST), log_C + 0.0)
     y = log_tokens(x)
+    return x, y, loss_at(laws, x, y)
+
+
+def in_time(
+    laws: Array,
+    log_T: Array,
+    log_seconds: Callable[[Array], Array],
+    log_slope: Callable[[Array], Array],
+) -> Path:
+    """The model of least loss that trains in T seconds of a device.
+
+    D = T / s(N), and the best N solves alpha A N^-alpha = beta B D^-beta d ln s / d ln N.
+
+    Args:
+        laws: Law vectors (E, ln A, ln B, alpha, beta, gamma), shape (S, 6).
+        log_T: ln T, shape (k,).
+        log_seconds: From ln N to ln s, s the seconds of a token.
+        log_slope: The derivative of `log_seconds`.
+    """
+    _, log_A, log_B, alpha, beta, _ = columns(laws)
+
+    def marginal_gain(x: Array) -> Array:
+        gain = np.log(alpha) + log_A - alpha * x
+        price = np.log(np.maximum(log_slope(x), 1e-300))
+        return gain - (np.log(beta) + log_B - beta * (log_T - log_seconds(x))) - price
+
+    shape = (len(laws), len(log_T))
+    x = root(marginal_gain, np.full(shape, SMALLEST), np.full(shape, LARGEST))
+    y = log_T - log_seconds(x)
     return x, y, loss_at(laws, x, y)
 
 

@@ -7,6 +7,7 @@ what else is doubtful.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +17,21 @@ from flops_fit.errors import FitError
 from flops_fit.laws.check import NOT_SEPARABLE, Check
 from flops_fit.laws.checks.of_conditions import check_conditions
 from flops_fit.laws.checks.of_fits import check_fits
+from flops_fit.laws.checks.of_metrics import check_metrics
 from flops_fit.laws.checks.of_runs import check_cost, check_runs, check_seed_noise
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.fitting.envelope import fit_envelope
 from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
 from flops_fit.laws.inference.lack_of_fit import lack_of_fit
+from flops_fit.laws.metrics.columns import MetricColumn
 from flops_fit.laws.model.arrays import Array, Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.answer_checks import answer_checks
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.found_recipe import find_recipe, fit_without_excess
 from flops_fit.laws.pipeline.headline import Headline, headline
+from flops_fit.laws.pipeline.metric_laws import fit_metrics
 from flops_fit.laws.pipeline.parameter_table import parameter_table
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
 
@@ -38,6 +42,7 @@ def analyse(
     *,
     curves: pd.DataFrame | None = None,
     tokens_per_example: float = 1.0,
+    metrics: Sequence[MetricColumn] = (),
 ) -> Findings:
     """Fit all laws and run all checks.
 
@@ -46,6 +51,7 @@ def analyse(
         options: How to fit.
         curves: Points of training curves: `trial_id num_tokens loss`, and `ended` where known.
         tokens_per_example: Units of D in an example, by which batches are counted.
+        metrics: Metrics to forecast.
 
     Raises:
         FitError: No run has finished.
@@ -81,6 +87,7 @@ def analyse(
     )
     findings = _with_envelope(findings, curves, options)
     findings = _with_recipe(findings, data, tokens_per_example)
+    findings = replace(findings, metrics=fit_metrics(findings, data, metrics, options.tolerance))
     lack = None
     if found.form:
         lack = lack_of_fit(fits["headline"], data.points, data.C, options.tolerance)
@@ -160,6 +167,7 @@ def _with_recipe(findings: Findings, data: FitData, tokens_per_example: float) -
 def _checks(findings: Findings, options: Options) -> list[Check]:
     """The checks so far, then those of the runs and of the fits."""
     checks = [*check_conditions(findings), *findings.checks]
+    checks += check_metrics(findings.metrics.values())
     checks += check_runs(findings.runs, options.tolerance)
     checks += check_cost(findings.cost, findings.fitted_runs)
     if "headline" in findings.fits:

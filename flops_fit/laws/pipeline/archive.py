@@ -11,6 +11,7 @@
     curves.csv      points of training curves, if there are any
     forecasts.csv   forecasts and their outcomes, if there are any
     misfit-*.csv    residuals of a law that counts in predictions
+    metric-*.csv    draws of the law of a metric, and its back-tests
     draws-*.csv     bootstrap law vectors, one row per refit
 
 Numbers are written with enough digits to restore the same bits. Each file is written under a
@@ -37,6 +38,7 @@ from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
 from flops_fit.laws.inference.kriging import Cells, Kriging, Setting
 from flops_fit.laws.inference.misfit import Misfit
+from flops_fit.laws.metrics import stored as metric_laws
 from flops_fit.laws.model.arrays import GAMMA
 from flops_fit.laws.model.cost import CostCurve, FlopsPerToken
 from flops_fit.laws.model.parametric_law import ParametricLaw
@@ -111,7 +113,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
             tables[f"draws-{i}-{method}"] = pd.DataFrame(laws, columns=LAW_COLUMNS[: laws.shape[1]])
     for law in findings.misfit.laws if findings.misfit else ():
         tables[f"misfit-{law.fit.form}"] = pd.DataFrame(asdict(law.cells))
-    return tables
+    return tables | metric_laws.tables_of(findings.metrics)
 
 
 def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def _document(findings: Findings, meta: Mapping[str, str]) -> dict[str, Any]:
         "recipe_law": None if findings.recipe_law is None else asdict(findings.recipe_law),
         "spreads": spreads,
         "misfit": None if findings.misfit is None else _misfit_document(findings.misfit),
+        "metrics": metric_laws.document_of(findings.metrics),
         "checks": [asdict(check) for check in findings.checks],
     }
 
@@ -179,6 +182,8 @@ def _findings(folder: Path, document: dict[str, Any]) -> Findings:
         envelope_laws=document["envelope_laws"] and _power_laws(document["envelope_laws"]),
         misfit=_misfit(tables, document),
         recipe_law=_recipe_law(document),
+        # Older archives have none.
+        metrics=metric_laws.laws_from(document.get("metrics", []), tables),
         repetition=document["repetition"] and _repetition(document["repetition"]),
     )
 

@@ -36,6 +36,7 @@ from flops_fit.laws.predict.paths import (
     parameter_errors,
     path,
 )
+from flops_fit.laws.timing.speed import Speed
 
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
@@ -65,7 +66,8 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
     with np.errstate(all="ignore"):
         of_law = law_ends(findings, C, terms)
         moved = with_misfit(findings, C, terms, of_law)
-        error, scatter = _cost_errors(findings, of_law.middle, C, terms)
+        errors_of = _cost_errors if terms.wall_time is None else _speed_errors
+        error, scatter = errors_of(findings, of_law.middle, C, terms)
         ends = _widened(moved.ends, _NORMAL * error)
         of_recipe = recipe_errors(findings, C, ends.middle, terms)
         ends = _widened(ends, of_recipe)
@@ -102,6 +104,26 @@ def _cost_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> t
     of_one_size = np.zeros_like(middle)
     of_one_size[tokens] = cost.scatter
     return np.sqrt(np.sum(np.square([of_one_size, *parts]), axis=0)), np.abs(scatter)
+
+
+def _speed_errors(findings: Findings, middle: Array, C: Array, terms: Terms) -> tuple[Array, Array]:
+    """Standard errors of (ln N, ln D, L) by the time that a token takes, shape (3 k,) each.
+
+    Returns:
+        The errors, and zeros: what a run does not reach in its time is not noise.
+    """
+    assert terms.wall_time is not None
+    wall_time = terms.wall_time
+
+    def change(speed: Speed, rows: int = 1) -> Array:
+        moved = replace(terms, wall_time=replace(wall_time, speed=speed))
+        laws = np.repeat(findings.law_vector, rows, axis=0)
+        return np.hstack(path(findings, laws, C, moved)) - middle
+
+    step = wall_time.speed.step
+    drawn = change(wall_time.speed.drawn(len(step.draws)), len(step.draws))
+    (scatter,) = change(wall_time.speed.slowed(step.scatter))
+    return np.sqrt(np.mean(np.square(drawn), axis=0) + scatter**2), np.zeros_like(middle)
 
 
 def _widened(ends: Ends, half: Array) -> Ends:

@@ -12,9 +12,23 @@ from flops_fit.laws.model import constrained
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.repetition_law import RepetitionLaw
+from flops_fit.laws.timing.speed import Speed
 
 # In ln D: a supply of twice the tokens that the optimum may need does not bind.
 AMPLE = 0.7
+
+
+@dataclass(frozen=True)
+class WallTime:
+    """A time to train in.
+
+    Attributes:
+        device_seconds: Seconds of one device, over all devices.
+        speed: How long models take.
+    """
+
+    device_seconds: float
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -26,14 +40,16 @@ class Terms:
         inference_tokens: Tokens that the model will serve; C pays for training and serving.
         unique_tokens: Unique tokens available, one number or one per budget, shape (k,). Training
             on more tokens than that repeats data, which lowers their value.
+        wall_time: Time to train in, instead of C; C is then about what it pays for.
     """
 
     tokens_per_param: float | None = None
     inference_tokens: float | None = None
     unique_tokens: float | Array | None = None
+    wall_time: WallTime | None = None
 
     @property
-    def given(self) -> dict[str, float | Array]:
+    def given(self) -> dict[str, float | Array | WallTime]:
         """The fields that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -82,6 +98,14 @@ def path(findings: Findings, laws: Array, C: Array, terms: Terms) -> constrained
         return constrained.with_inference(laws, C, cost, inference_tokens=terms.inference_tokens)
     if terms.unique_tokens is not None:
         return repetition_law(findings).capped(laws, C, terms.unique_tokens)
+    if terms.wall_time is not None:
+        speed = terms.wall_time.speed
+        return constrained.in_time(
+            laws,
+            np.full(len(C), np.log(terms.wall_time.device_seconds)),
+            lambda x: speed.log_seconds(x, cost),
+            lambda x: speed.log_slope(x, cost),
+        )
     return constrained.optimum(laws, C, cost)
 
 
@@ -115,6 +139,9 @@ def _along(findings: Findings, C: Array, terms: Terms) -> Quantity:
 
 def log_tokens(findings: Findings, C: Array, terms: Terms, x: Array) -> Array:
     """The log of D if a budget is spent on a model of ln N = x, and on serving it, shape (k,)."""
+    if terms.wall_time is not None:
+        seconds = terms.wall_time.device_seconds
+        return np.log(seconds) - terms.wall_time.speed.log_seconds(x, findings.cost)
     affordable = np.exp(np.log(C) - log_flops_per_token(x, findings.cost))
     if terms.inference_tokens is not None:
         affordable = affordable - constrained.FORWARD_SHARE * terms.inference_tokens

@@ -21,16 +21,57 @@ from flops_fit.laws.checks.of_predictions import (
     check_worn_out_data,
 )
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.metrics.values import MetricValue, metric_value
 from flops_fit.laws.predict.intervals import PART, WEIGHT, predict_intervals
 from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.predict.paths import Terms, repetition_law
 from flops_fit.laws.predict.reach import require_narrow, require_reach
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
-from flops_fit.validate import is_positive
+from flops_fit.validate import is_positive, raise_problems
 
 # The smallest cap on unique tokens that is accepted, as a share of the unconstrained D.
 LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a prediction spends: time, and money if a price was given.
+
+    Attributes:
+        hours: From the start of training to its end, on all devices.
+        devices: Number of devices, which are assumed to share the work without loss.
+        price: In the currency of `price_per_hour`; NaN where none was given.
+        price_per_hour: Of one device; NaN where none was given.
+        tokens_per_second: Units of D trained on per second, on all devices.
+        tokens_per_second_interval: Its 95 % interval, by the runs that were timed.
+        compute_optimal: N and loss of the compute-optimal model that trains as long.
+    """
+
+    hours: float
+    devices: int
+    price: float
+    price_per_hour: float
+    tokens_per_second: float
+    tokens_per_second_interval: tuple[float, float]
+    compute_optimal: tuple[float, float]
+
+    def __str__(self) -> str:
+        devices = "1 device" if self.devices == 1 else f"{self.devices} devices"
+        price = f" for {number_text.ratio(self.price)}" if np.isfinite(self.price) else ""
+        return f"{number_text.duration(3600 * self.hours)} on {devices}{price}"
+
+    def lines(self, unit: str) -> list[str]:
+        """The speed, and what a compute-optimal model would reach, as text."""
+        size, loss = self.compute_optimal
+        speed = number_text.with_interval(
+            self.tokens_per_second, self.tokens_per_second_interval, number_text.count
+        )
+        return [
+            f"at {speed} {unit} a second",
+            f"the compute-optimal model that trains as long: N {count(size)}, "
+            f"loss {number_text.loss(loss)}",
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +104,8 @@ class Prediction:
         learning_rate_interval: Interval of the best learning rate at N and D.
         batch_size_interval: Interval of the best batch size at N and D.
         size_param: Name of the size parameter.
+        metric: The metric that was asked for, with its intervals; else None.
+        spending: What is spent, where a time or an amount of money was given; else None.
     """
 
     compute_budget: float
@@ -85,6 +128,8 @@ class Prediction:
     learning_rate_interval: tuple[float, float] | None = None
     batch_size_interval: tuple[float, float] | None = None
     size_param: str = "size"
+    metric: MetricValue | None = None
+    spending: Spending | None = None
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -110,7 +155,8 @@ class Prediction:
     @property
     def _headline(self) -> str:
         beyond = number_text.times(self.extrapolation)
-        return f"{number_text.flops(self.compute_budget)} FLOPs, {beyond} times the largest budget"
+        text = f"{number_text.flops(self.compute_budget)} FLOPs, {beyond} times the largest budget"
+        return text if self.spending is None else f"{self.spending}: {text}"
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """What is predicted: name, value, interval and remark, as text."""
@@ -130,6 +176,10 @@ class Prediction:
             for name, value, interval, form, remark in values
             if value is not None and interval is not None and np.isfinite(value)
         ]
+        if self.metric is not None:
+            interval = number_text.between(*self.metric.interval, loss)
+            after = next((i + 1 for i, row in enumerate(rows) if row[0] == "loss"), len(rows))
+            rows.insert(after, (self.metric.name, loss(self.metric.value), interval, ""))
         rows.insert(2, ("D / N", ratio(self.tokens_per_param), "", f" {unit} per parameter"))
         return rows
 
@@ -145,11 +195,17 @@ class Prediction:
         if np.isfinite([self.loss, *parts.values()]).all():
             listed = ", ".join(f"{part:.2g} {name}" for name, part in parts.items())
             lines += [f"loss ± {listed} of a new run"] if parts else []
-        return lines
+        lines += [self.metric.source] if self.metric is not None else []
+        return lines + (self.spending.lines(self.data_unit) if self.spending else [])
 
 
 def predict_budget(
-    findings: Findings, compute_budget: float, terms: Terms, *, anyway: bool = False
+    findings: Findings,
+    compute_budget: float,
+    terms: Terms,
+    *,
+    metric: str | None = None,
+    anyway: bool = False,
 ) -> Prediction:
     """Predict the model to train for one compute budget.
 
@@ -157,13 +213,14 @@ def predict_budget(
         findings: The fitted laws.
         compute_budget: C in FLOPs.
         terms: The constraint to satisfy.
+        metric: A metric to forecast too.
         anyway: Whether a prediction far beyond the runs is wanted nevertheless (`reach`).
 
     Raises:
         ArgumentError: The budget or the constraint is not a positive number, or cannot be met.
         FitError: No law was fitted, or none that reaches so far.
     """
-    _require_positive(compute_budget, terms)
+    raise_problems(faults_of(compute_budget, terms))
     C = float(compute_budget)
     _require_enough_data(findings, C, terms)
     require_reach(findings, np.array([C]), anyway=anyway)
@@ -171,6 +228,10 @@ def predict_budget(
     require_narrow(findings, frame, anyway=anyway)
     row = {str(column): float(value) for column, value in frame.iloc[0].items()}
     _require_affordable(row, terms)
+    measure = None
+    if metric is not None:
+        repeats = terms.unique_tokens is not None and row["num_tokens"] > terms.unique_tokens
+        measure = metric_value(findings.metrics, findings.law, metric, row, repeats=bool(repeats))
     return Prediction(
         compute_budget=C,
         num_params=row["num_params"],
@@ -191,6 +252,7 @@ def predict_budget(
         approaches=_prefixed(row, WEIGHT),
         data_unit=findings.meta.get("data_unit", "tokens"),
         size_param=findings.meta.get("size_param", "size"),
+        metric=measure,
         **_recipe_fields(row),
     )
 
@@ -242,8 +304,10 @@ def _prefixed(row: Mapping[str, float], prefix: str) -> dict[str, float]:
     }
 
 
-def _require_positive(compute_budget: object, terms: Terms) -> None:
+def faults_of(compute_budget: object, terms: Terms) -> list[str]:
+    """What is wrong with a budget and a constraint."""
     given = {"compute_budget": compute_budget, **terms.given}
+    given.pop("wall_time", None)
     faults = [
         f"{name}: expected a positive number, got {value!r}"
         for name, value in given.items()
@@ -251,8 +315,7 @@ def _require_positive(compute_budget: object, terms: Terms) -> None:
     ]
     if len(terms.given) > 1:
         faults.append(f"give one of {', '.join(terms.given)}, not several")
-    if faults:
-        raise ArgumentError(faults)
+    return faults
 
 
 def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
@@ -270,7 +333,11 @@ def _require_enough_data(findings: Findings, C: float, terms: Terms) -> None:
 
 def _require_affordable(row: Mapping[str, float], terms: Terms) -> None:
     if not (row["num_tokens"] >= 1 and row["num_params"] >= 1):
-        asked = ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
+        asked = (
+            "so short a time"
+            if terms.wall_time
+            else ", ".join(f"{name}={value:g}" for name, value in terms.given.items())
+        )
         raise ArgumentError(
             f"{flops(row['compute_budget'])} FLOPs are too few for {asked or 'any model'}: use "
             "a larger budget"

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.metrics.values import with_metrics
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import FRONTIER_COLUMNS
 from flops_fit.laws.predict.best_recipe import RECIPE_COLUMNS
@@ -17,7 +18,7 @@ from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.predict.reach import WITHIN, reach, require_narrow, require_reach
 from flops_fit.laws.predict.size_lookup import size_to_build
 
-# Of every table; where there is a recipe law, `RECIPE_COLUMNS` are before the last two.
+# Of every table; metrics, and `RECIPE_COLUMNS` of a recipe law, are before the last two.
 TABLE_COLUMNS = (*FRONTIER_COLUMNS, "size", "extrapolation")
 
 
@@ -33,8 +34,9 @@ def chinchilla_table(
         anyway: Whether budgets far beyond the runs are wanted nevertheless.
 
     Returns:
-        One row per budget with `TABLE_COLUMNS`, and if there is a recipe law the learning rate and
-        the batch size; intervals at 95 %, 0 to inf where not known.
+        One row per budget with `TABLE_COLUMNS`, every metric that has a forecast, and if there is a
+        recipe law the learning rate and the batch size; intervals at 95 %, 0 to inf where not
+        known, and NaN for those of a metric.
 
     Raises:
         ArgumentError: A budget is not a positive number.
@@ -47,8 +49,9 @@ def chinchilla_table(
     sizes = [size_to_build(findings, N) for N in table["num_params"]]
     table["size"] = pd.Series(sizes, dtype=object)
     table["extrapolation"] = C / findings.largest_budget
+    table, metrics = with_metrics(findings.metrics, findings.law, table)
     recipe = [column for column in RECIPE_COLUMNS if column in table]
-    return table[[*FRONTIER_COLUMNS, *recipe, *TABLE_COLUMNS[len(FRONTIER_COLUMNS) :]]]
+    return table[[*FRONTIER_COLUMNS, *metrics, *recipe, *TABLE_COLUMNS[len(FRONTIER_COLUMNS) :]]]
 
 
 def frontier_to_draw(findings: Findings, compute_budgets: ArrayLike) -> pd.DataFrame:

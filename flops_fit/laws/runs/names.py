@@ -64,15 +64,24 @@ ALIASES: dict[str, list[list[str]]] = {
         "state": ["state status runstatus trialstatus runstate jobstatus"],
         "seed": ["seed randomseed rngseed"],
         "learning_rate": ["learningrate lr peaklr maxlr peaklearningrate maxlearningrate"],
+        "wall_time_s": [
+            "walltimes walltime walltimesec walltimeseconds wallclock wallclocktime wallclocks "
+            "wallclockseconds trainseconds trainingseconds traintime traintimes trainingtime "
+            "trainingtimes trainruntime seconds runtime runtimes runtimesec runtimeseconds elapsed "
+            "elapseds elapsedseconds elapsedtime duration durations durationseconds",
+            "gpuhours hours wallhours trainhours traininghours walltimeh walltimehours devicehours "
+            "runtimehours acceleratorhours",
+        ],
         **{
             name: [name.replace("_", "")]
             for name in (
                 "epochs steps best_loss warmup_fraction embedding_params lr_multiplier "
-                "wall_time_s excluded trial_id"
+                "excluded trial_id"
             ).split()
         },
     }.items()
 }
+HOURS = frozenset(ALIASES["wall_time_s"][1])
 HELD_OUT, GENERIC, TRAINING, PERPLEXITY = range(4)  # groups of `loss`
 NAMED = 3  # the group of `num_params` that counts only where it holds text such as 70M
 QUANTITIES = ("num_params", "num_tokens", "loss", "flops", "compute_budget", "unique_tokens")
@@ -162,7 +171,7 @@ def _readings(column: str) -> list[tuple[str, float, str]]:
 
 def _measures(unit: str, scale: float, name: str) -> bool:
     """Whether a unit in a column's name can be that of a quantity."""
-    if scale != 1 and (name not in QUANTITIES or name == "loss"):
+    if scale != 1 and (name not in (*QUANTITIES, "wall_time_s") or name == "loss"):
         return False
     measured = [q for q, stems in _MEASURES.items() if any(stem in unit for stem in stems)]
     return not measured or name in measured or name not in _MEASURES
@@ -171,6 +180,8 @@ def _measures(unit: str, scale: float, name: str) -> bool:
 def _bare_scale(column: str) -> float:
     """The scale of names that are units themselves, such as PF-days."""
     name = plain(column)
+    if name in HOURS:
+        return 3600.0
     days = name in ("pfdays", "petaflopdays", "petaflopsdays")
     scales = {"exaflops": 1e18, "zettaflops": 1e21, "totalgflops": 1e9}
     return 8.64e19 if days else scales.get(name, 1.0)

@@ -27,7 +27,7 @@ from flops_fit.laws.runs.units import (
     check_units,
     exclude_out_of_line,
 )
-from flops_fit.records import FIRST_RUN_COLUMNS, RUN_COLUMNS
+from flops_fit.records import FIRST_RUN_COLUMNS, METRIC_PREFIX, RUN_COLUMNS
 
 # Names that an error message suggests.
 SUGGESTED_NAMES = {
@@ -37,6 +37,7 @@ SUGGESTED_NAMES = {
 }
 NEEDED = ("num_params", "num_tokens", "loss")
 COMPUTE = ("flops", "compute_budget")
+ANY_NUMBER = ("loss", "wall_time_s")  # these may also be zero, negative, or no number
 CURVE_COLUMNS = ("trial_id", "num_tokens", "loss")
 # Faults listed in full; of further ones only the rows are named.
 MOST_FAULTS = 50
@@ -61,12 +62,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[Check]]:
+def read_runs(
+    runs: Runs, by: Collection[str] = (), metrics: Collection[str] = ()
+) -> tuple[pd.DataFrame, list[Check]]:
     """Read a table of runs.
 
     Args:
         runs: A DataFrame, the path of a file, columns, or mappings, with N, loss and D or C.
         by: Columns whose values are fitted apart, so that runs are not compared across them.
+        metrics: Metrics of the runs, whose columns hold numbers.
 
     Returns:
         The table, one row per run in the order given, with `RUN_COLUMNS` first; runs that cannot be
@@ -78,11 +82,12 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     frame, counting = open_table(runs)
     ours = set(FIRST_RUN_COLUMNS) <= set(frame.columns)
     by = find_columns(frame, by)
-    recognised = recognise(frame, by)
+    measures = find_metrics(frame, metrics)
+    recognised = recognise(frame, [*by, *measures])
     frame, checks = recognised.frame, list(recognised.checks)
     _require_columns(frame, recognised.checks)
     frame = _fill_defaults(frame)
-    by_row = _convert(frame, recognised.scales)
+    by_row = _convert(frame, recognised.scales, measures)
     if recognised.perplexity:
         frame["loss"] = np.log(frame["loss"].where(frame["loss"] > 0))
     checks += _fill_tokens(frame, by_row)
@@ -101,20 +106,42 @@ def read_runs(runs: Runs, by: Collection[str] = ()) -> tuple[pd.DataFrame, list[
     return _ordered(frame), checks
 
 
-def find_columns(frame: pd.DataFrame, names: Collection[str]) -> list[str]:
+def find_columns(frame: pd.DataFrame, names: Collection[str], argument: str = "by") -> list[str]:
     """The columns of these names, which may differ in case and punctuation.
 
     Raises:
         ArgumentError: A name is that of no column.
     """
-    found = []
+    found, missing = [], []
     for name in names:
         alike = [c for c in frame.columns if plain(c) == plain(name)]
         if name not in frame.columns and len(alike) != 1:
-            known = ", ".join(map(str, frame.columns))
-            raise ArgumentError(f"by: the table has no column {name!r}; it has: {known}")
+            missing.append(name)
+            continue
         found.append(name if name in frame.columns else str(alike[0]))
+    if missing:
+        known = ", ".join(map(str, frame.columns))
+        raise ArgumentError(
+            [f"{argument}: the table has no column {name!r}; it has: {known}" for name in missing]
+        )
     return found
+
+
+def find_metrics(frame: pd.DataFrame, names: Collection[str]) -> list[str]:
+    """The columns of metrics: of their names, or with `eval_` before them as in the ledger.
+
+    Raises:
+        ArgumentError: A name is that of no column.
+    """
+    logged = [f"{METRIC_PREFIX}{name}" for name in names]
+    return find_columns(
+        frame,
+        [
+            column if name not in frame.columns and column in frame.columns else name
+            for name, column in zip(names, logged, strict=True)
+        ],
+        "metrics",
+    )
 
 
 def _look_closer(frame: pd.DataFrame, flops_given: bool, by: Collection[str]) -> list[Check]:
@@ -192,12 +219,14 @@ def _fill_defaults(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _convert(frame: pd.DataFrame, scales: Mapping[str, float]) -> dict[int, list[str]]:
+def _convert(
+    frame: pd.DataFrame, scales: Mapping[str, float], metrics: Collection[str] = ()
+) -> dict[int, list[str]]:
     """Convert numeric columns to floats, in place; return the faults of each row."""
     faults: dict[int, list[str]] = {}
     included = (frame["excluded"] == "").to_numpy()
     optional = (*COMPUTE, "unique_tokens", "lr_multiplier", "wall_time_s")
-    names = [name for name in (*NEEDED, *optional) if name in frame]
+    names = [name for name in (*NEEDED, *optional, *metrics) if name in frame]
     decimal_comma = _has_decimal_commas(frame[names])
     # D can follow from C, so that a missing one is not a fault yet.
     derivable = any(name in frame for name in COMPUTE)
@@ -207,7 +236,8 @@ def _convert(frame: pd.DataFrame, scales: Mapping[str, float]) -> dict[int, list
         frame[name] = numbers.replace([np.inf, -np.inf], np.inf)
         required = name == "num_params" or (name == "num_tokens" and not derivable)
         for i, (raw, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
-            fault = _fault(name, raw, number, required) if included[i] else ""
+            anything = name in (*ANY_NUMBER, *metrics)
+            fault = _fault(name, raw, number, required, anything) if included[i] else ""
             if fault:
                 faults.setdefault(i, []).append(fault)
     return faults
@@ -229,14 +259,14 @@ def _has_decimal_commas(frame: pd.DataFrame) -> bool:
     )
 
 
-def _fault(name: str, raw: object, number: float, required: bool) -> str:
+def _fault(name: str, raw: object, number: float, required: bool, anything: bool) -> str:
     """What is wrong with one cell; empty if nothing is. A loss may be any number, also NaN."""
     if np.isnan(number):
         if not _is_empty(raw):
             return f"{name} is not a number: {raw!r:.80}"
         # Plain text that spells NaN is a number that is missing, too.
         return f"{name} is missing" if required else ""
-    if name in ("loss", "wall_time_s"):
+    if anything:
         return ""
     if not np.isfinite(number) or number <= 0:
         overflow = ", an integer that overflowed?" if name == "flops" and number < 0 else ""

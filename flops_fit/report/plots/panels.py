@@ -11,15 +11,19 @@ import pandas as pd
 
 from flops_fit.errors import ArgumentError, FitError
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.metrics.law import MetricLaw
+from flops_fit.laws.metrics.values import at_losses, forecast
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline.found_recipe import recipe_cells
+from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.predict.tables import frontier_to_draw
 from flops_fit.report.plots import style
 from flops_fit.report.plots.backtest import plot_backtest
 from flops_fit.report.plots.contours import plot_contours
 from flops_fit.report.plots.curves import plot_curves
 from flops_fit.report.plots.isoflops import plot_isoflops
+from flops_fit.report.plots.metrics import plot_against_loss, plot_metric
 from flops_fit.report.plots.recipe import plot_bowl, plot_recipe_scaling
 from flops_fit.report.plots.residuals import excess_over_law, plot_residuals
 from flops_fit.report.plots.scaling import plot_scaling
@@ -42,6 +46,7 @@ BEYOND = 100.0  # plots of the frontier end at this multiple of the largest budg
 BAND_POINTS = 60
 # Most sizes of the pilot whose bowl is drawn, and the fewest cells that show one.
 MOST_BOWLS = 3
+MOST_METRICS = 6  # that are drawn
 FEWEST_CELLS = 3
 
 
@@ -137,6 +142,49 @@ def _recipe(name: str) -> Callable[[Findings, Axes], object]:
     return draw
 
 
+def _metric(law: MetricLaw) -> Callable[[Findings, Axes], object]:
+    """The panel of a metric against compute."""
+
+    def draw(findings: Findings, ax: Axes) -> None:
+        _require(not law.refused, f"No forecast of {law.name}: {law.refused}")
+        loss_law = _required_law(findings)
+        runs = _with_metric(findings, law)
+        C = frontier(findings)["compute_budget"].to_numpy(float)
+        found = forecast(law, loss_law, predict_intervals(findings, C))
+        largest = findings.largest_budget
+        plot_metric(law, C, found, runs, largest_budget=largest, ax=ax)
+
+    return draw
+
+
+def _against_loss(law: MetricLaw) -> Callable[[Findings, Axes], object]:
+    """The panel of a metric against the loss."""
+
+    def draw(findings: Findings, ax: Axes) -> None:
+        runs = _with_metric(findings, law)
+        _require(len(runs) > 0, f"No run has {law.name}.")
+        of_loss = [form.of == "loss" for form in law.forms]
+        losses = runs.loc[runs["excluded"] == "", "loss"].to_numpy(float)
+        along, low = np.empty(0), float(np.min(losses, initial=np.inf))
+        drawn = None
+        if any(of_loss):
+            along = np.linspace(low - 0.15 * np.ptp(losses), losses.max(), BAND_POINTS)
+            drawn = at_losses(law, along)
+        plot_against_loss(law, along, drawn, runs, ax=ax)
+
+    return draw
+
+
+def _no_metrics(findings: Findings, ax: Axes) -> None:
+    raise FitError("The runs have no metrics: pass metrics= to find_optimal or fit.")
+
+
+def _with_metric(findings: Findings, law: MetricLaw) -> pd.DataFrame:
+    """The runs of the sweep that have a metric."""
+    runs = findings.sweep_runs
+    return runs[np.isfinite(runs[law.column].astype(float))]
+
+
 PANELS = (
     Panel("isoflops", "isoflops", "Loss against size, one curve per budget", _isoflops),
     Panel("n_opt", "scaling", "Parameters to train, by budget", _scaling("num_params", "n_opt")),
@@ -147,11 +195,13 @@ PANELS = (
     Panel("curves", "curves", "Training curves", _curves),
     Panel("backtest", "backtest", "Errors on the held-out largest budgets", _backtest),
 )
+NO_METRICS = Panel("metric", "metrics", "Metrics", _no_metrics)
 RECIPE_PANELS = (
     Panel("learning_rate", "recipe", "Learning rate to train with", _recipe("learning_rate")),
     Panel("batch_size", "recipe", "Batch size to train with", _recipe("batch_size")),
 )
-KINDS = tuple(dict.fromkeys(panel.kind for panel in (*PANELS, *RECIPE_PANELS)))
+METRICS = "metrics"
+KINDS = (*dict.fromkeys(panel.kind for panel in (*PANELS, *RECIPE_PANELS)), METRICS)
 MAIN = ("isoflops", "scaling")
 
 
@@ -164,8 +214,8 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
     if kind is not None and kind not in KINDS:
         raise ArgumentError(f"kind: expected one of {', '.join(KINDS)} or None, got {kind!r}")
     shown = [panel for panel in panels_of(findings) if panel.kind in ((kind,) if kind else MAIN)]
-    if not shown:  # a recipe where none was found
-        shown = [RECIPE_PANELS[0]]
+    if not shown:  # a recipe where none was found, or metrics of runs that have none
+        shown = [NO_METRICS if kind == METRICS else RECIPE_PANELS[0]]
     figure, axes = style.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, findings, ax)
@@ -175,9 +225,10 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
 
 
 def panels_of(findings: Findings) -> tuple[Panel, ...]:
-    """The panels of a result; those of the recipe if it has one."""
+    """The panels of a result; those of its metrics and of the recipe if it has them."""
+    panels = (*PANELS, *_metric_panels(findings))
     if findings.recipe_law is None:
-        return PANELS
+        return panels
     cells = recipe_cells(findings.runs)
     groups = cells.groupby(["compute_budget", "num_params"])
     of_pilot = [
@@ -190,7 +241,17 @@ def panels_of(findings: Findings) -> tuple[Panel, ...]:
     title = "Loss over learning rate and batch: the pilot's runs, and the law"
     bowls = [Panel(f"bowl_{i}", "recipe", title, _bowl(group)) for i, group in enumerate(most)]
     found = [panel for panel in RECIPE_PANELS if panel.name in findings.recipe_law.tuned]
-    return (*PANELS, *bowls, *found)
+    return (*panels, *bowls, *found)
+
+
+def _metric_panels(findings: Findings) -> list[Panel]:
+    """Two panels of each metric; the names of files do not hold those of users."""
+    panels = []
+    for i, law in enumerate(list(findings.metrics.values())[:MOST_METRICS]):
+        against, through = f"{law.name}, by budget", f"{law.name} of each run against its loss"
+        panels.append(Panel(f"metric_{i}", METRICS, against, _metric(law)))
+        panels.append(Panel(f"metric_{i}_loss", METRICS, through, _against_loss(law)))
+    return panels
 
 
 def figures(findings: Findings) -> dict[str, tuple[str, Figure | str]]:

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from flops_fit.sweep.data.batch_order import Parts
 
-_MAX_SHARE = 0.1  # of the free memory: the rest is for the models
+MAX_SHARE = 0.1  # of the free memory: the rest is for the models
 _CHUNK = 1024  # examples read at once
 
 Read = Callable[[list[int]], list[Any]]
@@ -50,7 +50,7 @@ def room_for(device: torch.device, bytes_needed: float) -> bool:
     """Whether data of this size take at most a tenth of the free memory of a CUDA device."""
     if device.type != "cuda":
         return False
-    return bytes_needed <= _MAX_SHARE * torch.cuda.mem_get_info(device)[0]
+    return bytes_needed <= MAX_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def hold(read: Read, num_examples: int, device: torch.device) -> Held | None:

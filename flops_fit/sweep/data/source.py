@@ -47,6 +47,7 @@ class Source:
         held_out_by: How the held-out examples were chosen: "blocks" or "random" of a map-style
             dataset, "every 20th" of a stream, or "eval_dataset" where the user passed them.
         read_as: Lines for the user on what the data are read as, if not as they are.
+        sharers: Processes that share a device, each of which keeps its own copy of the data there.
     """
 
     train: Any
@@ -66,6 +67,7 @@ class Source:
     held_out_lengths: Lengths | None = None
     held_out_by: str = OWN_DATA
     read_as: tuple[str, ...] = ()
+    sharers: int = 1
     # Copies of the training data by device, shared by all trials; None if they do not fit there.
     _held: dict[torch.device, Held | None] = field(default_factory=dict, compare=False, repr=False)
 
@@ -170,7 +172,7 @@ class Source:
         """The training data on a device; None if they must be read batch by batch."""
         if device not in self._held:
             # Copied data skip collate function and workers, so both must be the defaults.
-            fits = room_for(device, len(self.train) * bytes_of(self.sample))
+            fits = room_for(device, self.sharers * len(self.train) * bytes_of(self.sample))
             plain = self.collate is default_collate and not self.draws and not self.num_workers
             plain = plain and self.lengths is None  # labels are counted on the host
             self._held[device] = hold(read, len(self.train), device) if fits and plain else None

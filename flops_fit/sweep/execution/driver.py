@@ -6,7 +6,7 @@ dead worker has left; `join_sweep` only helps another driver.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from flops_fit.errors import SweepError
 from flops_fit.records import Run, Trial
 from flops_fit.runtime.signals import orderly_termination
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.mps import devices_shared
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.executors import start_workers
 from flops_fit.sweep.execution.job import Job
@@ -62,6 +63,9 @@ class _Launch:
     pool: LocalPool = field(default_factory=LocalPool)
 
 
+Pack = Callable[[Job], tuple[Job, int]]  # says what trials take of a device, and counts workers
+
+
 def run_sweep(
     job: Job,
     *,
@@ -72,6 +76,7 @@ def run_sweep(
     stages: Stages | None = None,
     retry_failed: bool = False,
     on_code_change: str = "warn",
+    pack: Pack | None = None,
 ) -> None:
     """Run the trials of a job that are missing.
 
@@ -85,6 +90,7 @@ def run_sweep(
         retry_failed: Run trials again that have failed `MAX_ATTEMPTS` times.
         on_code_change: "warn", "error" or "rerun", if the source of model, loss or data is not
             what finished trials were trained with.
+        pack: Called if anything is to be trained; decides how many workers share a device.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -100,8 +106,11 @@ def run_sweep(
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
         job, messages = _grown(job, runs, stages, launch.forgiven)
         runs = _check_code(job, runs, on_code_change)
-        with how_to_resume(lambda: job), launch.pool:
-            lines = [announcement, *messages]
+        if pack is not None and missing(job, runs, launch.forgiven):
+            job, count = pack(job)
+            launch = replace(launch, workers=count)
+        with how_to_resume(lambda: job), devices_shared(job.packing) as words, launch.pool:
+            lines = [announcement, *words, *messages]
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
                 said = messages
@@ -136,6 +145,7 @@ def join_sweep(
     workers: int | str = 1,
     source: Source | None = None,
     stages: Stages | None = None,
+    pack: Pack | None = None,
 ) -> None:
     """Run trials that wait in the queue of another process's sweep; return when none waits.
 
@@ -148,6 +158,7 @@ def join_sweep(
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         source: The data, if it is open already.
         stages: How the sweep grows; None if the job holds all its trials.
+        pack: As of `run_sweep`.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -157,7 +168,17 @@ def join_sweep(
     with other_ranks_following(job, source) as leads:
         if not leads:
             return
-        with how_to_resume(lambda: job), orderly_termination(), LocalPool() as pool:
+        job = replace(job, longest_first=True)  # its driver trains beside it
+        if pack is not None:
+            job, workers = pack(job)
+        with (
+            how_to_resume(lambda: job),
+            orderly_termination(),
+            devices_shared(job.packing) as words,
+            LocalPool() as pool,
+        ):
+            for line in words:
+                tell(line)
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.pilot is not None
             while True:

@@ -6,11 +6,13 @@ import os
 import pickle
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flops_fit.records import Event, Listener
 from flops_fit.runtime import sending
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.device import count_devices
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.local_pool import LocalPool
 from flops_fit.sweep.execution.status import all_runs
@@ -45,6 +47,7 @@ def start_workers(
     """
     share = count_workers(workers)
     count = min(share, num_missing)
+    job = replace(job, longest_first=job.longest_first or share > 1)
     if executor is not None:
         payload = sending.dumps(job)
         futures = [executor.submit(work_remotely, payload, index) for index in range(count)]
@@ -102,10 +105,8 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
         time.sleep(max(_POLL_S, _LOAD * (time.monotonic() - started)))
 
 
-def count_workers(workers: int | str) -> int:
-    """Number of workers: as given, or for "auto" one per GPU, else one per core."""
+def count_workers(workers: int | str, per_device: int | None = None) -> int:
+    """Number of workers: as given, or for "auto" so many per GPU, else one per core."""
     if workers != "auto":
         return int(workers)
-    import torch
-
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    return count_devices() * (per_device or 1) or len(os.sched_getaffinity(0))

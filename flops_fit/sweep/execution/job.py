@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from flops_fit.records import Trial
 from flops_fit.store.uri import without_credentials
+from flops_fit.sweep.devices.device import Packing
 from flops_fit.sweep.kept.shelf import Shelf
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.task import Task
@@ -33,6 +35,8 @@ class Job:
         data_unit: What D counts: "tokens" or "examples".
         plan: Hash of the plan, before it has grown.
         to_come: FLOPs expected beyond the trials known now, of a sweep that grows.
+        longest_first: Whether the longest trial is trained first, as several workers do.
+        packing: What trials take of a device, where several workers share one; else None.
         seconds_between_events: Least time between two events of a trial.
     """
 
@@ -50,6 +54,8 @@ class Job:
     data_unit: str = "tokens"
     plan: str = ""
     to_come: float = 0.0
+    longest_first: bool = False
+    packing: Packing | None = None
     seconds_between_events: float = 0.2
 
     @property
@@ -74,6 +80,11 @@ class Job:
     def _beside_checkpoints(self, name: str) -> Path:
         uri = without_credentials(self.ledger.first_uri)
         return self.checkpoints.parent / name / digest([uri, self.ledger.experiment_id])
+
+    def claims_file(self, device: str) -> Path:
+        """The queue of those that claim a device of this host."""
+        place = digest([socket.gethostname(), device])
+        return self.checkpoints.parent / "devices" / f"{place}.json"
 
     @property
     def trial_ids(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: one per GPU, or one per core with its share of the threads.
+"""Worker processes on this machine, each with its GPU, or with its share of the CPU threads.
 
 A worker is a new interpreter (`python -m flops_fit.sweep.execution.local_pool`), neither a fork nor
 a re-run of the caller's script. So models defined in `__main__` or a notebook work, and scripts
@@ -133,7 +133,7 @@ def _environment(index: int, count: int) -> dict[str, str]:
         all_gpus = ",".join(map(str, range(gpus)))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_gpus).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[index % gpus]
-    else:
+    if count > gpus:  # they share cores too
         threads = max(1, len(os.sched_getaffinity(0)) // count)
         environment["OMP_NUM_THREADS"] = str(threads)
         environment.setdefault("OMP_WAIT_POLICY", "passive")  # see `runtime.cpu_threads`

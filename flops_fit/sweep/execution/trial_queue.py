@@ -5,6 +5,9 @@ of each point as one more parameter, by which Optuna's dashboard can plot the lo
 point is enqueued once, with the planned `Trial` as a user attribute. `study.ask` hands a waiting
 point to exactly one process; heartbeats show which workers on other hosts are dead. Optuna only
 dispatches: what is done is read from the ledger, never from this study.
+
+A worker that is alone takes trials as they were planned, the smallest budget first. Of several,
+each takes the longest that waits, so that all end at about the same time.
 """
 
 from __future__ import annotations
@@ -83,12 +86,37 @@ class _Storage(RDBStorage):
         return self.get_trial(trial_id).user_attrs.get(_OWNER, "")
 
 
-def open_study(name: str, url: str) -> optuna.Study:
+class _Queue(optuna.Study):
+    """A study that hands out its longest trial first, also if others have waited for longer.
+
+    What an interrupted sweep has left waits already when its longest trial is enqueued again.
+    """
+
+    longest_first = False
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        """Claim the next trial; Optuna's own method hands them out as they were enqueued."""
+        if not self.longest_first:
+            return super()._pop_waiting_trial_id()
+        for found in sorted(_get_trials(self, TrialState.WAITING), key=_length, reverse=True):
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if self._storage.set_trial_state_values(found._trial_id, TrialState.RUNNING):
+                    return found._trial_id
+        return None
+
+
+def _length(found: FrozenTrial) -> tuple[float, int]:
+    text = found.user_attrs.get(_TRIAL)
+    return (0.0, 0) if text is None else Trial(**json.loads(text)).length
+
+
+def open_study(name: str, url: str, *, longest_first: bool = False) -> optuna.Study:
     """Open or create a study, one process at a time, for Optuna may create its schema.
 
     Args:
         name: Name of the study.
         url: The storage.
+        longest_first: Whether the longest trial is claimed first, else the first planned.
 
     Raises:
         StoreError: The storage cannot be used.
@@ -115,7 +143,10 @@ def open_study(name: str, url: str) -> optuna.Study:
                 "or of another version of Optuna: give it a database of its own, beside MLflow's",
                 refused=True,
             ) from error
-        return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        created = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        queue = _Queue(name, created._storage)
+    queue.longest_first = longest_first
+    return queue
 
 
 @contextlib.contextmanager

@@ -34,12 +34,15 @@ from flops_fit.runtime.process_id import at_work
 from flops_fit.runtime.signals import StopRequest, stop_at_boundary
 from flops_fit.store.retry import with_timeout, without_mlflow_retries
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.device import device_here
+from flops_fit.sweep.devices.sharing import SharedDevice
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.ranks import announce, keep_waiting
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.training.checkpoint import DamagedError, Keeper
 from flops_fit.sweep.training.loop import Point, Report
+from flops_fit.sweep.training.prepared_model import device_lost, out_of_memory
 from flops_fit.sweep.training.train import Outcome, train
 from flops_fit.tracking import journal
 from flops_fit.tracking.ledger import ENDED
@@ -61,6 +64,7 @@ class _Bench:
         listener: Called with every event.
         stop: Whether it was asked to stop.
         outbox: Sends its records to the ledger.
+        shared: The device that it shares with other workers; None if it has its own.
     """
 
     job: Job
@@ -69,6 +73,7 @@ class _Bench:
     listener: Listener
     stop: StopRequest
     outbox: Outbox
+    shared: SharedDevice | None
 
 
 def work(job: Job, listener: Listener, source: Source | None = None) -> None:
@@ -85,16 +90,23 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
             the last trial.
     """
     source = source or job.task.open()
-    study = trial_queue.open_study(job.study_name, job.storage)
+    if job.packing:
+        source = replace(source, sharers=job.packing.per_device)
+    study = trial_queue.open_study(job.study_name, job.storage, longest_first=job.longest_first)
     error_names: list[str] = []  # of the trials so far; empty where a trial did not fail
 
     def run(trial: Trial) -> float:
         try:
-            loss = _run_trial(bench, trial)
+            if bench.shared is None:
+                loss = _run_trial(bench, trial)
+            else:
+                loss = bench.shared.run(trial, lambda alone: _run_trial(bench, trial, alone))
         except Exception as error:
             error_names.append("" if isinstance(error, DivergedError) else type(error).__name__)
-            if isinstance(error, StoreError | LostRankError):
-                bench.stop.error = error  # these end the worker, not only the trial
+            # These end the worker, not only the trial. Under CUDA MPS another's fault may do it.
+            lost = bench.shared is not None and device_lost(error)
+            if lost or isinstance(error, StoreError | LostRankError):
+                bench.stop.error = error
             raise
         error_names.append("")
         return loss
@@ -113,10 +125,19 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         Outbox(job.ledger, job.journal_folder) as outbox,
         stop_at_boundary(patient=distributed.count() > 1) as stop,
     ):
-        bench = _Bench(job, source, owner, listener, stop, outbox)
+        shared = _shared_device(job, owner, stop)
+        bench = _Bench(job, source, owner, listener, stop, outbox, shared)
         with frozen_gc():
             trial_queue.work_through(study, job.trial_ids, owner, run, go_on, has_ended, job.plan)
         _wait_for_delivery(bench)
+
+
+def _shared_device(job: Job, owner: str, stop: StopRequest) -> SharedDevice | None:
+    """The device of this process, if the workers of this job share it."""
+    device = device_here() if job.packing else None
+    if job.packing is None or device is None:
+        return None
+    return SharedDevice(device, job.packing, job.claims_file(device.name), owner, stop)
 
 
 def _has_ended(bench: _Bench, trial: Trial, study: Any) -> bool:
@@ -180,8 +201,13 @@ def _no_trial_has_ended(job: Job) -> bool:
     return runs is not None and not any(run.state in ENDED for run in runs)
 
 
-def _run_trial(bench: _Bench, trial: Trial) -> float:
+def _run_trial(bench: _Bench, trial: Trial, alone: bool = True) -> float:
     """Train and record one trial; however it ends, its run is closed with the reason.
+
+    Args:
+        bench: What the worker holds.
+        trial: What to train.
+        alone: Whether it has its device to itself. Else a lack of memory is not its failure.
 
     Returns:
         The held-out loss.
@@ -206,6 +232,9 @@ def _run_trial(bench: _Bench, trial: Trial) -> float:
         if keeper.weights is not None:
             _drop_losers(job)
     except Exception as error:
+        if not alone and out_of_memory(error):
+            attempt.end("planned", "out of memory beside other trials: run again alone")
+            raise
         _record_failure(bench, trial, event, attempt, keeper, error)
         raise
     except BaseException:  # Ctrl-C or SIGTERM: the trial is resumed by the next call

@@ -43,6 +43,7 @@ STRETCH_S = 0.1  # a stretch of a small model takes as many steps as fill this
 MAX_STEPS = 200  # in a stretch
 SLOW_S = 3.0  # if a step takes longer, only the second and third steps are timed
 HELD_OUT_S = 2.0  # evaluate about as many batches as this fills with training steps
+_WIDTH = 4096  # of matrices large enough to keep a GPU busy
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -94,17 +95,48 @@ def calibrate(
     if processes == 1:
         table = _measure(task, source, trials, recipe, rounds)
         return Calibration(table, _device(), 0.0, kind)
+    started = time.time()
+    table = measured_apart(task, trials, recipe, rounds, processes)
+    ready_s = float(table["ready_at"].max()) - started
+    return Calibration(table, table["device"].iloc[0], ready_s, kind)
+
+
+def measured_apart(
+    task: Task, trials: Sequence[Trial], recipe: Recipe, rounds: int, processes: int = 1
+) -> pd.DataFrame:
+    """The table of a calibration in processes of their own, which leave no memory in use.
+
+    Raises:
+        SweepError: Every measuring process died.
+    """
     with tempfile.TemporaryDirectory() as folder:
         call = _measure_into_folder, (task, tuple(trials), recipe, rounds, Path(folder))
-        started = time.time()
         run_in_processes(sending.dumps(call), processes, lambda event: None)
         files = sorted(Path(folder).glob("*.json"))
         results = [pd.DataFrame(json.loads(file.read_text())) for file in files]
     if not results:
         raise SweepError("all processes that measured training speed died; see their output above")
-    table = pd.concat(results, ignore_index=True)
-    ready_s = float(table["ready_at"].max()) - started
-    return Calibration(table, table["device"].iloc[0], ready_s, kind)
+    return pd.concat(results, ignore_index=True)
+
+
+def _device_bytes() -> float:
+    return float(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else math.nan
+
+
+def fastest(recipe: Recipe) -> float:
+    """FLOP/s of large products of matrices in a recipe's precision; NaN on a CPU."""
+    if not torch.cuda.is_available():
+        return math.nan
+    dtype = _AUTOCAST.get(recipe.precision, torch.float32)
+    matrix = torch.randn(_WIDTH, _WIDTH, device="cuda", dtype=dtype)
+    for repeats in (3, 20):  # the first to warm up
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            matrix @ matrix
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    return 2 * _WIDTH**3 * repeats / seconds
 
 
 def _device() -> str:
@@ -124,7 +156,7 @@ def _measure_into_folder(
     source = task.open()
     ready_at = time.time()
     table = _measure(task, source, trials, recipe, rounds).assign(
-        ready_at=ready_at, device=_device()
+        ready_at=ready_at, device=_device(), device_bytes=_device_bytes(), fastest=fastest(recipe)
     )
     atomic_write(folder / f"{uuid.uuid4().hex}.json", json.dumps(table.to_dict("records")))
 
@@ -158,6 +190,8 @@ def _visits(
     task: Task, source: Source, trials: Sequence[Trial], recipe: Recipe, rounds: int
 ) -> list[list[dict[str, float]]]:
     """The visits to each place: one to warm up, then, unless its steps are slow, one a round."""
+    if torch.cuda.is_available():  # copies the data to the device, which are no trial's own
+        _visit(task, source, trials[0], recipe, steps=1, passes=1)
     visits = [[_visit(task, source, trial, recipe, steps=1, passes=2)] for trial in trials]
     for turn in range(rounds):
         for trial, visits_of_place in zip(trials, visits, strict=True):

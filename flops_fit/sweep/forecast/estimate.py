@@ -1,9 +1,8 @@
 """`Estimate`: how long a sweep will take, in how much memory, at what price.
 
 Seconds per step are measured at the smallest, the middle and the largest size of the plan, each at
-the smallest and the largest batch, and interpolated over FLOPs per token and batch: once linearly
-(exact for a fixed cost per step plus a constant speed), once in log-log (exact for a speed that is
-a power of the size). The truth mostly lies between the two; the estimate is their geometric mean.
+the smallest and the largest batch. Between them they follow `StepTime`, a fixed cost per step plus
+a power of its FLOPs, times what each place deviates from that, interpolated in log-log.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.timing.fit import fit_step_time
+from flops_fit.laws.timing.step_time import StepTime
 from flops_fit.records import Trial
 from flops_fit.report import plan_text
 from flops_fit.sweep.execution.executors import count_workers
@@ -27,6 +28,7 @@ from flops_fit.validate import is_count_or_auto, is_positive, raise_problems
 BOOKKEEPING_S = 0.2  # to claim a trial and record its run (SQLite, measured)
 MIN_DOUBT = 0.1  # a machine's speed changes by this from minute to minute
 SMALLER = 4  # times; batches found at small budgets were 1 to 8 times smaller than the rule's
+NORMAL = 1.96  # two-sided 95 % quantile
 STUDENT_2 = 4.30  # two-sided 95 % quantile of Student's t, two degrees of freedom: three rounds
 
 
@@ -106,7 +108,7 @@ def estimate_plan(
         batch_open = "batch_size" in tuned
         seconds, doubt = seconds_of(measured.table, plan.to_do, batch_open=batch_open)
         table.loc[to_do, "seconds"] = seconds
-        table.loc[to_do, "memory_bytes"] = _memory(measured.table, plan.to_do)
+        table.loc[to_do, "memory_bytes"] = memory_of(measured.table, plan.to_do)
     total = measured.start_s + makespan(table.loc[to_do, "seconds"], num_devices)
     low, high = total / (1 + doubt), total * (1 + doubt)
     price_per_second = (price_per_hour or math.nan) * num_devices / 3600
@@ -155,9 +157,9 @@ def places_of(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def makespan(seconds: Iterable[float], devices: int) -> float:
-    """When the last trial ends, if each in turn starts on the first device that is free."""
+    """When the last trial ends, if each, longest first, starts on the first device that is free."""
     free_at = [0.0] * devices
-    for trial_s in seconds:
+    for trial_s in sorted(seconds, reverse=True):
         heapq.heapreplace(free_at, free_at[0] + trial_s)
     return float(max(free_at))
 
@@ -192,14 +194,21 @@ def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, fl
     by_place = measured.groupby(["flops_per_token", "batch_size"])
     start_s = measured["start_s"].median() + BOOKKEEPING_S
     means = by_place[["seconds_per_step", "held_out_s"]].mean()
+    beside_s = interpolated(means["held_out_s"], trials, log=False) + start_s
+    times = _step_time(measured)
+    places = means.index.to_frame().to_numpy(float).prod(axis=1)
+    work = np.array([trial.flops_per_token * trial.batch_size for trial in trials])
+    shares = _shares_of_places(means.index, trials)
 
-    def total(seconds_per_step: pd.Series, *, log: bool) -> Array:
-        held_out_s = interpolated(means["held_out_s"], trials, log=log)
-        return steps * interpolated(seconds_per_step, trials, log=log) + held_out_s + start_s
+    def total(seconds_per_step: pd.Series) -> Array:
+        off = shares @ np.log(seconds_per_step.to_numpy(float) / times.seconds(places))
+        return np.asarray(steps * times.seconds(work) * np.exp(off) + beside_s)
 
-    linear = total(means["seconds_per_step"], log=False)
-    loglog = total(means["seconds_per_step"], log=True)
-    between = math.log(loglog.sum() / linear.sum()) / 2
+    each = total(means["seconds_per_step"])
+    # The law between the places is as uncertain as they leave it.
+    off = np.log(means["seconds_per_step"].to_numpy(float) / times.drawn_seconds(places))
+    drawn = times.drawn_seconds(work) * np.exp(off @ shares.T)
+    between = NORMAL * float(np.log((steps * drawn + beside_s).sum(axis=1) / each.sum()).std())
     log_totals = []
     rounds = sorted(measured["round"].unique())
     for turn in rounds:
@@ -207,12 +216,27 @@ def _seconds(measured: pd.DataFrame, trials: Sequence[Trial]) -> tuple[Array, fl
         in_turn = measured[measured["round"] == turn]
         by_turn = in_turn.groupby(["flops_per_token", "batch_size"])["seconds_per_step"].mean()
         by_turn = by_turn.reindex(means.index).fillna(means["seconds_per_step"])
-        log_totals.append(math.log(total(by_turn, log=False).sum()))
+        log_totals.append(math.log(total(by_turn).sum()))
     spread = STUDENT_2 * float(np.std(log_totals, ddof=len(rounds) > 1)) / math.sqrt(len(rounds))
-    return np.sqrt(linear * loglog), math.hypot(spread, between, MIN_DOUBT)
+    return each, math.hypot(spread, between, MIN_DOUBT)
 
 
-def _memory(measured: pd.DataFrame, trials: Sequence[Trial]) -> Array:
+def _step_time(measured: pd.DataFrame) -> StepTime:
+    """The time of a step by its FLOPs, over all visits."""
+    work = measured["flops_per_token"] * measured["batch_size"]
+    found = fit_step_time(work.to_numpy(float), measured["seconds_per_step"].to_numpy(float))
+    assert found is not None
+    return found
+
+
+def _shares_of_places(places: pd.Index, trials: Sequence[Trial]) -> Array:
+    """How much each place counts for each trial in log-log, shape (trials, places)."""
+    units = np.exp(np.eye(len(places)))
+    columns = [interpolated(pd.Series(unit, index=places), trials, log=True) for unit in units]
+    return np.log(np.column_stack(columns))
+
+
+def memory_of(measured: pd.DataFrame, trials: Sequence[Trial]) -> Array:
     """Bytes of each trial: the state grows with the parameters, the rest with size and batch."""
     by_place = measured.assign(per_param=measured["state_bytes"] / measured["num_params"]).groupby(
         ["flops_per_token", "batch_size"]

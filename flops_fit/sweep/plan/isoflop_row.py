@@ -25,6 +25,7 @@ from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.task.hashing import digest
 from flops_fit.sweep.task.model_cost import ModelCost
 from flops_fit.sweep.task.size_finder import SizeFinder
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe
 
 SIZES_PER_BUDGET = 7
@@ -72,6 +73,7 @@ class IsoflopRows:
         seed: The sweep's seed.
         finder: The sizes at which the model can be built, and what they cost.
         law: Learning rate and batch as found by experiment; None before, and where both are given.
+        twins: The trials of the sweep whose randomness these share; None if there is none.
     """
 
     identity: dict[str, object]
@@ -80,6 +82,12 @@ class IsoflopRows:
     seed: int
     finder: SizeFinder
     law: RecipeLaw | None = None
+    twins: Twins | None = None
+
+    @property
+    def size_param(self) -> str:
+        """Name of the size parameter."""
+        return str(self.identity["size_param"])
 
     @property
     def max_tokens(self) -> float:
@@ -198,6 +206,8 @@ class IsoflopRows:
         if finder.given is not None:
             costs = map(finder.cost, finder.ascending())
             return [cost for cost in costs if cost is not None]
+        if self.twins is not None and (sizes := self.twins.sizes(budget, self.size_param)):
+            return [cost for cost in map(finder.cost, sizes) if cost is not None]
         bounds = self.bounds(budget)
         targets = np.geomspace(bounds.low, max(bounds.low, bounds.high), SIZES_PER_BUDGET)
         nearest = map(finder.nearest_cost, targets)
@@ -263,6 +273,9 @@ class IsoflopRows:
             padded_tokens=padded,
             role=role,
         )
+        if self.twins is not None and role == "sweep":
+            twin = self.twins.twin(budget, trial.size, index, self.size_param)
+            trial = replace(trial, at_own_rate=twin)
         # The recipe's rate may be a function of the trial, and the id depends on the rate.
         trial = replace(trial, learning_rate=self._rate(trial) if rate is None else rate)
         return replace(trial, trial_id=self._trial_id(trial, cost))
@@ -282,7 +295,8 @@ class IsoflopRows:
             variant = replace(trial, learning_rate=rate, lr_multiplier=float(factor))
             if factor != 1:
                 trial_id = self._trial_id(variant, cost)
-                variant = replace(variant, trial_id=trial_id, at_own_rate=trial.trial_id)
+                own = trial.at_own_rate or trial.trial_id
+                variant = replace(variant, trial_id=trial_id, at_own_rate=own)
             variants.append(variant)
         return variants
 
@@ -290,10 +304,13 @@ class IsoflopRows:
         """Hash of all that determines the trial's result. Its content is a stored format."""
         # A pilot's run takes no part in the fits, so that the sweep may need the same one again.
         role = {} if trial.role == "sweep" else {"role": trial.role}
+        # Trials of unpaired sweeps have older ids.
+        twin = {"twin": trial.at_own_rate} if self.twins is not None and not role else {}
         return digest(
             {
                 **self.identity,
                 **role,
+                **twin,
                 "size": trial.size,
                 "shapes": cost.shapes,
                 "recipe": self.recipe.identity(),

@@ -141,7 +141,14 @@ def open_rows(
         checked = check_all(task, request, faults, folder)
     source, finder = checked.source, checked.finder
     task = replace(task, weighting=find_weighting(task, source, finder.smallest()))
-    rows = IsoflopRows(task_identity(task, source), source, request.recipe, request.seed, finder)
+    rows = IsoflopRows(
+        task_identity(task, source),
+        source,
+        request.recipe,
+        request.seed,
+        finder,
+        twins=request.twins,
+    )
     return Opened(task, rows, checked.asked, checked.kept)
 
 
@@ -177,15 +184,27 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
         size_param=task.size_param,
         setting=_setting(rows, recipe, conventions),
         rules=rows.rules,
-        data_notes=source.notes,
+        data_notes=(*source.notes, *_pairs_in_words(rows, trials)),
         origin=Origin(task, rows),
     )
     return Planned(plan, rows, opened.kept)
 
 
+def _pairs_in_words(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:
+    """A line on the trials that share their randomness with those of another sweep."""
+    if rows.twins is None:
+        return []
+    paired = sum(bool(trial.at_own_rate) for trial in trials)
+    return [
+        f"{paired} of {plural(len(trials), 'trial')} begin from the state, and see the data in the "
+        f"order, of a trial of {rows.twins.name!r}"
+    ]
+
+
 def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> str:
     """Hash of what all trials share. Its content is a stored format."""
-    return digest({**rows.identity, **recipe.setting(), "flops": conventions})
+    paired = {} if rows.twins is None else {"paired_with": rows.twins.setting}
+    return digest({**rows.identity, **recipe.setting(), **paired, "flops": conventions})
 
 
 def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:

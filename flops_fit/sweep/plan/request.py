@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
 from flops_fit.sweep.task.model_cost import FlopsConvention
+from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe
 
 _HOURS = {"s": 1 / 3600, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
@@ -100,6 +101,8 @@ class PlanRequest:
             a model to FLOPs.
         seed: Seed of the sweep, a whole number from 0 up. Each trial derives its own from it.
         price_per_hour: Price of one device; needed where an amount of money is given.
+        paired_with: The sweep whose randomness this one shares: its name, and once it has been
+            read, its trials.
     """
 
     compute_budgets: Iterable[float] | str | Spending | None = None
@@ -108,3 +111,9 @@ class PlanRequest:
     flops: FlopsConvention = "measured"
     seed: int = 0
     price_per_hour: float | None = None
+    paired_with: str | Twins | None = None
+
+    @property
+    def twins(self) -> Twins | None:
+        """The trials of the other sweep; None if there is none, or it has not been read."""
+        return self.paired_with if isinstance(self.paired_with, Twins) else None

@@ -86,6 +86,9 @@ def check_all(
         if source is not None and not model_faults and not data_faults:
             kept = _recalled(folder, buildable, source, request, finder)
             data_faults += _size_faults(finder)
+    if request.twins is not None and not isinstance(budgets, Spending):
+        fingerprint = None if source is None else source.fingerprint
+        problems += request.twins.faults(budgets, fingerprint)
     problems = [*model_faults, *data_faults, *problems]
     raise_problems(problems, "flops-fit cannot start:" if len(problems) > 1 else "")
     return Checked(budgets, _known(source), finder, kept)
@@ -235,14 +238,16 @@ def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | S
     try:
         if isinstance(compute_budgets, bytes):
             raise TypeError("bytes are iterable, but they are not budgets")
-        given = [_as_float(c) for c in (() if compute_budgets is None else compute_budgets)]
+        if compute_budgets is None:
+            compute_budgets = () if request.twins is None else request.twins.budgets
+        given = [_as_float(c) for c in compute_budgets]
     except (TypeError, ValueError):
         problems.append(
             "compute_budgets: expected a list of FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the "
             f"sweep may take, as '2h' or '50 USD'; got {compute_budgets!r}"
         )
         return []
-    if not given:
+    if not given and not (request.twins and not request.twins.rows):
         problems.append(
             "compute_budgets: missing; pass FLOPs, as [1e14, 5e14, 2e15, 1e16], or what the sweep "
             "may take, as '2h'"

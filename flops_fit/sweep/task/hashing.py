@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
+LONGEST_LINE = 80  # characters
+
 
 def digest(value: Any) -> str:
     """A hash of a value: 16 hex digits, the same in every process."""
     text = json.dumps(plain(value), sort_keys=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def in_one_line(value: Any) -> str:
+    """What a function or object is, as text: equal for equal ones, and short."""
+    text = json.dumps(plain(value), ensure_ascii=False).strip('"')
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}... {digest(text)[:8]}"
 
 
 def plain(value: Any) -> Any:

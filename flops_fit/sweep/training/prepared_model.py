@@ -81,6 +81,11 @@ class PreparedModel:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(
-        error
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error):
+        return True
+    return "CUBLAS_STATUS_ALLOC_FAILED" in str(error)  # memory beside that of torch's allocator
+
+
+def device_lost(error: Exception) -> bool:
+    """Whether a process can do nothing more on its GPU, as after an index out of bounds there."""
+    return str(error).startswith("CUDA error") and not out_of_memory(error)

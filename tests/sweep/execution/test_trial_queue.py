@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from optuna.trial import TrialState
@@ -19,6 +19,12 @@ from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.trial_queue import enqueue, open_study, work_through
 
 TRIAL = Trial("ab" * 8, 1e12, 32, 3, 1000, 5000, 3e7, 10, 4, 0.01, 0)
+# By budget and steps; as they are planned: budgets ascending, sizes ascending.
+PLANNED = [
+    replace(TRIAL, trial_id=f"{budget:g} {steps}", compute_budget=budget, steps=steps)
+    for budget in (1e12, 3e12)
+    for steps in (400, 200, 100)
+]
 
 
 def test_a_database_of_mlflow_s_is_no_storage_for_optuna(store):
@@ -140,3 +146,58 @@ def test_a_claim_that_never_got_a_name_is_released_soon(store, monkeypatch):
     monkeypatch.setattr(trial_queue, "_age_s", lambda claim: trial_queue.NAMELESS_S + 1)
     trial_queue.release_dead(study)
     assert [found.state for found in study.trials] == [TrialState.FAIL]
+
+
+def order_of(study, owner="me"):
+    """Ids of the trials in the order in which one worker trains them."""
+    trained = []
+
+    def train(trial):
+        trained.append(trial.trial_id)
+        return 1.0
+
+    wanted = {trial.trial_id for trial in PLANNED}
+    work_through(study, wanted, owner, train, lambda: True, lambda trial: trial.trial_id in trained)
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("longest_first", "expected"),
+    [
+        (False, ["1e+12 400", "1e+12 200", "1e+12 100", "3e+12 400", "3e+12 200", "3e+12 100"]),
+        (True, ["3e+12 400", "3e+12 200", "3e+12 100", "1e+12 400", "1e+12 200", "1e+12 100"]),
+    ],
+)
+def test_several_workers_take_the_longest_trial_first(store, longest_first, expected):
+    study = open_study("ordered", f"sqlite:///{store}/optuna.db", longest_first=longest_first)
+    enqueue(study, PLANNED)
+    assert order_of(study) == expected
+
+
+def test_a_long_trial_that_was_interrupted_does_not_come_last(store):
+    """What was left waiting was enqueued before it."""
+    study = open_study("resumed", f"sqlite:///{store}/optuna.db", longest_first=True)
+    enqueue(study, PLANNED[:2])
+    enqueue(study, PLANNED[3:])
+    assert order_of(study) == [PLANNED[n].trial_id for n in (3, 4, 5, 0, 1)]
+
+
+def test_a_trial_of_somebody_else_s_comes_last_and_is_dropped(store):
+    study = open_study("foreign", f"sqlite:///{store}/optuna.db", longest_first=True)
+    study.enqueue_trial({"compute_budget": 1e30})
+    enqueue(study, PLANNED[:1])
+    assert order_of(study) == [PLANNED[0].trial_id]
+    assert {found.state.name for found in study.trials} == {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_two_workers_from_either_end_train_each_trial_once(store):
+    """As a driver that works alone does, and a worker that joins it."""
+    url = f"sqlite:///{store}/optuna.db"
+    alone = open_study("both", url)
+    enqueue(alone, PLANNED)
+    joined = open_study("both", url, longest_first=True)
+    claimed = [study.ask().user_attrs["trial"] for study in (alone, joined) * 3]
+    ids = [json.loads(text)["trial_id"] for text in claimed]
+    assert ids[:4] == ["1e+12 400", "3e+12 400", "1e+12 200", "3e+12 200"]
+    assert len(set(ids)) == 6

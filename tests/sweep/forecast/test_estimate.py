@@ -179,10 +179,10 @@ def test_either_interpolation_is_exact_for_its_own_function(planned, log, value)
 
 
 @pytest.mark.parametrize(
-    ("devices", "ends_at"), [(1, 10), (2, 6), (3, 4), (9, 4)]
-)  # two: 4 2 | 3 1, in turn, not at best
-def test_each_trial_starts_on_the_first_free_device(devices, ends_at):
-    assert makespan([4, 3, 1, 2], devices) == ends_at
+    ("devices", "ends_at"), [(1, 10), (2, 5), (3, 4), (9, 4)]
+)  # two: 4 1 | 3 2
+def test_the_longest_trial_starts_first_and_each_on_the_first_free_device(devices, ends_at):
+    assert makespan([1, 2, 3, 4], devices) == makespan([4, 2, 1, 3], devices) == ends_at
 
 
 def test_real_steps_are_timed_and_nothing_else_changes(planned, tmp_path, monkeypatch):

@@ -67,11 +67,15 @@ def choice_problems(request: PlanRequest, executor: Any) -> list[str]:
     ]
 
 
-def worker_problems(workers: int | str, executor: Any) -> list[str]:
-    """What is wrong with `workers` and `executor`, also under a launch of several processes."""
+def worker_problems(
+    workers: int | str, executor: Any, workers_per_device: int | None = None
+) -> list[str]:
+    """What is wrong with these arguments, also under a launch of several processes."""
     problems: list[str] = []
     if not is_count_or_auto(workers):
         problems.append(f"workers: expected a positive whole number or 'auto', got {workers!r}")
+    if workers_per_device is not None:
+        problems += _per_device_problems(workers, executor, workers_per_device)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         problems.append(f"executor: expected something with submit(), got {executor!r}")
     _, size = distributed.launched()
@@ -82,3 +86,16 @@ def worker_problems(workers: int | str, executor: Any) -> list[str]:
             "the script once, without torchrun or accelerate launch, to train trials side by side"
         )
     return problems
+
+
+def _per_device_problems(workers: int | str, executor: Any, per_device: object) -> list[str]:
+    if per_device == "auto" or not is_count_or_auto(per_device):
+        return [f"workers_per_device: expected a positive whole number, got {per_device!r}"]
+    if executor is not None:
+        return ["workers_per_device: the executor places its workers itself; leave it out"]
+    if workers != "auto":
+        return [
+            f"workers_per_device: expected workers='auto' with it, got workers={workers!r}, which "
+            "is the number of all workers; leave one of the two out"
+        ]
+    return []

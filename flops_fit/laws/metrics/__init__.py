@@ -1,0 +1,1 @@
+"""Laws of metrics other than the loss: accuracy and the like, forecast at the loss's optimum."""

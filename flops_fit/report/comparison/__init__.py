@@ -1,0 +1,1 @@
+"""Sweeps compared, for people: a verdict, a table, plots and a page."""

@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from flops_fit.report.comparison import text
+
+
+class Told:
+    """A comparison whose table and crossing are given."""
+
+    def __init__(self, rows, crossing=None, times=3.0, pairs=None):
+        self.rows, self.found, self.times, self.pairs = rows, crossing, times, pairs
+        self.common, self.reach = (1e12, 1e14), 1e17
+        runs = pd.DataFrame({"flops": [1e14, 1e14]})
+        self.first = self.second = type("Findings", (), {"fitted_runs": runs})
+
+    def at(self, C):
+        return pd.DataFrame(self.rows).assign(compute_budget=C, extrapolation=C / 1e14)
+
+    def crossing(self):
+        return self.found
+
+    def factor_to_tell(self, C):
+        return self.times
+
+
+def row(multiplier, ends, difference, low, high, probability=0.99):
+    return {
+        "multiplier": multiplier,
+        "multiplier_low": ends[0],
+        "multiplier_high": ends[1],
+        "loss_difference": difference,
+        "loss_difference_low": low,
+        "loss_difference_high": high,
+        "probability_better": probability,
+    }
+
+
+BETTER = row(1.5, (1.4, 1.6), -0.05, -0.06, -0.04)
+WORSE = row(0.5, (0.4, 0.6), 0.05, 0.04, 0.06, 0.01)
+EQUAL = row(1.1, (0.9, 1.3), -0.01, -0.03, 0.01, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([BETTER, BETTER], "rope is better: it reaches the loss of gpt with 1.5 times less"),
+        ([WORSE, WORSE], "gpt is better: it reaches the loss of rope with 2 times less"),
+        ([EQUAL, EQUAL], "cannot be told which is better: rope needs between 0.77 and 1.1 times"),
+        ([EQUAL, EQUAL], "about 8e+14 FLOPs more (each run 3.0 times) would tell"),
+        ([BETTER, EQUAL], "10 times the largest budget, it cannot be told"),
+    ],
+)
+def test_the_verdict_says_which_is_better(rows, said):
+    assert said in text.verdict(("gpt", "rope"), Told(rows))
+
+
+def test_repetition_that_would_not_tell_is_not_advised():
+    said = text.verdict(("gpt", "rope"), Told([EQUAL, EQUAL], times=np.inf))
+    assert "Repeating these runs would not tell" in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (1e13, 3e13, "equal at 2e+13 FLOPs (95 % 1e+13 to 3e+13); rope is better beyond"),
+        (0.0, 3e13, "at most 3e+13"),
+        (1e13, np.inf, "at least 1e+13"),
+    ],
+)
+def test_a_crossing_is_told(low, high, said):
+    crossing = text.Crossing(2e13, low, high, True)
+    assert said in text.verdict(("gpt", "rope"), Told([WORSE, BETTER], crossing))
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((1.2, 1.6), "1.2 to 1.6"),
+        ((0.0, 1.6), "at most 1.6"),
+        ((1.2, np.inf), "at least 1.2"),
+        ((0.0, np.inf), "not known"),
+    ],
+)
+def test_the_cells_of_a_multiplier(ends, said):
+    table = pd.DataFrame([{**row(1.5, ends, -1, -2, 0), "compute_budget": 1, "extrapolation": 1}])
+    assert text.cells(table)["multiplier, 95 %"].tolist() == [said]
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.9999, "over 99 %"), (1e-4, "under 1 %"), (0.5, "50 %")])
+def test_no_probability_is_certain(p, said):
+    table = pd.DataFrame([{**BETTER, "probability_better": p, "compute_budget": 1}])
+    assert text.cells(table.assign(extrapolation=1))["probability"].tolist() == [said]

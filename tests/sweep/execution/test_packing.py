@@ -1,0 +1,131 @@
+"""Workers that share a device, as a sweep has them; see also test_sharing."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from sweeps import SMALL_BUDGETS, SmallSweep, data
+
+from flops_fit import Recipe, tracking
+from flops_fit.errors import SweepError
+from flops_fit.sweep.devices.claims import holders
+from flops_fit.sweep.devices.device import Device, Need, Packing
+from flops_fit.sweep.execution import worker
+from flops_fit.sweep.execution.driver import run_sweep
+from flops_fit.tracking.ledger import REASON, STATE
+
+GB = 1e9
+TINY = Recipe(batch_size=8, max_epochs=1e9, pilot=False)
+
+
+@pytest.fixture
+def four(store) -> SmallSweep:
+    """A sweep of four trials."""
+    return SmallSweep(store, budgets=SMALL_BUDGETS[:1])
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Limits that the worker sets itself on a fake device of 10 GB."""
+    found = []
+    monkeypatch.setattr(worker, "device_here", lambda: Device("fake", 10 * GB, found.append))
+    return found
+
+
+def packed(sweep, need, per_device=2):
+    return replace(sweep.open(), packing=Packing(lambda trial: need, per_device))
+
+
+def test_each_trial_holds_its_share_while_it_trains(four, limits, train_with):
+    job = packed(four, Need(GB))
+    seen = []
+    train_with(lambda trial, keeper: seen.append(len(holders(job.claims_file("fake")))))
+    run_sweep(job, source=four.planned.source)
+    assert seen == [1] * 4
+    assert len(limits) == 4
+    assert max(limits) < 0.3
+    assert holders(job.claims_file("fake")) == set()
+
+
+def test_out_of_memory_beside_others_is_no_failure_of_the_trial(four, limits, train_with):
+    left = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def fail_once(trial, keeper):
+        if left:
+            raise left.pop()
+
+    train_with(fail_once)
+    run_sweep(packed(four, Need(GB)), source=four.planned.source)
+    assert {run.state for run in four.runs()} == {"complete"}
+    tags = [run.data.tags for run in tracking.trial_runs(four.ledger)]
+    assert sorted(tag[STATE] for tag in tags) == [*["complete"] * 4, "planned"]
+    (reason,) = (tag[REASON] for tag in tags if tag[STATE] == "planned")
+    assert reason == "out of memory beside other trials: run again alone"
+    assert [limit > 0.7 for limit in limits] == [False, True, False, False, False]
+
+
+def test_how_many_share_a_device_is_asked_for_once_and_only_if_something_is_to_be_trained(
+    four, planted, limits
+):
+    asked = []
+
+    def pack(job):
+        asked.append(job)
+        return replace(job, packing=Packing(lambda trial: Need(GB), 2)), 1
+
+    four.run(pack=pack)
+    assert len(asked) == 1
+    assert len(limits) == 4
+    four.run(pack=pack)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_worker_that_has_lost_its_gpu_trains_no_more_there(four, limits, train_with, shares):
+    """Another process takes its place; alone in the caller's process, there is none."""
+    tried = []
+
+    def fault(trial, keeper):
+        tried.append(trial)
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    train_with(fault)
+    job = packed(four, Need(GB)) if shares else four.open()
+    with pytest.raises(RuntimeError if shares else SweepError, match="device-side assert"):
+        run_sweep(job, source=four.planned.source)
+    assert len(tried) == (1 if shares else 3)
+
+
+def opens_on_fake_device():
+    """The data, which each worker opens first; a fake device for it, and a kill of the first."""
+    from flops_fit.sweep.execution import worker
+
+    folder = Path(os.environ["FLOPS_FIT_TEST_FOLDER"])
+    worker.device_here = lambda: Device("fake", 10 * GB, lambda share: None)
+    train = worker.train
+
+    def die_first(task, source, trial, *others):
+        there = len(holders(next(folder.glob("devices/*.json"))))
+        (folder / f"{trial.trial_id}.seen").write_text(str(there))
+        try:
+            (folder / "killed").touch(exist_ok=False)
+        except FileExistsError:
+            return train(task, source, trial, *others)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    worker.train = die_first
+    return data()
+
+
+@pytest.mark.integration
+def test_a_worker_that_is_killed_leaves_its_share_to_the_others(store, monkeypatch):
+    monkeypatch.setenv("FLOPS_FIT_TEST_FOLDER", str(store))
+    sweep = SmallSweep(store, budgets=(1e5, 2e5), sizes=(2, 4, 8, 16), recipe=TINY)
+    job = packed(sweep, Need(3 * GB), per_device=3)  # two of them fit
+    run_sweep(replace(job, task=replace(job.task, dataset=opens_on_fake_device)), workers=3)
+    assert [run.state for run in sweep.runs()] == ["complete"] * 8
+    seen = {int(file.read_text()) for file in store.glob("*.seen")}
+    assert seen <= {1, 2}
