@@ -1,7 +1,7 @@
 r"""What flops-fit does on a GPU, in at most eight minutes, by one command.
 
     python benchmarks/gpu.py            # on one GPU
-    python benchmarks/gpu.py --tiny     # the same on a CPU in under a minute, to try the script
+    python benchmarks/gpu.py --tiny     # the same on a CPU in a minute or two, to try it
     python benchmarks/gpu.py speed packed   # only these parts
 
 Progress is printed as it goes. At the end come a table for docs/log.md and, as the last line, all
