@@ -62,15 +62,19 @@ class Wanted:
             raise ArgumentError(f"expected as many --tokens as --params, got {len(D)} and {len(N)}")
         return list(zip(N, D, strict=True))
 
-    def require_clear(self) -> None:
-        """Raise ArgumentError unless there is a budget, or there are N and D."""
+    def require_clear(self, budget: str = "a compute budget") -> None:
+        """Raise ArgumentError unless there is a budget, or there are N and D.
+
+        Args:
+            budget: What counts as one, in words.
+        """
         of_models = self.num_params is not None or self.num_tokens is not None
         spends = self.compute_budget is not None or bool({"hours", "price"} & set(self.terms))
         problems = []
         if of_models and (self.num_params is None or self.num_tokens is None):
             problems.append("give --params and --tokens together")
         if of_models == spends:
-            problems.append("give a compute budget, or --params and --tokens")
+            problems.append(f"give {budget}, or --params and --tokens")
         if of_models:
             problems += [
                 f"--{term.replace('_', '-')} goes with a compute budget only"
@@ -86,7 +90,7 @@ def predict(wanted: Wanted, name: str | None, tracking_uri: str | None, as_json:
     Raises:
         ArgumentError: It is not clear what to predict.
     """
-    wanted.require_clear()
+    wanted.require_clear("a compute budget, --hours or --price")
     result = fit_ledger(find_ledger(name, tracking_uri))
     if wanted.num_params is not None:
         N, D = wanted.num_params or (), wanted.num_tokens or ()

@@ -250,8 +250,8 @@ def test_predict_tells_the_loss_of_models(finished):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "give a compute budget, or --params and --tokens"),
-        (["1e12", "--params", "1M", "--tokens", "1M"], "give a compute budget, or --params and"),
+        ([], "give a compute budget, --hours or --price, or --params and --tokens"),
+        (["1e12", "--params", "1M", "--tokens", "1M"], "give a compute budget, --hours or"),
         (["--params", "1M"], "give --params and --tokens together"),
         (["--price", "3", "--devices", "0"], "--price-per-hour: expected the price of one device"),
         (["--params", "1M,x", "--tokens", "1M"], "expected positive numbers"),
