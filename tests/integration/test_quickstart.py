@@ -64,7 +64,7 @@ def test_a_figure_is_a_picture_and_is_shown_once(notebook, plot):
         ("plan", ">d_model</th>"),
         ("result.predict(5e11)", "tokens per parameter"),
         ('result.predict(5e11, metric="accuracy")', "accuracy"),
-        ("result.predict(hours=1)", "parameters"),
+        ("result.predict(hours=0.005)", "parameters"),
         ("comparison", ">multiplier, 95 %</th>"),
         ("result.checks", "<b>warn</b>"),
         ("result.summary", "95 % low"),
