@@ -129,7 +129,7 @@ class Run:
     code: str = ""
     role: str = "sweep"
     batch_size: float = math.nan
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 ROLES = ("sweep", "pilot", "check")

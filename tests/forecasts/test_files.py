@@ -98,14 +98,15 @@ def test_a_folder_that_cannot_be_written_is_named(result, tmp_path):
 def test_the_parent_run_gets_the_same_text(fitted, tmp_path):
     logged = {}
 
-    def log(forecast_id, text):
-        logged[forecast_id] = text
+    def log(name, text):
+        logged[name] = text
         return "s3://bucket/forecast.json"
 
     result = flops_fit.Result(fitted.findings, log)
     made = result.forecast(1e15, path=tmp_path)
     assert made.artifact == "s3://bucket/forecast.json"
-    assert logged == {made.id: made.path.read_text()} == {made.id: to_json(made)}
+    name = f"forecasts/{made.id}.json"
+    assert logged == {name: made.path.read_text()} == {name: to_json(made)}
 
 
 @pytest.mark.parametrize(
