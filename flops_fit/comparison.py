@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +15,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from flops_fit.display import html
+from flops_fit.display.number_text import folded
 from flops_fit.errors import ArgumentError, FitError, in_short
 from flops_fit.forecasts.files import slug
 from flops_fit.laws.check import Check, Checks
-from flops_fit.laws.comparison.comparable import doubts, incomparable
+from flops_fit.laws.comparison.comparable import doubts, incomparable, require_not_below
 from flops_fit.laws.comparison.contrast import Contrast
+from flops_fit.laws.findings import FITTED_BY
 from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.predict.reach import require_narrow, require_reach
 from flops_fit.laws.predict.tables import read_budgets
@@ -32,6 +35,8 @@ from flops_fit.warn import warn_user
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LONGEST_NAME = 60
 FOLDER = "comparisons"  # among the artifacts of a sweep's parent run; a stored name
 
 
@@ -92,6 +97,7 @@ class Comparison:
             if compute_budgets is not None:
                 C = read_budgets(contrast.first, compute_budgets)
                 for findings in (contrast.first, contrast.second):
+                    require_not_below(findings, C, anyway=anyway)
                     require_reach(findings, C, anyway=anyway)
                     require_narrow(findings, predict_intervals(findings, C), anyway=anyway)
             table = contrast.at(C)
@@ -188,9 +194,10 @@ def compare(
     per = _bytes_per_token(bytes_per_token, names)
     faults, checks = [], []
     for name, result in zip(names[1:], results[1:], strict=True):
-        pair = (names[0], name), (results[0].meta, result.meta)
-        faults += incomparable(*pair, per_byte=per is not None)
-        checks += doubts(*pair, per_byte=per is not None)
+        both = (names[0], name)
+        findings = (results[0].findings, result.findings)
+        faults += incomparable(both, findings, per_byte=per is not None)
+        checks += doubts(both, findings, per_byte=per is not None)
     if not anyway:
         raise_problems(faults)
     checks = [Check("incomparable", "warn", f"{fault}.", "") for fault in faults] + checks
@@ -219,14 +226,18 @@ def _result(sweep: object, tracking_uri: str | PathLike[str] | None) -> Result:
 
 def _names(results: Sequence[Result]) -> tuple[str, ...]:
     """A name for each result; letters where they have none, numbers where they share one."""
-    given = [
-        result.meta.get("name") or "abcdefghijklmnopqrstuvwxyz"[i % 26]
-        for i, result in enumerate(results)
-    ]
+    given = [_name(result) or LETTERS[i % len(LETTERS)] for i, result in enumerate(results)]
     return tuple(
         name if given.count(name) == 1 else f"{name} ({given[: i + 1].count(name)})"
         for i, name in enumerate(given)
     )
+
+
+def _name(result: Result) -> str:
+    """The name of a result, with the value of the column by which its table was divided."""
+    values = json.loads(result.meta.get(FITTED_BY, "{}")).values()
+    parts = [result.meta.get("name", ""), *map(str, values)]
+    return folded(" ".join(filter(None, parts)), LONGEST_NAME)
 
 
 def _bytes_per_token(given: object, names: tuple[str, ...]) -> list[float] | None:

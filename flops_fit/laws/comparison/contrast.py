@@ -39,8 +39,8 @@ class Crossing:
 
     Attributes:
         C: The budget.
-        low: Low end; 0 where the interval leaves the budgets compared.
-        high: High end; infinite where it does.
+        low: Low end.
+        high: High end.
         better_beyond: Whether the second sweep is the better one at larger budgets.
     """
 
@@ -142,29 +142,25 @@ class Contrast:
         return self.difference(np.geomspace(low, high, steps))
 
     def crossing(self) -> Crossing | None:
-        """The first budget at which the losses are equal, within the reach of both.
+        """The budget at which the losses are equal, within the reach of both.
 
         Its interval is where the difference cannot be told from zero.
 
         Returns:
-            None where they are equal nowhere, or a difference can be told nowhere.
+            None unless one sweep is seen to be better below it, and the other one above it.
         """
         low, high = self.common[0], max(self.reach, 1.01 * self.common[0])
         steps = round(math.log10(high / low) * PER_DECADE) + 2
         grid = self.difference(np.geomspace(low, high, steps))
         changes = np.flatnonzero(np.diff(np.sign(grid.value)) != 0)
-        if not len(changes) or not grid.told.any():
-            return None
-        i = int(changes[0])
-        share = grid.value[i] / (grid.value[i] - grid.value[i + 1])
-        C = grid.C[i] * (grid.C[i + 1] / grid.C[i]) ** share
-        before, after = np.flatnonzero(grid.told[: i + 1]), np.flatnonzero(grid.told[i + 1 :])
-        return Crossing(
-            float(C),
-            float(grid.C[before[-1]]) if len(before) else 0.0,
-            float(grid.C[i + 1 + after[0]]) if len(after) else math.inf,
-            bool(grid.value[i + 1] < 0),
-        )
+        for i in map(int, changes):
+            before = np.flatnonzero(grid.told[: i + 1])
+            after = np.flatnonzero(grid.told[i + 1 :])
+            if len(before) and len(after):
+                ends = int(before[-1]), i + 1 + int(after[0])
+                if grid.value[ends[0]] * grid.value[ends[1]] < 0:
+                    return _crossing_between(grid, i, ends)
+        return None
 
     def factor_to_tell(self, C: float) -> float:
         """How many times the FLOPs of both sweeps would tell a difference of the size found at C.
@@ -179,3 +175,11 @@ class Contrast:
         if size <= fixed:
             return math.inf
         return (half**2 - fixed**2) / (size**2 - fixed**2)
+
+
+def _crossing_between(grid: Difference, i: int, ends: tuple[int, int]) -> Crossing:
+    """The crossing after point i of a grid, whose interval ends at two of its points."""
+    share = grid.value[i] / (grid.value[i] - grid.value[i + 1])
+    C = grid.C[i] * (grid.C[i + 1] / grid.C[i]) ** share
+    low, high = (float(grid.C[end]) for end in ends)
+    return Crossing(float(C), low, high, bool(grid.value[i + 1] < 0))

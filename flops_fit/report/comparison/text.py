@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.display import number_text
-from flops_fit.laws.comparison.contrast import Contrast, Crossing
+from flops_fit.laws.comparison.contrast import Contrast
 
 INTERVAL = "95 %"
 # The verdict is given at the largest budget that both have, and this much beyond.
@@ -32,13 +32,48 @@ def verdict(names: tuple[str, str], contrast: Contrast) -> str:
     found = [_sentence(names, row, contrast, i) for i, row in enumerate(rows)]
     crossing = contrast.crossing()
     if crossing is not None:
-        found.append(_crossing(names, crossing))
-    if contrast.pairs is not None:
+        better = names[1] if crossing.better_beyond else names[0]
+        ends = f"{number_text.flops(crossing.low)} to {number_text.flops(crossing.high)}"
         found.append(
+            f"The losses are equal at {number_text.flops(crossing.C)} FLOPs ({INTERVAL} {ends}); "
+            f"{better} is better beyond."
+        )
+    return " ".join([*found, *_of_pairs(names, contrast), *_of_reach(contrast)])
+
+
+def _of_pairs(names: tuple[str, str], contrast: Contrast) -> list[str]:
+    """What pairing has given."""
+    if contrast.pairs is not None:
+        return [
             f"{contrast.pairs.count} runs of each are paired and err alike (correlation "
             f"{contrast.pairs.correlation:.2f}): what they share is not in the intervals."
-        )
-    return " ".join(found)
+        ]
+    if _were_paired(contrast):
+        return [
+            f"{names[1]} was trained paired, but its runs are not seen to err as those of "
+            f"{names[0]} do: nothing cancels."
+        ]
+    return []
+
+
+def _were_paired(contrast: Contrast) -> bool:
+    """Whether one of the sweeps was trained with the random state of the other."""
+    metas = contrast.first.meta, contrast.second.meta
+    return any(
+        meta.get("paired_with", "") == other.get("name") != ""
+        for meta, other in (metas, metas[::-1])
+        if "paired_with" in meta
+    )
+
+
+def _of_reach(contrast: Contrast) -> list[str]:
+    """Where the comparison ends, if that is before ten times the largest budget."""
+    if contrast.reach >= BEYOND * contrast.common[1] * (1 - 1e-9):
+        return []
+    return [
+        f"Beyond {number_text.flops(contrast.reach)} FLOPs one of the sweeps predicts nothing: see "
+        "its checks."
+    ]
 
 
 def _sentence(names: tuple[str, str], row: Mapping[Any, float], contrast: Contrast, i: int) -> str:
@@ -52,19 +87,22 @@ def _sentence(names: tuple[str, str], row: Mapping[Any, float], contrast: Contra
     told = not row["loss_difference_low"] <= 0 <= row["loss_difference_high"]
     if not told:
         return f"{where}, {_untold(names, row, contrast, i)}"
-    ends = (row["multiplier_low"], row["multiplier_high"])
-    factor = row["multiplier"]
-    better, worse = second, first
-    if row["loss_difference"] > 0:
-        better, worse = first, second
-        ends = (_inverse(ends[1]), _inverse(ends[0]))
-        factor = _inverse(factor)
-    return (
-        f"{where}, {better} is better: it reaches the loss of {worse} with {factor_text(factor)} "
-        f"times less compute ({INTERVAL} {_factors(*ends)}). The loss of {second} is "
-        f"{_signed(row['loss_difference'])} against {first} "
-        f"({_signed(row['loss_difference_low'])} to {_signed(row['loss_difference_high'])})."
-    )
+    difference, low, high = (row[f"loss_difference{end}"] for end in ("", "_low", "_high"))
+    sizes = sorted((abs(low), abs(high)))
+    by = f"{abs(difference):.3g} ({sizes[0]:.3g} to {sizes[1]:.3g})"
+    factor, ends = row["multiplier"], (row["multiplier_low"], row["multiplier_high"])
+    if difference < 0:
+        reached = (
+            f"reaches the loss of {first} with {factor_text(factor)} times less compute "
+            f"({INTERVAL} {_factors(*ends)})"
+        )
+        return f"{where}, {second} is better: it {reached}. Its loss is lower by {by}."
+    need = f"needs {_inverse(factor):.3g} times as much compute for the same loss"
+    if factor == 0:
+        need = "does not reach the same loss with any compute that is looked at"
+    elif ends[1] > 0:
+        need += f" ({INTERVAL} {_factors(_inverse(ends[1]), _inverse(ends[0]))})"
+    return f"{where}, {first} is better: {second} {need}. Its loss is higher by {by}."
 
 
 def _untold(names: tuple[str, str], row: Mapping[Any, float], contrast: Contrast, i: int) -> str:
@@ -78,25 +116,13 @@ def _untold(names: tuple[str, str], row: Mapping[Any, float], contrast: Contrast
         return text
     times = contrast.factor_to_tell(row["compute_budget"])
     if not times <= MOST_TIMES:
-        return f"{text} Repeating these runs would not tell; larger budgets, or pairs, might."
+        pairs = "" if contrast.pairs or _were_paired(contrast) else ", or pairs,"
+        return f"{text} Repeating these runs would not tell; larger budgets{pairs} might."
     runs = [findings.fitted_runs["flops"].sum() for findings in (contrast.first, contrast.second)]
     more = number_text.flops(float(np.nansum(runs)) * (times - 1), 2)
     return (
         f"{text} If the difference is as large as it seems, about {more} FLOPs more (each run "
         f"{times:.1f} times) would tell."
-    )
-
-
-def _crossing(names: tuple[str, str], crossing: Crossing) -> str:
-    better = names[1] if crossing.better_beyond else names[0]
-    ends = f"{number_text.flops(crossing.low)} to {number_text.flops(crossing.high)}"
-    if crossing.low == 0:
-        ends = f"at most {number_text.flops(crossing.high)}"
-    elif math.isinf(crossing.high):
-        ends = f"at least {number_text.flops(crossing.low)}"
-    return (
-        f"The losses are equal at {number_text.flops(crossing.C)} FLOPs ({INTERVAL} {ends}); "
-        f"{better} is better beyond."
     )
 
 
@@ -145,11 +171,11 @@ def _share(names: tuple[str, str], low: float, high: float) -> str:
     """The compute that the second sweep needs, as a share of the first's."""
     if low == 0 and math.isinf(high):
         return ""
-    span = f"between {low:.2g} and {high:.2g}"
+    span = f"between {low:.3g} and {high:.3g}"
     if math.isinf(high):
-        span = f"at least {low:.2g}"
+        span = f"at least {low:.3g}"
     elif low == 0:
-        span = f"at most {high:.2g}"
+        span = f"at most {high:.3g}"
     return f"{names[1]} needs {span} times the compute of {names[0]} "
 
 
