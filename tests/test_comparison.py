@@ -131,3 +131,9 @@ def test_a_store_that_fails_costs_a_warning_only(results):
 
 def test_equal_names_are_numbered(results):
     assert flops_fit.compare(results[0], results[0]).names == ("gpt (1)", "gpt (2)")
+
+
+def test_names_hold_the_value_that_divided_a_table_and_stay_in_one_line(results):
+    meta = {"name": "one\nsweep", "fitted_by": '{"optimizer": "adam"}'}
+    divided = flops_fit.Result(replace(results[0].findings, meta=meta))
+    assert flops_fit.compare(divided, results[1]).names == ("one sweep adam", "rope")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from flops_fit.laws.fitting.parametric import ParametricFit, refit
 from flops_fit.laws.inference.backtest import largest_cuts
 from flops_fit.laws.metrics import trend
 from flops_fit.laws.metrics.choice import Cut, choose
-from flops_fit.laws.metrics.columns import Bounds, MetricColumn
+from flops_fit.laws.metrics.columns import MetricColumn
 from flops_fit.laws.metrics.forms import LARGEST_E, Form, Places
 from flops_fit.laws.metrics.law import MetricLaw
 from flops_fit.laws.metrics.posterior import Limits
@@ -23,6 +24,8 @@ from flops_fit.laws.runs.points import Points
 
 # A positive metric that spans more than this factor is fitted in its logarithm.
 FACTOR = 1.5
+# Names of metrics that are percentages where their values exceed 1.
+PERCENTAGE = re.compile(r"acc|percent|pct|%|recall|precision|f1", re.IGNORECASE)
 LIFTS_OFF = (
     "without the largest budget there is no trend, and no form foresees the values there: it has "
     "only begun to leave its floor or its ceiling."
@@ -77,8 +80,7 @@ def fit_metric(metric: MetricColumn, values: Array, runs: FittedRuns) -> MetricL
     """Fit the law of one metric.
 
     Args:
-        metric: The metric. By default its bounds are 0 and 1 if all values lie between them, and
-            none otherwise.
+        metric: The metric, by default with bounds as `limits_of` finds them.
         values: The metric of each run, NaN where a run has none, shape (n,).
         runs: The runs.
 
@@ -94,7 +96,10 @@ def fit_metric(metric: MetricColumn, values: Array, runs: FittedRuns) -> MetricL
     known = MetricLaw(name, column, observed=observed, num_runs=len(values), refused=refused)
     if refused:
         return known
-    limits = limits_of(values, loss, metric.bounds)
+    limits = limits_of(values, loss, metric)
+    if not (limits.low <= observed[0] and observed[1] <= limits.high):
+        outside = f"its values, {observed[0]:.4g} to {observed[1]:.4g}, lie outside its bounds."
+        return replace(known, refused=outside)
     in_log = spans_factors(values, limits)
     places, y = runs.places(loss), np.log(values) if in_log else values
     chosen = choose(_candidates(runs, limits), places, y, limits, _cuts(runs))
@@ -126,18 +131,24 @@ def _largest(runs: FittedRuns) -> tuple[float, float]:
     return float(law.l_opt(C)), float(np.log(C))
 
 
-def limits_of(values: Array, loss: Array, bounds: Bounds | None) -> Limits:
+def limits_of(values: Array, loss: Array, metric: MetricColumn) -> Limits:
     """Bounds and direction of a metric.
+
+    By default the bounds are 0 and 1 if all values lie between them; 0 and 100 for a metric that is
+    named like a percentage, if they lie between those; and none otherwise.
 
     Args:
         values: The metric of the runs, shape (n,).
         loss: Their loss.
-        bounds: The bounds as given, or None.
+        metric: The metric, with its bounds if they were given.
     """
+    bounds = metric.bounds
     rising = bool(stats.pearsonr(values, loss).statistic < 0)
     if bounds is None:
-        share = values.min() >= 0 and values.max() <= 1
-        bounds = (0.0, 1.0) if share else (None, None)
+        most = 1.0 if values.max() <= 1 else 100.0
+        share = most == 1 or PERCENTAGE.search(metric.name)
+        fits = share and values.min() >= 0 and values.max() <= most
+        bounds = (0.0, most) if fits else (None, None)
     low, high = bounds
     return Limits(-np.inf if low is None else low, np.inf if high is None else high, rising)
 

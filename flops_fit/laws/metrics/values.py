@@ -56,8 +56,8 @@ def law_of(metrics: Mapping[str, MetricLaw], name: str) -> MetricLaw:
         ArgumentError: There is no such metric.
         FitError: It has no forecast.
     """
-    by_column = {law.column: law for law in metrics.values()}
-    law = metrics.get(name) or by_column.get(name)
+    by_name = {**{law.column: law for law in metrics.values()}, **metrics}
+    law = by_name.get(name) if isinstance(name, str) else None
     if law is None:
         known = ", ".join(metrics) or (
             "none: pass find_optimal(..., metrics={...}) or fit(..., metrics=[...])"

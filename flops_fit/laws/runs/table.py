@@ -233,6 +233,8 @@ def _convert(
     for name in names:
         given = frame[name].astype(object).tolist()
         numbers = to_numbers(frame[name], decimal_comma=decimal_comma) * scales.get(name, 1.0)
+        if name == "wall_time_s":  # the fits do without it: a text that is no time is none
+            numbers, given = numbers.fillna(_seconds(frame[name])), [None] * len(frame)
         frame[name] = numbers.replace([np.inf, -np.inf], np.inf)
         required = name == "num_params" or (name == "num_tokens" and not derivable)
         for i, (raw, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
@@ -241,6 +243,12 @@ def _convert(
             if fault:
                 faults.setdefault(i, []).append(fault)
     return faults
+
+
+def _seconds(column: pd.Series) -> pd.Series:
+    """Times that are written as 2.1min or 0:18:56, in seconds; NaN for anything else."""
+    text = column.where(np.array([isinstance(cell, str) for cell in column]))
+    return pd.to_timedelta(text, errors="coerce").dt.total_seconds()
 
 
 def _has_decimal_commas(frame: pd.DataFrame) -> bool:

@@ -9,6 +9,8 @@ from measures import accuracy, error, measured_runs
 from planted import LAW
 
 from flops_fit.errors import ArgumentError, FitError, TableError
+from flops_fit.laws.metrics.columns import MetricColumn
+from flops_fit.laws.metrics.fit import limits_of
 from flops_fit.result import Result, fit
 
 METRICS = ["accuracy", "error", "perplexity_c4", "coin"]
@@ -131,3 +133,30 @@ def test_bounds_may_be_given():
     ).predict(1e16, metric="accuracy")
     assert found.metric.value == pytest.approx(scale * accuracy(LAW.l_opt(1e16)), rel=0.1)
     assert found.metric.interval[1] <= scale
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "bounds"),
+    [
+        ("accuracy", 1.0, (0.0, 1.0)),
+        ("top1_acc", 100.0, (0.0, 100.0)),
+        ("top1 %", 100.0, (0.0, 100.0)),
+        ("score", 100.0, (-np.inf, np.inf)),
+        ("acc", 1000.0, (-np.inf, np.inf)),
+    ],
+)
+def test_the_bounds_of_shares_and_percentages(name, scale, bounds):
+    values = scale * np.linspace(0.3, 0.8, 12)
+    found = limits_of(values, -values, MetricColumn(name, name))
+    assert (found.low, found.high) == bounds
+
+
+def test_values_outside_the_bounds_given_are_refused():
+    found = fit(measured_runs(), metrics={"accuracy": (0.0, 0.01)}, num_draws=100)
+    with pytest.raises(FitError, match="lie outside its bounds"):
+        found.predict(1e15, metric="accuracy")
+
+
+def test_a_name_that_is_none_is_an_argument_error(result):
+    with pytest.raises(ArgumentError, match=r"got \['accuracy'\]"):
+        result.predict(1e15, metric=["accuracy"])

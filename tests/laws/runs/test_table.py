@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,3 +171,19 @@ def test_training_curves_in_usual_forms():
         read_curves([{**rows[0], "val_loss": "x"}])
     with pytest.raises(TableError, match="expected a DataFrame"):
         read_curves(3)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "seconds"),
+    [
+        ("Duration", "2.1min", 126.0),
+        ("runtime", "0:18:56", 1136.0),
+        ("hours", "8h", 28800.0),
+        ("hours", 2, 7200.0),
+        ("seconds", "30", 30.0),
+        ("seconds", "soon", math.nan),
+    ],
+)
+def test_times_are_read_as_people_write_them(column, cell, seconds):
+    found, _ = read_runs(pd.DataFrame(ROWS).assign(**{column: cell}))
+    assert found["wall_time_s"].tolist() == pytest.approx([seconds] * 2, nan_ok=True)

