@@ -51,6 +51,7 @@ main(["fit", "examples/runs.csv"])
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
     code = LIGHT.replace("{absent}", str(ABSENT)) + USES[use].replace("{folder}", str(tmp_path))

@@ -30,6 +30,7 @@ class Keyed(nn.Module):
         return self.net.num_params()
 
 
+@pytest.mark.slow
 def test_secrets_of_environment_and_arguments_are_written_nowhere(
     store, monkeypatch, capfd, caplog
 ):

@@ -389,6 +389,7 @@ def test_a_large_sweep_needs_a_yes(store, monkeypatch):
     assert "Nothing was trained" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on_and_a_worker_takes_over(store, monkeypatch):
     trained = []
 

@@ -232,6 +232,7 @@ def without_a_loss():
     return html_page.page(fit(table).findings, NONE)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
 def test_the_page_in_a_browser(hostile, text, tmp_path):

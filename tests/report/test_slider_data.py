@@ -64,6 +64,7 @@ def test_no_law_no_grid():
         slider_data.slider_grids(fit(runs().iloc[:7]).findings)
 
 
+@pytest.mark.slow
 def test_sizes_beyond_those_trained_are_built(result):
     asked = []
 

@@ -65,6 +65,7 @@ def test_unique_tokens(result):
     assert capped.loss_interval[0] < capped.loss < capped.loss_interval[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [runs, measured])
 def test_a_cap_that_does_not_bind_changes_nothing_and_begins_to_bind_without_a_step(table):
     found = fit(table())

@@ -215,6 +215,7 @@ def test_a_curve_is_drawn_with_as_many_points_as_can_be_seen():
     np.testing.assert_allclose(shown[30:, 1], smooth, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_very_many_points_are_drawn_as_a_picture():
     more = [CURVES[:3].assign(trial_id=f"{k}") for k in range(2000)]
     runs = [ENDED[:1].assign(trial_id=f"{k}") for k in range(2000)]

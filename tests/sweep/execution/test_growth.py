@@ -64,6 +64,7 @@ def test_the_recipe_is_found_followed_and_nothing_is_trained_twice(growing, plan
     assert len(planted.trained) == len(runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 22])
 def test_a_sweep_that_is_stopped_goes_on(growing, planted, monkeypatch, stop_after):
     """In the pilot, and in the grid."""
@@ -127,6 +128,7 @@ def test_a_pilot_whose_trials_all_diverge_falls_back_on_the_rule(
     assert "the rule of DeepSeek LLM is used" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plan_result_and_another_worker_know_what_was_found(growing, monkeypatch, capsys):
     growing.run()
     uri = growing.address.tracking_uri

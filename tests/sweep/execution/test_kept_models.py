@@ -85,6 +85,7 @@ def assert_all_kept(sweep: SmallSweep) -> None:
     assert files(sweep) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_keeps_the_best_and_drops_losers_on_the_way(
     small, planted, train_with, monkeypatch
 ):

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import cloudpickle
+import pytest
 
 from flops_fit.records import Event
 from flops_fit.sweep.execution.local_pool import LocalPool, _read
@@ -66,6 +67,7 @@ def say_who(job, send):
         os._exit(1)
 
 
+@pytest.mark.slow
 def test_processes_stay_between_rounds_and_the_dead_are_replaced():
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:

@@ -4,6 +4,7 @@ import pytest
 from sweeps import SmallSweep
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
     small: SmallSweep, planted, train_with
 ):

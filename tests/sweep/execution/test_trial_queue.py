@@ -101,6 +101,7 @@ def test_a_beat_that_fails_does_not_end_the_heart(store, monkeypatch):
     database.close()
 
 
+@pytest.mark.slow
 def test_trials_enqueued_by_two_drivers_at_once_run_once_each(small: SmallSweep, planted):
     job = small.open()
     study = open_study(job.study_name, job.storage)

@@ -14,6 +14,7 @@ from flops_fit.store.client import client_of
 from flops_fit.sweep.execution import progress, worker
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
     """From the step where it stopped, and its training curve without a gap."""
     recipe = flops_fit.Recipe(batch_size=8, max_epochs=1e9, pilot=False)

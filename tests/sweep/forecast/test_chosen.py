@@ -93,6 +93,7 @@ def test_a_plan_shows_the_budgets_of_its_sweep(store, measured):
     assert len(measured) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_takes_what_the_driver_chose(store, measured, monkeypatch):
     monkeypatch.setattr(chosen, "DRIVER_S", 0.0)
     with pytest.raises(SweepError, match=r"no sweep|no budgets for 2 h yet"):

@@ -185,6 +185,7 @@ def test_the_longest_trial_starts_first_and_each_on_the_first_free_device(device
     assert makespan([1, 2, 3, 4], devices) == makespan([4, 2, 1, 3], devices) == ends_at
 
 
+@pytest.mark.slow
 def test_real_steps_are_timed_and_nothing_else_changes(planned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(calibration, "STRETCH_S", 1e-3)
@@ -215,6 +216,7 @@ def test_tensors_are_counted(planned):
     assert hidden <= work <= 3 * hidden + 4000
 
 
+@pytest.mark.slow
 def test_processes_that_will_share_the_machine_measure_together(planned, monkeypatch):
     def run_here(payload, count, listener):
         for _ in range(count):

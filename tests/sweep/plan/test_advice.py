@@ -11,6 +11,7 @@ from flops_fit import Recipe
 from flops_fit.errors import FlopsFitWarning, InfeasiblePlanError
 
 
+@pytest.mark.slow
 def test_short_budget_is_left_out_with_a_warning_naming_what_works(planned):
     with pytest.warns(
         FlopsFitWarning, match=r"budgets left out:\n  - budget 1e.05: fewer than 4"
@@ -69,6 +70,7 @@ def assert_change_works(planned, message, given, budgets):
         assert planned(**changes).compute_budgets == budgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "recipe", "sizes", "budgets"),
     [

@@ -191,6 +191,7 @@ print(*ids)
 """
 
 
+@pytest.mark.slow
 def test_trial_ids_are_the_same_in_another_process():
     here: dict[str, list[str]] = {}
     exec(SCRIPT, here)

@@ -229,6 +229,7 @@ def test_half_precision(task, precision):
     assert outcome.loss == pytest.approx(full.loss, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_resumed_ends_with_the_same_bits(task, tmp_path, precision):
     recipe = replace(RECIPE, log_points=20, precision=precision)
@@ -503,6 +504,7 @@ def in_a_process(work):
     return child
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_killed_at_any_moment_a_trial_ends_with_the_same_bits(task, tmp_path):
     recipe, trial = replace(RECIPE, log_points=1), a_trial(300)
