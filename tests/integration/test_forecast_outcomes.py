@@ -15,7 +15,7 @@ BUDGETS = [1e5, 2e5, 4e5]
 def test_a_forecast_is_scored_by_the_run_that_comes(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Twenty held-out examples carry a law by chance only: with these they do.
-    monkeypatch.setattr(prepare, "_rule_of_sweep", lambda task, address: RANDOM)
+    monkeypatch.setattr(prepare, "_rule_of_sweep", lambda task, address, twins=None: RANDOM)
     before = real_sweep(store, extend=False)
     last = before.runs[before.runs["size"] == 8].iloc[-1]
     N, D = float(last["num_params"]), 2 * float(last["num_tokens"])
