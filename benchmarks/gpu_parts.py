@@ -289,12 +289,7 @@ def losses(bench: Bench) -> Iterator[Row]:
     """The held-out loss of one small trial here and on the CPU."""
     here = small_loss(bench.tiny)
     on_cpu = _own_process("loss", bench, CUDA_VISIBLE_DEVICES="")
-    yield {
-        "what": f"{here['device']} against CPU, fp32",
-        "loss": here["loss"],
-        "loss_on_cpu": on_cpu["loss"],
-        "differs_by": abs(here["loss"] / on_cpu["loss"] - 1),
-    }
+    yield _losses_of(f"{here['device']} against CPU, fp32", here, cpu=on_cpu)
 
 
 def ranks(bench: Bench) -> Iterator[Row]:
@@ -302,11 +297,19 @@ def ranks(bench: Bench) -> Iterator[Row]:
     one = small_loss(bench.tiny)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     two = _own_process("loss", bench, launcher)
-    yield {
-        "what": f"2 ranks ({two['ranks']} joined) on one {two['device']} against one process",
-        "loss": two["loss"],
-        "loss_of_one": one["loss"],
-        "differs_by": abs(two["loss"] / one["loss"] - 1),
+    what = f"2 ranks ({two['ranks']} joined) on one {two['device']} against one process"
+    yield _losses_of(what, two, one=one)
+
+
+def _losses_of(what: str, found: Row, **other: Row) -> Row:
+    """The loss of a trial beside that of another one."""
+    ((name, beside),) = other.items()
+    differs_by = abs(found["loss"] / beside["loss"] - 1)
+    return {
+        "what": what,
+        "loss": found["loss"],
+        f"loss_of_{name}": beside["loss"],
+        "differs_by": differs_by,
     }
 
 

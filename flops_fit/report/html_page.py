@@ -12,8 +12,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ from flops_fit.laws.predict.paths import UNCONSTRAINED
 from flops_fit.laws.predict.prediction import predict_budget
 from flops_fit.laws.predict.tables import chinchilla_table
 from flops_fit.report import decision_tables, outcomes, slider_data, summary, tables
+from flops_fit.report.page_files import page_file
 from flops_fit.report.plots.panels import figures
 from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
 
-FILES = "page_files"
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 SEVERITIES = ("refuse", "warn", "note")  # the order in which checks are listed
 OBJECTIVES = {
@@ -91,10 +90,10 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
     """
     if plots is None:
         plots = draw(findings)
-    style, script = _file("report.css"), _file("report.js")
+    style, script = page_file("report.css"), page_file("report.js")
     meta = findings.meta
     return str(
-        template(_file("report.html")).render(
+        template(page_file("report.html")).render(
             style=trusted(style),
             style_hash=policy_hash(style),
             script=trusted(script),
@@ -243,8 +242,3 @@ def _versions(meta: Mapping[str, str]) -> str:
     libraries = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     fitted = f"fitted with flops-fit {__version__}, {libraries}, Python {platform.python_version()}"
     return f"{meta['versions']}; {fitted}" if meta.get("versions") else fitted
-
-
-@cache
-def _file(name: str) -> str:
-    return resources.files("flops_fit.report").joinpath(FILES, name).read_text(encoding="utf-8")

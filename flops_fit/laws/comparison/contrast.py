@@ -82,7 +82,7 @@ class Contrast:
     def common(self) -> tuple[float, float]:
         """The smallest and largest budget that lie within both sweeps, FLOPs.
 
-        They are those of the nearest ends where no budget does.
+        Where none does, both are the largest budget of the sweep that ends first.
         """
         spans = [findings.fitted_runs["compute_budget"] for findings in (self.first, self.second)]
         low, high = max(span.min() for span in spans), min(span.max() for span in spans)

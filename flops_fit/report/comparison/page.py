@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import pandas as pd
@@ -15,6 +13,7 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.comparison.contrast import Contrast
 from flops_fit.laws.findings import Findings
 from flops_fit.report.comparison.plot import plot_comparison
+from flops_fit.report.page_files import page_file
 from flops_fit.report.summary import law_line
 
 TITLE = "Left: the loss of each sweep's best model. Right: the compute multiplier. Bands are 95 %."
@@ -36,10 +35,10 @@ def page(
         table: Text cells, or why there are none.
         checks: What is to be minded.
     """
-    style = _file("report.css")
+    style = page_file("report.css")
     sweeps = [contrasts[0].first, *(contrast.second for contrast in contrasts)]
     return str(
-        template(_file("comparison.html")).render(
+        template(page_file("comparison.html")).render(
             style=trusted(style),
             style_hash=policy_hash(style),
             names=list(names),
@@ -63,9 +62,3 @@ def _facts(name: str, findings: Findings) -> dict[str, Any]:
         "law": law_line(findings),
         "report": findings.meta.get("report", ""),
     }
-
-
-@cache
-def _file(name: str) -> str:
-    folder = resources.files("flops_fit.report").joinpath("page_files")
-    return folder.joinpath(name).read_text(encoding="utf-8")

@@ -45,8 +45,9 @@ def _of_pairs(names: tuple[str, str], contrast: Contrast) -> list[str]:
     """What pairing has given."""
     if contrast.pairs is not None:
         return [
-            f"{contrast.pairs.count} runs of each are paired and err alike (correlation "
-            f"{contrast.pairs.correlation:.2f}): what they share is not in the intervals."
+            f"{contrast.pairs.count} runs of each match by budget and size, and their errors agree "
+            f"(correlation {contrast.pairs.correlation:.2f}): what they share is left out of the "
+            "intervals."
         ]
     if _were_paired(contrast):
         return [
