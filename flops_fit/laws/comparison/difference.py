@@ -16,11 +16,9 @@ from scipy import stats
 from flops_fit.errors import FitError
 from flops_fit.laws.comparison.pairs import Pairs
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import LEVEL
+from flops_fit.laws.inference.intervals import NORMAL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.predict.intervals import PART, predict_intervals
-
-_NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Difference:
         half = np.where(self.value < 0, self.high - self.value, self.value - self.low)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(half > 0, -self.value / half, -np.sign(self.value) * np.inf)
-        return np.asarray(stats.norm.cdf(_NORMAL * z))
+        return np.asarray(stats.norm.cdf(NORMAL * z))
 
 
 def difference_at(

@@ -19,6 +19,7 @@ from flops_fit.laws.model.arrays import GAMMA, NUM_PARAMETERS, Array
 
 # Coverage of all reported intervals.
 LEVEL = 0.95
+NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width in standard errors that are known
 # Default step of finite differences, in standard errors.
 STEP = 1e-2
 # The wild bootstrap replaces the delta interval only if it is at least 25 % wider. HC3 and the

@@ -17,11 +17,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flops_fit.errors import FitError
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import LEVEL
+from flops_fit.laws.inference.intervals import NORMAL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.predict.at_model import least_loss
@@ -40,7 +39,6 @@ from flops_fit.laws.timing.speed import Speed
 
 # Prefixes of the columns with the parts of an interval, and with the weights of the approaches.
 PART, WEIGHT = "part_", "weight_"
-_NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 
 def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED) -> pd.DataFrame:
@@ -68,10 +66,10 @@ def predict_intervals(findings: Findings, C: Array, terms: Terms = UNCONSTRAINED
         moved = with_misfit(findings, C, terms, of_law)
         errors_of = _cost_errors if terms.wall_time is None else _speed_errors
         error, scatter = errors_of(findings, of_law.middle, C, terms)
-        ends = _widened(moved.ends, _NORMAL * error)
+        ends = _widened(moved.ends, NORMAL * error)
         of_recipe = recipe_errors(findings, C, ends.middle, terms)
         ends = _widened(ends, of_recipe)
-        noise = np.hypot(moved.noise, _NORMAL * scatter[2 * len(C) :])
+        noise = np.hypot(moved.noise, NORMAL * scatter[2 * len(C) :])
     shares = {f"{WEIGHT}{name}": weight for name, weight in moved.weights.items()}
     frame = _frame(C, ends, noise, least_loss(findings))
     sizes = parameter_errors(findings, C, terms)[: len(C)]

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import LEVEL
+from flops_fit.laws.inference.intervals import LEVEL, NORMAL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.power_law import PowerLaw
 
@@ -98,7 +98,7 @@ def find_witnesses(findings: Findings, C: Array, law_half: Array) -> list[Witnes
     # A law that does not hold drifts from the truth as a power law does.
     beyond = _beyond(np.log(C), np.log(findings.fitted_runs["compute_budget"].to_numpy(float)))
     wrong = max(0.0, 1 - 2 * findings.misfit.exact)
-    half = np.hypot(half, _normal() * wrong * DRIFT * beyond)
+    half = np.hypot(half, NORMAL * wrong * DRIFT * beyond)
     return [Witness("parametric law", value, half), *other_witnesses(findings, C)]
 
 
@@ -125,7 +125,7 @@ def other_witnesses(findings: Findings, C: Array) -> list[Witness]:
     if laws is not None and laws.n_opt.covariance and "unfinished-curves" not in doubted:
         law = laws.n_opt
         witness = _power_witness("envelope", law, findings.envelope, C)
-        half = np.hypot(witness.half, _normal() * ENVELOPE_ERROR)
+        half = np.hypot(witness.half, NORMAL * ENVELOPE_ERROR)
         found.append(Witness(witness.name, witness.value, half))
     return found
 
@@ -138,7 +138,7 @@ def _power_witness(name: str, law: PowerLaw, points: pd.DataFrame, C: Array) -> 
     beyond = _beyond(at, t)
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(t) - 2 + SCATTER_COUNTS))
     half = quantile * np.sqrt(_variance(t, x, at))
-    half = np.hypot(half, _normal() * drift(t, x) * beyond)
+    half = np.hypot(half, NORMAL * drift(t, x) * beyond)
     return Witness(name, np.log(law(C)), half)
 
 
@@ -154,7 +154,7 @@ def _near_rows(law: PowerLaw, rows: pd.DataFrame, C: Array) -> Witness:
     apart = np.log(C)[:, None] - t
     weights = 1 / (np.square(error) + SCATTER**2 + (NEAR_DRIFT * apart) ** 2)
     value = (weights * (x + law.exponent * apart)).sum(axis=1) / weights.sum(axis=1)
-    return Witness("nearest rows", value, _normal() / np.sqrt(weights.sum(axis=1)))
+    return Witness("nearest rows", value, NORMAL / np.sqrt(weights.sum(axis=1)))
 
 
 def drift(t: Array, x: Array) -> float:
@@ -184,7 +184,3 @@ def _variance(t: Array, x: Array, at: Array) -> Array:
     apart = ((t - t.mean()) ** 2).sum()
     s2 = (float(r @ r) + SCATTER_COUNTS * SCATTER**2) / (len(t) - 2 + SCATTER_COUNTS)
     return np.asarray(s2 * (1 + 1 / len(t) + (at - t.mean()) ** 2 / apart))
-
-
-def _normal() -> float:
-    return float(stats.norm.ppf(0.5 + LEVEL / 2))

@@ -15,6 +15,7 @@ from flops_fit.display.number_text import count, times
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check, Checks, Severity
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.inference.intervals import NORMAL
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.predict.paths import Terms, WallTime, path
 from flops_fit.laws.predict.prediction import Prediction, Spending, predict_budget
@@ -27,7 +28,6 @@ NEAR = 1.1
 FAR = 10.0
 # A speed that scatters so much says little.
 WIDE = 0.3
-_NORMAL = 1.96
 _BRACKET, _HALVINGS = 60.0, 60  # of ln C, for the compute-optimal model
 
 
@@ -99,7 +99,7 @@ def flops_in(findings: Findings, speed: Speed, device_seconds: float) -> float:
 def _spending(findings: Findings, budget: Budget, speed: Speed, found: Prediction) -> Spending:
     x = np.log(np.array([found.num_params]))
     rate = budget.devices / float(np.exp(speed.log_seconds(x, findings.cost)[0]))
-    error = _NORMAL * float(speed.log_error(x, findings.cost)[0])
+    error = NORMAL * float(speed.log_error(x, findings.cost)[0])
     seconds = 3600 * budget.total_hours * budget.devices
     return Spending(
         budget.total_hours,
