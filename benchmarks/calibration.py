@@ -83,7 +83,7 @@ def splits(name: str, table: pd.DataFrame) -> Iterator[Split]:
         yield name, "targets", table[~held], table[held]
         return
     C = table["C"].to_numpy()
-    rows = [C[row] for row in _rows(C) if row.sum() >= LEAST_IN_ROW]
+    rows = [C[row] for row in rows_by_budget(C) if row.sum() >= LEAST_IN_ROW]
     if len(rows) >= LEAST_ROWS:
         most = 3 if len(rows) >= MANY_ROWS else 1
         cuts = [row.min() for row in rows[::-1][:most]]
@@ -95,7 +95,7 @@ def splits(name: str, table: pd.DataFrame) -> Iterator[Split]:
             yield name, f"top {i}", table[~held], table[held]
 
 
-def _rows(C: np.ndarray) -> list[np.ndarray]:
+def rows_by_budget(C: np.ndarray) -> list[np.ndarray]:
     """A mask for each row, by ascending budget."""
     labels, first, label = np.zeros(len(C), int), -np.inf, -1
     for i in np.argsort(C, kind="stable"):
@@ -150,7 +150,7 @@ def judge(split: Split) -> list[dict[str, object]]:
         {**base, "kind": "mean", "error": error.mean(), "half": np.hypot(mean.mean(), noise)}
     )
     line = _own_line(train)
-    for row in _rows(held["C"].to_numpy()):
+    for row in rows_by_budget(held["C"].to_numpy()):
         optimum = row_optimum(held[row])
         if optimum is not None:
             found += _judge_optimum(result, base, optimum, line)
@@ -159,7 +159,7 @@ def judge(split: Split) -> list[dict[str, object]]:
 
 def _own_line(train: pd.DataFrame) -> np.ndarray | None:
     """The line of ln N over ln C through the vertices of the rows that were fitted."""
-    rows = [row_optimum(train[row]) for row in _rows(train["C"].to_numpy())]
+    rows = [row_optimum(train[row]) for row in rows_by_budget(train["C"].to_numpy())]
     points = np.array([row for row in rows if row is not None])
     return np.polyfit(points[:, 0], points[:, 1], 1) if len(points) >= 3 else None
 

@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from calibration import COLUMNS, LEAST_TRAIN, _rows, find_data, row_optimum
+from calibration import COLUMNS, LEAST_TRAIN, find_data, row_optimum, rows_by_budget
 
 import flops_fit
 from flops_fit.errors import FlopsFitError
@@ -88,7 +88,7 @@ def judge(job: tuple[str, Sweeps]) -> list[dict[str, object]]:
 def _optima(held: pd.DataFrame) -> dict[float, float]:
     """The loss at the vertex of each held-out row that shows one, by budget."""
     found = {}
-    for row in _rows(held["C"].to_numpy()):
+    for row in rows_by_budget(held["C"].to_numpy()):
         optimum = row_optimum(held[row])
         if optimum is not None:
             found[float(f"{np.exp(optimum[0]):.3g}")] = float(np.exp(optimum[2]))
@@ -98,7 +98,7 @@ def _optima(held: pd.DataFrame) -> dict[float, float]:
 def main() -> None:
     """Run all pairs of sweeps and print a line for each kind."""
     points = pd.read_csv(find_data() / "porian" / "isoflop_points.csv")
-    points = points.rename(columns={"param_count": "param_count", "flops": "C"})
+    points = points.rename(columns={"flops": "C"})
     with ProcessPoolExecutor(2) as pool:
         judged = pd.DataFrame([row for rows in pool.map(judge, jobs(points)) for row in rows])
     if len(sys.argv) > 1:
