@@ -17,7 +17,7 @@ from scipy import stats
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import Form, ParametricFit, excess
 from flops_fit.laws.inference.intervals import LEVEL
-from flops_fit.laws.inference.kriging import Kriging
+from flops_fit.laws.inference.kriging.kriging import Kriging
 from flops_fit.laws.inference.misfit import LEAST_DOF
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets

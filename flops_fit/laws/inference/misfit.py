@@ -22,7 +22,7 @@ from flops_fit.errors import FitError
 from flops_fit.laws.fitting.parametric import Form, ParametricFit
 from flops_fit.laws.inference.form_choice import is_sound
 from flops_fit.laws.inference.intervals import LEVEL
-from flops_fit.laws.inference.kriging import Kriging
+from flops_fit.laws.inference.kriging.kriging import Kriging
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.frontier import frontier, log_flops_per_token

@@ -36,7 +36,8 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import Spread
-from flops_fit.laws.inference.kriging import Cells, Kriging, Setting
+from flops_fit.laws.inference.kriging.cells import Cells
+from flops_fit.laws.inference.kriging.kriging import Kriging, Setting
 from flops_fit.laws.inference.misfit import Misfit
 from flops_fit.laws.metrics import stored as metric_laws
 from flops_fit.laws.model.arrays import GAMMA

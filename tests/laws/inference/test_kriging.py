@@ -6,9 +6,9 @@ import pytest
 from planted import LAW, runs
 
 from flops_fit.laws.fitting.parametric import fit_parametric
-from flops_fit.laws.inference import kriging
 from flops_fit.laws.inference.bootstrap import measure_spread
-from flops_fit.laws.inference.kriging import Kriging
+from flops_fit.laws.inference.kriging import cells as averaging
+from flops_fit.laws.inference.kriging.kriging import NO_MISFIT, Kriging
 from flops_fit.laws.model.frontier import loss_at
 from flops_fit.laws.runs.points import Points
 
@@ -43,7 +43,7 @@ def exact():
 def test_where_the_law_is_exact_there_is_most_likely_no_misfit(exact):
     _, found = exact
     assert found.settings[0].ratio == 0
-    assert found.settings[0].weight > kriging.NO_MISFIT
+    assert found.settings[0].weight > NO_MISFIT
     assert found.settings[0].variance ** 0.5 == pytest.approx(0.003, rel=0.4)
 
 
@@ -116,8 +116,8 @@ def test_seeds_of_one_model_share_a_cell_and_many_runs_few_cells():
     assert (cells.weight == 3).all()
     assert len(cells.x) == 35
     rng = np.random.default_rng(0)
-    labels = kriging._neighbours(rng.normal(size=(1000, 2)))
-    assert len(np.unique(labels)) == kriging.MOST_CELLS
+    labels = averaging.neighbours(rng.normal(size=(1000, 2)))
+    assert len(np.unique(labels)) == averaging.MOST_CELLS
     assert np.bincount(labels).max() <= 32
 
 
@@ -146,3 +146,28 @@ def test_rounding_errors_are_no_misfit():
     points = replace(points, loss=points.loss * np.exp(wave(points.N, points.D, 1e-10)))
     found = Kriging.of(fit_parametric(points), points)
     assert [setting.ratio for setting in found.settings] == [0.0]
+
+
+def test_covariances_of_single_models_have_the_posterior_variances_on_their_diagonal():
+    _, found = wavy()
+    mx, my = found.fit.centre[:2]
+    x, y = np.log([1e7, 1e8, 3e8]) - mx, np.log([1e9, 1e9, 5e10]) - my
+    _, whole, _ = found.posterior(x[:, None], y[:, None], np.ones((3, 1)))
+    parts = found.covariances(x, y, np.eye(3))
+    weights = np.array([setting.weight * setting.variance for setting in found.settings])
+    variances = np.einsum("s,sqq->q", weights, parts)
+    assert parts.shape == (len(found.settings), 3, 3)
+    # `posterior` also counts how far the means of the settings lie apart.
+    assert (variances <= whole * (1 + 1e-9)).all()
+    only = replace(found, settings=(replace(found.settings[0], weight=1.0),))
+    _, alone, noise = only.posterior(x[:, None], y[:, None], np.ones((3, 1)))
+    assert np.diag(only.covariances(x, y, np.eye(3))[0]) * noise == pytest.approx(alone)
+
+
+def test_the_covariance_of_a_difference_is_that_of_its_models():
+    _, found = wavy()
+    mx, my = found.fit.centre[:2]
+    x, y = np.log([1e7, 1e8]) - mx, np.log([1e9, 1e9]) - my
+    both = found.covariances(x, y, np.eye(2))
+    difference = found.covariances(x, y, np.array([[1.0, -1.0]]))[:, 0, 0]
+    assert difference == pytest.approx(both[:, 0, 0] + both[:, 1, 1] - 2 * both[:, 0, 1])

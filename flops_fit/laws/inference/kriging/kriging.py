@@ -22,6 +22,7 @@ import numpy as np
 from flops_fit.laws.fitting.parametric import TIES, ParametricFit, excess
 from flops_fit.laws.fitting.residuals import Problem, at_bounds, jacobian, residuals, tie_basis
 from flops_fit.laws.inference.backtest import NO_NOISE
+from flops_fit.laws.inference.kriging.cells import LEAST_SPAN, Cells, averaged, neighbours
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 from flops_fit.laws.runs.points import Points
 
@@ -32,10 +33,8 @@ RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 # wider than without g (simulated); on public tables the choice hardly matters.
 NO_MISFIT = 0.75
 GROWTH = 10.0  # of the standard deviation of g, for each unit of ln L above the frontier
-MOST_CELLS = 128  # of neighbours, over which runs are averaged
 # Grid points that together hold this probability are used, at most so many.
 ENOUGH, MOST_USED = 0.98, 12
-LEAST_SPAN = 0.5  # of the runs, along u and along v
 FAR = 2.5  # standard deviations, beyond which runs count less in a Huber fit
 
 
@@ -54,23 +53,6 @@ class Setting:
     lengths: tuple[float, float]
     ratio: float
     variance: float
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Runs, averaged over neighbours, shape (c,) each.
-
-    Attributes:
-        x: ln N, centred.
-        y: ln D, centred.
-        residual: Loss less the law's: of ln L, or of L over its mean.
-        weight: Number of runs, or less for runs far from a Huber fit.
-    """
-
-    x: Array
-    y: Array
-    residual: Array
-    weight: Array
 
 
 @dataclass(frozen=True)
@@ -98,8 +80,8 @@ class Kriging:
         if fit.delta is not None:
             limit = FAR * MAD_TO_STD * float(np.median(np.abs(r))) + 1e-300
             weight = np.minimum(1.0, limit / np.maximum(np.abs(r), limit))
-        groups = _neighbours(np.stack([x + y, x - y], axis=1))
-        cells = _averaged(x, y, r, weight, groups)
+        groups = neighbours(np.stack([x + y, x - y], axis=1))
+        cells = averaged(x, y, r, weight, groups)
         within = float((weight * (r - cells.residual[groups]) ** 2).sum())
         bare = cls(fit, cells, (), len(r) - fit.num_free)
         return replace(bare, settings=_settings(bare, within))
@@ -124,6 +106,27 @@ class Kriging:
         mean = weights @ means
         noise = weights @ np.array([setting.variance for setting in self.settings])
         return mean, weights @ (variances + (means - mean) ** 2), np.asarray(noise)
+
+    def covariances(self, x: Array, y: Array, factors: Array) -> Array:
+        """Covariances of sums of ln L (or of L over its mean) over models, given the runs.
+
+        Args:
+            x: ln N of the models, centred, shape (n,).
+            y: ln D of the models, centred, shape (n,).
+            factors: What each model counts in each sum, shape (q, n).
+
+        Returns:
+            One matrix for each setting, over that setting's variance of noise, shape (s, q, q).
+        """
+        slopes, at = factors @ self._slopes(x, y), _Models(x, y, self._size(x, y))
+        parts = []
+        for setting, solved in zip(self.settings, self._solved, strict=True):
+            cross = factors @ self._kernel(setting, at[:, None], self._runs)
+            G = np.linalg.solve(solved.root, (cross * np.sqrt(self.cells.weight)).T)
+            of_g = factors @ self._kernel(setting, at[:, None], at) @ factors.T - G.T @ G
+            rest = slopes - G.T @ solved.slopes
+            parts.append(of_g + rest @ solved.inverse @ rest.T)
+        return np.stack(parts)
 
     def mean(self, x: Array, y: Array) -> Array:
         """The mean that `posterior` has for models by themselves; x and y have the shape (k,)."""
@@ -313,37 +316,6 @@ def _likely(found: list[tuple[float, Setting]]) -> tuple[Setting, ...]:
     used = order[: min(int(np.searchsorted(share, ENOUGH)) + 1, MOST_USED)]
     total = weights[used].sum()
     return tuple(replace(found[i][1], weight=float(weights[i] / total)) for i in used)
-
-
-def _neighbours(at: Array) -> np.ndarray:
-    """The cell of each run, shape (n,): the widest cells are halved until there are enough.
-
-    Args:
-        at: u and v of each run, shape (n, 2).
-    """
-    distinct, place = np.unique(np.round(at, 9), axis=0, return_inverse=True)
-    cells = [np.arange(len(distinct))]
-    if len(distinct) <= MOST_CELLS:
-        return np.asarray(place).ravel()
-    scaled = distinct / np.maximum(np.ptp(distinct, axis=0), LEAST_SPAN)
-    sizes = [np.ptp(scaled, axis=0)]
-    while len(cells) < MOST_CELLS:
-        widest = int(np.argmax([size.max() for size in sizes]))
-        cell, axis = cells.pop(widest), int(sizes.pop(widest).argmax())
-        order = cell[np.argsort(scaled[cell, axis], kind="stable")]
-        halves = [order[: len(order) // 2], order[len(order) // 2 :]]
-        cells += halves
-        sizes += [np.ptp(scaled[half], axis=0) for half in halves]
-    labels = np.empty(len(distinct), int)
-    for label, cell in enumerate(cells):
-        labels[cell] = label
-    return labels[np.asarray(place).ravel()]
-
-
-def _averaged(x: Array, y: Array, r: Array, weight: Array, groups: np.ndarray) -> Cells:
-    total = np.bincount(groups, weight).astype(float)
-    x, y, r = (np.bincount(groups, weight * column) / total for column in (x, y, r))
-    return Cells(x, y, r, total)
 
 
 def _theta(fit: ParametricFit) -> Array:
