@@ -173,8 +173,27 @@ def _weights(fits: Mapping[str, ParametricFit], form: Form) -> dict[str, float]:
     return {straight: 1 - share, "bent": share}
 
 
+def sums_at_optimum(law: Kriging, C: float, cost: FlopsPerToken) -> tuple[Array, Array, Array]:
+    """The sums over models around the optimum of a budget whose errors are those of ln N and ln L.
+
+    Returns:
+        Centred ln N and ln D of the models, shape (m,) each, and what each model counts in ln N_opt
+        and in the loss there, shape (2, m).
+    """
+    x, factors = _followed(law, np.array([C]), cost)
+    at_x, at_y = _stencil(law, np.array([C]), cost, x)
+    return at_x[0], at_y[0], np.stack([factors[0], (STENCIL == 0).astype(float)])
+
+
 def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array]:
     """The log of the best N and its variance, shape (k,) each."""
+    x, factors = _followed(law, C, cost)
+    _, variance, _ = law.posterior(*_stencil(law, C, cost, x), factors)
+    return x, variance
+
+
+def _followed(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array]:
+    """The log of the best N, shape (k,), and what the loss of each model around it counts in it."""
     first = frontier(law.fit.law.vector[None], C, cost)[0][0]
     x = first
     for _ in range(STEPS):
@@ -194,8 +213,7 @@ def _optimum(law: Kriging, C: Array, cost: FlopsPerToken) -> tuple[Array, Array]
     # The parabola's own error: its vertex for the law alone, whose optimum is known.
     x = x + tilt / np.maximum(curvature, 1e-12)
     factors = ends / np.maximum(curvature, 1e-12)[:, None]
-    _, variance, _ = law.posterior(*_stencil(law, C, cost, x), factors)
-    return x, variance
+    return x, factors
 
 
 def _stencil(law: Kriging, C: Array, cost: FlopsPerToken, x: Array) -> tuple[Array, Array]:

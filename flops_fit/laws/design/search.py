@@ -1,0 +1,186 @@
+"""Search: possible runs, the rows they belong to, and which of them to make next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.runs.budgets import group_budgets
+
+SIZES_PER_ROW = 4  # fewest sizes of a row
+# Half-widths of a new row about its expected optimum, in ln N.
+HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.5, 0.75, 1.0))
+# Every run counts as at least this share of what has been spent: a run has costs of its own, and
+# very many very cheap ones tell less than a law says.
+LEAST_COST = 0.02
+NUM_TESTS = 4  # budgets at which the law is tested
+# A size beyond an edge lies further out than this share of the row's spacing.
+BEYOND = 0.25
+
+
+@dataclass
+class Search:
+    """Which of n possible runs to make; `take` changes it.
+
+    Attributes:
+        table: Possible runs, and those under way: `compute_budget num_params num_tokens flops`.
+        x: ln N of each.
+        flops: FLOPs of each.
+        cost: FLOPs that each counts as.
+        row: Label of the row of each.
+        optimum: ln N at the expected optimum of its budget.
+        free: Which of them can be taken.
+        sizes: ln N of the runs made, under way or taken, by row.
+        edges: Rows in which the least loss was found at an edge: the side (-1 or 1), by row.
+        uncertainty: Given all these.
+        aim: Place of the quantity whose interval is to become narrower.
+    """
+
+    table: pd.DataFrame
+    x: Array
+    flops: Array
+    cost: Array
+    row: np.ndarray
+    optimum: Array
+    free: np.ndarray
+    sizes: dict[int, list[float]]
+    edges: dict[int, int]
+    uncertainty: Uncertainty
+    aim: int = SIZE
+
+    @classmethod
+    def of(
+        cls,
+        findings: Findings,
+        target: float,
+        candidates: pd.DataFrame,
+        pending: pd.DataFrame | None,
+        aim: str,
+    ) -> Search:
+        """The search before anything is chosen; arguments as for `next_runs.choose_runs`."""
+        assert findings.law is not None
+        done = findings.fitted_runs
+        table = candidates if pending is None else pd.concat([candidates, pending])
+        table = table[["compute_budget", "num_params", "num_tokens", "flops"]].astype(float)
+        n, m = len(candidates), len(table)
+        C = table["compute_budget"].to_numpy()
+        labels = group_budgets(np.concatenate([C, done["compute_budget"].astype(float)]))
+        x = np.log(table["num_params"].to_numpy())
+        of_done = np.log(done["num_params"].to_numpy(float))
+        sizes: dict[int, list[float]] = {}
+        for label, size in zip(labels[n:], [*x[n:], *of_done], strict=True):
+            sizes.setdefault(int(label), []).append(float(size))
+        tests = np.unique(np.geomspace(C.min(), C.max(), NUM_TESTS)).tolist()
+        uncertainty = Uncertainty.of(findings, target, tests, table)
+        flops = table["flops"].to_numpy()
+        return cls(
+            table=table,
+            x=x,
+            flops=flops,
+            cost=flops + LEAST_COST * float(done["flops"].sum()),
+            row=labels[:m],
+            optimum=np.log(findings.law.n_opt(C)),
+            free=np.arange(m) < n,
+            sizes=sizes,
+            edges=_edges(labels[m:], of_done, done["loss"].to_numpy(float), sizes),
+            uncertainty=uncertainty.after(range(n, m)) if m > n else uncertainty,
+            aim=SIZE if aim == "num_params" else LOSS,
+        )
+
+    def take(self, runs: Sequence[int]) -> float:
+        """Choose some runs.
+
+        Returns:
+            The share by which they narrow the interval aimed at.
+        """
+        before = self.uncertainty.log_variances()[self.aim]
+        self.uncertainty = self.uncertainty.after(runs)
+        self.free[list(runs)] = False
+        for run in runs:
+            self.sizes.setdefault(int(self.row[run]), []).append(float(self.x[run]))
+        return float(1 - np.exp((self.uncertainty.log_variances()[self.aim] - before) / 2))
+
+    def best(self, weights: Array, most_runs: float, most_flops: float) -> list[int]:
+        """The runs with the largest gain for their cost; empty if none fits.
+
+        Either one size of a row that has been begun, or four of one that has not.
+
+        Args:
+            weights: What the logarithm of each variance counts, shape (q,).
+            most_runs: Most runs.
+            most_flops: FLOPs that they may spend.
+        """
+        begun = self._begun()
+        scores = weights @ self.uncertainty.gains() / self.cost
+        fits = self.free & begun & (self.flops <= most_flops)
+        scores = np.where(fits, scores, 0.0)
+        found, best = [int(scores.argmax())], float(scores.max())
+        for runs in self._new_rows(begun) if most_runs >= SIZES_PER_ROW else ():
+            if self.flops[runs].sum() <= most_flops:
+                score = float(weights @ self.uncertainty.gain(runs)) / self.cost[runs].sum()
+                if score > best:
+                    found, best = runs, score
+        return found if best > 0 else []
+
+    def beyond_edges(self) -> Iterator[int]:
+        """For each row with its least loss at an edge, a size beyond it."""
+        for label, side in self.edges.items():
+            sizes = np.sort(np.unique(self.sizes[label])) * side
+            spacing = float(np.ptp(sizes)) / (len(sizes) - 1)
+            row = np.flatnonzero((self.row == label) & self.free)
+            out = side * self.x[row] - sizes.max()
+            if (out > BEYOND * spacing).any():
+                yield int(
+                    row[np.where(out > BEYOND * spacing, np.abs(out - spacing), np.inf).argmin()]
+                )
+
+    def short_rows(self) -> Iterator[int]:
+        """For each row of two or three sizes, a run at the free size farthest from them."""
+        for label, sizes in list(self.sizes.items()):
+            row = np.flatnonzero((self.row == label) & self.free)
+            if 1 < len(np.unique(sizes)) < SIZES_PER_ROW and len(row):
+                gaps = np.abs(self.x[row][:, None] - np.array(sizes)).min(axis=1)
+                yield int(row[gaps.argmax()])
+
+    def _begun(self) -> np.ndarray:
+        """Which candidates belong to rows that have been begun, shape (n,)."""
+        full = [k for k, sizes in self.sizes.items() if len(np.unique(sizes)) >= SIZES_PER_ROW]
+        return np.isin(self.row, full)
+
+    def _new_rows(self, begun: np.ndarray) -> Iterator[list[int]]:
+        """Sets of sizes on both sides of the expected optimum of a row that has not been begun."""
+        for label in np.unique(self.row[self.free & ~begun]):
+            row = np.flatnonzero((self.row == label) & self.free)
+            offsets = self.x[row] - self.optimum[row]
+            known = self.sizes.get(int(label), [])
+            for half in HALF_WIDTHS:
+                wanted = np.linspace(-half, half, SIZES_PER_ROW)
+                runs = list(dict.fromkeys(int(row[np.abs(offsets - w).argmin()]) for w in wanted))
+                x = np.array([*self.x[runs], *known])
+                around = x.min() < self.optimum[runs[0]] < x.max()
+                if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
+                    yield runs
+
+
+def _edges(
+    labels: np.ndarray, x: Array, loss: Array, sizes: dict[int, list[float]]
+) -> dict[int, int]:
+    """Rows of several sizes whose least loss lies at an edge beyond which nothing is under way."""
+    found = {}
+    for label in np.unique(labels):
+        row = labels == label
+        least = x[row][loss[row].argmin()]
+        under_way = np.array(sizes[int(label)])
+        if len(np.unique(x[row])) < 3:
+            continue
+        for side in (-1, 1):
+            if (side * under_way <= side * least + 1e-9).all():
+                found[int(label)] = side
+    return found
