@@ -8,11 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from flops_fit.errors import TableError
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
+from flops_fit.laws.predict.intervals import predict_intervals
 from flops_fit.laws.runs.columns import recognise
 from flops_fit.laws.runs.formats import Runs, open_table
 from flops_fit.laws.runs.numbers import to_numbers
@@ -32,6 +34,13 @@ def ladder(budgets: Sequence[float]) -> list[float]:
     return sorted(found)
 
 
+def expected_optima(findings: Findings, budgets: ArrayLike) -> Array:
+    """Ln N at the optimum of each budget, as far as the runs tell, shape (k,)."""
+    with np.errstate(all="ignore"):
+        predicted = predict_intervals(findings, np.asarray(budgets, float))
+    return np.log(predicted["num_params"].to_numpy(float))
+
+
 def lattice(findings: Findings, budgets: Sequence[float]) -> pd.DataFrame:
     """Possible runs at these budgets: sizes around the expected optimum of each.
 
@@ -42,12 +51,10 @@ def lattice(findings: Findings, budgets: Sequence[float]) -> pd.DataFrame:
         findings: The laws fitted to the runs so far.
         budgets: Budgets in FLOPs.
     """
-    assert findings.law is not None
     step = SIZES_APART * math.log(10)
     done = findings.fitted_runs
     parts = []
-    for budget in budgets:
-        optimum = math.log(findings.law.n_opt(budget))
+    for budget, optimum in zip(budgets, expected_optima(findings, budgets), strict=True):
         reach = REACH * math.log(10)
         x = step * np.arange(math.ceil((optimum - reach) / step), (optimum + reach) / step)
         near = np.abs(np.log(done["compute_budget"].to_numpy(float) / budget)) < 0.05
