@@ -12,13 +12,13 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
+from flops_fit.laws.design.goal import Goal
 from flops_fit.prepare import plan_only, prepare, suggest_only
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
-from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task

@@ -137,7 +137,8 @@ def reachable(
 ) -> float:
     """By which share the interval aimed at would narrow if all candidates were trained."""
     search = Search.of(findings, target, candidates, None, aim)
-    gain = float(search.uncertainty.gain(range(len(candidates)))[search.aim])
+    top = max(search.top, float(candidates["compute_budget"].max()))
+    gain = float(search.uncertainty.gain(range(len(candidates)), search.drift(top))[search.aim])
     return 1 - math.exp(-gain / 2)
 
 

@@ -8,6 +8,7 @@ seem to tell all about it; with the misfit they tell of their neighbourhood (doc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.kriging.kriging import Kriging
 from flops_fit.laws.inference.misfit import sums_at_optimum
 from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.predict.witnesses import DRIFT
 
 # Least probability that the law misses something, when runs are chosen: that it does is found out
 # by runs which are only made if it is taken to be possible.
@@ -38,12 +40,14 @@ class Uncertainty:
         weights: Probability of each setting times its variance of noise, shape (s,).
         of_misfit: The same without the settings in which the law is exact, shape (s,).
         num_answers: q.
+        drift: Variance of ln N_opt by the drift of every approach beyond the rows: see `drift_of`.
     """
 
     parts: Array
     weights: Array
     of_misfit: Array
     num_answers: int
+    drift: float = 0.0
 
     @classmethod
     def of(
@@ -83,16 +87,20 @@ class Uncertainty:
         less = self.parts[:, :q, q:] ** 2 / with_noise[:, None]
         return self.log_variances()[:, None] - self._log(self._variances()[..., None] - less)
 
-    def gain(self, chosen: Sequence[int]) -> Array:
-        """By how much one run of each of these candidates would lower them together, shape (q,)."""
-        q = self.num_answers
-        update = self._update(chosen, slice(0, q))
-        less = np.einsum("sqq->sq", update)
-        return self.log_variances() - self._log(self._variances() - less)
+    def gain(self, chosen: Sequence[int], drift: float) -> Array:
+        """By how much one run of each of these candidates would lower them together, shape (q,).
 
-    def after(self, chosen: Sequence[int]) -> Uncertainty:
-        """The uncertainty once these candidates have been trained."""
-        return replace(self, parts=self.parts - self._update(chosen, slice(None)))
+        Args:
+            chosen: Places of the candidates.
+            drift: The variance by drift with them.
+        """
+        less = np.einsum("sqq->sq", self._update(chosen, slice(0, self.num_answers)))
+        lower = replace(self, drift=drift)
+        return self.log_variances() - lower._log(self._variances() - less)
+
+    def after(self, chosen: Sequence[int], drift: float) -> Uncertainty:
+        """The uncertainty once these candidates have been trained; arguments as of `gain`."""
+        return replace(self, parts=self.parts - self._update(chosen, slice(None)), drift=drift)
 
     def _update(self, chosen: Sequence[int], rows: slice) -> Array:
         """What runs take off the covariances of some rows, shape (s, r, r)."""
@@ -107,8 +115,26 @@ class Uncertainty:
     def _log(self, variances: Array) -> Array:
         """Logarithms of the mean over settings; where the law is tested, over those of a misfit."""
         whole = np.tensordot(self.weights, variances, (0, 0))
+        whole[SIZE] += self.drift
         wrong = np.tensordot(self.of_misfit, variances, (0, 0))
         return np.log(np.maximum(np.concatenate([whole[:2], wrong[2:]]), 1e-300))
+
+
+def drift_of(findings: Findings, target: float, top: float) -> float:
+    """Variance of ln N_opt by the drift of a law from the truth beyond its rows.
+
+    It is counted as the interval counts it (`predict.witnesses`): not where the law most likely
+    holds exactly.
+
+    Args:
+        findings: The laws.
+        target: Budget of the answer, FLOPs.
+        top: The largest budget with a row.
+    """
+    assert findings.misfit is not None
+    beyond = max(0.0, math.log(target / top))
+    wrong = max(0.0, 1 - 2 * findings.misfit.exact)
+    return (wrong * DRIFT * beyond) ** 2
 
 
 def _with_misfit(law: Kriging) -> Array:
