@@ -4,7 +4,8 @@ Two parts:
 
 `simulate`: sweeps with a goal (`find_optimal(target=, until=)`) are simulated under laws that hold
 exactly and a law that bends (gamma = 0.45), which is fitted as any other. The goal is the width
-that a grid of five budgets by seven sizes has at the target, 10 and 100 times the largest budget.
+that a grid of five budgets by seven sizes over +-.5 decade (as in `coverage.py`) or +-.75 (the
+default) has at the target, 10 and 100 times the largest budget.
 Prints the share of the grid's FLOPs that reached it, in the median and for nine in ten, how many
 sweeps did not reach it, the share of intervals after stopping that contain the truth, and the width
 of the interval over the grid's once as many FLOPs are spent as the grid takes.
@@ -27,6 +28,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,9 @@ from flops_fit.laws.runs.table import read_runs
 
 NOISE = 0.003
 GAMMA = 0.45
-SIZES, BUDGETS, HALF_WIDTH = 7, 5, 0.75  # of the grid; half-width in decades
+SIZES, BUDGETS = 7, 5  # of the grid
+HALF_WIDTHS = (0.5, 0.75)  # of its rows, in decades: as in `coverage.py`, and the default grid
+HALF_WIDTH = 0.75  # of the first rows of a sweep with a goal
 DRAWS = 120
 SHARES = (0.1, 0.2, 0.35, 0.4, 0.6)
 LEAST_TABLE = 16  # runs below the row that is held out
@@ -87,10 +91,8 @@ def sweep(law: ParametricLaw, goal: Goal, seed: int) -> Course:
     return simulate_course(law, goal, first, law.n_opt(first) * 10**offsets, noise=NOISE, seed=seed)
 
 
-def grid_span(law: ParametricLaw, budgets: Array, target: float, seed: int) -> float:
-    runs = simulate_isoflop(
-        law, budgets, num_sizes=SIZES, half_width=HALF_WIDTH, noise=NOISE, seed=seed
-    )
+def grid_span(law: ParametricLaw, budgets: Array, target: float, half: float, seed: int) -> float:
+    runs = simulate_isoflop(law, budgets, num_sizes=SIZES, half_width=half, noise=NOISE, seed=seed)
     return Reached.of(fitted(runs, seed), target, 0.0).span
 
 
@@ -123,10 +125,12 @@ def simulate(num_sweeps: int, names: Sequence[str]) -> None:
         for name in names:
             law, first = laws[name]
             budgets = first * np.logspace(0, 2, BUDGETS)
-            for beyond in (10.0, 100.0):
+            for half, beyond in product(HALF_WIDTHS, (10.0, 100.0)):
                 target = beyond * budgets[-1]
                 seeds = range(zlib.crc32(name.encode()) % 10**6, 10**9)[:num_sweeps]
-                spans = list(pool.map(_grid, [(law, budgets, target, seed) for seed in seeds]))
+                spans = list(
+                    pool.map(_grid, [(law, budgets, target, half, seed) for seed in seeds])
+                )
                 span = float(np.median(spans))
                 goal = Goal(target, span, max_flops=SIZES * float(budgets.sum()))
                 goal = goal.between([budgets[0], budgets[-1]])
@@ -136,6 +140,7 @@ def simulate(num_sweeps: int, names: Sequence[str]) -> None:
                 rows.append(
                     {
                         "law": name,
+                        "half-width": half,
                         "beyond": beyond,
                         "span": span,
                         "share": done["share"].median(),
@@ -152,7 +157,7 @@ def simulate(num_sweeps: int, names: Sequence[str]) -> None:
                 print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
 
 
-def _grid(job: tuple[ParametricLaw, Array, float, int]) -> float:
+def _grid(job: tuple[ParametricLaw, Array, float, float, int]) -> float:
     warnings.simplefilter("ignore")
     return grid_span(*job)
 

@@ -151,7 +151,7 @@ def find_optimal(
         seed,
         price_per_hour,
         paired_with,
-        _goal(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops),
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -177,27 +177,6 @@ def find_optimal(
         on_code_change=on_code_change,
         extend=extend,
     )
-
-
-def _goal(
-    target: float | None, until: float | None, until_loss: float | None, max_flops: float | None
-) -> Goal | None:
-    """The goal of a sweep; None without a target.
-
-    Raises:
-        ArgumentError: There is no target, but something that belongs to one.
-    """
-    if target is not None:
-        return Goal(target, until, until_loss, max_flops)
-    given = {"until_loss": until_loss, "max_flops": max_flops}
-    raise_problems(
-        [
-            f"{name}: needs a target=, the compute budget that the answer is for"
-            for name, value in given.items()
-            if value is not None
-        ]
-    )
-    return None
 
 
 @keeps_caller_state
@@ -244,7 +223,7 @@ def plan_sweep(
         seed,
         price_per_hour,
         paired_with,
-        _goal(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops),
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 

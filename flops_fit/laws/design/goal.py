@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from flops_fit.display.number_text import flops, ratio, times
 from flops_fit.laws.design.candidates import ladder
-from flops_fit.validate import is_number, is_positive
+from flops_fit.validate import is_number, is_positive, raise_problems
 
 # Rows that a sweep with a goal begins with: the lowest of the ladder, and two above it.
 FIRST_ROWS = (0, 2, 4)
@@ -40,10 +40,30 @@ class Goal:
     max_flops: float | None = None
     budgets: tuple[float, ...] = ()
 
-    @property
-    def aim(self) -> str:
-        """Whose interval the runs are chosen for: "num_params" or "loss"."""
-        return "loss" if self.until is None else "num_params"
+    @classmethod
+    def asked(
+        cls,
+        target: float | None,
+        until: float | None,
+        until_loss: float | None,
+        max_flops: float | None,
+    ) -> Goal | None:
+        """The goal of these arguments; None without a target.
+
+        Raises:
+            ArgumentError: There is no target, but something that belongs to one.
+        """
+        if target is not None:
+            return cls(target, until, until_loss, max_flops)
+        given = {"until_loss": until_loss, "max_flops": max_flops}
+        raise_problems(
+            [
+                f"{name}: needs target=, the compute budget that the answer is for"
+                for name, value in given.items()
+                if value is not None
+            ]
+        )
+        return None
 
     @property
     def first_budgets(self) -> list[float]:

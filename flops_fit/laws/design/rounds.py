@@ -28,7 +28,7 @@ GROWTH = 0.25  # FLOPs of a round, over those spent before it
 MARGIN = 1.0
 # The goal is out of reach if the interval would be this many times as wide as asked for, on a
 # logarithmic scale, after all that may be trained. Fewer runs cannot tell.
-OUT_OF_REACH, ENOUGH_RUNS = 1.3, 20
+OUT_OF_REACH, ENOUGH_RUNS = 2.0, 20
 PRECISE = "as precise as asked for"
 TRAINED_OUT = "all that may be trained has been trained"
 TOO_FAR = (

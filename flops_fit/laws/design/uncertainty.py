@@ -51,7 +51,12 @@ class Uncertainty:
 
     @classmethod
     def of(
-        cls, findings: Findings, target: float, tests: Sequence[float], candidates: pd.DataFrame
+        cls,
+        findings: Findings,
+        target: float,
+        tests: Sequence[float],
+        candidates: pd.DataFrame,
+        least_misfit: float = LEAST_MISFIT,
     ) -> Uncertainty:
         """The uncertainty given the runs of `findings`, which must have a misfit.
 
@@ -60,13 +65,14 @@ class Uncertainty:
             target: Budget of the answer, FLOPs.
             tests: Budgets at whose optima the law is to be tested.
             candidates: Possible runs: `num_params num_tokens`, n rows.
+            least_misfit: Least probability that the law misses something.
         """
         assert findings.misfit is not None
         misfit = findings.misfit
         parts, weights, wrong = [], [], []
         for weight, law in zip(misfit.weights, misfit.laws, strict=True):
             parts.append(_covariances(findings, law, target, tests, candidates))
-            shares = _with_misfit(law)
+            shares = _with_misfit(law, least_misfit)
             variances = np.array([setting.variance for setting in law.settings])
             weights.append(weight * shares * variances)
             wrong.append(weights[-1] * [setting.ratio > 0 for setting in law.settings])
@@ -137,16 +143,14 @@ def drift_of(findings: Findings, target: float, top: float) -> float:
     return (wrong * DRIFT * beyond) ** 2
 
 
-def _with_misfit(law: Kriging) -> Array:
-    """Probabilities of the settings, with at least `LEAST_MISFIT` on those with a misfit."""
+def _with_misfit(law: Kriging, least: float) -> Array:
+    """Probabilities of the settings, with at least so much on those with a misfit."""
     weights = np.array([setting.weight for setting in law.settings])
     wrong = np.array([setting.ratio > 0 for setting in law.settings])
     share = float(weights[wrong].sum())
-    if not 0 < share < LEAST_MISFIT:
+    if not 0 < share < least:
         return weights
-    return np.where(
-        wrong, weights * LEAST_MISFIT / share, weights * (1 - LEAST_MISFIT) / (1 - share)
-    )
+    return np.where(wrong, weights * least / share, weights * (1 - least) / (1 - share))
 
 
 def _covariances(
