@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.report import plan_text
+from flops_fit.sweep.forecast.course import CourseForecast, forecast_course
 from flops_fit.sweep.forecast.estimate import Estimate, estimate_plan
 from flops_fit.sweep.forecast.precision import Precision, expected_intervals_of_plan
 from flops_fit.sweep.plan.grid import Grid
@@ -80,6 +81,24 @@ class SweepPlan(Grid):
             FitError: No simulated sweep yields a law.
         """
         return expected_intervals_of_plan(self, noise=noise, law=law, seed=seed)
+
+    def course(
+        self, *, noise: float | None = None, law: ParametricLaw | None = None, seed: int = 0
+    ) -> CourseForecast:
+        """Forecast what a sweep with a goal will take until its answer is precise enough.
+
+        Whole sweeps are simulated under an assumed law, round by round as they will be trained.
+        Takes some ten seconds. Where the real law bends, the sweep takes more.
+
+        Args:
+            noise: As of `precision`.
+            law: As of `precision`.
+            seed: Seed of the simulation.
+
+        Raises:
+            ArgumentError: The plan was made without `target`, or an argument cannot work.
+        """
+        return forecast_course(self, noise=noise, law=law, seed=seed)
 
     def plot(self, ax: Axes | None = None) -> Any:
         """Plot the grid in the (N, D) plane, with a line for each budget.

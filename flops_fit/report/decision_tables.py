@@ -140,7 +140,16 @@ def rounds_as_cells(findings: Findings) -> pd.DataFrame:
                 "runs": number_text.whole(row["num_runs"]),
                 "N_opt spans": N,
                 "loss spans": loss,
-                "then": "; ".join(row["next"]) or row["message"].rpartition(". ")[2],
+                "then": _grouped(row["next"]) or row["message"].rpartition(". ")[2],
             }
         )
     return pd.DataFrame(rows)
+
+
+def _grouped(lines: list[str]) -> str:
+    """Trials with the reason of each, as "trial: reason", by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for line in lines:
+        trial, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(trial)
+    return ". ".join(f"{reason}: {', '.join(trials)}" for reason, trials in by_reason.items())

@@ -117,6 +117,15 @@ class Goal:
             ]
         return []
 
+    def faults_of_start(self, spent: float) -> list[str]:
+        """What is wrong if the trials that the sweep begins with spend so many FLOPs."""
+        if self.max_flops is None or spent <= self.max_flops:
+            return []
+        return [
+            f"max_flops: the trials that the sweep begins with take {flops(spent)} FLOPs, got "
+            f"{flops(self.max_flops)}; pass more, or a smaller first budget"
+        ]
+
     @property
     def lines(self) -> list[str]:
         """The goal in words, with what the sweep does for it."""

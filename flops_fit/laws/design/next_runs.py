@@ -1,9 +1,9 @@
 """Which runs to make next: those that narrow the answer at a target budget most for their FLOPs.
 
 Each step adds one size to a row that has been begun, or begins a row with four sizes around its
-expected optimum. A share of the FLOPs goes to runs that test the law, at budgets spread over those
-that may be trained. Rows with their least loss at an edge get a size beyond it first, and rows of
-two or three sizes a further one.
+expected optimum. A share of the FLOPs goes to runs that test the law: those that tell most of its
+misfit along the optima, whatever they cost within that share. Rows with their least loss at an edge
+get a size beyond it first, and rows of two or three sizes a further one.
 
 The choice is greedy, by gain over cost. Greedy choice under the law alone buys cheap runs far out,
 where the law is wrong (docs/method.md); the misfit in `uncertainty` prevents that.
@@ -124,12 +124,17 @@ def choose_runs(
     of_answer = np.r_[AIMS[aim], np.zeros(q - 2)]
     of_tests = np.r_[0.0, 0.0, np.full(q - 2, 1 / (q - 2))]
     while not chosen.enough:
-        tests = chosen.of_tests < TEST_SHARE * chosen.flops
-        runs = search.best(of_tests if tests else of_answer, *chosen.room)
+        if chosen.of_tests < TEST_SHARE * chosen.flops:
+            most = min(chosen.room[1], TEST_SHARE * (search.spent + chosen.flops))
+            test = search.most_telling(of_tests, most)
+            if test is not None:
+                chosen.add([test], "tests the law", tests=True)
+                continue
+        runs = search.best(of_answer, *chosen.room)
         if not runs:
             break
-        why = "tests the law" if tests else f"narrows {IN_WORDS[aim]} most for its FLOPs"
-        chosen.add(runs, f"begins a row: {why}" if len(runs) > 1 else why, tests=tests)
+        why = f"narrows {IN_WORDS[aim]} most for its FLOPs"
+        chosen.add(runs, f"begins a row: {why}" if len(runs) > 1 else why)
     return chosen.choices
 
 

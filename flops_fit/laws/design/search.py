@@ -38,7 +38,7 @@ class Search:
         table: Possible runs, and those under way: `compute_budget num_params num_tokens flops`.
         x: ln N of each.
         flops: FLOPs of each.
-        cost: FLOPs that each counts as.
+        spent: FLOPs of the runs made.
         row: Label of the row of each.
         optimum: ln N at the expected optimum of its budget.
         free: Which of them can be taken.
@@ -53,7 +53,7 @@ class Search:
     table: pd.DataFrame
     x: Array
     flops: Array
-    cost: Array
+    spent: float
     row: np.ndarray
     optimum: Array
     free: np.ndarray
@@ -98,7 +98,7 @@ class Search:
             table=table,
             x=x,
             flops=flops,
-            cost=flops + LEAST_COST * float(done["flops"].sum()),
+            spent=float(done["flops"].sum()),
             row=labels[:m],
             optimum=_optima(findings, C, x, labels[:m]),
             free=np.arange(m) < n,
@@ -109,6 +109,11 @@ class Search:
             top=top,
             aim=SIZE if aim == "num_params" else LOSS,
         )
+
+    @property
+    def cost(self) -> Array:
+        """FLOPs that each run counts as."""
+        return self.flops + LEAST_COST * self.spent
 
     def take(self, runs: Sequence[int]) -> float:
         """Choose some runs.
@@ -146,6 +151,13 @@ class Search:
                 if score > best:
                     found, best = runs, score
         return found if best > 0 else []
+
+    def most_telling(self, weights: Array, most_flops: float) -> int | None:
+        """The run of a row that has been begun with the largest gain, whatever it costs."""
+        fits = self.free & self._begun() & (self.flops <= most_flops)
+        if not fits.any():
+            return None
+        return int(np.where(fits, weights @ self.uncertainty.gains(), -np.inf).argmax())
 
     def beyond_edges(self) -> Iterator[int]:
         """For each row with its least loss at an edge, a size beyond it."""

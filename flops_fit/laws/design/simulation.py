@@ -111,7 +111,7 @@ def expected_intervals(
         ArgumentError: An argument is invalid, or the design cannot separate five parameters.
         FitError: No law could be fitted to any of the simulated sweeps.
     """
-    _require_sound(law, noise, num_sweeps)
+    require_sound(law, noise, num_sweeps)
     law = assumed_law(runs) if law is None else law
     C = float(runs["compute_budget"].max()) * np.array(BEYOND)
     design = _Design(runs, law, C, noise)
@@ -236,7 +236,7 @@ def _gain(design: _Design, added: Addition, before: float, factor: float) -> dic
     }
 
 
-def _require_sound(law: Any, noise: Any, num_sweeps: Any) -> None:
+def require_sound(law: Any, noise: Any, num_sweeps: Any) -> None:
     """Raise ArgumentError with every argument that is not valid."""
     faults = []
     if not is_number(noise) or not 0 < noise < 0.5:

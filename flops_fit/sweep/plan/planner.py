@@ -169,6 +169,8 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = 
         budgets, num_sizes = goal.first_budgets, SIZES_PER_ROW
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets, num_sizes)
+    if goal is not None:
+        raise_problems(goal.faults_of_start(sum(trial.flops for trial in trials)))
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]

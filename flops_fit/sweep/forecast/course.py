@@ -1,0 +1,112 @@
+"""`CourseForecast`: what a sweep with a goal will take until its answer is precise enough."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+
+from flops_fit.display import html
+from flops_fit.display.number_text import flops, percent, with_interval
+from flops_fit.errors import ArgumentError
+from flops_fit.laws.design.assumed_law import assumed_law
+from flops_fit.laws.design.course import Course, simulate_course
+from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.simulation import require_sound, usual_noise
+from flops_fit.laws.model.parametric_law import ParametricLaw
+from flops_fit.records import TRIAL_COLUMNS, to_frame
+from flops_fit.sweep.plan.grid import Grid
+
+SWEEPS = 8  # simulated; each takes seconds
+
+
+@dataclass(frozen=True, repr=False)
+class CourseForecast:
+    """The course of a sweep with a goal, from simulated sweeps.
+
+    Attributes:
+        goal: The goal.
+        flops: FLOPs that the sweep will take, pilot and check included: the median.
+        flops_interval: The least and the most of the simulated sweeps.
+        num_trials: Trials of the sweep, without pilot and check: the median.
+        num_rounds: Rounds: the median.
+        reached: Share of the simulated sweeps in which the answer became precise enough.
+        noise: Assumed standard deviation of ln L between runs.
+        law: The assumed law.
+        num_sweeps: Number of simulated sweeps.
+    """
+
+    goal: Goal
+    flops: float
+    flops_interval: tuple[float, float]
+    num_trials: int
+    num_rounds: int
+    reached: float
+    noise: float
+    law: ParametricLaw
+    num_sweeps: int
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines)
+
+    def _repr_html_(self) -> str:
+        return html.block(self._lines)
+
+    @property
+    def _lines(self) -> list[str]:
+        assert self.goal.max_flops is not None
+        taken = with_interval(self.flops, self.flops_interval, flops)
+        share = percent(self.flops / self.goal.max_flops)
+        return [
+            f"Course: {self.goal}",
+            f"  {taken} FLOPs, {share} of what may be spent, by {self.num_trials} trials in "
+            f"{self.num_rounds} rounds",
+            f"  precise enough in {percent(self.reached)} of {self.num_sweeps} simulated sweeps "
+            f"with noise {self.noise:g} in ln L, where the law holds",
+        ]
+
+
+def forecast_course(
+    plan: Grid, *, noise: float | None, law: ParametricLaw | None, seed: int
+) -> CourseForecast:
+    """Implements `SweepPlan.course`; see there.
+
+    Raises:
+        ArgumentError: The plan has no goal, or an argument is invalid.
+    """
+    goal = plan.goal
+    if goal is None or goal.max_flops is None:
+        raise ArgumentError(
+            "this plan has no goal to foretell the course of: pass target= to plan_sweep; for the "
+            "precision of a grid use .precision()"
+        )
+    trials = [trial for trial in plan.trials if trial.lr_multiplier == 1]
+    if noise is None:
+        noise = usual_noise(statistics.median(trial.num_params for trial in trials))
+    require_sound(law, noise, SWEEPS)
+    law = assumed_law(to_frame(trials, TRIAL_COLUMNS)) if law is None else law
+    C = np.array([trial.compute_budget for trial in trials])
+    N = np.array([float(trial.num_params) for trial in trials])
+    courses = [
+        simulate_course(law, goal, C, N, noise=noise, seed=1000 * seed + i) for i in range(SWEEPS)
+    ]
+    return _forecast(goal, courses, plan, noise, law)
+
+
+def _forecast(
+    goal: Goal, courses: list[Course], plan: Grid, noise: float, law: ParametricLaw
+) -> CourseForecast:
+    pilot = 0.0 if plan.pilot is None else sum(trial.flops for trial in plan.pilot.expected)
+    spent = [course.flops + pilot for course in courses]
+    return CourseForecast(
+        goal=goal,
+        flops=statistics.median(spent),
+        flops_interval=(min(spent), max(spent)),
+        num_trials=round(statistics.median(course.reached[-1].num_runs for course in courses)),
+        num_rounds=round(statistics.median(len(course.reached) for course in courses)),
+        reached=statistics.mean(course.is_precise for course in courses),
+        noise=noise,
+        law=law,
+        num_sweeps=len(courses),
+    )

@@ -1,0 +1,56 @@
+import pytest
+
+from flops_fit.errors import ArgumentError
+from flops_fit.laws.design.goal import Goal
+
+
+def test_budgets_lie_a_quarter_of_a_decade_apart_and_include_those_given():
+    goal = Goal(1e21, 1.25).between([1e18, 3e18, 1e20])
+    ratios = [b / a for a, b in zip(goal.budgets[:-1], goal.budgets[1:], strict=True)]
+    assert {1e18, 3e18, 1e20} <= set(goal.budgets)
+    assert all(1.4 < ratio < 2.5 for ratio in ratios)
+
+
+def test_a_sweep_may_spend_what_the_grid_would_by_default():
+    assert Goal(1e21, 1.25).between([1e18, 1e20]).max_flops == pytest.approx(7 * 1.01e20)
+    assert Goal(1e21, 1.25, max_flops=5.0).between([1e18, 1e20]).max_flops == 5
+
+
+@pytest.mark.parametrize(("target", "least"), [(1e21, 1e19), (1e22, 3.16e19), (1e20, 1e18)])
+def test_a_row_is_trained_near_enough_to_the_target_in_any_case(target, least):
+    goal = Goal(target, 1.25).between([1e18, 1e20])
+    assert goal.least_top == pytest.approx(least, rel=0.01)
+
+
+def test_all_faults_are_found_at_once():
+    faults = Goal("x", 0.9, 1.0, -1).faults()  # type: ignore[arg-type]
+    assert [fault.partition(":")[0] for fault in faults] == [
+        "target",
+        "until",
+        "until_loss",
+        "max_flops",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("goal", "budgets", "said"),
+    [
+        (Goal(1e21, 1.25), [1e18], "at least the smallest and the largest"),
+        (Goal(1e24, 1.25), [1e18, 1e20], "nothing is predicted beyond 1000 times"),
+    ],
+)
+def test_budgets_that_cannot_serve_the_goal_are_told(goal, budgets, said):
+    (fault,) = goal.faults_with(budgets)
+    assert said in fault
+
+
+def test_what_belongs_to_a_target_needs_one():
+    assert Goal.asked(None, 1.25, None, None) is None
+    with pytest.raises(ArgumentError, match=r"until_loss.*target=.*\n.*max_flops"):
+        Goal.asked(None, 1.25, 1.02, 1e20)
+
+
+def test_the_first_trials_must_fit_into_what_may_be_spent():
+    goal = Goal(1e21, 1.25, max_flops=1e18)
+    assert goal.faults_of_start(9e17) == []
+    assert "take 2e+18 FLOPs" in goal.faults_of_start(2e18)[0]

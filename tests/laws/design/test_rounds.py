@@ -1,0 +1,116 @@
+"""Sweeps with a goal, simulated under planted laws."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted import LAW
+
+from flops_fit.laws.design.candidates import lattice
+from flops_fit.laws.design.course import simulate_course
+from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.rounds import PRECISE, TRAINED_OUT, Reached, decide, in_words
+from flops_fit.laws.options import Options
+from flops_fit.laws.pipeline.analyse import analyse
+from flops_fit.laws.runs.simulate import simulate_isoflop
+from flops_fit.laws.runs.table import read_runs
+
+GOAL = Goal(1e15, 1.13).between([1e12, 1e14])
+
+
+@pytest.fixture(scope="module")
+def course():
+    C = np.repeat(GOAL.first_budgets, 4)
+    N = LAW.n_opt(C) * 10 ** np.tile([-0.75, -0.25, 0.25, 0.75], len(GOAL.first_budgets))
+    return simulate_course(LAW, GOAL, C, N, noise=0.003, seed=0)
+
+
+@pytest.fixture(scope="module")
+def low():
+    """The laws of three rows, and what could follow."""
+    table = simulate_isoflop(LAW, GOAL.first_budgets, num_sizes=4, half_width=0.75, noise=0.003)
+    findings = analyse(read_runs(table)[0], Options(num_draws=60))
+    return findings, lattice(findings, GOAL.budgets), float(table["flops"].sum())
+
+
+def test_a_sweep_goes_on_until_its_interval_is_narrow_enough(course):
+    *before, last = course.reached
+    assert course.end.startswith(PRECISE)
+    assert last.span <= GOAL.until
+    assert all(reached.span > GOAL.until for reached in before)
+
+
+def test_it_spends_less_than_the_grid_would(course):
+    assert course.flops < GOAL.max_flops
+
+
+def test_every_row_has_four_sizes_on_both_sides_of_its_least_loss(course):
+    for _, row in course.findings.fitted_runs.groupby("compute_budget"):
+        row = row.sort_values("num_params")
+        assert len(row) >= 4
+        assert row["loss"].to_numpy().argmin() not in (0, len(row) - 1)
+
+
+def test_the_same_runs_give_the_same_decision(course):
+    candidates = lattice(course.findings, GOAL.budgets)
+    goal = replace(GOAL, until=1.05)
+    first, second = (decide(course.findings, goal, candidates, course.flops) for _ in range(2))
+    assert first == second
+    assert first.choices
+
+
+def test_the_trials_of_a_round_fit_into_what_may_still_be_spent(course):
+    candidates = lattice(course.findings, GOAL.budgets)
+    goal = replace(GOAL, until=1.05, max_flops=course.flops + 5e13)
+    decision = decide(course.findings, goal, candidates, course.flops)
+    runs = [run for choice in decision.choices for run in choice.runs]
+    assert candidates["flops"].iloc[runs].sum() <= 5e13
+
+
+def test_a_sweep_ends_where_nothing_fits_into_what_may_be_spent(course):
+    candidates = lattice(course.findings, GOAL.budgets)
+    goal = replace(GOAL, until=1.05, max_flops=course.flops)
+    assert "exceeds max_flops" in decide(course.findings, goal, candidates, course.flops).end
+
+
+def test_a_sweep_ends_where_all_has_been_trained(course):
+    none = lattice(course.findings, GOAL.budgets).iloc[:0]
+    decision = decide(course.findings, replace(GOAL, until=1.05), none, course.flops)
+    assert decision.end.startswith(TRAINED_OUT)
+
+
+def test_a_goal_that_all_that_may_be_trained_cannot_reach_is_told(course):
+    few = lattice(course.findings, GOAL.budgets).iloc[:5]
+    decision = decide(course.findings, replace(GOAL, until=1.0001), few, course.flops)
+    assert "would not make it so narrow" in decision.end
+
+
+def test_as_many_trials_are_chosen_as_are_trained_side_by_side(low):
+    findings, candidates, spent = low
+    decision = decide(findings, replace(GOAL, until=1.05), candidates, spent, at_once=24)
+    assert sum(len(choice.runs) for choice in decision.choices) >= 24
+
+
+def test_a_narrow_interval_from_rows_far_below_the_target_does_not_end_a_sweep(low):
+    findings, candidates, spent = low
+    goal = Goal(1e16, 50.0).between([1e12, 1e14])
+    decision = decide(findings, goal, candidates, spent)
+    assert decision.reached.span < goal.until
+    (choice,) = decision.choices
+    assert len(choice.runs) == 4
+    assert set(candidates["compute_budget"].iloc[list(choice.runs)]) == {goal.least_top}
+
+
+def test_the_loss_can_be_the_goal(low):
+    findings, candidates, spent = low
+    goal = Goal(1e15, None, 1.001).between([1e12, 1e14])
+    decision = decide(findings, goal, candidates, spent)
+    assert any("narrows the loss" in choice.why for choice in decision.choices)
+
+
+def test_the_state_is_told_in_words():
+    reached = Reached(1e13, 12, math.inf, 1.05)
+    text = in_words(replace(GOAL, until_loss=1.02), reached)
+    assert "N_opt is not known, of 1.13x asked for" in text
+    assert "the loss spans 1.05x, of 1.02x asked for" in text

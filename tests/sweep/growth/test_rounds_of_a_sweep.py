@@ -1,0 +1,159 @@
+"""A sweep with a goal, grown round by round on planted losses."""
+
+import json
+import math
+
+import pytest
+import torch
+from pilots import run_of, trained
+from sweeps import Net, data
+
+import flops_fit
+from flops_fit import prepare, tracking
+from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.rounds import Reached
+from flops_fit.sweep.growth.points import begun_trials, possible_trials
+from flops_fit.sweep.growth.rounds import NO_LAW, Round, Rounds
+from flops_fit.sweep.growth.rounds_file import ROUNDS, add_round, read_rounds
+from flops_fit.sweep.plan.planner import make_plan
+from flops_fit.sweep.plan.request import PlanRequest
+from flops_fit.sweep.task.task import Task
+
+NO_PILOT = flops_fit.Recipe(max_epochs=1e12, pilot=False)
+
+
+class Untuned:
+    """A law of rate and batch by which all are as good."""
+
+    def excess(self, *_):
+        return 0.0
+
+
+def stages_to(until=1.2, **goal):
+    task = Task(Net, "width", dataset=data(), loss_fn=torch.nn.functional.cross_entropy)
+    request = PlanRequest([1e10, 1e12], None, NO_PILOT, goal=Goal(1e13, until, **goal))
+    return prepare.stages(make_plan(task, request))
+
+
+@pytest.fixture(scope="module")
+def stages():
+    return stages_to()
+
+
+@pytest.fixture(scope="module")
+def grown(stages):
+    """The sweep, trained to its end: last stage, runs and trials of each round."""
+    return trained(stages, Untuned(), noise=0.003)
+
+
+def test_a_sweep_begins_with_four_sizes_of_low_rows(stages):
+    by_budget = {}
+    for trial in stages.planned:
+        by_budget.setdefault(trial.compute_budget, []).append(trial)
+    assert [len(row) for row in by_budget.values()] == [4, 4, 4]
+    assert max(by_budget) <= 1.1e11
+
+
+def test_it_ends_once_the_answer_is_precise(grown):
+    stage, _, counts = grown
+    assert stage.round.trials == ()
+    assert stage.round.reached.span <= 1.2
+    assert "as precise as asked for" in stage.round.message
+    assert counts[0] == 12
+
+
+def test_the_sweep_goes_on_where_it_was_interrupted_in_the_middle_of_a_round(stages, grown):
+    _, runs, _ = grown
+    begun = [run for run in runs if run.compute_budget <= 1.1e11][:14]
+    stage = stages.next(begun, {run.trial_id: run.loss for run in begun})
+    assert {run.trial_id for run in begun} <= {trial.trial_id for trial in stage.trials}
+
+
+def test_a_trial_that_has_begun_is_finished_before_a_round_is_chosen(stages, grown):
+    _, runs, _ = grown
+    settled = {run.trial_id: run.loss for run in runs[:-1]}
+    stage = stages.next(runs, settled)
+    assert stage.round is None
+    assert runs[-1].trial_id in {trial.trial_id for trial in stage.trials}
+
+
+def test_a_stricter_goal_goes_on_with_the_same_trials(grown):
+    _, runs, _ = grown
+    stage = stages_to(until=1.02).next(runs, {run.trial_id: run.loss for run in runs})
+    ids = {trial.trial_id for trial in stage.trials}
+    assert {run.trial_id for run in runs} < ids
+
+
+def test_trials_begun_are_found_by_their_budget_and_size(stages, grown):
+    _, runs, _ = grown
+    budgets = stages.rounds.goal.budgets
+    found = begun_trials(stages.rows, runs, budgets)
+    assert {trial.trial_id for trial in found} == {run.trial_id for run in runs}
+    assert begun_trials(stages.rows, runs, [5e13]) == []
+
+
+def test_no_size_is_possible_twice_and_all_are_feasible(stages):
+    first = list(stages.planned)
+    budget = first[0].compute_budget
+    possible = possible_trials(stages.rows, first, {budget: 2e4})
+    done = [t.num_params for t in first if t.compute_budget == budget]
+    for trial in possible:
+        assert min(abs(math.log10(trial.num_params / N)) for N in done) > 0.06
+        assert trial.steps >= 200
+
+
+def test_a_sweep_without_a_law_begins_further_rows(stages):
+    runs = [run_of(trial, 2.0) for trial in stages.planned[:4]]
+    found = stages.rounds.next(stages.rows, stages.planned[:4], runs)
+    assert len(found.trials) == 4
+    assert set(found.why) == {NO_LAW}
+
+
+def test_a_sweep_without_a_law_ends_where_its_flops_are_spent(stages):
+    goal = Goal(1e13, 1.2, max_flops=4.1e10).between([1e10, 1e12])
+    runs = [run_of(trial, 2.0) for trial in stages.planned[:4]]
+    found = Rounds(goal).next(stages.rows, stages.planned[:4], runs)
+    assert found.trials == ()
+    assert NO_LAW in found.message
+
+
+def test_a_round_whose_trials_all_diverged_does_not_stop_the_sweep(stages, grown):
+    _, runs, _ = grown
+    first = [run for run in runs if run.trial_id in {t.trial_id for t in stages.planned}]
+    stage = stages.next(first, {run.trial_id: run.loss for run in first})
+    lost = [run_of(trial, math.nan) for trial in stage.round.trials]
+    again = stages.next([*first, *lost], {run.trial_id: run.loss for run in [*first, *lost]})
+    chosen = {trial.trial_id for trial in again.round.trials}
+    assert chosen.isdisjoint({run.trial_id for run in lost})
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return tracking.open_ledger("rounds", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_rounds_are_written_once_each_and_read_again(stages, ledger):
+    trials = stages.planned[:2]
+    first = Round(Reached(1e12, 12, math.inf, 1.1), "It goes on", tuple(trials), ("a: b", "c"))
+    last = Round(Reached(2e12, 14, 1.2, 1.1), "It ends")
+    for found in (first, first, last):
+        add_round(ledger, found, "width")
+    table = tracking.read_artifact(ledger, ROUNDS, read_rounds)
+    assert table["span"].tolist() == [math.inf, 1.2]
+    assert table["next"].iloc[0][0].endswith("a: b")
+    assert table["message"].tolist() == ["It goes on", "It ends"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1, null]", '[{"next": 3}]', '[{"span": "x"}]', "[["])
+def test_a_damaged_file_of_rounds_is_read_as_far_as_it_can_be(tmp_path, text):
+    path = tmp_path / ROUNDS
+    path.write_text(text)
+    table = read_rounds(path)
+    assert set(table.columns) == {"flops", "num_runs", "span", "loss_span", "next", "message"}
+    assert len(table) == (1 if "span" in text else 0)
+
+
+def test_the_file_of_rounds_is_strict_json(stages, ledger):
+    add_round(ledger, Round(Reached(1e12, 12), "It goes on"), "width")
+    (entry,) = json.loads(tracking.read_artifact(ledger, ROUNDS, lambda path: path.read_text()))
+    assert "span" not in entry
