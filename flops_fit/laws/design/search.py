@@ -21,6 +21,8 @@ HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.5, 0.75, 1.0))
 # very many very cheap ones tell less than a law says.
 LEAST_COST = 0.02
 NUM_TESTS = 4  # budgets at which the law is tested
+# Share of runs in rows of several sizes from which a table counts as one of rows.
+MOSTLY = 0.5
 # A size beyond an edge lies further out than this share of the row's spacing.
 BEYOND = 0.25
 
@@ -39,6 +41,8 @@ class Search:
         free: Which of them can be taken.
         sizes: ln N of the runs made, under way or taken, by row.
         edges: Rows in which the least loss was found at an edge: the side (-1 or 1), by row.
+        in_rows: Whether the runs made, and those possible, lie in rows. Where they do not, each
+            candidate can be taken by itself, and no row is completed.
         uncertainty: Given all these.
         aim: Place of the quantity whose interval is to become narrower.
     """
@@ -54,6 +58,7 @@ class Search:
     edges: dict[int, int]
     uncertainty: Uncertainty
     aim: int = SIZE
+    in_rows: bool = True
 
     @classmethod
     def of(
@@ -80,6 +85,10 @@ class Search:
         tests = np.unique(np.geomspace(C.min(), C.max(), NUM_TESTS)).tolist()
         uncertainty = Uncertainty.of(findings, target, tests, table)
         flops = table["flops"].to_numpy()
+        in_rows = _in_rows(labels[m:], labels[m:], of_done, 3) and _in_rows(
+            labels[:n], labels, np.concatenate([x, of_done]), SIZES_PER_ROW
+        )
+        losses = done["loss"].to_numpy(float)
         return cls(
             table=table,
             x=x,
@@ -89,9 +98,10 @@ class Search:
             optimum=np.log(findings.law.n_opt(C)),
             free=np.arange(m) < n,
             sizes=sizes,
-            edges=_edges(labels[m:], of_done, done["loss"].to_numpy(float), sizes),
+            edges=_edges(labels[m:], of_done, losses, sizes) if in_rows else {},
             uncertainty=uncertainty.after(range(n, m)) if m > n else uncertainty,
             aim=SIZE if aim == "num_params" else LOSS,
+            in_rows=in_rows,
         )
 
     def take(self, runs: Sequence[int]) -> float:
@@ -143,7 +153,7 @@ class Search:
 
     def short_rows(self) -> Iterator[int]:
         """For each row of two or three sizes, a run at the free size farthest from them."""
-        for label, sizes in list(self.sizes.items()):
+        for label, sizes in list(self.sizes.items()) if self.in_rows else ():
             row = np.flatnonzero((self.row == label) & self.free)
             if 1 < len(np.unique(sizes)) < SIZES_PER_ROW and len(row):
                 gaps = np.abs(self.x[row][:, None] - np.array(sizes)).min(axis=1)
@@ -151,6 +161,8 @@ class Search:
 
     def _begun(self) -> np.ndarray:
         """Which candidates belong to rows that have been begun, shape (n,)."""
+        if not self.in_rows:
+            return np.ones_like(self.free)
         full = [k for k, sizes in self.sizes.items() if len(np.unique(sizes)) >= SIZES_PER_ROW]
         return np.isin(self.row, full)
 
@@ -167,6 +179,12 @@ class Search:
                 around = x.min() < self.optimum[runs[0]] < x.max()
                 if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
                     yield runs
+
+
+def _in_rows(of: np.ndarray, labels: np.ndarray, x: Array, least: int) -> bool:
+    """Whether most runs of these labels lie in rows of at least so many sizes x."""
+    full = [k for k in np.unique(of) if len(np.unique(x[labels == k].round(6))) >= least]
+    return float(np.isin(of, full).mean()) >= MOSTLY
 
 
 def _edges(
