@@ -12,31 +12,21 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
-from flops_fit.prepare import (
-    flops_to_come,
-    packer,
-    plan_only,
-    prepare,
-    stages,
-    suggest_only,
-)
+from flops_fit.prepare import plan_only, prepare, suggest_only
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
-from flops_fit.sweep.execution.driver import run_sweep
-from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
-from flops_fit.sweep.plan.planner import Planned
+from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
 from flops_fit.sweep_plan import SweepPlan
-from flops_fit.sweep_setup import announced, open_job
+from flops_fit.sweep_setup import from_read_only_store, open_job, run_and_analyze
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.validate import raise_problems
-from flops_fit.warn import warn_user
 
 
 @keeps_caller_state
@@ -65,6 +55,10 @@ def find_optimal(
     extend: bool = True,
     price_per_hour: float | None = None,
     paired_with: str | None = None,
+    target: float | None = None,
+    until: float | None = 1.25,
+    until_loss: float | None = None,
+    max_flops: float | None = None,
 ) -> Result:
     """Find by experiment the best model size and amount of data for a compute budget.
 
@@ -120,6 +114,13 @@ def find_optimal(
             random state and see the data in the same order, so that the comparison is sharper.
             Budgets, and sizes where the size parameter has the same name, are by default those of
             the other sweep.
+        target: Compute budget, in FLOPs, that the answer is for. With it, not the whole grid is
+            trained, but trials are chosen round by round, until the answer there is precise enough.
+            `compute_budgets` then bounds what may be trained: two suffice.
+        until: Factor that the 95 % interval of N_opt at the target shall span at most.
+        until_loss: The same for the loss there, as 1.02; pass `until=None` to ask for it alone.
+        max_flops: What a sweep with a target may spend at most, in FLOPs; by default what the grid
+            without one would.
 
     Returns:
         The runs, the laws, and their predictions.
@@ -150,6 +151,7 @@ def find_optimal(
         seed,
         price_per_hour,
         paired_with,
+        _goal(target, until, until_loss, max_flops),
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -164,7 +166,7 @@ def find_optimal(
     try:
         job = open_job(task, planned, address)
     except StoreError as error:
-        return _from_read_only_store(planned, address, error)
+        return from_read_only_store(planned, address, error)
     return run_and_analyze(
         job,
         planned,
@@ -177,68 +179,25 @@ def find_optimal(
     )
 
 
-def _from_read_only_store(planned: Planned, address: StoreAddress, error: StoreError) -> Result:
-    """The result of a finished sweep whose store can be read only; else the error is raised."""
-    try:
-        left = flops_to_come(planned, address)
-    except StoreError:
-        raise error from None
-    if left:
-        raise error
-    warn_user(f"all trials are done, and this plan was not recorded: {error}")
-    ledger = address.find_ledger(planned.plan.short_name)
-    return analyze_on_every_rank(lambda: ledger, _builder(planned))
-
-
-def run_and_analyze(
-    job: Job,
-    planned: Planned,
-    *,
-    workers: int | str = 1,
-    workers_per_device: int | None = None,
-    executor: Any = None,
-    retry_failed: bool = False,
-    on_code_change: str = "warn",
-    extend: bool = True,
-    announcement: str | None = None,
-) -> Result:
-    """The rest of `find_optimal` after its plan: run missing trials, then fit and log.
-
-    Args:
-        job: What to run, from `open_job`.
-        planned: Its plan, from `prepare`.
-        workers: As of `find_optimal`.
-        workers_per_device: As of `find_optimal`.
-        executor: As of `find_optimal`.
-        retry_failed: As of `find_optimal`.
-        on_code_change: As of `find_optimal`.
-        extend: As of `find_optimal`.
-        announcement: Printed before anything trains; by default the plan.
+def _goal(
+    target: float | None, until: float | None, until_loss: float | None, max_flops: float | None
+) -> Goal | None:
+    """The goal of a sweep; None without a target.
 
     Raises:
-        SweepError: If the store cannot be used, or workers die again and again.
-        NoRunsError: If no trial finished.
-        FitError: If the runs are too few or too irregular for a fit; they are kept.
+        ArgumentError: There is no target, but something that belongs to one.
     """
-    run_sweep(
-        job,
-        workers=workers,
-        executor=executor,
-        source=planned.source,
-        announcement=announced(planned.plan) if announcement is None else announcement,
-        stages=stages(planned, extend=extend),
-        retry_failed=retry_failed,
-        on_code_change=on_code_change,
-        pack=None if executor is not None else packer(planned, workers, workers_per_device),
+    if target is not None:
+        return Goal(target, until, until_loss, max_flops)
+    given = {"until_loss": until_loss, "max_flops": max_flops}
+    raise_problems(
+        [
+            f"{name}: needs a target=, the compute budget that the answer is for"
+            for name, value in given.items()
+            if value is not None
+        ]
     )
-    if distributed.rank() == 0:
-        planned.keep_costs()  # with those of sizes that were added meanwhile
-    return analyze_on_every_rank(lambda: job.ledger, _builder(planned))
-
-
-def _builder(planned: Planned) -> Callable[[float], Size | None] | None:
-    """From N to a size value; None if the user gave the sizes, between which none may exist."""
-    return planned.finder.nearest if planned.finder.given is None else None
+    return None
 
 
 @keeps_caller_state
@@ -260,6 +219,10 @@ def plan_sweep(
     workers: int | str = 1,
     price_per_hour: float | None = None,
     paired_with: str | None = None,
+    target: float | None = None,
+    until: float | None = 1.25,
+    until_loss: float | None = None,
+    max_flops: float | None = None,
 ) -> SweepPlan:
     """Plan the grid that `find_optimal` would train; nothing is trained.
 
@@ -281,6 +244,7 @@ def plan_sweep(
         seed,
         price_per_hour,
         paired_with,
+        _goal(target, until, until_loss, max_flops),
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 

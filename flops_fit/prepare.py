@@ -19,8 +19,9 @@ from flops_fit.sweep.execution.status import settled_losses
 from flops_fit.sweep.forecast.chosen import choose_budgets, chosen_before, chosen_by_driver
 from flops_fit.sweep.forecast.packing import Packer
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion, suggest
+from flops_fit.sweep.growth.rounds import Rounds
+from flops_fit.sweep.growth.stages import Stage, Stages
 from flops_fit.sweep.pilot.places import plan_pilot
-from flops_fit.sweep.pilot.stages import Stage, Stages
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, PilotPlan
 from flops_fit.sweep.plan.planner import Opened, Planned, make_plan, open_rows
 from flops_fit.sweep.plan.request import PlanRequest, Spending
@@ -190,15 +191,19 @@ def _costs_folder(address: StoreAddress) -> Path | None:
     return None if address.folder is None else address.folder / FOLDER
 
 
-def stages(planned: Planned, *, extend: bool = False) -> Stages:
+def stages(planned: Planned, *, extend: bool = False, workers: int | str = 1) -> Stages:
     """How the sweep of a plan grows while it is trained.
 
     Args:
         planned: The plan.
         extend: Whether sizes are added where the loss is least at an edge of a row.
+        workers: As of `find_optimal`: a sweep with a goal chooses as many trials at once.
     """
     plan = planned.plan
-    return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param)
+    rounds = None
+    if plan.goal is not None and plan.goal.max_flops is not None:
+        rounds = Rounds(plan.goal, plan.goal.max_flops, count_workers(workers, None))
+    return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param, rounds)
 
 
 def packer(planned: Planned, workers: int | str, per_device: int | None) -> Packer | None:

@@ -1,23 +1,28 @@
-"""From a plan to a `Job`: open or find the sweep's ledger, and describe the plan in it."""
+"""From a plan to a `Job`, whose ledger describes it, and from the `Job` to a `Result`."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.data import Subset
 
 from flops_fit import store, tracking
+from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.display.notebook import tell
 from flops_fit.errors import ArgumentError, StoreError, SweepError
-from flops_fit.prepare import grid_digest, plan_meta
+from flops_fit.prepare import flops_to_come, grid_digest, packer, plan_meta, stages
+from flops_fit.records import Size
 from flops_fit.report import plan_text
+from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import poll
 from flops_fit.sweep.data.held_out import Strided
 from flops_fit.sweep.execution import status, trial_queue
+from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.chosen import store_chosen
 from flops_fit.sweep.plan.grid import Grid
@@ -233,3 +238,67 @@ def announced(plan: Grid) -> str:
     if distributed.count() == 1:
         return text
     return f"{text}\n{distributed.count()} processes train each trial together, data-parallel"
+
+
+def from_read_only_store(planned: Planned, address: StoreAddress, error: StoreError) -> Result:
+    """The result of a finished sweep whose store can be read only; else the error is raised."""
+    try:
+        left = flops_to_come(planned, address)
+    except StoreError:
+        raise error from None
+    if left:
+        raise error
+    warn_user(f"all trials are done, and this plan was not recorded: {error}")
+    ledger = address.find_ledger(planned.plan.short_name)
+    return analyze_on_every_rank(lambda: ledger, _builder(planned))
+
+
+def run_and_analyze(
+    job: Job,
+    planned: Planned,
+    *,
+    workers: int | str = 1,
+    workers_per_device: int | None = None,
+    executor: Any = None,
+    retry_failed: bool = False,
+    on_code_change: str = "warn",
+    extend: bool = True,
+    announcement: str | None = None,
+) -> Result:
+    """The rest of `find_optimal` after its plan: run missing trials, then fit and log.
+
+    Args:
+        job: What to run, from `open_job`.
+        planned: Its plan, from `prepare`.
+        workers: As of `find_optimal`.
+        workers_per_device: As of `find_optimal`.
+        executor: As of `find_optimal`.
+        retry_failed: As of `find_optimal`.
+        on_code_change: As of `find_optimal`.
+        extend: As of `find_optimal`.
+        announcement: Printed before anything trains; by default the plan.
+
+    Raises:
+        SweepError: If the store cannot be used, or workers die again and again.
+        NoRunsError: If no trial finished.
+        FitError: If the runs are too few or too irregular for a fit; they are kept.
+    """
+    run_sweep(
+        job,
+        workers=workers,
+        executor=executor,
+        source=planned.source,
+        announcement=announced(planned.plan) if announcement is None else announcement,
+        stages=stages(planned, extend=extend, workers=workers),
+        retry_failed=retry_failed,
+        on_code_change=on_code_change,
+        pack=None if executor is not None else packer(planned, workers, workers_per_device),
+    )
+    if distributed.rank() == 0:
+        planned.keep_costs()  # with those of sizes that were added meanwhile
+    return analyze_on_every_rank(lambda: job.ledger, _builder(planned))
+
+
+def _builder(planned: Planned) -> Callable[[float], Size | None] | None:
+    """From N to a size value; None if the user gave the sizes, between which none may exist."""
+    return planned.finder.nearest if planned.finder.given is None else None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import click
 import torch
 
-from flops_fit.api import run_and_analyze
 from flops_fit.cli import as_json as shown_as_json
 from flops_fit.cli.results import exit_code
 from flops_fit.cli.settings import Settings
@@ -21,7 +20,7 @@ from flops_fit.runtime import distributed
 from flops_fit.sweep.execution.driver import join_sweep
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.task import Task
-from flops_fit.sweep_setup import join_job, open_job
+from flops_fit.sweep_setup import join_job, open_job, run_and_analyze
 from flops_fit.tracking.address import StoreAddress
 
 # FLOPs of about an hour: on a CPU core at 3e10 FLOPs per second, on a GPU at 3e13.

@@ -235,6 +235,7 @@ def _remarks(plan: PlanView) -> list[str]:
     return [
         *plan.data_notes,
         *_chosen(plan),
+        *(plan.goal.lines if plan.goal is not None else ()),
         *recipe_remarks(plan),
         *_repetition(plan),
         *_short_rows(plan),

@@ -56,12 +56,24 @@ class ChosenView(Protocol):
         """What was expected of the budgets."""
 
 
+class GoalView(Protocol):
+    """The fields of `Goal` that are shown."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The goal in words."""
+
+
 class PlanView(Protocol):
     """The fields of `SweepPlan` that are shown."""
 
     @property
     def trials(self) -> Sequence[Trial]:
         """The planned trials."""
+
+    @property
+    def goal(self) -> GoalView | None:
+        """How precisely the answer is to be known."""
 
     @property
     def to_do(self) -> Sequence[Trial]:

@@ -11,8 +11,8 @@ from torch.utils.data import TensorDataset
 import flops_fit
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import Run
+from flops_fit.sweep.growth.stages import Stages
 from flops_fit.sweep.pilot.places import plan_pilot
-from flops_fit.sweep.pilot.stages import Stages
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task

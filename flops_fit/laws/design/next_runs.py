@@ -19,7 +19,6 @@ import pandas as pd
 
 from flops_fit.laws.design.search import Search
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.model.arrays import Array
 
 TEST_SHARE = 0.15  # of the FLOPs, for runs that test the law
 # What the logarithms of the variances of ln N_opt and ln L_opt count, by what is aimed at.
@@ -135,11 +134,11 @@ def choose_runs(
 
 def reachable(
     findings: Findings, target: float, candidates: pd.DataFrame, aim: str = "num_params"
-) -> Array:
+) -> float:
     """By which share the interval aimed at would narrow if all candidates were trained."""
     search = Search.of(findings, target, candidates, None, aim)
-    gain = search.uncertainty.gain(range(len(candidates)))[search.aim]
-    return 1 - np.exp(-gain / 2)
+    gain = float(search.uncertainty.gain(range(len(candidates)))[search.aim])
+    return 1 - math.exp(-gain / 2)
 
 
 def _complete_rows(chosen: _Chosen) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from flops_fit.laws.design.candidates import expected_optima
 from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
@@ -25,6 +26,9 @@ NUM_TESTS = 4  # budgets at which the law is tested
 MOSTLY = 0.5
 # A size beyond an edge lies further out than this share of the row's spacing.
 BEYOND = 0.25
+# Where the expected optimum lies outside the sizes that a row can have, it is taken to lie at one
+# of these quantiles of them.
+INSIDE = (0.2, 0.8)
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Search:
             flops=flops,
             cost=flops + LEAST_COST * float(done["flops"].sum()),
             row=labels[:m],
-            optimum=np.log(findings.law.n_opt(C)),
+            optimum=_optima(findings, C, x, labels[:m]),
             free=np.arange(m) < n,
             sizes=sizes,
             edges=_edges(labels[m:], of_done, losses, sizes) if in_rows else {},
@@ -185,6 +189,17 @@ def _in_rows(of: np.ndarray, labels: np.ndarray, x: Array, least: int) -> bool:
     """Whether most runs of these labels lie in rows of at least so many sizes x."""
     full = [k for k in np.unique(of) if len(np.unique(x[labels == k].round(6))) >= least]
     return float(np.isin(of, full).mean()) >= MOSTLY
+
+
+def _optima(findings: Findings, C: Array, x: Array, row: np.ndarray) -> Array:
+    """Ln N at the expected optimum of each run's budget, inside the sizes that its row can have."""
+    budgets, place = np.unique(C, return_inverse=True)
+    optimum = expected_optima(findings, budgets)[place]
+    for label in np.unique(row):
+        own = row == label
+        low, high = np.quantile(x[own], INSIDE)
+        optimum[own] = np.clip(optimum[own], low, high)
+    return optimum
 
 
 def _edges(

@@ -12,15 +12,8 @@ from flops_fit.display.number_text import count, flops, times
 from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
-from flops_fit.laws.design.candidates import (
-    COLUMNS,
-    ladder,
-    lattice,
-    not_made,
-    read_candidates,
-    thinned,
-    under_way,
-)
+from flops_fit.laws.design.candidate_table import not_made, read_candidates, thinned, under_way
+from flops_fit.laws.design.candidates import COLUMNS, ladder, lattice
 from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs
 from flops_fit.laws.design.search import SIZES_PER_ROW
 from flops_fit.laws.findings import Findings

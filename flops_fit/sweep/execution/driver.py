@@ -32,6 +32,7 @@ from flops_fit.sweep.execution.status import (
     done_in_words,
     ended_losses,
     missing,
+    record_round,
     release_dead,
     settled_losses,
     wait_for_more,
@@ -39,7 +40,7 @@ from flops_fit.sweep.execution.status import (
     without_record_in_journal,
 )
 from flops_fit.sweep.execution.worker import ALIKE
-from flops_fit.sweep.pilot.stages import Stages
+from flops_fit.sweep.growth.stages import Stages
 from flops_fit.sweep.task.source_code import parts_changed
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import ENDED
@@ -104,7 +105,7 @@ def run_sweep(
         runs = all_runs(job)
         failed = frozenset(run.run_id for run in runs if run.state == "failed")
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
-        job, messages = _grown(job, runs, stages, launch.forgiven)
+        job, messages = _grown(job, runs, stages, launch.forgiven, drives=True)
         runs = _check_code(job, runs, on_code_change)
         if pack is not None and missing(job, runs, launch.forgiven):
             job, count = pack(job)
@@ -114,7 +115,7 @@ def run_sweep(
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
                 said = messages
-                job, messages = _grown(job, runs, stages, launch.forgiven)
+                job, messages = _grown(job, runs, stages, launch.forgiven, drives=True)
                 lines = [message for message in messages if message not in said]
                 if not missing(job, runs, launch.forgiven):
                     break
@@ -130,12 +131,22 @@ def _keep_models(job: Job, runs: Sequence[Run]) -> None:
 
 
 def _grown(
-    job: Job, runs: list[Run], stages: Stages | None, forgiven: Collection[str] = ()
+    job: Job,
+    runs: list[Run],
+    stages: Stages | None,
+    forgiven: Collection[str] = (),
+    *,
+    drives: bool = False,
 ) -> tuple[Job, tuple[str, ...]]:
-    """The job with all trials that are wanted by now, and messages about them."""
+    """The job with all trials that are wanted by now, and messages about them.
+
+    Where this process drives the sweep, the round that it has reached is recorded.
+    """
     if stages is None:
         return job, ()
     stage = stages.next(latest_runs(runs), settled_losses(runs, forgiven))
+    if stage.round is not None and drives:
+        record_round(job, stage.round)
     return replace(job, trials=stage.trials, to_come=stage.to_come), stage.messages
 
 
@@ -180,7 +191,7 @@ def join_sweep(
             for line in words:
                 tell(line)
             study = trial_queue.open_study(job.study_name, job.storage)
-            grows = stages is not None and stages.pilot is not None
+            grows = stages is not None and stages.grows
             while True:
                 runs = all_runs(job)
                 job, _ = _grown(job, runs, stages)

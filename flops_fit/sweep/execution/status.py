@@ -20,6 +20,8 @@ from flops_fit.runtime.process_id import is_dead
 from flops_fit.sweep.execution import trial_queue
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.ranks import keep_waiting
+from flops_fit.sweep.growth.rounds import Round
+from flops_fit.sweep.growth.rounds_file import add_round
 from flops_fit.tracking import journal, recording
 from flops_fit.tracking.ledger import ENDED
 from flops_fit.tracking.outbox import deliver_left
@@ -43,6 +45,11 @@ def _ask_store(job: Job, ask: Callable[[], _T]) -> _T:
     """Ask a store; a server that is away is waited for, a file is not."""
     timeout_s = distributed.timeout().total_seconds() if job.ledger.home is None else 0.0
     return store.wait_for_store(ask, timeout_s, before_pause=keep_waiting)
+
+
+def record_round(job: Job, found: Round) -> None:
+    """Write down a round of a sweep with a goal."""
+    _ask_store(job, lambda: add_round(job.ledger, found, job.size_param))
 
 
 def missing(job: Job, runs: Collection[Run], forgiven: Collection[str] = ()) -> list[Trial]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import TRIAL_COLUMNS, Size, Skipped, Trial, to_frame
+from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.task.hashing import short_name
 from flops_fit.sweep.training.recipe import Recipe
 
@@ -88,6 +89,8 @@ class Grid:
         pilot: What is trained to find learning rate and batch; None if nothing is.
         chosen: Where the budgets were chosen for a time or money: what was chosen.
         found: Learning rate and batch, where a pilot has found them; the trials are by them.
+        goal: How precisely the answer is to be known, with the budgets that may be trained; the
+            trials are then those that the sweep begins with. None trains the trials alone.
         data_notes: What is done to the data, and what is held out of them, as lines.
         origin: What it was made from; None if not made by the planner.
     """
@@ -108,6 +111,7 @@ class Grid:
     found: RecipeLaw | None = None
     data_notes: tuple[str, ...] = ()
     chosen: ChosenBudgets | None = None
+    goal: Goal | None = None
     origin: Origin | None = field(default=None, compare=False)
 
     @property

@@ -15,6 +15,7 @@ from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
+from flops_fit.sweep.plan.goal import LEAST_SIZES, Goal, first_row
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.loss_probe import find_weighting
@@ -116,10 +117,10 @@ def make_plan(
     """
     opened = open_rows(task, request, faults, folder)
     if not isinstance(opened.asked, Spending):
-        return _plan_budgets(opened, opened.asked)
+        return _plan_budgets(opened, opened.asked, request.goal)
     assert choose is not None
     chosen = choose(opened, opened.asked)
-    planned = _plan_budgets(opened, chosen.budgets)
+    planned = _plan_budgets(opened, chosen.budgets, request.goal)
     return replace(planned, plan=replace(planned.plan, chosen=chosen))
 
 
@@ -152,8 +153,8 @@ def open_rows(
     return Opened(task, rows, checked.asked, checked.kept)
 
 
-def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
-    """The plan of these budgets.
+def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = None) -> Planned:
+    """The plan of these budgets; with a goal, that of what the sweep begins with.
 
     Raises:
         ArgumentError: The model fails on batches as they will be trained.
@@ -161,8 +162,12 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
     """
     task, rows = opened.task, opened.rows
     source, finder, recipe = rows.source, rows.finder, rows.recipe
+    num_sizes = None
+    if goal is not None:
+        goal = goal.between(budgets)
+        budgets, num_sizes = goal.first_budgets, LEAST_SIZES
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
-        trials, skipped = _plan_rows(rows, budgets)
+        trials, skipped = _plan_rows(rows, budgets, num_sizes)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
@@ -185,6 +190,7 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float]) -> Planned:
         setting=_setting(rows, recipe, conventions),
         rules=rows.rules,
         data_notes=(*source.notes, *_pairs_in_words(rows, trials)),
+        goal=goal,
         origin=Origin(task, rows),
     )
     return Planned(plan, rows, opened.kept)
@@ -207,8 +213,12 @@ def _setting(rows: IsoflopRows, recipe: Recipe, conventions: Sequence[str]) -> s
     return digest({**rows.identity, **recipe.setting(), **paired, "flops": conventions})
 
 
-def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial], list[Skipped]]:
+def _plan_rows(
+    rows: IsoflopRows, budgets: Sequence[float], num_sizes: int | None = None
+) -> tuple[list[Trial], list[Skipped]]:
     """The trials of all budgets that can be planned, and the points skipped.
+
+    Of each row so many sizes are planned, or all.
 
     Warns of budgets left out, and of rows that do not surround the expected optimum.
 
@@ -222,7 +232,7 @@ def _plan_rows(rows: IsoflopRows, budgets: Sequence[float]) -> tuple[list[Trial]
         row, skipped_of_row = rows.row(budget)
         skipped += skipped_of_row
         if rows.can_show_minimum(row):
-            trials += row
+            trials += row if num_sizes is None else first_row(row, num_sizes)
         else:
             problems.append(why_not(rows, budget, skipped_of_row))
     if problems:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from flops_fit.errors import ArgumentError
 from flops_fit.records import Size
+from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe
@@ -103,6 +104,7 @@ class PlanRequest:
         price_per_hour: Price of one device; needed where an amount of money is given.
         paired_with: The sweep whose randomness this one shares: its name, and once it has been
             read, its trials.
+        goal: How precisely the answer is to be known; None trains the whole grid.
     """
 
     compute_budgets: Iterable[float] | str | Spending | None = None
@@ -112,6 +114,7 @@ class PlanRequest:
     seed: int = 0
     price_per_hour: float | None = None
     paired_with: str | Twins | None = None
+    goal: Goal | None = None
 
     @property
     def twins(self) -> Twins | None:

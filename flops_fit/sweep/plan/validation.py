@@ -233,6 +233,8 @@ def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | S
     compute_budgets, price = request.compute_budgets, request.price_per_hour
     if price is not None and not is_positive(price):
         problems.append(f"price_per_hour: expected a positive number, got {price!r}")
+    if request.goal is not None:
+        problems += request.goal.faults()
     if isinstance(compute_budgets, str | Spending):
         return _check_spending(compute_budgets, price, problems)
     try:
@@ -255,6 +257,8 @@ def _check_budgets(request: PlanRequest, problems: list[str]) -> list[float] | S
     bad = [c for c in given if not is_positive(c)]
     if bad:
         problems.append(f"compute_budgets: expected positive finite FLOPs, got {bad}")
+    elif request.goal is not None:
+        problems += request.goal.faults_with(sorted(set(given)))
     return sorted(set(given))
 
 

@@ -46,7 +46,6 @@ def test_a_new_row_is_begun_with_four_sizes_on_both_sides_of_its_optimum(finding
     [
         (DECADES, 3, np.inf),  # no room for four
         (DECADES, 10, 1e21),  # no money for four
-        (DECADES[DECADES > 0], 10, np.inf),  # none below the optimum
     ],
 )
 def test_a_row_that_cannot_be_begun_soundly_is_not_begun(findings, decades, most_runs, most_flops):

@@ -22,7 +22,7 @@ from flops_fit.analysis import fit_ledger
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
 from flops_fit.store.client import client_of
 from flops_fit.sweep.execution import worker
-from flops_fit.sweep.pilot.stages import Stages
+from flops_fit.sweep.growth.stages import Stages
 
 
 def test_a_planted_law_comes_back_within_one_per_cent(store, planted):

@@ -1,0 +1,1 @@
+"""How a sweep grows while it is trained: by stages, and in rounds towards a goal."""

@@ -1,0 +1,123 @@
+"""`Goal`: how precisely a sweep is to know the answer at a target budget, and what it may cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from flops_fit.display.number_text import flops, ratio, times
+from flops_fit.laws.design.candidates import ladder
+from flops_fit.laws.design.search import SIZES_PER_ROW
+from flops_fit.records import Trial
+from flops_fit.validate import is_number, is_positive
+
+# Rows that a sweep with a goal begins with: the lowest of the ladder, and two above it.
+FIRST_ROWS = (0, 2, 4)
+LEAST_SIZES = SIZES_PER_ROW  # of a row that a sweep with a goal begins
+MOST_FACTOR = 1e6
+# Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
+REACH, FAR = 1000.0, 10.0
+SIZES_OF_GRID = 7  # of each budget, where there is no goal
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How precisely the answer is to be known.
+
+    Attributes:
+        target: Budget of the answer, FLOPs.
+        until: Factor that the 95 % interval of N_opt at the target shall span at most; None if it
+            may be any.
+        until_loss: The same for the loss there.
+        max_flops: What the sweep may spend, in FLOPs; None for what the grid without a goal would.
+        budgets: Budgets that may be trained, ascending; empty before they are known.
+    """
+
+    target: float
+    until: float | None = None
+    until_loss: float | None = None
+    max_flops: float | None = None
+    budgets: tuple[float, ...] = ()
+
+    @property
+    def aim(self) -> str:
+        """Whose interval the runs are chosen for: "num_params" or "loss"."""
+        return "loss" if self.until is None else "num_params"
+
+    @property
+    def first_budgets(self) -> list[float]:
+        """The budgets of the rows that the sweep begins with."""
+        return [self.budgets[i] for i in FIRST_ROWS if i < len(self.budgets)]
+
+    def between(self, budgets: Sequence[float]) -> Goal:
+        """The goal, with the budgets that may be trained: these and others between them."""
+        most = self.max_flops or SIZES_OF_GRID * sum(budgets)
+        return replace(self, budgets=tuple(ladder(budgets)), max_flops=most)
+
+    def faults(self) -> list[str]:
+        """What is wrong with the arguments."""
+        found = []
+        if not is_positive(self.target):
+            found.append(
+                f"target: expected a compute budget in FLOPs, such as 1e21, got {self.target!r}"
+            )
+        for name, factor in (("until", self.until), ("until_loss", self.until_loss)):
+            if factor is not None and not (is_number(factor) and 1 < factor <= MOST_FACTOR):
+                found.append(
+                    f"{name}: expected the factor that the interval may span, above 1, such as "
+                    f"1.25, got {factor!r}"
+                )
+        if self.until is None and self.until_loss is None:
+            found.append("until: missing; pass a factor, such as 1.25, or until_loss=1.02")
+        if self.max_flops is not None and not is_positive(self.max_flops):
+            found.append(f"max_flops: expected positive FLOPs, got {self.max_flops!r}")
+        return found
+
+    def faults_with(self, budgets: Sequence[float]) -> list[str]:
+        """What is wrong with the budgets that may be trained, given the goal."""
+        if not budgets or not is_positive(self.target):
+            return []
+        if len(budgets) < 2:
+            return [
+                "compute_budgets: with a target, expected at least the smallest and the largest "
+                f"budget that may be trained, got {budgets[0]:.3g} alone"
+            ]
+        if self.target > REACH * budgets[-1]:
+            return [
+                f"target: {flops(self.target)} FLOPs are {times(self.target / budgets[-1])} times "
+                f"the largest budget, and nothing is predicted beyond {REACH:g} times; pass larger "
+                "compute_budgets, or a nearer target"
+            ]
+        return []
+
+    @property
+    def lines(self) -> list[str]:
+        """The goal in words, with what the sweep does for it."""
+        low, high = self.budgets[0], self.budgets[-1]
+        beyond = self.target / high
+        far = f", {times(beyond)} times the largest budget" if beyond > FAR else ""
+        most = flops(self.max_flops or math.inf)
+        return [
+            f"goal: {self}{far}",
+            f"these trials come first; each later round chooses those that narrow the interval "
+            f"most for their FLOPs, at {len(self.budgets)} budgets from {flops(low)} to "
+            f"{flops(high)} FLOPs, until it is narrow enough or {most} FLOPs are spent",
+        ]
+
+    def __str__(self) -> str:
+        asked = (("N_opt", self.until), ("the loss", self.until_loss))
+        words = (
+            f"the interval of {what} is to span at most {ratio(to)}x"
+            for what, to in asked
+            if to is not None
+        )
+        return f"at {flops(self.target)} FLOPs {' and '.join(words)}"
+
+
+def first_row(row: Sequence[Trial], num_sizes: int) -> list[Trial]:
+    """So many trials of a row, evenly spread, ends included."""
+    places = np.unique(np.linspace(0, len(row) - 1, num_sizes).round().astype(int))
+    return [row[i] for i in places]
