@@ -26,6 +26,7 @@ from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.store.retry import wait_for_store
+from flops_fit.sweep.growth.rounds_file import ROUNDS, read_rounds
 from flops_fit.tracking.ledger import Ledger
 from flops_fit.tracking.parent_run import REPORT
 from flops_fit.warn import warn_user
@@ -183,10 +184,14 @@ def _fit(
         # Training losses before the end of the schedule are drawn, but neither fitted nor checked.
         findings = replace(findings, curves=tracking.fetch_curves(ledger, runs))
     texts = _forecast_texts(ledger)
-    findings = replace(findings, forecasts=_forecasts(ledger.name, texts, findings))
+    rounds = _read(ledger, ROUNDS, read_rounds)
+    rounds = pd.DataFrame() if rounds is None else rounds
+    forecasts = _forecasts(ledger.name, texts, findings)
+    findings = replace(findings, forecasts=forecasts, rounds=rounds)
 
     def shown(report: bytes) -> str:
-        return seal.hash_of(meta, texts, report.hex())
+        of_rounds = [] if rounds.empty else [rounds.to_json()]
+        return seal.hash_of(meta, texts, *of_rounds, report.hex())
 
     report = _read(ledger, REPORT, Path.read_bytes) if kept else None
     is_logged = kept is not None and report is not None and kept.shown == shown(report)

@@ -12,13 +12,13 @@ from flops_fit import tracking
 from flops_fit.analysis import analyze_on_every_rank
 from flops_fit.errors import StoreError
 from flops_fit.fit_table import fit as fit
+from flops_fit.laws.design.goal import Goal
 from flops_fit.prepare import plan_only, prepare, suggest_only
 from flops_fit.records import Size
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.caller_state import keeps_caller_state
 from flops_fit.sweep.forecast.suggestion import BudgetSuggestion
-from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.task import Task
@@ -151,7 +151,7 @@ def find_optimal(
         seed,
         price_per_hour,
         paired_with,
-        _goal(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops),
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -177,27 +177,6 @@ def find_optimal(
         on_code_change=on_code_change,
         extend=extend,
     )
-
-
-def _goal(
-    target: float | None, until: float | None, until_loss: float | None, max_flops: float | None
-) -> Goal | None:
-    """The goal of a sweep; None without a target.
-
-    Raises:
-        ArgumentError: There is no target, but something that belongs to one.
-    """
-    if target is not None:
-        return Goal(target, until, until_loss, max_flops)
-    given = {"until_loss": until_loss, "max_flops": max_flops}
-    raise_problems(
-        [
-            f"{name}: needs a target=, the compute budget that the answer is for"
-            for name, value in given.items()
-            if value is not None
-        ]
-    )
-    return None
 
 
 @keeps_caller_state
@@ -244,7 +223,7 @@ def plan_sweep(
         seed,
         price_per_hour,
         paired_with,
-        _goal(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops),
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 

@@ -201,8 +201,8 @@ def stages(planned: Planned, *, extend: bool = False, workers: int | str = 1) ->
     """
     plan = planned.plan
     rounds = None
-    if plan.goal is not None and plan.goal.max_flops is not None:
-        rounds = Rounds(plan.goal, plan.goal.max_flops, count_workers(workers, None))
+    if plan.goal is not None:
+        rounds = Rounds(plan.goal, count_workers(workers, None))
     return Stages(planned.rows, plan.trials, plan.pilot, extend, plan.size_param, rounds)
 
 

@@ -61,6 +61,8 @@ class Findings:
         recipe_law: The best learning rate and batch size for N and D; None where no pilot ran.
         forecasts: Forecasts that were made of the sweep, with their outcomes, as `flops_fit.score`
             returns them; empty if there are none.
+        rounds: Of a sweep with a goal, how precise the answer was at each round, and the trials
+            that came next: `flops num_runs span loss_span next message`; else empty.
         metrics: The laws of metrics other than the loss, by name.
         meta: Name, data unit, FLOPs convention and the like: plain strings.
         build_size: Returns the size value for N parameters by building models; not saved. None:
@@ -85,6 +87,7 @@ class Findings:
     misfit: Misfit | None = None
     recipe_law: RecipeLaw | None = None
     forecasts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rounds: pd.DataFrame = field(default_factory=pd.DataFrame)
     metrics: Mapping[str, MetricLaw] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)

@@ -1,4 +1,4 @@
-"""Tables of the report for decisions: what each metric will be, and what to train in some hours."""
+"""Tables of the report on decisions: metrics to expect, what to train in some hours, and rounds."""
 
 from __future__ import annotations
 
@@ -126,3 +126,21 @@ def _time_row(prediction: Prediction, unit: str) -> dict[str, str]:
         "compute-optimal N": count(size),
         "its loss": loss(other_loss),
     }
+
+
+def rounds_as_cells(findings: Findings) -> pd.DataFrame:
+    """How precise the answer was at each round, and what came next and why, as text."""
+    rows = []
+    for row in findings.rounds.to_dict("records"):
+        spans = (row["span"], row["loss_span"])
+        N, loss = (number_text.ratio(s) if np.isfinite(s) else number_text.NOT_KNOWN for s in spans)
+        rows.append(
+            {
+                "FLOPs spent": number_text.flops(row["flops"]),
+                "runs": number_text.whole(row["num_runs"]),
+                "N_opt spans": N,
+                "loss spans": loss,
+                "then": "; ".join(row["next"]) or row["message"].rpartition(". ")[2],
+            }
+        )
+    return pd.DataFrame(rows)

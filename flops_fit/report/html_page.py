@@ -114,6 +114,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             table=_table(findings),
             metrics=decision_tables.metrics_as_cells(findings),
             times=decision_tables.time_table(findings),
+            rounds=decision_tables.rounds_as_cells(findings),
             forecasts=outcomes.outcomes_as_cells(findings.forecasts),
             text_columns=outcomes.TEXT_COLUMNS,
             forecasts_summary=outcomes.summary_line(findings.forecasts).removeprefix("Forecasts: "),

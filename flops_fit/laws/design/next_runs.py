@@ -12,12 +12,13 @@ where the law is wrong (docs/method.md); the misfit in `uncertainty` prevents th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.laws.design.search import Search
+from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty, drift_of
 from flops_fit.laws.findings import Findings
 
 TEST_SHARE = 0.15  # of the FLOPs, for runs that test the law
@@ -136,9 +137,11 @@ def reachable(
     findings: Findings, target: float, candidates: pd.DataFrame, aim: str = "num_params"
 ) -> float:
     """By which share the interval aimed at would narrow if all candidates were trained."""
-    search = Search.of(findings, target, candidates, None, aim)
-    gain = float(search.uncertainty.gain(range(len(candidates)))[search.aim])
-    return 1 - math.exp(-gain / 2)
+    top = max(findings.largest_budget, float(candidates["compute_budget"].max()))
+    now = Uncertainty.of(findings, target, (), candidates, least_misfit=0.0)
+    now = replace(now, drift=drift_of(findings, target, findings.largest_budget))
+    gain = now.gain(range(len(candidates)), drift_of(findings, target, top))
+    return 1 - math.exp(-float(gain[SIZE if aim == "num_params" else LOSS]) / 2)
 
 
 def _complete_rows(chosen: _Chosen) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from flops_fit.laws.design.candidates import expected_optima
-from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty
+from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty, drift_of
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets
@@ -48,6 +49,8 @@ class Search:
         in_rows: Whether the runs made, and those possible, lie in rows. Where they do not, each
             candidate can be taken by itself, and no row is completed.
         uncertainty: Given all these.
+        drift: From the largest budget with a row to the variance of ln N_opt by drift.
+        top: That budget now.
         aim: Place of the quantity whose interval is to become narrower.
     """
 
@@ -61,6 +64,8 @@ class Search:
     sizes: dict[int, list[float]]
     edges: dict[int, int]
     uncertainty: Uncertainty
+    drift: Callable[[float], float]
+    top: float
     aim: int = SIZE
     in_rows: bool = True
 
@@ -87,12 +92,18 @@ class Search:
         for label, size in zip(labels[n:], [*x[n:], *of_done], strict=True):
             sizes.setdefault(int(label), []).append(float(size))
         tests = np.unique(np.geomspace(C.min(), C.max(), NUM_TESTS)).tolist()
-        uncertainty = Uncertainty.of(findings, target, tests, table)
-        flops = table["flops"].to_numpy()
         in_rows = _in_rows(labels[m:], labels[m:], of_done, 3) and _in_rows(
             labels[:n], labels, np.concatenate([x, of_done]), SIZES_PER_ROW
         )
         losses = done["loss"].to_numpy(float)
+        full = [k for k, row in sizes.items() if len(np.unique(row)) >= SIZES_PER_ROW]
+        of_all = np.concatenate([C[n:], done["compute_budget"].astype(float)])
+        counted = np.isin(labels[n:], full) | (not in_rows)
+        top = float(of_all[counted].max(initial=of_all.min()))
+        drift = partial(drift_of, findings, target)
+        uncertainty = Uncertainty.of(findings, target, tests, table)
+        uncertainty = uncertainty.after(range(n, m), drift(top))
+        flops = table["flops"].to_numpy()
         return cls(
             table=table,
             x=x,
@@ -103,7 +114,9 @@ class Search:
             free=np.arange(m) < n,
             sizes=sizes,
             edges=_edges(labels[m:], of_done, losses, sizes) if in_rows else {},
-            uncertainty=uncertainty.after(range(n, m)) if m > n else uncertainty,
+            uncertainty=uncertainty,
+            drift=drift,
+            top=top,
             aim=SIZE if aim == "num_params" else LOSS,
             in_rows=in_rows,
         )
@@ -115,7 +128,8 @@ class Search:
             The share by which they narrow the interval aimed at.
         """
         before = self.uncertainty.log_variances()[self.aim]
-        self.uncertainty = self.uncertainty.after(runs)
+        self.top = self._top_with(runs)
+        self.uncertainty = self.uncertainty.after(runs, self.drift(self.top))
         self.free[list(runs)] = False
         for run in runs:
             self.sizes.setdefault(int(self.row[run]), []).append(float(self.x[run]))
@@ -138,7 +152,8 @@ class Search:
         found, best = [int(scores.argmax())], float(scores.max())
         for runs in self._new_rows(begun) if most_runs >= SIZES_PER_ROW else ():
             if self.flops[runs].sum() <= most_flops:
-                score = float(weights @ self.uncertainty.gain(runs)) / self.cost[runs].sum()
+                gain = self.uncertainty.gain(runs, self.drift(self._top_with(runs)))
+                score = float(weights @ gain) / self.cost[runs].sum()
                 if score > best:
                     found, best = runs, score
         return found if best > 0 else []
@@ -162,6 +177,14 @@ class Search:
             if 1 < len(np.unique(sizes)) < SIZES_PER_ROW and len(row):
                 gaps = np.abs(self.x[row][:, None] - np.array(sizes)).min(axis=1)
                 yield int(row[gaps.argmax()])
+
+    def _top_with(self, runs: Sequence[int]) -> float:
+        """The largest budget with a row once these runs are made."""
+        label = int(self.row[runs[0]])
+        sizes = np.unique([*self.sizes.get(label, ()), *self.x[list(runs)]])
+        if self.in_rows and len(sizes) < SIZES_PER_ROW:
+            return self.top
+        return max(self.top, float(self.table["compute_budget"].iloc[runs[0]]))
 
     def _begun(self) -> np.ndarray:
         """Which candidates belong to rows that have been begun, shape (n,)."""

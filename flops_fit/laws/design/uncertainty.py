@@ -8,6 +8,7 @@ seem to tell all about it; with the misfit they tell of their neighbourhood (doc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.kriging.kriging import Kriging
 from flops_fit.laws.inference.misfit import sums_at_optimum
 from flops_fit.laws.model.arrays import Array
+from flops_fit.laws.predict.witnesses import DRIFT
 
 # Least probability that the law misses something, when runs are chosen: that it does is found out
 # by runs which are only made if it is taken to be possible.
@@ -38,16 +40,23 @@ class Uncertainty:
         weights: Probability of each setting times its variance of noise, shape (s,).
         of_misfit: The same without the settings in which the law is exact, shape (s,).
         num_answers: q.
+        drift: Variance of ln N_opt by the drift of every approach beyond the rows: see `drift_of`.
     """
 
     parts: Array
     weights: Array
     of_misfit: Array
     num_answers: int
+    drift: float = 0.0
 
     @classmethod
     def of(
-        cls, findings: Findings, target: float, tests: Sequence[float], candidates: pd.DataFrame
+        cls,
+        findings: Findings,
+        target: float,
+        tests: Sequence[float],
+        candidates: pd.DataFrame,
+        least_misfit: float = LEAST_MISFIT,
     ) -> Uncertainty:
         """The uncertainty given the runs of `findings`, which must have a misfit.
 
@@ -56,13 +65,14 @@ class Uncertainty:
             target: Budget of the answer, FLOPs.
             tests: Budgets at whose optima the law is to be tested.
             candidates: Possible runs: `num_params num_tokens`, n rows.
+            least_misfit: Least probability that the law misses something.
         """
         assert findings.misfit is not None
         misfit = findings.misfit
         parts, weights, wrong = [], [], []
         for weight, law in zip(misfit.weights, misfit.laws, strict=True):
             parts.append(_covariances(findings, law, target, tests, candidates))
-            shares = _with_misfit(law)
+            shares = _with_misfit(law, least_misfit)
             variances = np.array([setting.variance for setting in law.settings])
             weights.append(weight * shares * variances)
             wrong.append(weights[-1] * [setting.ratio > 0 for setting in law.settings])
@@ -83,16 +93,20 @@ class Uncertainty:
         less = self.parts[:, :q, q:] ** 2 / with_noise[:, None]
         return self.log_variances()[:, None] - self._log(self._variances()[..., None] - less)
 
-    def gain(self, chosen: Sequence[int]) -> Array:
-        """By how much one run of each of these candidates would lower them together, shape (q,)."""
-        q = self.num_answers
-        update = self._update(chosen, slice(0, q))
-        less = np.einsum("sqq->sq", update)
-        return self.log_variances() - self._log(self._variances() - less)
+    def gain(self, chosen: Sequence[int], drift: float) -> Array:
+        """By how much one run of each of these candidates would lower them together, shape (q,).
 
-    def after(self, chosen: Sequence[int]) -> Uncertainty:
-        """The uncertainty once these candidates have been trained."""
-        return replace(self, parts=self.parts - self._update(chosen, slice(None)))
+        Args:
+            chosen: Places of the candidates.
+            drift: The variance by drift with them.
+        """
+        less = np.einsum("sqq->sq", self._update(chosen, slice(0, self.num_answers)))
+        lower = replace(self, drift=drift)
+        return self.log_variances() - lower._log(self._variances() - less)
+
+    def after(self, chosen: Sequence[int], drift: float) -> Uncertainty:
+        """The uncertainty once these candidates have been trained; arguments as of `gain`."""
+        return replace(self, parts=self.parts - self._update(chosen, slice(None)), drift=drift)
 
     def _update(self, chosen: Sequence[int], rows: slice) -> Array:
         """What runs take off the covariances of some rows, shape (s, r, r)."""
@@ -107,20 +121,36 @@ class Uncertainty:
     def _log(self, variances: Array) -> Array:
         """Logarithms of the mean over settings; where the law is tested, over those of a misfit."""
         whole = np.tensordot(self.weights, variances, (0, 0))
+        whole[SIZE] += self.drift
         wrong = np.tensordot(self.of_misfit, variances, (0, 0))
         return np.log(np.maximum(np.concatenate([whole[:2], wrong[2:]]), 1e-300))
 
 
-def _with_misfit(law: Kriging) -> Array:
-    """Probabilities of the settings, with at least `LEAST_MISFIT` on those with a misfit."""
+def drift_of(findings: Findings, target: float, top: float) -> float:
+    """Variance of ln N_opt by the drift of a law from the truth beyond its rows.
+
+    It is counted as the interval counts it (`predict.witnesses`): not where the law most likely
+    holds exactly.
+
+    Args:
+        findings: The laws.
+        target: Budget of the answer, FLOPs.
+        top: The largest budget with a row.
+    """
+    assert findings.misfit is not None
+    beyond = max(0.0, math.log(target / top))
+    wrong = max(0.0, 1 - 2 * findings.misfit.exact)
+    return (wrong * DRIFT * beyond) ** 2
+
+
+def _with_misfit(law: Kriging, least: float) -> Array:
+    """Probabilities of the settings, with at least so much on those with a misfit."""
     weights = np.array([setting.weight for setting in law.settings])
     wrong = np.array([setting.ratio > 0 for setting in law.settings])
     share = float(weights[wrong].sum())
-    if not 0 < share < LEAST_MISFIT:
+    if not 0 < share < least:
         return weights
-    return np.where(
-        wrong, weights * LEAST_MISFIT / share, weights * (1 - LEAST_MISFIT) / (1 - share)
-    )
+    return np.where(wrong, weights * least / share, weights * (1 - least) / (1 - share))
 
 
 def _covariances(

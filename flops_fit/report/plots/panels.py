@@ -24,6 +24,7 @@ from flops_fit.report.plots.contours import plot_contours
 from flops_fit.report.plots.curves import plot_curves
 from flops_fit.report.plots.isoflops import plot_isoflops
 from flops_fit.report.plots.metrics import plot_against_loss, plot_metric
+from flops_fit.report.plots.plan import plot_rounds
 from flops_fit.report.plots.recipe import plot_bowl, plot_recipe_scaling
 from flops_fit.report.plots.residuals import excess_over_law, plot_residuals
 from flops_fit.report.plots.scaling import plot_scaling
@@ -175,6 +176,10 @@ def _against_loss(law: MetricLaw) -> Callable[[Findings, Axes], object]:
     return draw
 
 
+def _rounds(findings: Findings, ax: Axes) -> None:
+    plot_rounds(findings.rounds, ax=ax)
+
+
 def _no_metrics(findings: Findings, ax: Axes) -> None:
     raise FitError("The runs have no metrics: pass metrics= to find_optimal or fit.")
 
@@ -195,13 +200,14 @@ PANELS = (
     Panel("curves", "curves", "Training curves", _curves),
     Panel("backtest", "backtest", "Errors on the held-out largest budgets", _backtest),
 )
+ROUNDS_PANEL = Panel("rounds", "rounds", "How precise the answer became, round by round", _rounds)
 NO_METRICS = Panel("metric", "metrics", "Metrics", _no_metrics)
 RECIPE_PANELS = (
     Panel("learning_rate", "recipe", "Learning rate to train with", _recipe("learning_rate")),
     Panel("batch_size", "recipe", "Batch size to train with", _recipe("batch_size")),
 )
 METRICS = "metrics"
-KINDS = (*dict.fromkeys(panel.kind for panel in (*PANELS, *RECIPE_PANELS)), METRICS)
+KINDS = (*dict.fromkeys(panel.kind for panel in (*PANELS, *RECIPE_PANELS)), METRICS, "rounds")
 MAIN = ("isoflops", "scaling")
 
 
@@ -214,8 +220,8 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
     if kind is not None and kind not in KINDS:
         raise ArgumentError(f"kind: expected one of {', '.join(KINDS)} or None, got {kind!r}")
     shown = [panel for panel in panels_of(findings) if panel.kind in ((kind,) if kind else MAIN)]
-    if not shown:  # a recipe where none was found, or metrics of runs that have none
-        shown = [NO_METRICS if kind == METRICS else RECIPE_PANELS[0]]
+    if not shown:  # of runs that have none
+        shown = [{METRICS: NO_METRICS, "rounds": ROUNDS_PANEL}.get(kind or "", RECIPE_PANELS[0])]
     figure, axes = style.new_figure(len(shown))
     for panel, ax in zip(shown, axes, strict=True):
         _draw(panel, findings, ax)
@@ -226,7 +232,8 @@ def plot_findings(findings: Findings, kind: str | None = None) -> Figure:
 
 def panels_of(findings: Findings) -> tuple[Panel, ...]:
     """The panels of a result; those of its metrics and of the recipe if it has them."""
-    panels = (*PANELS, *_metric_panels(findings))
+    rounds = () if findings.rounds.empty else (ROUNDS_PANEL,)
+    panels = (*PANELS, *rounds, *_metric_panels(findings))
     if findings.recipe_law is None:
         return panels
     cells = recipe_cells(findings.runs)

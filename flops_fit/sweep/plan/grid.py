@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.records import TRIAL_COLUMNS, Size, Skipped, Trial, to_frame
-from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.task.hashing import short_name
 from flops_fit.sweep.training.recipe import Recipe
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flops_fit.errors import InfeasiblePlanError
+from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.search import SIZES_PER_ROW
 from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
 from flops_fit.laws.runs.exclusions import MOST_EPOCHS
 from flops_fit.records import Skipped, Trial
@@ -15,7 +17,6 @@ from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.sweep.data.held_out import BLOCKS, Rule
 from flops_fit.sweep.data.source import Source
 from flops_fit.sweep.plan.advice import on_one_side, what_would_work, why_not
-from flops_fit.sweep.plan.goal import LEAST_SIZES, Goal, first_row
 from flops_fit.sweep.plan.grid import ChosenBudgets, Grid, Origin
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.loss_probe import find_weighting
@@ -165,7 +166,7 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = 
     num_sizes = None
     if goal is not None:
         goal = goal.between(budgets)
-        budgets, num_sizes = goal.first_budgets, LEAST_SIZES
+        budgets, num_sizes = goal.first_budgets, SIZES_PER_ROW
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets, num_sizes)
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
@@ -246,6 +247,13 @@ def _plan_rows(
     for message in _short_trials(rows, trials):
         warn_user(message)
     return trials, skipped
+
+
+def first_row(row: Sequence[Trial], num_sizes: int) -> list[Trial]:
+    """So many trials of a row, evenly spread, ends included."""
+    last = len(row) - 1
+    places = {round(i * last / (num_sizes - 1)) for i in range(num_sizes)}
+    return [row[i] for i in sorted(places)]
 
 
 def _short_trials(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:

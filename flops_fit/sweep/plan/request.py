@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flops_fit.errors import ArgumentError
+from flops_fit.laws.design.goal import Goal
 from flops_fit.records import Size
-from flops_fit.sweep.plan.goal import Goal
 from flops_fit.sweep.task.model_cost import FlopsConvention
 from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep.training.recipe import Recipe

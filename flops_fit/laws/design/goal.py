@@ -6,21 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from flops_fit.display.number_text import flops, ratio, times
 from flops_fit.laws.design.candidates import ladder
-from flops_fit.laws.design.search import SIZES_PER_ROW
-from flops_fit.records import Trial
-from flops_fit.validate import is_number, is_positive
+from flops_fit.validate import is_number, is_positive, raise_problems
 
 # Rows that a sweep with a goal begins with: the lowest of the ladder, and two above it.
 FIRST_ROWS = (0, 2, 4)
-LEAST_SIZES = SIZES_PER_ROW  # of a row that a sweep with a goal begins
 MOST_FACTOR = 1e6
 # Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
 REACH, FAR = 1000.0, 10.0
 SIZES_OF_GRID = 7  # of each budget, where there is no goal
+# However narrow the interval is, a row is trained at the target over the first, or at this share of
+# the largest budget that may be trained, whichever is less: a law that fits below may bend above.
+TRAINED_OVER, TRAINED_SHARE = 100.0, 0.3
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,41 @@ class Goal:
     max_flops: float | None = None
     budgets: tuple[float, ...] = ()
 
-    @property
-    def aim(self) -> str:
-        """Whose interval the runs are chosen for: "num_params" or "loss"."""
-        return "loss" if self.until is None else "num_params"
+    @classmethod
+    def asked(
+        cls,
+        target: float | None,
+        until: float | None,
+        until_loss: float | None,
+        max_flops: float | None,
+    ) -> Goal | None:
+        """The goal of these arguments; None without a target.
+
+        Raises:
+            ArgumentError: There is no target, but something that belongs to one.
+        """
+        if target is not None:
+            return cls(target, until, until_loss, max_flops)
+        given = {"until_loss": until_loss, "max_flops": max_flops}
+        raise_problems(
+            [
+                f"{name}: needs target=, the compute budget that the answer is for"
+                for name, value in given.items()
+                if value is not None
+            ]
+        )
+        return None
 
     @property
     def first_budgets(self) -> list[float]:
         """The budgets of the rows that the sweep begins with."""
         return [self.budgets[i] for i in FIRST_ROWS if i < len(self.budgets)]
+
+    @property
+    def least_top(self) -> float:
+        """The budget at which, or above, a row is trained in any case."""
+        wanted = min(self.target / TRAINED_OVER, TRAINED_SHARE * self.budgets[-1])
+        return min(budget for budget in self.budgets if budget >= 0.99 * wanted)
 
     def between(self, budgets: Sequence[float]) -> Goal:
         """The goal, with the budgets that may be trained: these and others between them."""
@@ -115,9 +139,3 @@ class Goal:
             if to is not None
         )
         return f"at {flops(self.target)} FLOPs {' and '.join(words)}"
-
-
-def first_row(row: Sequence[Trial], num_sizes: int) -> list[Trial]:
-    """So many trials of a row, evenly spread, ends included."""
-    places = np.unique(np.linspace(0, len(row) - 1, num_sizes).round().astype(int))
-    return [row[i] for i in places]

@@ -1,0 +1,171 @@
+"""`decide`: what a sweep with a goal does next, given the laws fitted to its runs so far.
+
+A round chooses the runs that narrow the interval at the target most for their FLOPs (`next_runs`).
+The sweep ends when the interval is narrow enough and a row is trained near enough to the target,
+when its FLOPs are spent, or when all that may be trained cannot narrow it so far.
+
+Stopping when an interval happens to be narrow chooses intervals that are too narrow. It must
+therefore be narrower than asked for by `MARGIN` (simulated: docs/method.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flops_fit.display.number_text import flops, percent, ratio, times
+from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs, reachable
+from flops_fit.laws.design.search import SIZES_PER_ROW
+from flops_fit.laws.findings import Findings
+from flops_fit.laws.predict.intervals import predict_intervals
+
+GROWTH = 0.25  # FLOPs of a round, over those spent before it
+MARGIN = 1.0
+# The goal is out of reach if the interval would be this many times as wide as asked for, on a
+# logarithmic scale, after all that may be trained. Fewer runs cannot tell.
+OUT_OF_REACH, ENOUGH_RUNS = 2.0, 20
+PRECISE = "as precise as asked for"
+TRAINED_OUT = "all that may be trained has been trained"
+TOO_FAR = (
+    "all that may be trained would not make it so narrow; pass larger compute_budgets, or a nearer "
+    "target"
+)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How precise the answer is after some runs.
+
+    Attributes:
+        flops: FLOPs spent.
+        num_runs: Runs that were fitted.
+        span: Factor that the interval of N_opt at the target spans; infinite if it is not known.
+        loss_span: The same of the loss.
+    """
+
+    flops: float
+    num_runs: int
+    span: float = math.inf
+    loss_span: float = math.inf
+
+    @classmethod
+    def of(cls, findings: Findings, target: float, spent: float) -> Reached:
+        """What the laws say of a target, after so many FLOPs."""
+        with np.errstate(all="ignore"):
+            row = predict_intervals(findings, np.array([target])).iloc[0]
+            spans = [float(row[f"{q}_high"] / row[f"{q}_low"]) for q in ("num_params", "loss")]
+        known = [max(span, 1 + 1e-12) if span >= 1 else math.inf for span in spans]
+        return cls(spent, len(findings.fitted_runs), *known)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do next.
+
+    Attributes:
+        reached: How precise the answer is.
+        choices: The runs to make, by their places among the candidates; none if the sweep ends.
+        to_come: FLOPs expected beyond them.
+        end: Why the sweep ends; empty if it goes on.
+    """
+
+    reached: Reached
+    choices: tuple[Choice, ...] = ()
+    to_come: float = 0.0
+    end: str = ""
+
+
+def decide(
+    findings: Findings, goal: Goal, candidates: pd.DataFrame, spent: float, at_once: int = 1
+) -> Decision:
+    """Decide what a sweep does next.
+
+    Args:
+        findings: The laws fitted to its runs, with a misfit.
+        goal: The goal, with the budgets that may be trained and the FLOPs that may be spent.
+        candidates: Possible runs: `compute_budget num_params num_tokens flops`.
+        spent: FLOPs spent so far.
+        at_once: Runs that are made side by side.
+    """
+    assert goal.max_flops is not None
+    reached = Reached.of(findings, goal.target, spent)
+    aim, wanted = _lacking(goal, reached)
+    top = float(findings.fitted_runs["compute_budget"].max())
+    if wanted <= 0 and top >= 0.9 * goal.least_top:
+        return Decision(reached, end=PRECISE + _distance(goal, top))
+    left = goal.max_flops - spent
+    affordable = np.flatnonzero(candidates["flops"].to_numpy(float) <= left)
+    table, limits = candidates.iloc[affordable], Limits(at_once, math.inf, GROWTH * spent, left)
+    if wanted <= 0:  # narrow enough, but from rows far below the target
+        near = np.isclose(table["compute_budget"], goal.least_top)
+        affordable, table = affordable[near], table[near]
+        limits = Limits(SIZES_PER_ROW, SIZES_PER_ROW, most_flops=left)
+    choices = choose_runs(findings, goal.target, table, limits, aim=aim)
+    if not choices:
+        end = _spent_out(goal.max_flops) if len(candidates) else TRAINED_OUT
+        return Decision(reached, end=end + _distance(goal, top))
+    if 0 < wanted < 1 and reached.num_runs >= ENOUGH_RUNS:
+        most = reachable(findings, goal.target, table, aim)
+        if 1 - most > OUT_OF_REACH * (1 - wanted):
+            return Decision(reached, end=TOO_FAR)
+    own = tuple(
+        Choice(tuple(int(affordable[run]) for run in choice.runs), choice.why, choice.narrower)
+        for choice in choices
+    )
+    used = float(candidates["flops"].iloc[[run for c in own for run in c.runs]].sum())
+    return Decision(reached, own, _to_come(own, used, wanted, left))
+
+
+def _lacking(goal: Goal, reached: Reached) -> tuple[str, float]:
+    """Whose interval is farthest from the goal, and the share by which it is to narrow."""
+    wanted = {
+        name: 1 - math.log(until) / (MARGIN * math.log(span))
+        for name, until, span in (
+            ("num_params", goal.until, reached.span),
+            ("loss", goal.until_loss, reached.loss_span),
+        )
+        if until is not None
+    }
+    aim = max(wanted, key=lambda name: wanted[name])
+    return aim, wanted[aim]
+
+
+def _to_come(choices: Sequence[Choice], used: float, wanted: float, left: float) -> float:
+    """FLOPs expected after a round: as many for each share of narrowing as in the round."""
+    gained = -sum(math.log1p(-min(choice.narrower, 0.999)) for choice in choices)
+    needed = math.inf if wanted >= 1 else -math.log1p(-max(wanted, 0.0))
+    more = max(0.0, used * (needed / max(gained, 1e-9) - 1))
+    return min(more, left - used)
+
+
+def _spent_out(max_flops: float) -> str:
+    return f"what would come next exceeds max_flops, {flops(max_flops)} FLOPs"
+
+
+def _distance(goal: Goal, top: float) -> str:
+    """How far the target lies beyond the largest budget that was trained."""
+    beyond = goal.target / top
+    if beyond <= 1.1:
+        return ""
+    return f"; the largest budget trained is {flops(top)} FLOPs, {times(beyond)} times below it"
+
+
+def in_words(goal: Goal, reached: Reached) -> str:
+    """How precise the answer is, of what is asked for."""
+    assert goal.max_flops is not None
+    parts = []
+    for what, until, span in (
+        ("N_opt", goal.until, reached.span),
+        ("the loss", goal.until_loss, reached.loss_span),
+    ):
+        if until is not None:
+            known = f"spans {ratio(span)}x" if math.isfinite(span) else "is not known"
+            parts.append(f"the interval of {what} {known}, of {ratio(until)}x asked for")
+    share = percent(reached.flops / goal.max_flops)
+    text = f"At {flops(goal.target)} FLOPs {' and '.join(parts)}"
+    return f"{text}, after {flops(reached.flops)} FLOPs ({share} of what may be spent)"
