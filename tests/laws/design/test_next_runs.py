@@ -5,6 +5,7 @@ import pytest
 from designs import BUDGETS, LAW, TARGET, found, possible, sweep, with_misfit
 
 from flops_fit.laws.design.next_runs import AIMS, Limits, choose_runs, reachable
+from flops_fit.laws.design.search import Search
 
 DECADES = np.arange(-8, 9) / 8
 CANDIDATES = possible({C: DECADES for C in (*BUDGETS, 3e20)})
@@ -64,12 +65,23 @@ def test_it_stops_once_enough_is_spent_or_gained(findings):
     assert len(narrow) < len(CANDIDATES)
 
 
-def test_all_candidates_are_chosen_in_the_end_and_reach_what_was_foretold(findings):
+def test_all_candidates_are_chosen_in_the_end(findings):
     few = possible({1e18: (-0.9, 0.9), 1e20: (-0.8, 0.1, 0.9)})
     choices, runs = chosen(findings, Limits(least_runs=100), few)
-    assert len(runs) == len(few)
-    left = np.prod([1 - choice.narrower for choice in choices])
-    assert reachable(findings, TARGET, few) == pytest.approx(1 - left, rel=1e-6)
+    assert sorted(runs.index) == [0, 1, 2, 3, 4]
+    together = Search.of(findings, TARGET, few, None, "num_params").take(range(5))
+    assert 1 - np.prod([1 - one.narrower for one in choices]) == pytest.approx(together, rel=1e-6)
+
+
+@pytest.mark.parametrize("aim", AIMS)
+def test_what_can_be_reached_grows_with_the_candidates(findings, aim):
+    wrong = with_misfit(findings, 10.0)
+    shares = [
+        reachable(wrong, TARGET, possible(dict.fromkeys(budgets, DECADES)), aim)
+        for budgets in ((1e18,), (1e18, 1e20), (1e18, 1e20, 1e21), (1e18, 1e20, 1e21, 1e22))
+    ]
+    assert 0 < shares[0] < shares[1] < shares[2] < shares[3] < 1
+    assert shares[3] > 0.5
 
 
 def test_rows_without_a_minimum_and_short_rows_come_first():

@@ -72,7 +72,7 @@ def test_what_was_taken_is_not_offered_again(findings):
 def test_taking_runs_narrows_the_interval_by_what_was_told(findings):
     for aim, place in (("num_params", 0), ("loss", 1)):
         table = search(findings, possible({1e20: (-0.8, 0.9)}), aim=aim)
-        gain = table.uncertainty.gain([0, 1])[place]
+        gain = table.uncertainty.gain([0, 1], table.drift(table.top))[place]
         assert table.take([0, 1]) == pytest.approx(1 - np.exp(-gain / 2))
         assert table.take([0]) > 0
 
@@ -144,3 +144,29 @@ def test_a_certain_answer_asks_for_nothing(findings):
     table = search(sure, possible({1e20: DECADES}))
     table.uncertainty = replace(table.uncertainty, parts=0 * table.uncertainty.parts)
     assert best(table) == []
+
+
+def test_the_top_rises_once_a_row_beyond_it_has_four_sizes(findings):
+    table = search(with_misfit(findings, 10.0), possible({3e20: DECADES}))
+    assert table.top == 1e20
+    table.take([2, 5, 8])
+    assert table.top == 1e20
+    table.take([11])
+    assert table.top == 3e20
+    assert search(findings, possible({3e20: DECADES}), possible({1e21: DECADES})).top == 1e21
+
+
+def test_where_runs_lie_in_no_rows_the_top_is_the_largest_budget():
+    runs = scattered()
+    table = search(found(runs), possible({3e20: DECADES}))
+    assert table.top == pytest.approx(runs["compute_budget"].max())
+    table.take([8])
+    assert table.top == 3e20
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_where_the_expected_optimum_cannot_be_built_a_row_lies_within_what_can(findings, side):
+    decades = side * np.linspace(0.3, 2.3, 33)
+    runs = best(search(findings, possible({3e20: decades})))
+    assert len(runs) == SIZES_PER_ROW
+    assert np.ptp(decades[runs]) > 0.5

@@ -12,8 +12,8 @@ from named_laws import bent
 import flops_fit
 from flops_fit import suggest
 from flops_fit.errors import ArgumentError, FitError, FlopsFitWarning, TableError
-from flops_fit.laws.design import next_runs
 from flops_fit.laws.design.candidate_table import MOST
+from flops_fit.laws.design.search import Search
 from flops_fit.laws.design.uncertainty import Uncertainty
 from flops_fit.laws.inference.kriging.cells import MOST_CELLS
 from flops_fit.laws.inference.kriging.kriging import Kriging
@@ -129,7 +129,7 @@ def test_runs_under_way_lower_the_gain_of_what_is_near_them(result):
 def test_gains_multiply_to_what_all_narrow(result):
     few = possible({1e18: (-0.9, 0.9), 1e20: (-0.8, 0.1, 0.9)})
     table = suggest(result, target=TARGET, n=50, candidates=few)
-    reached = next_runs.reachable(result.findings, TARGET, few)
+    reached = Search.of(result.findings, TARGET, few, None, "num_params").take(range(5))
     assert 1 - np.prod(1 - table["gain"]) == pytest.approx(reached, rel=0.01)
 
 
@@ -230,9 +230,9 @@ def test_hundreds_of_runs_and_candidates_stay_cheap(findings, monkeypatch):
     sizes = []
     made = Uncertainty.of.__func__
 
-    def counted(cls, findings, target, tests, candidates):
+    def counted(cls, findings, target, tests, candidates, **options):
         sizes.append(len(candidates))
-        return made(cls, findings, target, tests, candidates)
+        return made(cls, findings, target, tests, candidates, **options)
 
     monkeypatch.setattr(Uncertainty, "of", classmethod(counted))
     sound(suggest(Result(many), target=TARGET, candidates=grid, n=8), 8)
