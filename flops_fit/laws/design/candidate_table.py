@@ -7,6 +7,7 @@ import pandas as pd
 
 from flops_fit.errors import TableError
 from flops_fit.laws.check import counted
+from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.candidates import COLUMNS
 from flops_fit.laws.design.search import SIZES_PER_ROW
 from flops_fit.laws.findings import Findings
@@ -115,23 +116,34 @@ def _faults(
         numbers: What they were completed to.
         cost: FLOPs per token.
     """
-    per_token = np.exp(log_flops_per_token(np.log(numbers["num_params"].to_numpy()), cost))
+    N = numbers["num_params"].to_numpy()
+    per_token = np.exp(log_flops_per_token(np.log(N), cost))
     spent = numbers["num_tokens"].to_numpy() * per_token
     C = numbers["flops"].to_numpy()
     wrong = frame.notna() & ~((values > 0) & (values < np.inf))
     lacking = ~np.isfinite(numbers.to_numpy()).all(axis=1)
     apart = ~((C / spent < ALIKE) & (spent / C < ALIKE))
+    small = ~((N >= 1) & (numbers["num_tokens"].to_numpy() >= 1))
     faults = []
-    for i in np.flatnonzero(wrong.any(axis=1).to_numpy() | lacking | apart):
+    for i in np.flatnonzero(wrong.any(axis=1).to_numpy() | lacking | apart | small):
         row = frame.iloc[i].astype(object).to_dict()
         cells = ", ".join(f"{name} = {row[name]!s:.40}" for name in frame if wrong[name].iloc[i])
         if cells:
             faults.append(f"row {i}: expected positive numbers, got {cells}")
         elif lacking[i]:
             faults.append(f"row {i}: N is missing, or both C and D")
+        elif small[i]:
+            faults.append(f"row {i}: expected at least one parameter and one token")
         else:
             faults.append(f"row {i}: C is {C[i]:.3g} FLOPs, but N and D spend {spent[i]:.3g}")
     return faults
+
+
+def within_reach(candidates: pd.DataFrame, findings: Findings) -> np.ndarray:
+    """Which candidates lie within a thousand times the budgets of the runs, shape (n,)."""
+    budgets = findings.fitted_runs["compute_budget"].to_numpy(float)
+    C = candidates["compute_budget"].to_numpy(float)
+    return (C > budgets.min() / TOO_FAR) & (C < budgets.max() * TOO_FAR)
 
 
 def not_made(candidates: pd.DataFrame, made: pd.DataFrame) -> np.ndarray:

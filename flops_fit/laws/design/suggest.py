@@ -12,7 +12,13 @@ from flops_fit.display.number_text import count, flops, times
 from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.assumed_law import TOKENS_PER_PARAM
-from flops_fit.laws.design.candidate_table import not_made, read_candidates, thinned, under_way
+from flops_fit.laws.design.candidate_table import (
+    not_made,
+    read_candidates,
+    thinned,
+    under_way,
+    within_reach,
+)
 from flops_fit.laws.design.candidates import COLUMNS, ladder, lattice
 from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs
 from flops_fit.laws.design.search import SIZES_PER_ROW
@@ -67,7 +73,8 @@ def suggest(
         n: Largest number of runs to suggest. There are fewer where the candidates hold no more; of
             these, a budget without runs needs four sizes.
         candidates: A table of the runs that can be made: N, and C or D, trained on new data. Those
-            already trained or under way are left out. By default sizes an eighth of a decade
+            already trained or under way are left out, and so are those over 1000 times beyond the
+            budgets of the runs. By default sizes an eighth of a decade
             apart, up to a decade on both sides of the expected optimum, at the budgets of `runs`,
             between them, and up to `max_budget`. This assumes that a model of any size can be
             built, that C = 6 N D or the FLOPs per token of the runs hold for it, and that there
@@ -94,13 +101,13 @@ def suggest(
         findings = _findings(runs, seed)
         pending = under_way(findings)
         made = pd.concat([findings.fitted_runs[list(COLUMNS)].astype(float), pending])
-        _require_target_above(target, max_budget, findings)
+        _require_budgets_near(target, max_budget, findings)
         if candidates is None:
             budgets = _budgets(findings, float(target), max_budget)
             possible = lattice(findings, budgets, made)
         else:
             possible = read_candidates(candidates, findings)
-            possible = _new(possible, made)
+            possible = _new(possible, made, findings)
         _require_target_within_reach(target, possible, made, given=candidates is not None)
         possible = possible.iloc[thinned(possible, group_budgets(possible["compute_budget"]))]
         choices = _chosen(findings, float(target), possible, n, pending, aim)
@@ -162,16 +169,21 @@ def _budgets(findings: Findings, target: float, max_budget: float | None) -> lis
     return ladder(kept)
 
 
-def _new(candidates: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
-    """The candidates that are neither made nor under way, each once.
+def _new(candidates: pd.DataFrame, made: pd.DataFrame, findings: Findings) -> pd.DataFrame:
+    """The candidates within reach that are neither made nor under way, each once.
 
     Raises:
         ArgumentError: There are none.
     """
-    new = candidates[not_made(candidates, made)]
+    near = candidates[within_reach(candidates, findings)]
+    new = near[not_made(near, made)]
     if new.empty:
-        number = "all of them" if len(candidates) > 1 else "the one given"
-        raise_problems([f"candidates: {number} have been trained already, or are under way"])
+        reason = (
+            f"lie over {times(TOO_FAR)} times beyond the budgets of the runs"
+            if near.empty
+            else "have been trained already, or are under way"
+        )
+        raise_problems([f"candidates: none is left; those given {reason}"])
     return new[~new.duplicated(["num_params", "num_tokens"])]
 
 
@@ -239,18 +251,23 @@ def _require_sound(
     raise_problems(problems)
 
 
-def _require_target_above(target: float, max_budget: float | None, findings: Findings) -> None:
-    """Require that target and largest budget are not below those of the runs."""
-    least = float(findings.fitted_runs["compute_budget"].min())
+def _require_budgets_near(target: float, max_budget: float | None, findings: Findings) -> None:
+    """Require that target and largest budget are not below the runs, nor the latter far above."""
+    budgets = findings.fitted_runs["compute_budget"].to_numpy(float)
+    least, most = float(budgets.min()), float(budgets.max())
     given = (("target", target), ("max_budget", max_budget))
-    raise_problems(
-        [
-            f"{name}: expected at least {flops(least)} FLOPs, the smallest budget of the runs, "
-            f"got {flops(budget)}"
-            for name, budget in given
-            if budget is not None and budget * (1 + TOLERANCE) < least
-        ]
-    )
+    problems = [
+        f"{name}: expected at least {flops(least)} FLOPs, the smallest budget of the runs, "
+        f"got {flops(budget)}"
+        for name, budget in given
+        if budget is not None and budget * (1 + TOLERANCE) < least
+    ]
+    if max_budget is not None and max_budget > TOO_FAR * most:
+        problems.append(
+            f"max_budget: expected at most {times(TOO_FAR)} times the largest budget of the runs, "
+            f"{flops(most)} FLOPs, got {flops(max_budget)}"
+        )
+    raise_problems(problems)
 
 
 def _require_target_within_reach(

@@ -64,6 +64,7 @@ def test_rows_keep_the_index_of_the_frame(findings):
         ({"N": N, "C": [-1, 0, np.inf]}, "3 faults in the candidates"),
         ({"N": [1e8, np.nan, 3e9], "C": C}, "row 1: N is missing, or both C and D"),
         ({"N": N, "C": C, "D": [1e3] * 3}, r"row 0: C is 1e\+19 FLOPs, but N and D spend 6e\+11"),
+        ({"N": [0.5], "D": [1e19]}, "row 0: expected at least one parameter and one token"),
         ({"N": [-1.0] * 30, "C": [1e19] * 30}, "and 10 more"),
     ],
 )

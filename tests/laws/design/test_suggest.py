@@ -105,6 +105,11 @@ def test_fewer_candidates_than_asked_for_are_all_suggested(result):
     assert sorted(suggest(result, target=TARGET, n=50, candidates=doubled).index) == [0, 1, 2]
 
 
+def test_candidates_far_beyond_the_runs_are_left_out(result):
+    wide = possible({1e10: (-0.5, 0.5), 1e20: (-0.8, 0.9), 1e26: (-0.5, 0.5)})
+    assert sorted(suggest(result, target=TARGET, candidates=wide).index) == [2, 3]
+
+
 def test_runs_made_or_under_way_are_not_suggested(result):
     made = result.runs.iloc[[4, 12]][["num_params", "num_tokens"]]
     free = possible({1e20: (0.9,)})[["num_params", "num_tokens"]]
@@ -113,7 +118,7 @@ def test_runs_made_or_under_way_are_not_suggested(result):
     one = replace(result, findings=replace(result.findings, runs=runs))
     candidates = pd.concat([made, waiting[["num_params", "num_tokens"]], free], ignore_index=True)
     assert suggest(one, target=TARGET, candidates=candidates).index.tolist() == [3]
-    with pytest.raises(ArgumentError, match="candidates: all of them have been trained already"):
+    with pytest.raises(ArgumentError, match="none is left; those given have been trained already"):
         suggest(one, target=TARGET, candidates=candidates.iloc[:3])
 
 
@@ -147,6 +152,11 @@ def test_gains_multiply_to_what_all_narrow(result):
         ({"aim": "N"}, 'aim: expected "num_params" or "loss", got \'N\''),
         ({"max_budget": 0}, "max_budget: expected FLOPs"),
         ({"max_budget": 1e10}, r"max_budget: expected at least 1e\+18 FLOPs"),
+        ({"max_budget": 1e30}, "max_budget: expected at most 1,000 times the largest budget"),
+        (
+            {"candidates": {"N": [1e3], "D": [1e3]}},
+            "none is left; those given lie over 1,000 times",
+        ),
         ({"max_budget": 1e20, "candidates": GRID}, "max_budget: the candidates say"),
         ({"seed": "x"}, "seed: expected a whole number"),
         ({"target": None, "n": None, "aim": None}, "3 problems"),
