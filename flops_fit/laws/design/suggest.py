@@ -86,9 +86,9 @@ def suggest(
 
     Returns:
         One row per run, in the order in which they were chosen: `compute_budget num_params
-        num_tokens flops`, `gain` (the share by which this run, after those above it, narrows the
-        95 % interval at the target) and `why`. Its index is that of `candidates`, if given (the
-        numbers of its rows, if it is no DataFrame).
+        num_tokens flops`, `gain` (the share by which this run, after those above it, is expected
+        to narrow the interval at the target) and `why`. Its index is that of `candidates`, if
+        given (the numbers of its rows, if it is no DataFrame).
 
     Raises:
         ArgumentError: An argument is invalid.
