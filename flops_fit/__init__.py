@@ -1,9 +1,9 @@
 """Find how big a model to train, on how much data, for a compute budget, by experiment.
 
 `find_optimal` plans an IsoFLOP sweep, trains it, and fits scaling laws to the finished runs. Its
-parts can be called alone: `plan_sweep`, `analyze` and `fit`. Public names are imported on first
-use, so that importing this package is fast and does not load torch, MLflow, Optuna, SciPy or
-Matplotlib.
+parts can be called alone: `plan_sweep`, `analyze`, `fit` and `suggest`. Public names are imported
+on first use, so that importing this package is fast and does not load torch, MLflow, Optuna, SciPy
+or Matplotlib.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flops_fit.forecasts.files import load_forecast as load_forecast
     from flops_fit.forecasts.record import Forecast as Forecast
     from flops_fit.forecasts.scoring import score as score
+    from flops_fit.laws.design.suggest import suggest as suggest
     from flops_fit.result import Prediction as Prediction
     from flops_fit.result import Result as Result
     from flops_fit.sweep.forecast.suggestion import BudgetSuggestion as BudgetSuggestion
@@ -53,6 +54,7 @@ _HOME_OF = {
     "load_model": "sweep.kept.load",
     "plan_sweep": "api",
     "score": "forecasts.scoring",
+    "suggest": "laws.design.suggest",
     "suggest_budgets": "api",
 }
 

@@ -37,6 +37,7 @@ slider_data.RATIOS_PER_DECADE, slider_data.SHORTAGES, slider_data.STOPS_PER_DECA
 result = flops_fit.fit("examples/runs.csv", num_draws=100)
 C = result.largest_budget
 result.predict(2 * C), result.predict_loss(1e4, 1e6), result.chinchilla_table()
+assert len(flops_fit.suggest(result, target=10 * C, n=2)) == 2
 result.plot().savefig("{folder}/plot.png")
 result.report("{folder}/report.html")
 result.save("{folder}/saved")
@@ -46,6 +47,7 @@ print(flops_fit.score([result.forecast(2 * C, path="{folder}")], loss=2.2)["loss
 """,
     "the command": """
 from flops_fit.cli import main
+main(["suggest", "examples/runs.csv", "--target", "1e14"], standalone_mode=False)
 main(["fit", "examples/runs.csv"])
 """,
 }
@@ -79,6 +81,7 @@ def test_public_names_are_frozen():
         "load_model",
         "plan_sweep",
         "score",
+        "suggest",
         "suggest_budgets",
     ]
     assert all(getattr(flops_fit, name) for name in flops_fit.__all__)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flops_fit.cli import options
 from flops_fit.cli.outcome import Group
 from flops_fit.cli.servers.commands import server, ui
+from flops_fit.cli.tables.commands import fit, suggest
 from flops_fit.version import __version__
-
-if TYPE_CHECKING:
-    from flops_fit.laws.options import FormOption
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,32 +119,8 @@ def worker(config: Path | None, **values: Any) -> None:
     sweeps.join(read(config, options.given(values)))
 
 
-@main.command()
-@click.argument("table", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--by", multiple=True, help="Fit the runs of each value of this column apart.")
-@click.option(
-    "--form",
-    type=click.Choice(["auto", "five", "tied", "bent"]),
-    default="auto",
-    help="The law: five parameters, alpha = beta, one that bends, or what the runs ask for (auto).",
-)
-@click.option("--metric", multiple=True, help="Column of a metric to forecast. Repeatable.")
-@options.json
-def fit(
-    table: Path, by: tuple[str, ...], form: FormOption, metric: tuple[str, ...], as_json: bool
-) -> None:
-    """Fit a table of runs that were trained elsewhere.
-
-    The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
-    for C in FLOPs if you have it. Without D, it is C / (6 N).
-
-    \b
-    Example:
-      flops-fit fit runs.csv --by dataset
-    """
-    from flops_fit.cli.fit_file import fit_file
-
-    fit_file(table, by, form, metric, as_json)
+main.command()(fit)
+main.command()(suggest)
 
 
 @main.command()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from flops_fit.analysis import analyze_ledger, fit_ledger
 from flops_fit.cli import as_json as shown_as_json
-from flops_fit.cli.fit_file import print_result
+from flops_fit.cli.tables.fit_file import print_result
 from flops_fit.comparison import compare
 from flops_fit.display.number_text import folded
 from flops_fit.errors import ArgumentError

@@ -30,8 +30,8 @@ from flops_fit.sweep.training.train import Outcome
 
 LAW = ParametricLaw(E=1.0, A=66.0, B=100.0, alpha=0.35, beta=0.30)
 COMMANDS = (
-    "demo", "plan", "run", "worker", "fit", "analyze", "predict", "forecast", "score",
-    "compare", "report", "ui", "server",
+    "demo", "plan", "run", "worker", "fit", "suggest", "analyze", "predict", "forecast",
+    "score", "compare", "report", "ui", "server",
 )  # fmt: skip
 TASK = [
     "--model-cls=tiny_task:Net", "--model-size-param=width", "--dataset=tiny_task:data",

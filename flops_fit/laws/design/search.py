@@ -23,6 +23,8 @@ HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.5, 0.75, 1.0))
 # very many very cheap ones tell less than a law says.
 LEAST_COST = 0.02
 NUM_TESTS = 4  # budgets at which the law is tested
+# Share of runs in rows of several sizes from which a table counts as one of rows.
+MOSTLY = 0.5
 # A size beyond an edge lies further out than this share of the row's spacing.
 BEYOND = 0.25
 # Where the expected optimum lies outside the sizes that a row can have, it is taken to lie at one
@@ -44,6 +46,8 @@ class Search:
         free: Which of them can be taken.
         sizes: ln N of the runs made, under way or taken, by row.
         edges: Rows in which the least loss was found at an edge: the side (-1 or 1), by row.
+        in_rows: Whether the runs made, and those possible, lie in rows. Where they do not, each
+            candidate can be taken by itself, and no row is completed.
         uncertainty: Given all these.
         drift: From the largest budget with a row to the variance of ln N_opt by drift.
         top: That budget now.
@@ -63,6 +67,7 @@ class Search:
     drift: Callable[[float], float]
     top: float
     aim: int = SIZE
+    in_rows: bool = True
 
     @classmethod
     def of(
@@ -87,9 +92,14 @@ class Search:
         for label, size in zip(labels[n:], [*x[n:], *of_done], strict=True):
             sizes.setdefault(int(label), []).append(float(size))
         tests = np.unique(np.geomspace(C.min(), C.max(), NUM_TESTS)).tolist()
+        in_rows = _in_rows(labels[m:], labels[m:], of_done, 3) and _in_rows(
+            labels[:n], labels, np.concatenate([x, of_done]), SIZES_PER_ROW
+        )
+        losses = done["loss"].to_numpy(float)
         full = [k for k, row in sizes.items() if len(np.unique(row)) >= SIZES_PER_ROW]
         of_all = np.concatenate([C[n:], done["compute_budget"].astype(float)])
-        top = float(of_all[np.isin(labels[n:], full)].max(initial=of_all.min()))
+        counted = np.isin(labels[n:], full) | (not in_rows)
+        top = float(of_all[counted].max(initial=of_all.min()))
         drift = partial(drift_of, findings, target)
         uncertainty = Uncertainty.of(findings, target, tests, table)
         uncertainty = uncertainty.after(range(n, m), drift(top))
@@ -103,11 +113,12 @@ class Search:
             optimum=_optima(findings, C, x, labels[:m]),
             free=np.arange(m) < n,
             sizes=sizes,
-            edges=_edges(labels[m:], of_done, done["loss"].to_numpy(float), sizes),
+            edges=_edges(labels[m:], of_done, losses, sizes) if in_rows else {},
             uncertainty=uncertainty,
             drift=drift,
             top=top,
             aim=SIZE if aim == "num_params" else LOSS,
+            in_rows=in_rows,
         )
 
     @property
@@ -173,7 +184,7 @@ class Search:
 
     def short_rows(self) -> Iterator[int]:
         """For each row of two or three sizes, a run at the free size farthest from them."""
-        for label, sizes in list(self.sizes.items()):
+        for label, sizes in list(self.sizes.items()) if self.in_rows else ():
             row = np.flatnonzero((self.row == label) & self.free)
             if 1 < len(np.unique(sizes)) < SIZES_PER_ROW and len(row):
                 gaps = np.abs(self.x[row][:, None] - np.array(sizes)).min(axis=1)
@@ -181,13 +192,16 @@ class Search:
 
     def _top_with(self, runs: Sequence[int]) -> float:
         """The largest budget with a row once these runs are made."""
-        begins = len(runs) >= SIZES_PER_ROW
-        return (
-            max(self.top, float(self.table["compute_budget"].iloc[runs[0]])) if begins else self.top
-        )
+        label = int(self.row[runs[0]])
+        sizes = np.unique([*self.sizes.get(label, ()), *self.x[list(runs)]])
+        if self.in_rows and len(sizes) < SIZES_PER_ROW:
+            return self.top
+        return max(self.top, float(self.table["compute_budget"].iloc[runs[0]]))
 
     def _begun(self) -> np.ndarray:
         """Which candidates belong to rows that have been begun, shape (n,)."""
+        if not self.in_rows:
+            return np.ones_like(self.free)
         full = [k for k, sizes in self.sizes.items() if len(np.unique(sizes)) >= SIZES_PER_ROW]
         return np.isin(self.row, full)
 
@@ -204,6 +218,12 @@ class Search:
                 around = x.min() < self.optimum[runs[0]] < x.max()
                 if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
                     yield runs
+
+
+def _in_rows(of: np.ndarray, labels: np.ndarray, x: Array, least: int) -> bool:
+    """Whether most runs of these labels lie in rows of at least so many sizes x."""
+    full = [k for k in np.unique(of) if len(np.unique(x[labels == k].round(6))) >= least]
+    return float(np.isin(of, full).mean()) >= MOSTLY
 
 
 def _optima(findings: Findings, C: Array, x: Array, row: np.ndarray) -> Array:

@@ -1,4 +1,7 @@
-"""States of runs in the words of W&B, MLflow, Ray, Optuna and SLURM: which runs have finished."""
+"""States of runs in the words of W&B, MLflow, Ray, Optuna and SLURM.
+
+They tell which runs have finished, and which are being trained or wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import pandas as pd
 FINISHED = frozenset(
     "complete completed finished done success successful succeeded terminated".split()
 )
-UNFINISHED = frozenset(
-    "running failed fail failure crashed killed error errored pruned pending scheduled queued "
-    "waiting paused planned diverged cancelled canceled aborted preempted preempting timeout "
-    "timedout outofmemory oom nodefail stopped interrupted restoring".split()
+# Words of runs that are being trained, or will be: their results are still to come.
+UNDER_WAY = frozenset(
+    "running pending scheduled queued waiting paused planned preempting interrupted "
+    "restoring".split()
+)
+UNFINISHED = UNDER_WAY | frozenset(
+    "failed fail failure crashed killed error errored pruned diverged cancelled canceled aborted "
+    "preempted timeout timedout outofmemory oom nodefail stopped".split()
 )
 # MLflow's RunStatus as numbers.
 _MLFLOW = {"1": "running", "2": "scheduled", "3": "finished", "4": "failed", "5": "killed"}
@@ -47,6 +54,11 @@ def has_known_states(cells: pd.Series) -> bool:
     if found.isin(FINISHED | UNFINISHED).any():
         return True
     return bool(len(given) == 0 or given.astype(str).str.strip().eq("").all())
+
+
+def is_under_way(states: pd.Series) -> pd.Series:
+    """Whether runs in these states are being trained or wait for it; not those that failed."""
+    return states.map(_word).isin(UNDER_WAY)
 
 
 def _exclude(frame: pd.DataFrame, bad: pd.Series, reason: pd.Series | str) -> None:

@@ -1,6 +1,8 @@
+import pandas as pd
 import pytest
 from tables import isoflop_table
 
+from flops_fit.laws.runs.states import is_under_way
 from flops_fit.laws.runs.table import read_runs
 
 TABLE = isoflop_table()
@@ -40,3 +42,16 @@ def test_columns_that_hold_other_things_exclude_nothing(column, value):
     table, _ = read_runs(TABLE.assign(**{column: value}))
     assert (table["excluded"] == "").all()
     assert (table["state"] == "complete").all()
+
+
+@pytest.mark.parametrize(
+    ("words", "under_way"),
+    [
+        (["running", "RUNNING", "RunStatus.RUNNING", "1", "1.0"], True),
+        (["PENDING", "queued", "TrialState.WAITING", "scheduled", "planned"], True),
+        (["failed", "CANCELLED", "crashed", "TrialState.PRUNED", "4", "preempted"], False),
+        (["finished", "COMPLETED", "3", "", "who knows"], False),
+    ],
+)
+def test_runs_under_way_are_told_from_those_that_ended(words, under_way):
+    assert (is_under_way(pd.Series(words)) == under_way).all()
