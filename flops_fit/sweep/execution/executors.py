@@ -58,7 +58,8 @@ def start_workers(
     elif share == 1:
         work(job, listener, source)
     else:
-        if devices := count_devices():
+        devices = count_devices()
+        if devices or job.packing is not None:
             check_claims(job.claims_folder)  # here, where its error is the sweep's
         if job.packing is not None:
             job = replace(job, packing=job.packing.among(max(count, len(pool)), devices or 1))
@@ -111,8 +112,9 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
 
 
 def count_side_by_side(workers: int | str) -> int:
-    """Number of devices that so many workers keep busy: GPUs, or each worker's share of the CPU."""
-    return min(count_workers(workers), count_devices() or count_workers(workers))
+    """Number of devices that so many workers have: GPUs, or parts of the CPU, one for each."""
+    count = count_workers(workers)
+    return min(count, count_devices() or count)
 
 
 def count_workers(workers: int | str, per_device: int | None = None) -> int:
