@@ -5,10 +5,11 @@ Some measure in processes of their own, which run this file: `python gpu_parts.p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import signal
+import platform
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from flops_fit.errors import SweepError
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.records import Trial
 from flops_fit.runtime import distributed, sending
+from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.sweep.data import source as source_module
 from flops_fit.sweep.devices.mps import multi_process_service
 from flops_fit.sweep.execution.local_pool import LocalPool
@@ -41,6 +43,7 @@ from flops_fit.sweep.training.train import Outcome, train
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
+LEAST_S = 30.0  # that a process of its own may take, also if the part's time is over
 STRETCHES = 3  # of steps in a timed trial; the first warms up
 _AUTOCAST = {"bf16": torch.bfloat16}
 Row = dict[str, Any]
@@ -90,6 +93,16 @@ class Bench:
 
     def left(self) -> float:
         return self.ends_at - time.monotonic()
+
+
+def machine() -> dict[str, Any]:
+    """What this machine is."""
+    return {
+        "device": torch.cuda.get_device_name() if CUDA else platform.processor() or "CPU",
+        "memory_bytes": torch.cuda.get_device_properties(0).total_memory if CUDA else None,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
 
 
 def task_of(shape: Shape) -> Task:
@@ -228,48 +241,88 @@ def packed(bench: Bench) -> Iterator[Row]:
 
 def _packed(bench: Bench, size: str, counts: list[int], words: str) -> Iterator[Row]:
     window_s = 1.0 if bench.tiny else 6.0
+    ready_by = time.monotonic() + max(10.0, bench.left() / 3)
     with tempfile.TemporaryDirectory() as folder, LocalPool() as pool:
-        call = (bench.shapes[size], counts, window_s, Path(folder))
+        call = (bench.shapes[size], counts, window_s, Path(folder), ready_by)
         pool.run(sending.dumps((_train_in_turns, call)), counts[-1], lambda event: None)
         found = [json.loads(file.read_text()) for file in Path(folder).glob("*.json")]
+    errors = "; ".join(sorted({one["error"] for one in found if one["error"]}))
     alone = math.nan
     for count in counts:
-        steps_per_s = sum(one.get(str(count), 0.0) for one in found)
-        alone = steps_per_s if count == 1 else alone
-        yield {
+        speeds = [turns[str(count)] for one in found if str(count) in (turns := one["steps_per_s"])]
+        alone = sum(speeds) if count == 1 else alone
+        row = {
             "what": f"{size}, {count} packed ({words})",
-            "trials_per_hour": round(steps_per_s * 3600 / 1000, 2),  # of a thousand steps
-            "times_one": round(steps_per_s / alone, 2),
+            "trials_per_hour": round(sum(speeds) * 3600 / 1000, 2),  # of a thousand steps
+            "times_one": round(sum(speeds) / alone, 2) if alone else math.nan,
         }
+        if failed := count - len(speeds):
+            row["failed"] = f"{failed} processes: {errors or 'killed'}"
+        yield row
 
 
-def _train_in_turns(call: tuple[Shape, list[int], float, Path], listener: Any) -> None:
-    """In a process of the pool: train in each turn, if it is among those that do."""
-    shape, counts, window_s, folder = call
+def _train_in_turns(call: tuple[Shape, list[int], float, Path, float], listener: Any) -> None:
+    """In a process of the pool: train in each turn, if it is among those that do.
+
+    It leaves its steps a second in each turn, also if it fails in a later one.
+    """
+    shape, counts, window_s, folder, ready_by = call
+    steps_per_s: dict[int, float] = {}
+    error = ""
+    try:
+        _take_turns(shape, counts, window_s, folder, ready_by, steps_per_s)
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        (folder / f"{os.getpid()}.out").touch()  # the others need not wait for it
+    found = {"steps_per_s": steps_per_s, "error": error}
+    atomic_write(folder / f"{os.getpid()}.json", json.dumps(found))
+
+
+def _take_turns(
+    shape: Shape,
+    counts: list[int],
+    window_s: float,
+    folder: Path,
+    ready_by: float,
+    steps_per_s: dict[int, float],
+) -> None:
     task = task_of(shape)
-    source, recipe, found = task.open(), recipe_of(), {}
+    source, recipe = task.open(), recipe_of()
     train(task, source, trial_of(shape, 5), recipe, lambda point: None)
-    (folder / f"{os.getpid()}.ready").touch()
-    mine = _wait_for_all(folder, counts[-1])
-    starts_at = max(file.stat().st_mtime for file in folder.glob("*.ready")) + 1.0
+    starts_at, places = _meet(folder, counts[-1], ready_by)
+    if os.getpid() not in places:
+        raise TimeoutError("a process was not ready in time")
     for turn, count in enumerate(counts):
         # Turns by the clock, which all processes share.
         begin, end = (starts_at + (turn + share) * window_s for share in (0.1, 0.9))
-        time.sleep(max(0.0, begin - time.time()))
-        began, steps = time.time(), 0
-        while mine < count and time.time() < end:
+        time.sleep(max(0.0, begin - time.monotonic()))
+        began, steps = time.monotonic(), 0
+        while places.index(os.getpid()) < count and time.monotonic() < end:
             train(task, source, trial_of(shape, 50), recipe, lambda point: None)
             steps += 50
         if steps:
-            found[count] = steps / (time.time() - began)
-    (folder / f"{os.getpid()}.json").write_text(json.dumps(found))
+            steps_per_s[count] = steps / (time.monotonic() - began)
 
 
-def _wait_for_all(folder: Path, count: int) -> int:
-    """Wait until all processes are ready; returns this one's place among them."""
-    while len(ready := sorted(file.stem for file in folder.glob("*.ready"))) < count:
-        time.sleep(0.05)
-    return ready.index(str(os.getpid()))
+def _meet(folder: Path, count: int, ready_by: float) -> tuple[float, list[int]]:
+    """Wait for the other processes, except those that have failed or are late.
+
+    Returns:
+        When the first turn begins, and the ids of all that take part, the same in each of them.
+    """
+    own, meeting = folder / f"{os.getpid()}.ready", folder / "meeting"
+    own.touch()
+    while not meeting.exists():
+        ready = sorted(int(file.stem) for file in folder.glob("*.ready"))
+        num_out = len(list(folder.glob("*.out")))
+        if len(ready) + num_out < count and time.monotonic() < ready_by:
+            time.sleep(0.05)
+            continue
+        atomic_write(own, json.dumps([time.monotonic() + 1.0, ready]))
+        with contextlib.suppress(FileExistsError):  # one of them decides
+            os.link(own, meeting)
+    starts_at, places = json.loads(meeting.read_text())
+    return starts_at, places
 
 
 def stacked(bench: Bench) -> Iterator[Row]:
@@ -295,8 +348,14 @@ def losses(bench: Bench) -> Iterator[Row]:
 def ranks(bench: Bench) -> Iterator[Row]:
     """Two ranks with gloo on one device, against one process."""
     one = small_loss(bench.tiny)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    two = _own_process("loss", bench, launcher)
+    with tempfile.TemporaryDirectory() as folder:
+        world = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MEETING": f"file://{folder}/meeting"}
+        with contextlib.ExitStack() as started:
+            both = [
+                started.enter_context(_started("loss", bench, RANK=str(rank), **world))
+                for rank in range(2)
+            ]
+            two, _ = [_last_line(process, bench) for process in both]
     what = f"2 ranks ({two['ranks']} joined) on one {two['device']} against one process"
     yield _losses_of(what, two, one=one)
 
@@ -337,15 +396,17 @@ def killed_sweep(bench: Bench) -> Iterator[Row]:
         command = [sys.executable, __file__, "sweep", folder, str(int(bench.tiny))]
         began = time.monotonic()
         with open(Path(folder) / "first.log", "w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
             while len(_ended(folder)) < 4 and process.poll() is None and bench.left() > 0:
                 time.sleep(0.2)
-            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
             process.wait()
         before = _ended(folder)
         killed_after = time.monotonic() - began
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=max(120.0, bench.left())
+            command, capture_output=True, text=True, check=False, timeout=max(LEAST_S, bench.left())
         )
         words = [line for line in done.stderr.splitlines() if "share each GPU" in line]
         after = _ended(folder)
@@ -401,27 +462,43 @@ def small_loss(tiny: bool) -> dict[str, Any]:
 
 def _loss(tiny: str) -> None:
     """Print the loss of a small trial; the body of a process of its own, or of a rank."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ["LOCAL_RANK"] = "0"  # both on the first device
-        torch.distributed.init_process_group("gloo")
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=os.environ["MEETING"],
+            world_size=count,
+            rank=int(os.environ["RANK"]),
+        )
         distributed.join()
-    found = small_loss(bool(int(tiny)))
-    if distributed.rank() == 0:
-        print(json.dumps(found), flush=True)
+    print(json.dumps(small_loss(bool(int(tiny)))), flush=True)
 
 
-def _own_process(
-    name: str, bench: Bench, launcher: list[str] | None = None, **environment: str
-) -> dict[str, Any]:
+def _own_process(name: str, bench: Bench, **environment: str) -> dict[str, Any]:
     """What this file prints as its last line, run in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, *(launcher or []), __file__, name, str(int(bench.tiny))],
-        capture_output=True, text=True, check=False, env={**os.environ, **environment},
-        timeout=max(60.0, bench.left()),
+    with _started(name, bench, **environment) as process:
+        return _last_line(process, bench)
+
+
+@contextlib.contextmanager
+def _started(name: str, bench: Bench, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """This file in a process of its own, which ends with this context."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, name, str(int(bench.tiny))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
     )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _last_line(process: subprocess.Popen[str], bench: Bench) -> dict[str, Any]:
+    output, errors = process.communicate(timeout=max(LEAST_S, bench.left()))
+    if process.returncode:
+        raise RuntimeError(errors[-2000:])
+    return json.loads(output.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A dead process on this host is recognised at once; one on another host by its he
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 
 import psutil
 
+_NAME = re.compile(r"[^|]+\|\d+\|\d+(\.\d+)?\|.*")
 _AT_WORK: set[str] = set()  # names in use in this process
 
 
@@ -26,6 +28,11 @@ def at_work() -> Iterator[str]:
         yield owner
     finally:
         _AT_WORK.discard(owner)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is a name as `at_work` gives it."""
+    return _NAME.fullmatch(text) is not None
 
 
 def lives_here(owner: str) -> bool:

@@ -16,15 +16,19 @@ class FakeDevice:
 
     Attributes:
         uses: Bytes that a trial really holds.
+        beside: Bytes that all processes hold beside their trials.
         most: Most trials that trained at one moment.
         failed: Trials that ran out of memory, in turn.
         trained: Trials that ended, in turn.
         meeting: Where trials meet while they train; None if they do not.
     """
 
-    def __init__(self, memory_bytes: float, uses: Callable[[Trial], float]) -> None:
+    def __init__(
+        self, memory_bytes: float, uses: Callable[[Trial], float], beside: float = 0.0
+    ) -> None:
         self.device = Device("fake", memory_bytes, self._set_limit)
         self.uses = uses
+        self.beside = beside
         self.most = 0
         self.failed: list[Trial] = []
         self.trained: list[Trial] = []
@@ -40,7 +44,7 @@ class FakeDevice:
         """Hold the memory of a trial for a moment; fails as torch does if there is too little."""
         here, uses = threading.get_ident(), self.uses(trial)
         with self._lock:
-            full = sum(self._used.values()) + uses > self.device.memory_bytes
+            full = self.beside + sum(self._used.values()) + uses > self.device.memory_bytes
             if full or uses > self._limits[here]:
                 self.failed.append(trial)
                 raise torch.OutOfMemoryError("CUDA out of memory")

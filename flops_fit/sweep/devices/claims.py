@@ -9,17 +9,20 @@ whoever looks at the queue drops the entries of dead workers first.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from flops_fit.errors import StoreError
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.polling import NotYetError, poll
-from flops_fit.runtime.process_id import is_dead
+from flops_fit.runtime.process_id import at_work, is_dead, is_name
 from flops_fit.store.locks import file_locked
+from flops_fit.sweep.task.hashing import digest
 
 PAUSE_S = 0.2
 _WHOLE = 1 + 1e-9
@@ -35,7 +38,11 @@ class _Entry:
 
 @contextmanager
 def share_claimed(
-    file: Path, owner: str, share: float, before_pause: Callable[[], None]
+    file: Path,
+    owner: str,
+    share: float,
+    before_pause: Callable[[], None],
+    report: Callable[[Exception], object] = lambda error: None,
 ) -> Iterator[None]:
     """Hold a share of a device; waits for it.
 
@@ -44,6 +51,7 @@ def share_claimed(
         owner: Name of this worker (`process_id`); it holds one share at a time.
         share: Of the device, at most 1.
         before_pause: Called while waiting; it may raise, to give up.
+        report: Called once with what it waits for, if it waits.
 
     Raises:
         StoreError: The queue cannot be read or written.
@@ -51,7 +59,7 @@ def share_claimed(
 
     def check() -> None:
         if owner not in _holders(_kept(file, _Entry(owner, share))):
-            raise NotYetError("the device is taken")
+            raise NotYetError("another sweep of this store trains on the GPU")
 
     try:
         poll(
@@ -59,12 +67,27 @@ def share_claimed(
             is_temporary=lambda error: isinstance(error, NotYetError),
             timeout_s=float("inf"),
             pause_s=PAUSE_S,
-            report=lambda error: None,
+            report=report,
             before_pause=before_pause,
         )
         yield
     finally:
         _kept(file, None, leaves=owner)
+
+
+def claims_file(folder: Path, device: str) -> Path:
+    """The queue of those that claim a device of this host."""
+    return folder / f"{digest([socket.gethostname(), device])}.json"
+
+
+def check_claims(folder: Path) -> None:
+    """Check that claims can be kept in a folder.
+
+    Raises:
+        StoreError: They cannot.
+    """
+    with at_work() as owner, share_claimed(folder / "check.json", owner, 0.0, lambda: None):
+        pass
 
 
 def holders(file: Path) -> set[str]:
@@ -92,14 +115,22 @@ def _kept(file: Path, own: _Entry | None, leaves: str = "") -> list[_Entry]:
     except OSError as error:
         raise StoreError(
             f"the claims on this machine's devices cannot be kept in {file.parent}: {error}; make "
-            "it writable, or pass workers_per_device=1"
+            "it a folder that this user can write"
         ) from error
 
 
 def _read(file: Path) -> list[_Entry]:
     try:
-        return [_Entry(found["owner"], found["share"]) for found in json.loads(file.read_text())]
-    except FileNotFoundError:
-        return []
-    except (ValueError, TypeError, KeyError):  # of somebody else's making: all enter again
-        return []
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        found = []
+    # What is no claim is of somebody else's making: who made it enters again.
+    return [_Entry(**each) for each in found if _is_entry(each)] if isinstance(found, list) else []
+
+
+def _is_entry(found: Any) -> bool:
+    if not isinstance(found, dict) or set(found) != {"owner", "share"}:
+        return False
+    owner, share = found["owner"], found["share"]
+    is_share = isinstance(share, int | float) and 0 <= share <= 1
+    return is_share and isinstance(owner, str) and is_name(owner)

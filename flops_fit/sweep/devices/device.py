@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -58,16 +58,27 @@ class Packing:
 
     def share(self, trial: Trial, device: Device) -> float:
         """Share of the device that a trial claims: 1 if it is to be alone."""
-        need = self.need_of(trial)
-        available = self._usable(device) * device.memory_bytes
-        return min(1.0, max(SLACK * need.memory_bytes / available, need.busy))
+        return self.share_of(self.need_of(trial), device)
+
+    def share_of(self, need: Need, device: Device) -> float:
+        """Share of the device that a trial claims which takes so much."""
+        return min(1.0, max(SLACK * need.memory_bytes / self.available(device), need.busy))
 
     def limit(self, share: float, device: Device) -> float:
         """Share of the device's memory that a process may hold whose trial claims a share."""
-        return min(1.0, share * self._usable(device) + MAX_SHARE / self.per_device)
+        if share == 1:
+            return 1.0
+        return share * self._usable(device) + MAX_SHARE / self.per_device
+
+    def available(self, device: Device) -> float:
+        """Bytes of a device that are left for trials, beside what each process holds."""
+        return self._usable(device) * device.memory_bytes
+
+    def among(self, workers: int, devices: int) -> Packing:
+        """The same where no more than so many workers are on so many devices."""
+        return replace(self, per_device=min(self.per_device, -(-workers // devices)))
 
     def _usable(self, device: Device) -> float:
-        """Share of a device's memory that is left for trials, beside what each process holds."""
         contexts = self.per_device * CONTEXT_BYTES / device.memory_bytes
         return max(_LEAST, USABLE - MAX_SHARE - contexts)
 

@@ -7,6 +7,7 @@ dead worker has left; `join_sweep` only helps another driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -169,7 +170,7 @@ def join_sweep(
         workers: Worker processes; 1 is this process, "auto" one per GPU or core.
         source: The data, if it is open already.
         stages: How the sweep grows; None if the job holds all its trials.
-        pack: As of `run_sweep`.
+        pack: Called once something waits, as of `run_sweep`.
 
     Raises:
         KeyboardInterrupt, SystemExit: After Ctrl-C or SIGTERM, once all is recorded; says how to go
@@ -180,16 +181,12 @@ def join_sweep(
         if not leads:
             return
         job = replace(job, longest_first=True)  # its driver trains beside it
-        if pack is not None:
-            job, workers = pack(job)
         with (
             how_to_resume(lambda: job),
             orderly_termination(),
-            devices_shared(job.packing) as words,
+            ExitStack() as sharing,
             LocalPool() as pool,
         ):
-            for line in words:
-                tell(line)
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.grows
             while True:
@@ -199,6 +196,11 @@ def join_sweep(
                 num_waiting = wait_for_more(job, study) if may_grow else count_waiting(job, study)
                 if not num_waiting:
                     break
+                if pack is not None:
+                    job, workers = pack(job)
+                    pack = None
+                    for line in sharing.enter_context(devices_shared(job.packing)):
+                        tell(line)
                 with _progress(job, all_runs(job)) as progress:
                     start_workers(job, num_waiting, workers, None, source, progress, pool)
                 if not grows:

@@ -12,6 +12,7 @@ from typing import Any
 from flops_fit.records import Event, Listener
 from flops_fit.runtime import sending
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.claims import check_claims
 from flops_fit.sweep.devices.device import count_devices
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.execution.local_pool import LocalPool
@@ -57,6 +58,11 @@ def start_workers(
     elif share == 1:
         work(job, listener, source)
     else:
+        devices = count_devices()
+        if devices or job.packing is not None:
+            check_claims(job.claims_folder)  # here, where its error is the sweep's
+        if job.packing is not None:
+            job = replace(job, packing=job.packing.among(max(count, len(pool)), devices or 1))
         pool.run(sending.dumps((_work_here, job)), count, listener, share)
 
 
@@ -78,7 +84,7 @@ def work_remotely(payload: bytes, index: int) -> None:
         index: Number of the worker: some executors run identical calls only once.
     """
     job = pickle.loads(payload)  # from our own driver
-    work(job, lambda event: None)
+    work(job, lambda event: None, claims_device=False)  # its executor has given it its place
     if job.ledger.home is None:  # the driver may be on a machine without this one's disk
         job.shelf.log(latest_runs(all_runs(job)), ())
 
@@ -103,6 +109,12 @@ def _listen_to_ledger(job: Job, futures: Sequence[Any], listener: Listener) -> N
         if all_left:
             return
         time.sleep(max(_POLL_S, _LOAD * (time.monotonic() - started)))
+
+
+def count_side_by_side(workers: int | str) -> int:
+    """Number of devices that so many workers have: GPUs, or parts of the CPU, one for each."""
+    count = count_workers(workers)
+    return min(count, count_devices() or count)
 
 
 def count_workers(workers: int | str, per_device: int | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +80,10 @@ class Job:
         uri = without_credentials(self.ledger.first_uri)
         return self.checkpoints.parent / name / digest([uri, self.ledger.experiment_id])
 
-    def claims_file(self, device: str) -> Path:
-        """The queue of those that claim a device of this host."""
-        place = digest([socket.gethostname(), device])
-        return self.checkpoints.parent / "devices" / f"{place}.json"
+    @property
+    def claims_folder(self) -> Path:
+        """Folder of the claims on the devices of each host."""
+        return self.checkpoints.parent / "devices"
 
     @property
     def trial_ids(self) -> set[str]:

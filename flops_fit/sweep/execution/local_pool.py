@@ -47,6 +47,9 @@ class LocalPool:
     def __exit__(self, *exc_info: object) -> None:
         _stop([worker.process for worker in self._workers], patient=exc_info[0] is None)
 
+    def __len__(self) -> int:
+        return len(self._workers)
+
     def run(self, payload: bytes, count: int, listener: Listener, share: int | None = None) -> None:
         """Run a function in `count` processes until all have ended, and pass on their events.
 

@@ -34,6 +34,7 @@ from flops_fit.runtime.process_id import at_work
 from flops_fit.runtime.signals import StopRequest, stop_at_boundary
 from flops_fit.store.retry import with_timeout, without_mlflow_retries
 from flops_fit.sweep.data.source import Source
+from flops_fit.sweep.devices.claims import claims_file
 from flops_fit.sweep.devices.device import device_here
 from flops_fit.sweep.devices.sharing import SharedDevice
 from flops_fit.sweep.execution import trial_queue
@@ -64,7 +65,7 @@ class _Bench:
         listener: Called with every event.
         stop: Whether it was asked to stop.
         outbox: Sends its records to the ledger.
-        shared: The device that it shares with other workers; None if it has its own.
+        device: The device that it claims for each trial; None if it claims none.
     """
 
     job: Job
@@ -73,16 +74,19 @@ class _Bench:
     listener: Listener
     stop: StopRequest
     outbox: Outbox
-    shared: SharedDevice | None
+    device: SharedDevice | None
 
 
-def work(job: Job, listener: Listener, source: Source | None = None) -> None:
+def work(
+    job: Job, listener: Listener, source: Source | None = None, *, claims_device: bool = True
+) -> None:
     """Be a worker: claim, train and record trials until none waits.
 
     Args:
         job: What to work on.
         listener: Called with the progress of each trial.
         source: The data, if it is open already.
+        claims_device: Whether it may have its GPU only in turn with the other workers of the store.
 
     Raises:
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the trial's state is kept.
@@ -97,14 +101,14 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
 
     def run(trial: Trial) -> float:
         try:
-            if bench.shared is None:
+            if bench.device is None:
                 loss = _run_trial(bench, trial)
             else:
-                loss = bench.shared.run(trial, lambda alone: _run_trial(bench, trial, alone))
+                loss = bench.device.run(trial, lambda alone: _run_trial(bench, trial, alone))
         except Exception as error:
             error_names.append("" if isinstance(error, DivergedError) else type(error).__name__)
             # These end the worker, not only the trial. Under CUDA MPS another's fault may do it.
-            lost = bench.shared is not None and device_lost(error)
+            lost = job.packing is not None and device_lost(error)
             if lost or isinstance(error, StoreError | LostRankError):
                 bench.stop.error = error
             raise
@@ -125,19 +129,20 @@ def work(job: Job, listener: Listener, source: Source | None = None) -> None:
         Outbox(job.ledger, job.journal_folder) as outbox,
         stop_at_boundary(patient=distributed.count() > 1) as stop,
     ):
-        shared = _shared_device(job, owner, stop)
-        bench = _Bench(job, source, owner, listener, stop, outbox, shared)
+        device = _claimed_device(job, owner, stop) if claims_device else None
+        bench = _Bench(job, source, owner, listener, stop, outbox, device)
         with frozen_gc():
             trial_queue.work_through(study, job.trial_ids, owner, run, go_on, has_ended, job.plan)
         _wait_for_delivery(bench)
 
 
-def _shared_device(job: Job, owner: str, stop: StopRequest) -> SharedDevice | None:
-    """The device of this process, if the workers of this job share it."""
-    device = device_here() if job.packing else None
-    if job.packing is None or device is None:
+def _claimed_device(job: Job, owner: str, stop: StopRequest) -> SharedDevice | None:
+    """The device of this process; None on a CPU, and for the ranks of a launch, with one each."""
+    device = device_here() if distributed.count() == 1 else None
+    if device is None:
         return None
-    return SharedDevice(device, job.packing, job.claims_file(device.name), owner, stop)
+    claims = claims_file(job.claims_folder, device.name)
+    return SharedDevice(device, job.packing, claims, owner, stop)
 
 
 def _has_ended(bench: _Bench, trial: Trial, study: Any) -> bool:

@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.runtime.gc_freeze import frozen_gc
 from flops_fit.runtime.rng import seeded
 from flops_fit.sweep.data.source import Source, length_of
+from flops_fit.sweep.devices.sharing import device_to_itself
 from flops_fit.sweep.execution.local_pool import run_in_processes
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.curve import Point
@@ -102,15 +104,28 @@ def calibrate(
 
 
 def measured_apart(
-    task: Task, trials: Sequence[Trial], recipe: Recipe, rounds: int, processes: int = 1
+    task: Task,
+    trials: Sequence[Trial],
+    recipe: Recipe,
+    rounds: int,
+    processes: int = 1,
+    claims: Path | None = None,
 ) -> pd.DataFrame:
     """The table of a calibration in processes of their own, which leave no memory in use.
+
+    Args:
+        task: As of `calibrate`.
+        trials: As of `calibrate`.
+        recipe: As of `calibrate`.
+        rounds: As of `calibrate`.
+        processes: As of `calibrate`.
+        claims: Folder of claims on devices: each process waits until it has its own to itself.
 
     Raises:
         SweepError: Every measuring process died.
     """
     with tempfile.TemporaryDirectory() as folder:
-        call = _measure_into_folder, (task, tuple(trials), recipe, rounds, Path(folder))
+        call = _measure_into_folder, (task, tuple(trials), recipe, rounds, Path(folder), claims)
         run_in_processes(sending.dumps(call), processes, lambda event: None)
         files = sorted(Path(folder).glob("*.json"))
         results = [pd.DataFrame(json.loads(file.read_text())) for file in files]
@@ -147,17 +162,21 @@ def _device() -> str:
 
 
 def _measure_into_folder(
-    call: tuple[Task, Sequence[Trial], Recipe, int, Path], listener: Any
+    call: tuple[Task, Sequence[Trial], Recipe, int, Path, Path | None], listener: Any
 ) -> None:
     """Measure in a worker process, and leave the table in the folder as a JSON file."""
     import flops_fit.sweep.execution.worker  # noqa: F401  a real worker loads this before it starts
 
-    task, trials, recipe, rounds, folder = call
+    task, trials, recipe, rounds, folder, claims = call
     source = task.open()
     ready_at = time.time()
-    table = _measure(task, source, trials, recipe, rounds).assign(
-        ready_at=ready_at, device=_device(), device_bytes=_device_bytes(), fastest=fastest(recipe)
-    )
+    with nullcontext() if claims is None else device_to_itself(claims):
+        table = _measure(task, source, trials, recipe, rounds).assign(
+            ready_at=ready_at,
+            device=_device(),
+            device_bytes=_device_bytes(),
+            fastest=fastest(recipe),
+        )
     atomic_write(folder / f"{uuid.uuid4().hex}.json", json.dumps(table.to_dict("records")))
 
 

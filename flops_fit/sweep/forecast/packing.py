@@ -17,6 +17,7 @@ from flops_fit.errors import SweepError
 from flops_fit.records import Trial
 from flops_fit.runtime.announce import announce_if_slow
 from flops_fit.runtime.sending import UnsendableError, size_to_send
+from flops_fit.sweep.devices.claims import check_claims
 from flops_fit.sweep.devices.device import Device, Need, Packing, count_devices
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.execution.job import Job
@@ -78,6 +79,8 @@ class Packer:
     def __call__(self, job: Job) -> tuple[Job, int]:
         """The job with what its trials take of a device, and the number of workers."""
         devices, wanted = count_devices(), self._wanted()
+        if devices:
+            check_claims(job.claims_folder)
         if not devices or wanted == 1:
             return job, count_workers(self.workers)
         try:
@@ -105,7 +108,9 @@ class Packer:
         """Measure trials, and find how many of them fit on a device where that is not given."""
         size_to_send(job.task)  # says what of it cannot be sent
         with announce_if_slow("Measuring how much of a GPU the trials take"):
-            table = measured_apart(job.task, places_of(self.trials), job.recipe, rounds=0)
+            table = measured_apart(
+                job.task, places_of(self.trials), job.recipe, rounds=0, claims=job.claims_folder
+            )
         flops = table["flops_per_token"] * table["batch_size"] * self.tokens_per_example
         busy = flops / table["seconds_per_step"] / table["fastest"] / SATURATED
         # A number that the user gives is kept to, as far as memory goes.
@@ -114,8 +119,17 @@ class Packer:
             return Packing(need_of, wanted)
         most = max(1, min(MOST_PER_DEVICE, _count_cores() // count_devices()))
         device = Device("", float(table["device_bytes"].iloc[0]), lambda share: None)
-        shares = [Packing(need_of, most).share(trial, device) for trial in self.trials]
-        return Packing(need_of, min(most, int(1 / min(shares) + 1e-9)))
+        needs = [need_of(trial) for trial in self.trials]
+        packings = [Packing(need_of, number) for number in range(most, 1, -1)]
+        good = (packing for packing in packings if _is_of_use(packing, needs, device))
+        return next(good, Packing(need_of, 1))
+
+
+def _is_of_use(packing: Packing, needs: Sequence[Need], device: Device) -> bool:
+    """Whether so many workers can be busy at once, and leave memory for the largest trial."""
+    least = min(packing.share_of(need, device) for need in needs)
+    most = max(need.memory_bytes for need in needs)
+    return packing.per_device * least <= 1 + 1e-9 and most <= packing.available(device)
 
 
 def _count_cores() -> int:

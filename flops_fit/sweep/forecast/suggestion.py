@@ -19,7 +19,7 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import budget_text
 from flops_fit.runtime.announce import announce_if_slow
-from flops_fit.sweep.execution.executors import count_workers
+from flops_fit.sweep.execution.executors import count_side_by_side, count_workers
 from flops_fit.sweep.forecast.calibration import QUICK_ROUNDS, ROUNDS, Calibration, calibrate
 from flops_fit.sweep.forecast.estimate import makespan, places_of, seconds_of
 from flops_fit.sweep.forecast.ladders import LEAST_DECADES, Ladder, ladder_below
@@ -100,7 +100,8 @@ def suggest(
     Args:
         opened: The task, and the rows that can be planned for it.
         spending: What the sweep may take.
-        workers: Trials that run side by side, as of `flops_fit.find_optimal`.
+        workers: Trials that run side by side, as of `flops_fit.find_optimal`. What several gain
+            on one GPU is not counted.
         price_per_hour: Of one device.
 
     Raises:
@@ -108,7 +109,7 @@ def suggest(
         SweepError: Every measuring process died.
         Exception: Whatever the model or the loss raises.
     """
-    devices = count_workers(workers)
+    devices = count_side_by_side(workers)
     hours = spending.hours_at(price_per_hour, devices)
     clock = _Clock(opened, devices)
     ladder, remarks = _largest_within(clock, 3600 * hours, spending)

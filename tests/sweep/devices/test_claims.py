@@ -1,6 +1,7 @@
 """Shares of a device: who has it, who waits, and what becomes of a dead worker's."""
 
 import json
+import math
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ from processes import wait_until
 from flops_fit.errors import StoreError
 from flops_fit.runtime.process_id import at_work
 from flops_fit.sweep.devices import claims
-from flops_fit.sweep.devices.claims import holders, share_claimed
+from flops_fit.sweep.devices.claims import check_claims, holders, share_claimed
 
 
 class GaveUpError(Exception):
@@ -137,7 +138,26 @@ with at_work() as me, claims.share_claimed(Path({str(file)!r}), me, 1.0, before_
         assert holders(file) == {workers[1]}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"owner": "a"}]', '{"a": 1}', "null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *["", "{", "[1]", '[{"owner": "a"}]', '{"a": 1}', "null", "[null]", "7"],
+        *[
+            json.dumps([{"owner": owner, "share": share}])
+            for owner, share in [
+                (5, 1.0),
+                ("vm|12", 1.0),
+                (f"{socket.gethostname()}|12", 1.0),
+                (f"{socket.gethostname()}|12|x|y", 1.0),
+                ("vm|1|1.00|a", "1"),
+                ("vm|1|1.00|a", -5),
+                ("vm|1|1.00|a", 9.0),
+                ("vm|1|1.00|a", math.nan),
+                ("vm|1|1.00|a", None),
+            ]
+        ],
+    ],
+)
 def test_a_file_that_somebody_has_spoilt_is_begun_anew(file, claim, workers, content):
     file.parent.mkdir()
     file.write_text(content)
@@ -145,10 +165,27 @@ def test_a_file_that_somebody_has_spoilt_is_begun_anew(file, claim, workers, con
         assert holders(file) == {workers[0]}
 
 
+def test_beside_what_is_no_claim_the_others_hold(file, claim, workers):
+    with claim(workers[0], 0.6):
+        entries = json.loads(file.read_text())
+        file.write_text(json.dumps([{"owner": 5, "share": 1.0}, *entries]))
+        with pytest.raises(GaveUpError), claim(workers[1], 0.6):
+            pass
+        assert holders(file) == {workers[0]}
+
+
+def test_a_folder_of_claims_is_checked_without_a_claim(tmp_path):
+    check_claims(tmp_path / "devices")
+    assert holders(tmp_path / "devices" / "check.json") == set()
+    (tmp_path / "spoilt").write_text("a file in its place")
+    with pytest.raises(StoreError, match="cannot be kept in"):
+        check_claims(tmp_path / "spoilt")
+
+
 def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path, workers):
     (tmp_path / "devices").write_text("a file in its place")
     with (
-        pytest.raises(StoreError, match=r"claims .* cannot be kept in .*workers_per_device=1"),
+        pytest.raises(StoreError, match=r"claims .* cannot be kept in .*that this user can write"),
         share_claimed(tmp_path / "devices" / "one.json", workers[0], 1.0, before_pause=give_up),
     ):
         pass

@@ -31,8 +31,24 @@ def test_all_limits_together_leave_room_for_data_and_processes(per_device):
     share = packing.share(a_trial(), GPU)
     limit = packing.limit(share, GPU) * GPU.memory_bytes
     assert limit >= SLACK * 1e9 + MAX_SHARE * GPU.memory_bytes / per_device
-    assert per_device * packing.limit(1 / per_device, GPU) < 0.96
-    assert packing.limit(1.0, GPU) <= 1
+    assert per_device * packing.limit(0.999 / per_device, GPU) < 0.96
+
+
+@pytest.mark.parametrize("per_device", [1, 4, 16])
+@pytest.mark.parametrize("memory", [4e9, 24e9, 100e9])
+def test_a_trial_that_is_alone_has_no_limit(per_device, memory):
+    device = Device("a GPU", memory, lambda share: None)
+    assert Packing(lambda trial: Need(1e9), per_device).limit(1.0, device) == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "devices", "expected"), [(3, 1, 3), (16, 1, 16), (99, 1, 16), (5, 2, 3), (1, 4, 1)]
+)
+def test_only_workers_that_are_started_count(workers, devices, expected):
+    packing = Packing(lambda trial: Need(1e9), 16)
+    fewer = packing.among(workers, devices)
+    assert fewer.per_device == expected
+    assert (fewer.available(GPU) > packing.available(GPU)) == (expected < 16)
 
 
 def test_a_small_device_with_many_workers_keeps_some_of_its_memory():

@@ -1,5 +1,6 @@
 """Trials on their shares of a device: what fits trains side by side, and nobody fails another."""
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,11 +14,21 @@ from flops_fit.errors import DivergedError
 from flops_fit.runtime.process_id import at_work
 from flops_fit.runtime.signals import StopRequest
 from flops_fit.sweep.devices import claims, sharing
-from flops_fit.sweep.devices.claims import holders, share_claimed
-from flops_fit.sweep.devices.device import Device, Need, Packing
-from flops_fit.sweep.devices.sharing import SharedDevice
+from flops_fit.sweep.devices.claims import claims_file, holders, share_claimed
+from flops_fit.sweep.devices.device import CONTEXT_BYTES, Device, Need, Packing
+from flops_fit.sweep.devices.sharing import SharedDevice, device_to_itself
 
 GB = 1e9
+
+
+class GaveUpError(Exception):
+    """Raised by the first pause: whoever raises it would have waited."""
+
+
+def give_up():
+    raise GaveUpError
+
+
 FULL = torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -86,6 +97,48 @@ def test_nothing_else_is_tried_again(shared, need, error):
     assert len(tries) == 1
 
 
+def test_a_worker_that_shares_nothing_claims_the_whole_device_and_leaves_its_limit(shared, limits):
+    own = replace(shared(Need(1e9)), packing=None)
+
+    def train(alone):
+        assert alone
+        with at_work() as other, share_claimed(own.claims, other, 0.01, before_pause=give_up):
+            pass
+
+    with pytest.raises(GaveUpError):
+        own.run(a_trial(), train)
+    assert limits == []
+
+
+def test_a_worker_that_shares_nothing_says_that_it_waits(shared, caplog):
+    own = replace(shared(Need(1e9)), packing=None)
+    own.stop.signal = signal.SIGINT  # gives up at the first pause
+    with (
+        at_work() as other,
+        share_claimed(own.claims, other, 0.1, before_pause=give_up),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        own.run(a_trial(), lambda alone: 1.5)
+    assert "another sweep of this store trains on the GPU: waiting for it" in caplog.text
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_measurement_has_the_device_to_itself(tmp_path, monkeypatch, has_gpu):
+    device = Device("fake", 10e9, lambda share: None) if has_gpu else None
+    monkeypatch.setattr(sharing, "device_here", lambda: device)
+    file = claims_file(tmp_path, "fake")
+    with device_to_itself(tmp_path):
+        assert len(holders(file)) == has_gpu
+        if has_gpu:
+            with (
+                at_work() as other,
+                pytest.raises(GaveUpError),
+                share_claimed(file, other, 0.01, before_pause=give_up),
+            ):
+                pass
+    assert holders(file) == set()
+
+
 @pytest.mark.parametrize(("number", "ends_as"), [(2, KeyboardInterrupt), (15, SystemExit)])
 def test_a_worker_that_waits_for_its_share_can_be_stopped(shared, number, ends_as):
     own = shared(Need(1e9))
@@ -152,6 +205,23 @@ def test_an_estimate_that_is_too_low_fails_neither_its_trial_nor_the_others(run_
     fake = FakeDevice(16 * GB, lambda trial: (6 if trial.size == 3 else 1) * GB)
     assert run_packed(fake, 4, uses_by_estimate=lambda trial: GB) == []
     assert [trial.size for trial in fake.failed] == [3]
+
+
+@pytest.mark.parametrize(
+    ("memory", "largest", "estimated"),
+    [(24, 12, 12), (16, 5, 5), (16, 5, 0.1)],  # GB; in the last one the estimate is too low
+)
+def test_a_trial_that_is_alone_may_use_all_that_the_processes_leave(
+    run_packed, memory, largest, estimated
+):
+    fake = FakeDevice(
+        memory * GB,
+        lambda trial: (largest if trial.size == 3 else 0.1) * GB,
+        beside=16 * CONTEXT_BYTES,
+    )
+    by_estimate = lambda trial: (estimated if trial.size == 3 else 0.1) * GB  # noqa: E731
+    assert run_packed(fake, 16, uses_by_estimate=by_estimate) == []
+    assert len(fake.trained) == 8
 
 
 def test_what_does_not_even_fit_alone_fails_alone(run_packed):

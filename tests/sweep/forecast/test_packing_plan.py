@@ -2,15 +2,16 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cloudpickle
 import pandas as pd
 import pytest
 import torch
 
-from flops_fit.errors import FlopsFitWarning, SweepError
+from flops_fit.errors import FlopsFitWarning, StoreError, SweepError
 from flops_fit.runtime.sending import UnsendableError
-from flops_fit.sweep.devices.device import Packing
+from flops_fit.sweep.devices.device import Device, Packing
 from flops_fit.sweep.forecast import packing
 from flops_fit.sweep.forecast.packing import MOST_PER_DEVICE, EqualParts, Measured, Packer
 
@@ -23,6 +24,7 @@ class Sent:
 
     task: object = None
     recipe: object = None
+    claims_folder: Path = Path()
     packing: Packing | None = None
 
 
@@ -32,15 +34,16 @@ def trials(planned):
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine(monkeypatch, tmp_path):
     """A function that replaces the measurement: two GPUs of 100 GB, and what trials take."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: GPUS)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(CORES))
+    monkeypatch.chdir(tmp_path)  # the claims of `Sent`
     calls = []
 
-    def install(gigabytes=lambda trial: 1.0, busy=0.01, fails=None):
-        def measured(task, places, recipe, rounds, processes=1):
-            calls.append(places)
+    def install(gigabytes=lambda trial: 1.0, busy=0.01, fails=None, memory=100e9):
+        def measured(task, places, recipe, rounds, claims):
+            calls.append(claims)
             if fails is not None:
                 raise fails
             return pd.DataFrame(
@@ -52,7 +55,7 @@ def machine(monkeypatch):
                     "work_bytes": gigabytes(trial) * 1e9 - 16.0 * trial.num_params,
                     "seconds_per_step": 1.0,
                     "fastest": trial.flops_per_token * trial.batch_size / busy / packing.SATURATED,
-                    "device_bytes": 100e9,
+                    "device_bytes": memory,
                 }
                 for trial in places
             )
@@ -99,6 +102,43 @@ def test_the_smallest_trials_decide_how_many_and_each_claims_its_own_share(trial
     need = {trial.size: job.packing.need_of(trial).memory_bytes for trial in trials}
     assert need[smallest] == pytest.approx(2e9)
     assert max(need.values()) == pytest.approx(60e9)
+
+
+@pytest.mark.parametrize(("memory", "largest", "expected"), [(24e9, 12, 13), (16e9, 5, 13)])
+def test_no_more_workers_than_leave_memory_for_the_largest_trial(
+    trials, machine, memory, largest, expected
+):
+    """Each holds some beside its trial, also while it waits; 24 GB cannot have 16 and 12 GB."""
+    size = max(trial.size for trial in trials)
+    machine(lambda trial: largest if trial.size == size else 0.1, memory=memory)
+    job, _ = Packer(trials, 1.0)(Sent())
+    assert job.packing.per_device == expected
+    device = Device("", memory, lambda share: None)
+    assert largest * 1e9 <= job.packing.available(device)
+
+
+def test_a_trial_that_fits_beside_no_other_process_shares_with_none(trials, machine):
+    size = max(trial.size for trial in trials)
+    machine(lambda trial: 95.0 if trial.size == size else 0.1)
+    assert Packer(trials, 1.0)(Sent()) == (Sent(), GPUS)
+
+
+def test_the_measurement_claims_the_device(trials, machine, tmp_path):
+    calls = machine()
+    Packer(trials, 1.0)(Sent(claims_folder=tmp_path))
+    assert calls == [tmp_path]
+
+
+@pytest.mark.parametrize(("workers", "per_device"), [("auto", None), (4, None), ("auto", 1)])
+def test_claims_that_cannot_be_kept_are_said_at_once(
+    trials, machine, tmp_path, workers, per_device
+):
+    calls = machine()
+    (tmp_path / "devices").write_text("a file in its place")
+    job = Sent(claims_folder=tmp_path / "devices")
+    with pytest.raises(StoreError, match="cannot be kept in"):
+        Packer(trials, 1.0, workers, per_device)(job)
+    assert calls == []
 
 
 def test_a_number_that_the_user_gives_is_kept_as_far_as_memory_goes(trials, machine):

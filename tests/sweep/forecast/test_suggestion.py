@@ -105,6 +105,15 @@ def test_many_workers_share_the_time_and_the_price():
     assert math.isnan(one.cost)
 
 
+@pytest.mark.parametrize(("workers", "gpus", "devices"), [(8, 1, 1), ("auto", 1, 1), (3, 2, 2)])
+def test_workers_that_share_a_gpu_have_the_time_of_one(monkeypatch, workers, gpus, devices):
+    expected = suggested(hours=1, workers=devices)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = suggested(hours=1, workers=workers)
+    assert found.devices == devices
+    assert found.compute_budgets == expected.compute_budgets
+
+
 def test_the_data_may_end_before_the_time():
     found = suggested(count=1_000_000, hours=1000, recipe=Recipe(batch_size=8, pilot=False))
     assert found.hours < 500
