@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import click
 
+from flops_fit.cli.goal_options import GOAL_OPTIONS
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _LISTS = ("compute_budgets", "sizes")
 _ADDRESSES = ("tracking_uri", "storage")
@@ -225,6 +227,7 @@ _TASK = [
         type=float,
         help="Price of one device, where --compute-budgets is an amount of money.",
     ),
+    *GOAL_OPTIONS,
     click.option(
         "--sizes",
         metavar="S,S,...",

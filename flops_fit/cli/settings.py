@@ -13,6 +13,7 @@ import yaml
 
 from flops_fit.cli import imports, safe_yaml
 from flops_fit.errors import ArgumentError
+from flops_fit.laws.design.goal import UNTIL, Goal
 from flops_fit.sweep.plan.request import PlanRequest, Spending
 from flops_fit.sweep.task.task import Task
 from flops_fit.sweep.training.recipe import Recipe
@@ -59,6 +60,11 @@ class Settings:
         compute_budgets: Budgets in FLOPs, or what the sweep may take, as "2h".
         hours: What the sweep may take, in place of budgets.
         price_per_hour: Price of one device, where budgets are an amount of money.
+        target: Compute budget that the answer is for; None trains the whole grid.
+        until: Factor that the interval of N_opt there may span; by default 1.25, or any where
+            `until_loss` is given.
+        until_loss: The same for the loss there.
+        max_flops: What a sweep with a target may spend.
         sizes: Values of the size argument; None to plan them.
         recipe: Fields of `flops_fit.Recipe`; functions by import path.
         flops: "measured", "6ND", or the import path of a function.
@@ -86,6 +92,10 @@ class Settings:
     compute_budgets: Sequence[Any] | None = None
     hours: float | None = None
     price_per_hour: float | None = None
+    target: float | None = None
+    until: float | None = None
+    until_loss: float | None = None
+    max_flops: float | None = None
     sizes: Sequence[Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     flops: str = "measured"
@@ -161,6 +171,7 @@ class Settings:
         recipe = {key: _recipe_value(key, value, problems) for key, value in self.recipe.items()}
         problems += _unknown(recipe, [f.name for f in fields(Recipe)], "recipe: unknown field")
         budgets = self._budgets(problems)
+        goal = _or_problems(self._goal, problems)
         raise_problems(problems)
         return PlanRequest(
             budgets,
@@ -170,7 +181,21 @@ class Settings:
             self.seed,
             self.price_per_hour,
             self.paired_with,
+            goal,
         )
+
+    def _goal(self) -> Goal | None:
+        """How precisely the answer is to be known.
+
+        Raises:
+            ArgumentError: Something is given that needs a target.
+        """
+        until = self.until
+        if self.target is None and until is not None:
+            raise ArgumentError("until: needs target, the compute budget that the answer is for")
+        if until is None and self.until_loss is None:
+            until = UNTIL
+        return Goal.asked(self.target, until, self.until_loss, self.max_flops)
 
     def _budgets(self, problems: list[str]) -> Sequence[float] | str | Spending | None:
         """Budgets, or what the sweep may take; errors are added to `problems`."""

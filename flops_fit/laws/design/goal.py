@@ -12,6 +12,7 @@ from flops_fit.validate import is_number, is_positive, raise_problems
 
 # Rows that a sweep with a goal begins with: the lowest of the ladder, and two above it.
 FIRST_ROWS = (0, 2, 4)
+UNTIL = 1.25  # factor that the interval of N_opt may span, by default
 MOST_FACTOR = 1e6
 # Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
 REACH, FAR = 1000.0, 10.0
