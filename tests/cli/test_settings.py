@@ -190,3 +190,23 @@ def test_an_unknown_field_of_the_recipe_is_reported_with_the_nearest():
 def test_flops_may_be_a_function():
     assert Settings(flops="tiny_task:data").request().flops is tiny_task.data
     assert Settings().request().flops == "measured"
+
+
+@pytest.mark.parametrize(
+    ("given", "until", "until_loss"),
+    [
+        ({"target": 1e11}, 1.25, None),
+        ({"target": 1e11, "until": 1.5}, 1.5, None),
+        ({"target": 1e11, "until_loss": 1.02}, None, 1.02),
+        ({"target": 1e11, "until": 1.5, "until_loss": 1.02}, 1.5, 1.02),
+    ],
+)
+def test_a_target_makes_a_goal(file, given, until, until_loss):
+    goal = read(file, given).request().goal
+    assert (goal.target, goal.until, goal.until_loss) == (1e11, until, until_loss)
+
+
+@pytest.mark.parametrize("key", ["until", "until_loss", "max_flops"])
+def test_what_belongs_to_a_target_is_refused_without_one(file, key):
+    with pytest.raises(ArgumentError, match=f"{key}: needs target"):
+        read(file, {key: 1.5}).request()

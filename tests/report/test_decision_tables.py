@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures import measured_runs
 
 from flops_fit.report import decision_tables, html_page
+from flops_fit.report.plots.panels import plot_findings
 from flops_fit.result import fit
 
 
@@ -47,3 +49,43 @@ def test_the_page_shows_both_and_escapes_names(findings):
     assert 'id="times-head"' in page
     assert "<b>acc</b>" not in page
     assert "&lt;b&gt;acc&lt;/b&gt;" in page
+
+
+ROUNDS = pd.DataFrame(
+    {
+        "flops": [1e13, 2e13],
+        "num_runs": [12.0, 14.0],
+        "span": [np.inf, 1.2],
+        "loss_span": [1.1, 1.05],
+        "next": [["width=8 C=1e+12: tests <b>", "width=9 C=1e+12: tests <b>"], []],
+        "message": ["", "It is known. The sweep ends: as precise as asked for"],
+    }
+)
+
+
+def test_rounds_have_the_trials_chosen_by_reason_and_why_the_sweep_ends(findings):
+    first, last = decision_tables.rounds_as_cells(replace(findings, rounds=ROUNDS)).to_dict(
+        "records"
+    )
+    assert first["then"] == "tests <b>: width=8 C=1e+12, width=9 C=1e+12"
+    assert first["N_opt spans"] == "not known"
+    assert last["then"] == "The sweep ends: as precise as asked for"
+    assert last["N_opt spans"] == "1.2"
+
+
+def test_the_report_of_a_sweep_with_a_goal_shows_its_rounds(findings):
+    assert "<h2>Rounds" not in html_page.page(findings, html_page.Plots({}, {}))
+    page = html_page.page(replace(findings, rounds=ROUNDS), html_page.Plots({}, {}))
+    assert 'id="rounds-head">Rounds</h2>' in page
+    assert "tests &lt;b&gt;: width=8" in page
+
+
+def test_the_plot_of_rounds_leaves_out_what_is_not_known(findings):
+    figure = plot_findings(replace(findings, rounds=ROUNDS), "rounds")
+    (ax,) = figure.axes
+    assert [len(line.get_xdata()) for line in ax.lines] == [1, 2]
+
+
+def test_without_rounds_the_plot_says_what_to_pass(findings):
+    figure = plot_findings(findings, "rounds")
+    assert "pass target=" in figure.axes[0].texts[0].get_text().replace("\n", " ")
