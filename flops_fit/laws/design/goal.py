@@ -10,8 +10,9 @@ from flops_fit.display.number_text import flops, ratio, times
 from flops_fit.laws.design.candidates import ladder
 from flops_fit.validate import is_number, is_positive, raise_problems
 
-# Rows that a sweep with a goal begins with: the lowest of the ladder, and two above it.
-FIRST_ROWS = (0, 2, 4)
+# Number of rows that a sweep with a goal begins with: the lowest budget, and others in the lower
+# half of the range that are at most so many budgets apart.
+FIRST_ROWS, APART = 3, 2
 UNTIL = 1.25  # factor that the interval of N_opt may span, by default
 MOST_FACTOR = 1e6
 # Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
@@ -69,7 +70,8 @@ class Goal:
     @property
     def first_budgets(self) -> list[float]:
         """The budgets of the rows that the sweep begins with."""
-        return [self.budgets[i] for i in FIRST_ROWS if i < len(self.budgets)]
+        apart = min(APART, max(1, (len(self.budgets) - 1) // 4))
+        return list(self.budgets[::apart][:FIRST_ROWS])
 
     @property
     def least_top(self) -> float:

@@ -1,11 +1,9 @@
 """`decide`: what a sweep with a goal does next, given the laws fitted to its runs so far.
 
 A round chooses the runs that narrow the interval at the target most for their FLOPs (`next_runs`).
-The sweep ends when the interval is narrow enough and a row is trained near enough to the target,
-when its FLOPs are spent, or when all that may be trained cannot narrow it so far.
-
-Stopping when an interval happens to be narrow chooses intervals that are too narrow. It must
-therefore be narrower than asked for by `MARGIN` (simulated: docs/method.md).
+The sweep ends when the interval is narrow enough, a row is trained near enough to the target, and
+there are enough rows and runs; when its FLOPs are spent; or when all that may be trained cannot
+narrow it so far.
 """
 
 from __future__ import annotations
@@ -23,12 +21,16 @@ from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs, reachab
 from flops_fit.laws.design.search import SIZES_PER_ROW
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.predict.intervals import predict_intervals
+from flops_fit.laws.runs.budgets import group_budgets
 
 GROWTH = 0.25  # FLOPs of a round, over those spent before it
-MARGIN = 1.0
 # The goal is out of reach if the interval would be this many times as wide as asked for, on a
 # logarithmic scale, after all that may be trained. Fewer runs cannot tell.
-OUT_OF_REACH, ENOUGH_RUNS = 2.0, 20
+OUT_OF_REACH = 2.0
+# Fewest runs and rows of a sweep that ends because its interval is narrow: of fewer the checks
+# warn, and some intervals are narrow by chance.
+ENOUGH_RUNS, ENOUGH_ROWS = 20, 4
+SAME = 0.1  # budgets whose logarithms are nearer than this are one
 PRECISE = "as precise as asked for"
 TRAINED_OUT = "all that may be trained has been trained"
 TOO_FAR = (
@@ -95,19 +97,23 @@ def decide(
     assert goal.max_flops is not None
     reached = Reached.of(findings, goal.target, spent)
     aim, wanted = _lacking(goal, reached)
-    top = float(findings.fitted_runs["compute_budget"].max())
-    if wanted <= 0 and top >= 0.9 * goal.least_top:
-        return Decision(reached, end=PRECISE + _distance(goal, top))
+    top = findings.largest_budget
     left = goal.max_flops - spent
-    affordable = np.flatnonzero(candidates["flops"].to_numpy(float) <= left)
-    table, limits = candidates.iloc[affordable], Limits(at_once, math.inf, GROWTH * spent, left)
-    if wanted <= 0:  # narrow enough, but from rows far below the target
-        near = np.isclose(table["compute_budget"], goal.least_top)
-        affordable, table = affordable[near], table[near]
-        limits = Limits(SIZES_PER_ROW, SIZES_PER_ROW, most_flops=left)
+    fits = candidates["flops"].to_numpy(float) <= left
+    limits = Limits(at_once, math.inf, GROWTH * spent, left)
+    if wanted <= 0:
+        more = _still_needed(findings, goal, candidates)
+        if more is None:
+            return Decision(reached, end=PRECISE + _distance(goal, top))
+        useful, num_runs = more
+        fits &= useful
+        limits = Limits(num_runs, max(num_runs, SIZES_PER_ROW), most_flops=left)
+    affordable = np.flatnonzero(fits)
+    table = candidates.iloc[affordable]
     choices = choose_runs(findings, goal.target, table, limits, aim=aim)
     if not choices:
         end = _spent_out(goal.max_flops) if len(candidates) else TRAINED_OUT
+        end = f"{PRECISE}, by few runs; {end}" if wanted <= 0 else end
         return Decision(reached, end=end + _distance(goal, top))
     if 0 < wanted < 1 and reached.num_runs >= ENOUGH_RUNS:
         most = reachable(findings, goal.target, table, aim)
@@ -121,10 +127,30 @@ def decide(
     return Decision(reached, own, _to_come(own, used, wanted, left))
 
 
+def _still_needed(
+    findings: Findings, goal: Goal, candidates: pd.DataFrame
+) -> tuple[np.ndarray, int] | None:
+    """What a sweep needs before it may end, however narrow its interval is.
+
+    Returns:
+        Which candidates serve, shape (n,), and how many runs; None if it may end.
+    """
+    C = candidates["compute_budget"].to_numpy(float)
+    done = findings.fitted_runs["compute_budget"].to_numpy(float)
+    if findings.largest_budget < 0.9 * goal.least_top:
+        return np.isclose(C, goal.least_top), SIZES_PER_ROW
+    new = np.array([np.abs(np.log(done / budget)).min() > SAME for budget in C], bool)
+    if len(np.unique(group_budgets(done))) < ENOUGH_ROWS and new.any():
+        return new, SIZES_PER_ROW
+    if len(done) < ENOUGH_RUNS:
+        return np.ones(len(C), bool), ENOUGH_RUNS - len(done)
+    return None
+
+
 def _lacking(goal: Goal, reached: Reached) -> tuple[str, float]:
     """Whose interval is farthest from the goal, and the share by which it is to narrow."""
     wanted = {
-        name: 1 - math.log(until) / (MARGIN * math.log(span))
+        name: 1 - math.log(until) / math.log(span)
         for name, until, span in (
             ("num_params", goal.until, reached.span),
             ("loss", goal.until_loss, reached.loss_span),

@@ -54,3 +54,11 @@ def test_the_first_trials_must_fit_into_what_may_be_spent():
     goal = Goal(1e21, 1.25, max_flops=1e18)
     assert goal.faults_of_start(9e17) == []
     assert "take 2e+18 FLOPs" in goal.faults_of_start(2e18)[0]
+
+
+@pytest.mark.parametrize(
+    ("most", "first"), [(1e20, [1e18, 3.16e18, 1e19]), (1e19, [1e18, 1.78e18, 3.16e18])]
+)
+def test_a_sweep_begins_with_rows_in_the_lower_half_of_its_range(most, first):
+    goal = Goal(1e21, 1.25).between([1e18, most])
+    assert goal.first_budgets == pytest.approx(first)

@@ -102,6 +102,30 @@ def test_a_narrow_interval_from_rows_far_below_the_target_does_not_end_a_sweep(l
     assert set(candidates["compute_budget"].iloc[list(choice.runs)]) == {goal.least_top}
 
 
+def test_a_narrow_interval_from_three_rows_does_not_end_a_sweep(low):
+    findings, candidates, spent = low
+    goal = replace(GOAL, until=50.0)
+    (choice,) = decide(findings, goal, candidates, spent).choices
+    (budget,) = set(candidates["compute_budget"].iloc[list(choice.runs)])
+    assert budget not in goal.first_budgets
+    assert len(choice.runs) == 4
+
+
+def test_a_narrow_interval_from_few_runs_does_not_end_a_sweep(low):
+    findings, candidates, spent = low
+    goal = replace(GOAL, until=50.0)
+    begun = candidates[candidates["compute_budget"].isin(goal.first_budgets)]
+    decision = decide(findings, goal, begun, spent)
+    assert sum(len(choice.runs) for choice in decision.choices) == 8
+
+
+def test_a_narrow_interval_from_few_runs_ends_a_sweep_where_nothing_is_left(low):
+    findings, candidates, spent = low
+    end = decide(findings, replace(GOAL, until=50.0), candidates.iloc[:0], spent).end
+    assert end.startswith(PRECISE)
+    assert TRAINED_OUT in end
+
+
 def test_the_loss_can_be_the_goal(low):
     findings, candidates, spent = low
     goal = Goal(1e15, None, 1.001).between([1e12, 1e14])
