@@ -32,7 +32,7 @@ from flops_fit.sweep.task.twins import Twins
 from flops_fit.sweep_plan import SweepPlan
 from flops_fit.tracking.address import StoreAddress
 from flops_fit.tracking.queries import latest_runs
-from flops_fit.validate import is_positive
+from flops_fit.validate import is_positive, raise_problems
 from flops_fit.warn import warn_user
 
 DEFAULT_HOURS = 2.0  # of `suggest_budgets`
@@ -229,7 +229,10 @@ def with_pilot(planned: Planned) -> Planned:
             "there are too few steps or data for a pilot; pass Recipe(learning_rate=..., "
             "batch_size=...), or larger budgets"
         )
-    return replace(planned, plan=replace(planned.plan, pilot=pilot))
+    plan = replace(planned.plan, pilot=pilot)
+    if plan.goal is not None:
+        raise_problems(plan.goal.faults_of_start(plan.total_flops))
+    return replace(planned, plan=plan)
 
 
 def flops_to_come(planned: Planned, address: StoreAddress) -> float:
@@ -288,7 +291,9 @@ def _rule_of_sweep(task: Task, address: StoreAddress, twins: Twins | None = None
 
 def grid_digest(plan: Grid) -> str:
     """Hash of the planned trials."""
-    return digest([trial.trial_id for trial in plan.trials])
+    # Trials that were chosen for another goal, and not begun, are withdrawn.
+    goal = [] if plan.goal is None else [repr(plan.goal)]
+    return digest([*(trial.trial_id for trial in plan.trials), *goal])
 
 
 def plan_meta(planned: Planned) -> dict[str, str]:

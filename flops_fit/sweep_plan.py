@@ -88,7 +88,7 @@ class SweepPlan(Grid):
         """Forecast what a sweep with a goal will take until its answer is precise enough.
 
         Whole sweeps are simulated under an assumed law, round by round as they will be trained.
-        Takes some ten seconds. Where the real law bends, the sweep takes more.
+        Takes up to a minute. Where the real law bends, the sweep takes more.
 
         Args:
             noise: As of `precision`.

@@ -25,6 +25,8 @@ from flops_fit.sweep.execution import status, trial_queue
 from flops_fit.sweep.execution.driver import run_sweep
 from flops_fit.sweep.execution.job import Job
 from flops_fit.sweep.forecast.chosen import store_chosen
+from flops_fit.sweep.growth.rounds_file import last_points
+from flops_fit.sweep.growth.stages import Stages
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.sweep.plan.planner import Planned
 from flops_fit.sweep.task.hashing import qualified_name
@@ -253,6 +255,14 @@ def from_read_only_store(planned: Planned, address: StoreAddress, error: StoreEr
     return analyze_on_every_rank(lambda: ledger, _builder(planned))
 
 
+def _as_it_was_left(stages: Stages, job: Job) -> Stages:
+    """How a sweep grows, with the round that was chosen for the same goal before it was stopped."""
+    rounds = stages.rounds
+    if rounds is None:
+        return stages
+    return replace(stages, rounds=replace(rounds, chosen=last_points(job.ledger, rounds.goal)))
+
+
 def run_and_analyze(
     job: Job,
     planned: Planned,
@@ -289,7 +299,7 @@ def run_and_analyze(
         executor=executor,
         source=planned.source,
         announcement=announced(planned.plan) if announcement is None else announcement,
-        stages=stages(planned, extend=extend, workers=workers),
+        stages=_as_it_was_left(stages(planned, extend=extend, workers=workers), job),
         retry_failed=retry_failed,
         on_code_change=on_code_change,
         pack=None if executor is not None else packer(planned, workers, workers_per_device),

@@ -57,6 +57,8 @@ ROUNDS = pd.DataFrame(
         "num_runs": [12.0, 14.0],
         "span": [np.inf, 1.2],
         "loss_span": [1.1, 1.05],
+        "target": [1e13, 1e13],
+        "until": [1.25, 1.25],
         "next": [["width=8 C=1e+12: tests <b>", "width=9 C=1e+12: tests <b>"], []],
         "message": ["", "It is known. The sweep ends: as precise as asked for"],
     }
@@ -83,7 +85,7 @@ def test_the_report_of_a_sweep_with_a_goal_shows_its_rounds(findings):
 def test_the_plot_of_rounds_leaves_out_what_is_not_known(findings):
     figure = plot_findings(replace(findings, rounds=ROUNDS), "rounds")
     (ax,) = figure.axes
-    assert [len(line.get_xdata()) for line in ax.lines] == [1, 2]
+    assert [len(line.get_xdata()) for line in ax.lines] == [1, 2, 2]  # the last: what is asked for
 
 
 def test_without_rounds_the_plot_says_what_to_pass(findings):

@@ -21,11 +21,14 @@ BUDGETS_APART, SIZES_APART, REACH = 0.25, 0.125, 1.0
 
 
 def ladder(budgets: Sequence[float]) -> list[float]:
-    """The budgets, ascending, with others between them so that none lie far apart, in FLOPs."""
+    """The budgets, ascending, with others between them so that none lie far apart, in FLOPs.
+
+    Those between follow from the budget below them, so that a larger last budget moves none.
+    """
     found = sorted(budgets)
     for low, high in pairwise(sorted(budgets)):
-        parts = max(1, round(math.log10(high / low) / BUDGETS_APART))
-        found += [float(f"{C:.3g}") for C in np.geomspace(low, high, parts + 1)[1:-1]]
+        between = low * 10 ** (BUDGETS_APART * np.arange(1, 10 * math.log10(high / low) + 2))
+        found += [float(f"{C:.3g}") for C in between if C < high / 10 ** (BUDGETS_APART / 2)]
     return sorted(found)
 
 

@@ -15,6 +15,7 @@ from flops_fit.validate import is_number, is_positive, raise_problems
 FIRST_ROWS, APART = 3, 2
 UNTIL = 1.25  # factor that the interval of N_opt may span, by default
 MOST_FACTOR = 1e6
+LEAST_SPAN = 3.0  # of the budgets that may be trained
 # Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
 REACH, FAR = 1000.0, 10.0
 SIZES_OF_GRID = 7  # of each budget, where there is no goal
@@ -57,7 +58,8 @@ class Goal:
         """
         if target is not None:
             return cls(target, until, until_loss, max_flops)
-        given = {"until_loss": until_loss, "max_flops": max_flops}
+        other = None if until == UNTIL else until
+        given = {"until": other, "until_loss": until_loss, "max_flops": max_flops}
         raise_problems(
             [
                 f"{name}: needs target=, the compute budget that the answer is for"
@@ -77,6 +79,7 @@ class Goal:
     def least_top(self) -> float:
         """The budget at which, or above, a row is trained in any case."""
         wanted = min(self.target / TRAINED_OVER, TRAINED_SHARE * self.budgets[-1])
+        wanted = max(wanted, self.target / REACH)  # nothing is predicted further out
         return min(budget for budget in self.budgets if budget >= 0.99 * wanted)
 
     def between(self, budgets: Sequence[float]) -> Goal:
@@ -111,6 +114,12 @@ class Goal:
             return [
                 "compute_budgets: with a target, expected at least the smallest and the largest "
                 f"budget that may be trained, got {budgets[0]:.3g} alone"
+            ]
+        if budgets[-1] < LEAST_SPAN * budgets[0]:
+            return [
+                "compute_budgets: with a target, expected a range of a factor of "
+                f"{LEAST_SPAN:g} or more, got {flops(budgets[0])} to {flops(budgets[-1])}; runs of "
+                "so narrow a range determine no law"
             ]
         if self.target > REACH * budgets[-1]:
             return [

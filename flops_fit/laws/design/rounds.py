@@ -33,6 +33,10 @@ ENOUGH_RUNS, ENOUGH_ROWS = 20, 4
 SAME = 0.1  # budgets whose logarithms are nearer than this are one
 PRECISE = "as precise as asked for"
 TRAINED_OUT = "all that may be trained has been trained"
+NO_ROW = (
+    "no further row can be begun: it takes four sizes on both sides of the expected optimum, "
+    "within max_flops"
+)
 TOO_FAR = (
     "all that may be trained would not make it so narrow; pass larger compute_budgets, or a nearer "
     "target"
@@ -112,7 +116,9 @@ def decide(
     table = candidates.iloc[affordable]
     choices = choose_runs(findings, goal.target, table, limits, aim=aim)
     if not choices:
-        end = _spent_out(goal.max_flops) if len(candidates) else TRAINED_OUT
+        end = TRAINED_OUT
+        if len(candidates):
+            end = NO_ROW if len(table) else _spent_out(goal.max_flops)
         end = f"{PRECISE}, by few runs; {end}" if wanted <= 0 else end
         return Decision(reached, end=end + _distance(goal, top))
     if 0 < wanted < 1 and reached.num_runs >= ENOUGH_RUNS:
@@ -170,7 +176,10 @@ def _to_come(choices: Sequence[Choice], used: float, wanted: float, left: float)
 
 
 def _spent_out(max_flops: float) -> str:
-    return f"what would come next exceeds max_flops, {flops(max_flops)} FLOPs"
+    return (
+        f"what would come next exceeds max_flops, {flops(max_flops)} FLOPs; pass a larger one to "
+        "go on"
+    )
 
 
 def _distance(goal: Goal, top: float) -> str:
@@ -190,7 +199,7 @@ def in_words(goal: Goal, reached: Reached) -> str:
         ("the loss", goal.until_loss, reached.loss_span),
     ):
         if until is not None:
-            known = f"spans {ratio(span)}x" if math.isfinite(span) else "is not known"
+            known = f"spans {span:.4g}x" if math.isfinite(span) else "is not known"
             parts.append(f"the interval of {what} {known}, of {ratio(until)}x asked for")
     share = percent(reached.flops / goal.max_flops)
     text = f"At {flops(goal.target)} FLOPs {' and '.join(parts)}"

@@ -213,7 +213,7 @@ class Search:
             known = self.sizes.get(int(label), [])
             for half in HALF_WIDTHS:
                 wanted = np.linspace(-half, half, SIZES_PER_ROW)
-                runs = list(dict.fromkeys(int(row[np.abs(offsets - w).argmin()]) for w in wanted))
+                runs = [int(row[i]) for i in _nearest(offsets, wanted)]
                 x = np.array([*self.x[runs], *known])
                 around = x.min() < self.optimum[runs[0]] < x.max()
                 if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
@@ -224,6 +224,17 @@ def _in_rows(of: np.ndarray, labels: np.ndarray, x: Array, least: int) -> bool:
     """Whether most runs of these labels lie in rows of at least so many sizes x."""
     full = [k for k in np.unique(of) if len(np.unique(x[labels == k].round(6))) >= least]
     return float(np.isin(of, full).mean()) >= MOSTLY
+
+
+def _nearest(offsets: Array, wanted: Array) -> list[int]:
+    """The places of the offsets nearest to those wanted, each once, as far as there are any."""
+    found: list[int] = []
+    for value in wanted:
+        apart = np.abs(offsets - value)
+        apart[found] = np.inf
+        if np.isfinite(apart).any():
+            found.append(int(apart.argmin()))
+    return sorted(found, key=lambda i: offsets[i])
 
 
 def _optima(findings: Findings, C: Array, x: Array, row: np.ndarray) -> Array:

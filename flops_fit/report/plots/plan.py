@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.typing import ColorType
 
-SPANS = {"span": "N_opt at the target, 95 %", "loss_span": "loss there, 95 %"}
+SPANS = {"span": "N_opt", "loss_span": "the loss"}
 MARGIN = 1.6  # factor by which the axes extend beyond the trials
 
 
@@ -98,8 +98,11 @@ def plot_rounds(rounds: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         known = np.isfinite(span)
         spent = rounds["flops"].to_numpy(float)[known]
         (line,) = ax.plot(spent, span[known] - 1, color=COLOURS[index], marker=MARKERS[index])
-        line.set_label(SPANS[name])
+        line.set_label(f"{SPANS[name]} at {flops(rounds['target'].iloc[-1])} FLOPs")
+    until = float(rounds["until"].iloc[-1])
+    if np.isfinite(until):
+        ax.axhline(until - 1, linestyle=":", color=SHADE, label=f"N_opt asked for, {until:g}x")
     ax.set(xscale="log", yscale="log", xlabel="FLOPs spent")
-    ax.set_ylabel("high over low end of the interval, less 1")
+    ax.set_ylabel("high over low end of the 95 % interval, less 1")
     ax.legend(fontsize="small")
     return ax

@@ -32,6 +32,7 @@ class CourseForecast:
         num_trials: Trials of the sweep, without pilot and check: the median.
         num_rounds: Rounds: the median.
         reached: Share of the simulated sweeps in which the answer became precise enough.
+        ends: Why the other simulated sweeps ended.
         noise: Assumed standard deviation of ln L between runs.
         law: The assumed law.
         num_sweeps: Number of simulated sweeps.
@@ -43,6 +44,7 @@ class CourseForecast:
     num_trials: int
     num_rounds: int
     reached: float
+    ends: tuple[str, ...]
     noise: float
     law: ParametricLaw
     num_sweeps: int
@@ -64,6 +66,7 @@ class CourseForecast:
             f"{self.num_rounds} rounds",
             f"  precise enough in {percent(self.reached)} of {self.num_sweeps} simulated sweeps "
             f"with noise {self.noise:g} in ln L, where the law holds",
+            *(f"  else: {end}" for end in self.ends),
         ]
 
 
@@ -106,6 +109,7 @@ def _forecast(
         num_trials=round(statistics.median(course.reached[-1].num_runs for course in courses)),
         num_rounds=round(statistics.median(len(course.reached) for course in courses)),
         reached=statistics.mean(course.is_precise for course in courses),
+        ends=tuple(dict.fromkeys(c.end.partition(";")[0] for c in courses if not c.is_precise)),
         noise=noise,
         law=law,
         num_sweeps=len(courses),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,24 @@ def begun_trials(rows: IsoflopRows, runs: Iterable[Run], budgets: Sequence[float
         if again.trial_id == run.trial_id:
             found.append(replace(again, added=True))
     return sorted(found, key=lambda trial: (trial.compute_budget, trial.num_params))
+
+
+def chosen_before(rows: IsoflopRows, points: Iterable[Mapping[str, Any]]) -> list[Trial]:
+    """The trials of a round that was recorded, as far as they are trials of this sweep still.
+
+    Args:
+        rows: The rows of the sweep.
+        points: `trial_id compute_budget size batch_size learning_rate` of each.
+    """
+    found = []
+    for point in points:
+        cost = rows.finder.cost(point["size"])
+        if cost is not None:
+            batch, rate = int(point["batch_size"]), float(point["learning_rate"])
+            again = rows.trial(float(point["compute_budget"]), cost, 0, batch=batch, rate=rate)
+            if again.trial_id == point["trial_id"]:
+                found.append(replace(again, added=True))
+    return found
 
 
 def possible_trials(

@@ -7,8 +7,9 @@ of the runs alone, so that a sweep that was interrupted goes on; trials that wer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Round:
     """What a round asks for.
 
     Attributes:
+        goal: What it works towards.
         reached: How precise the answer was before.
         message: For the user.
         trials: The trials to train next; none if the sweep ends here.
@@ -43,6 +45,7 @@ class Round:
         to_come: FLOPs expected beyond them.
     """
 
+    goal: Goal
     reached: Reached
     message: str
     trials: tuple[Trial, ...] = ()
@@ -58,10 +61,12 @@ class Rounds:
         goal: The goal, with the budgets that may be trained, and the FLOPs that may be spent, those
             of pilot and check included.
         at_once: Trials that are trained side by side.
+        chosen: Trials that the last round chose when the sweep was trained before, as plain values.
     """
 
     goal: Goal
     at_once: int = 1
+    chosen: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def max_flops(self) -> float:
@@ -76,7 +81,7 @@ class Rounds:
             begun: The trials of the sweep so far.
             runs: One run for each trial, those of pilot and check included.
         """
-        spent = sum(run.flops for run in runs if math.isfinite(run.flops))
+        spent = sum(map(_spent, runs))
         findings = _fitted(runs)
         if findings is None:
             return self._without_law(rows, begun, spent)
@@ -84,6 +89,7 @@ class Rounds:
         optima = np.exp(expected_optima(findings, budgets)).tolist()
         possible = possible_trials(rows, begun, dict(zip(budgets, optima, strict=True)))
         table = to_frame(possible, TRIAL_COLUMNS)
+        table["flops"] *= len(rows.recipe.lr_multipliers)
         decision = decide(findings, self.goal, table, spent, self.at_once)
         if decision.end:
             return self._ending(decision.reached, decision.end)
@@ -99,7 +105,8 @@ class Rounds:
                 continue
             row = first_row(rows.row(budget)[0], SIZES_PER_ROW)
             trials = [replace(trial, added=True) for trial in row]
-            if rows.can_show_minimum(row) and _flops(trials) <= self.max_flops - spent:
+            cost = len(rows.recipe.lr_multipliers) * sum(trial.flops for trial in trials)
+            if rows.can_show_minimum(row) and cost <= self.max_flops - spent:
                 return self._round(reached, trials, [NO_LAW] * len(trials), 0.0)
         return self._ending(reached, NO_LAW)
 
@@ -110,10 +117,10 @@ class Rounds:
         where = f"at {', '.join(map(flops, budgets))} FLOPs"
         state = in_words(self.goal, reached)
         message = f"{state}. Next: {plural(len(trials), 'trial')} {where}"
-        return Round(reached, message, tuple(trials), tuple(why), to_come)
+        return Round(self.goal, reached, message, tuple(trials), tuple(why), to_come)
 
     def _ending(self, reached: Reached, why: str) -> Round:
-        return Round(reached, f"{in_words(self.goal, reached)}. The sweep ends: {why}")
+        return Round(self.goal, reached, f"{in_words(self.goal, reached)}. The sweep ends: {why}")
 
 
 def _fitted(runs: Sequence[Run]) -> Findings | None:
@@ -127,5 +134,8 @@ def _fitted(runs: Sequence[Run]) -> Findings | None:
     return None if findings.law is None or findings.misfit is None else findings
 
 
-def _flops(trials: Sequence[Trial]) -> float:
-    return sum(trial.flops for trial in trials)
+def _spent(run: Run) -> float:
+    """FLOPs of a run; its budget if it ended without a loss, and so without a count."""
+    if math.isfinite(run.flops):
+        return run.flops
+    return run.compute_budget if run.state in ("diverged", "failed") else 0.0

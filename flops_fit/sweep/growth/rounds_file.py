@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 
 from flops_fit import tracking
+from flops_fit.laws.design.goal import Goal
 from flops_fit.sweep.growth.rounds import Round
 from flops_fit.tracking.ledger import Ledger
 
 ROUNDS = "rounds.json"  # a stored name, as are the keys of its entries
-NUMBERS = ("flops", "num_runs", "span", "loss_span")
+NUMBERS = ("flops", "num_runs", "span", "loss_span", "target", "until")
+_POINT = ("trial_id", "compute_budget", "size", "batch_size", "learning_rate")
 
 
 def add_round(ledger: Ledger, found: Round, size_param: str) -> None:
@@ -36,9 +38,10 @@ def add_round(ledger: Ledger, found: Round, size_param: str) -> None:
 
 
 def read_rounds(path: Path) -> pd.DataFrame:
-    """The rounds in a file, one row each: `flops num_runs span loss_span next message`.
+    """The rounds in a file, one row each: `NUMBERS`, `next` and `message`.
 
-    `next` lists the trials chosen, each with the reason.
+    `next` lists the trials chosen, each with the reason. Only rounds towards the last target are
+    read: those before it were on the way to another answer.
     """
     rows = [
         {
@@ -49,12 +52,30 @@ def read_rounds(path: Path) -> pd.DataFrame:
         for entry in _entries(path)
         if isinstance(entry, dict) and isinstance(entry.get("next", []), list)
     ]
-    return pd.DataFrame(rows, columns=[*NUMBERS, "next", "message"])
+    table = pd.DataFrame(rows, columns=[*NUMBERS, "next", "message"])
+    return table[table["target"] == table["target"].iloc[-1]] if len(table) else table
+
+
+def last_points(ledger: Ledger, goal: Goal) -> tuple[dict[str, Any], ...]:
+    """The trials that the last round towards a goal chose, as plain values.
+
+    They are none if the last round was towards another goal. `points.chosen_before` reads them.
+
+    Raises:
+        StoreError: The store cannot be used.
+    """
+    entries = tracking.read_artifact(ledger, ROUNDS, _entries) or []
+    last = entries[-1] if entries else {}
+    same = isinstance(last, dict) and last.get("goal") == repr(goal)
+    points = last.get("trials", []) if same else []
+    points = points if isinstance(points, list) else []
+    return tuple(p for p in points if isinstance(p, dict) and set(_POINT) <= set(p))
 
 
 def _entry(found: Round, size_param: str) -> dict[str, Any]:
     reached = found.reached
-    numbers = {name: getattr(reached, name) for name in NUMBERS}
+    numbers = {name: getattr(reached, name) for name in NUMBERS[:4]}
+    numbers |= {"target": found.goal.target, "until": found.goal.until or math.inf}
     return {
         # JSON has no infinity: a factor that is not known is left out.
         **{name: value for name, value in numbers.items() if math.isfinite(value)},
@@ -63,6 +84,8 @@ def _entry(found: Round, size_param: str) -> dict[str, Any]:
             for trial, why in zip(found.trials, found.why, strict=True)
         ],
         "message": found.message,
+        "goal": repr(found.goal),
+        "trials": [{name: getattr(trial, name) for name in _POINT} for trial in found.trials],
     }
 
 

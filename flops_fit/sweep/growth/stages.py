@@ -20,7 +20,7 @@ from flops_fit.laws.fitting.recipe_surface import fit_recipe
 from flops_fit.laws.model.recipe_law import RecipeLaw
 from flops_fit.laws.pipeline.found_recipe import recipe_cells
 from flops_fit.records import RUN_COLUMNS, Run, Trial, to_frame
-from flops_fit.sweep.growth.points import begun_trials
+from flops_fit.sweep.growth.points import begun_trials, chosen_before
 from flops_fit.sweep.growth.rounds import Round, Rounds
 from flops_fit.sweep.pilot.ends import check_trials, ends
 from flops_fit.sweep.pilot.lattice import Lattice
@@ -110,7 +110,7 @@ class Stages:
         chosen = _chosen(rows, self.planned, runs)
         grid = tuple(chosen.trials)
         if self.rounds is not None:
-            grid = _with_begun(rows, grid, runs, self.rounds.goal.budgets)
+            grid = _with_begun(rows, grid, runs, self.rounds)
         stage = replace(
             stage,
             trials=(*stage.trials, *grid),
@@ -203,12 +203,18 @@ def _chosen(rows: IsoflopRows, planned: Sequence[Trial], runs: Sequence[Run]) ->
 
 
 def _with_begun(
-    rows: IsoflopRows, grid: Sequence[Trial], runs: Sequence[Run], budgets: Sequence[float]
+    rows: IsoflopRows, grid: Sequence[Trial], runs: Sequence[Run], rounds: Rounds
 ) -> tuple[Trial, ...]:
-    """The trials of a grid, and those begun at other places of these budgets."""
+    """The trials of a grid, and those begun, or chosen before an interruption, at other places."""
     places = {(trial.compute_budget, trial.size) for trial in grid}
-    begun = begun_trials(rows, runs, budgets)
-    added = [trial for trial in begun if (trial.compute_budget, trial.size) not in places]
+    added = []
+    for trial in (
+        *begun_trials(rows, runs, rounds.goal.budgets),
+        *chosen_before(rows, rounds.chosen),
+    ):
+        if (trial.compute_budget, trial.size) not in places:
+            places.add((trial.compute_budget, trial.size))
+            added.append(trial)
     rates = rows.recipe.lr_multipliers
     return (*grid, *(variant for trial in added for variant in rows.at_rates(trial, rates)))
 

@@ -165,12 +165,11 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = 
     source, finder, recipe = rows.source, rows.finder, rows.recipe
     num_sizes = None
     if goal is not None:
+        raise_problems(_too_few_sizes(rows))
         goal = goal.between(budgets)
         budgets, num_sizes = goal.first_budgets, SIZES_PER_ROW
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):
         trials, skipped = _plan_rows(rows, budgets, num_sizes)
-    if goal is not None:
-        raise_problems(goal.faults_of_start(sum(trial.flops for trial in trials)))
     with announce_if_slow("Planning: trying the model on batches as they will be trained"):
         batch_sizes = sorted({trial.batch_size for trial in trials})
         smallest = finder.costs[min(trials, key=lambda trial: trial.num_params).size]
@@ -197,6 +196,14 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = 
         origin=Origin(task, rows),
     )
     return Planned(plan, rows, opened.kept)
+
+
+def _too_few_sizes(rows: IsoflopRows) -> list[str]:
+    """An error if the caller gave too few sizes for the rows of a sweep with a goal."""
+    given = rows.finder.given
+    if given is None or len(given) >= SIZES_PER_ROW:
+        return []
+    return [f"sizes: with a target, expected at least {SIZES_PER_ROW}, got {len(given)}"]
 
 
 def _pairs_in_words(rows: IsoflopRows, trials: Sequence[Trial]) -> list[str]:

@@ -36,6 +36,7 @@ def test_all_faults_are_found_at_once():
     ("goal", "budgets", "said"),
     [
         (Goal(1e21, 1.25), [1e18], "at least the smallest and the largest"),
+        (Goal(1e21, 1.25), [1e18, 1.2e18], "a range of a factor of 3"),
         (Goal(1e24, 1.25), [1e18, 1e20], "nothing is predicted beyond 1000 times"),
     ],
 )
@@ -46,8 +47,18 @@ def test_budgets_that_cannot_serve_the_goal_are_told(goal, budgets, said):
 
 def test_what_belongs_to_a_target_needs_one():
     assert Goal.asked(None, 1.25, None, None) is None
-    with pytest.raises(ArgumentError, match=r"until_loss.*target=.*\n.*max_flops"):
-        Goal.asked(None, 1.25, 1.02, 1e20)
+    with pytest.raises(ArgumentError, match=r"until: .*target=.*\n.*until_loss.*\n.*max_flops"):
+        Goal.asked(None, 1.5, 1.02, 1e20)
+
+
+def test_a_larger_last_budget_moves_none_but_the_last():
+    small, large = (Goal(1e21, 1.25).between([6e17, top]).budgets for top in (2e19, 4e19))
+    assert set(small[:-1]) < set(large)
+
+
+def test_the_target_is_never_out_of_reach_of_what_is_trained_in_any_case():
+    goal = Goal(9e22, 1.25).between([1e18, 1e20])
+    assert goal.target / goal.least_top <= 1000
 
 
 def test_the_first_trials_must_fit_into_what_may_be_spent():

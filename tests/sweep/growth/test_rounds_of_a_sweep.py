@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.rounds import Reached
 from flops_fit.sweep.growth.points import begun_trials, possible_trials
 from flops_fit.sweep.growth.rounds import NO_LAW, Round, Rounds
-from flops_fit.sweep.growth.rounds_file import ROUNDS, add_round, read_rounds
+from flops_fit.sweep.growth.rounds_file import ROUNDS, add_round, last_points, read_rounds
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
@@ -134,9 +135,12 @@ def ledger(tmp_path):
 
 def test_rounds_are_written_once_each_and_read_again(stages, ledger):
     trials = stages.planned[:2]
-    first = Round(Reached(1e12, 12, math.inf, 1.1), "It goes on", tuple(trials), ("a: b", "c"))
-    last = Round(Reached(2e12, 14, 1.2, 1.1), "It ends")
-    for found in (first, first, last):
+    goal, other = stages.rounds.goal, Goal(3e13, 1.2, budgets=(1e10,))
+    earlier = Round(other, Reached(1e12, 12, 1.1, 1.1), "To another target")
+    on = Reached(1e12, 12, math.inf, 1.1)
+    first = Round(goal, on, "It goes on", tuple(trials), ("a: b", "c"))
+    last = Round(goal, Reached(2e12, 14, 1.2, 1.1), "It ends")
+    for found in (earlier, first, first, last):
         add_round(ledger, found, "width")
     table = tracking.read_artifact(ledger, ROUNDS, read_rounds)
     assert table["span"].tolist() == [math.inf, 1.2]
@@ -149,11 +153,45 @@ def test_a_damaged_file_of_rounds_is_read_as_far_as_it_can_be(tmp_path, text):
     path = tmp_path / ROUNDS
     path.write_text(text)
     table = read_rounds(path)
-    assert set(table.columns) == {"flops", "num_runs", "span", "loss_span", "next", "message"}
+    assert {"flops", "num_runs", "span", "loss_span", "next", "message"} < set(table.columns)
     assert len(table) == (1 if "span" in text else 0)
 
 
 def test_the_file_of_rounds_is_strict_json(stages, ledger):
-    add_round(ledger, Round(Reached(1e12, 12), "It goes on"), "width")
+    add_round(ledger, Round(stages.rounds.goal, Reached(1e12, 12), "It goes on"), "width")
     (entry,) = json.loads(tracking.read_artifact(ledger, ROUNDS, lambda path: path.read_text()))
     assert "span" not in entry
+
+
+def test_the_trials_that_a_round_chose_are_wanted_after_an_interruption(stages, grown, ledger):
+    _, runs, _ = grown
+    first = [run for run in runs if run.trial_id in {t.trial_id for t in stages.planned}]
+    settled = {run.trial_id: run.loss for run in first}
+    chosen = stages.next(first, settled).round
+    add_round(ledger, chosen, "width")
+    points = last_points(ledger, stages.rounds.goal)
+    again = replace(stages, rounds=replace(stages.rounds, chosen=points))
+    begun = run_of(chosen.trials[0], 2.0)
+    stage = again.next([*first, begun], {**settled, begun.trial_id: 2.0})
+    wanted = {trial.trial_id for trial in stage.trials}
+    assert {trial.trial_id for trial in chosen.trials} <= wanted
+    assert stage.round is None
+    assert last_points(ledger, replace(stages.rounds.goal, until=1.5)) == ()
+
+
+def test_runs_that_diverged_cost_their_budget(stages):
+    runs = [run_of(trial, 2.0) for trial in stages.planned[:4]]
+    lost = replace(runs[0], flops=math.nan, loss=math.nan, state="diverged")
+    found = stages.rounds.next(stages.rows, stages.planned[:4], [lost, *runs[1:]])
+    assert found.reached.flops == pytest.approx(4e10, rel=0.01)
+
+
+def test_trials_at_several_rates_cost_all_of_them(grown):
+    _, runs, _ = grown
+    goal = Goal(1e13, 1.02, max_flops=sum(run.flops for run in runs) + 2e10)
+    task = Task(Net, "width", dataset=data(), loss_fn=torch.nn.functional.cross_entropy)
+    rates = replace(NO_PILOT, lr_multipliers=(0.5, 1.0, 2.0))
+    rows = make_plan(task, PlanRequest([1e10, 1e11], None, rates)).rows
+    begun = begun_trials(rows, runs, [run.compute_budget for run in runs])
+    found = Rounds(goal.between([1e10, 1e12])).next(rows, begun, runs)
+    assert sum(trial.flops for trial in found.trials) <= 2e10 / 3
