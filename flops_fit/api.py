@@ -119,8 +119,8 @@ def find_optimal(
             `compute_budgets` then bounds what may be trained: two suffice.
         until: Factor that the 95 % interval of N_opt at the target shall span at most.
         until_loss: The same for the loss there, as 1.02; pass `until=None` to ask for it alone.
-        max_flops: What a sweep with a target may spend at most, in FLOPs; by default what the grid
-            without one would.
+        max_flops: What a sweep with a target may spend at most, in FLOPs; by default what a grid of
+            five budgets and seven sizes over the same range would.
 
     Returns:
         The runs, the laws, and their predictions.

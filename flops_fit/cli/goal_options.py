@@ -29,6 +29,7 @@ GOAL_OPTIONS = [
         "--max-flops",
         type=float,
         metavar="FLOPS",
-        help="What a sweep with --target may spend. Default: what the whole grid would.",
+        help="What a sweep with --target may spend. Default: what a grid of five budgets and seven "
+        "sizes over the same range would.",
     ),
 ]

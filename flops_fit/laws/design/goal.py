@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from flops_fit.display.number_text import flops, ratio, times
 from flops_fit.laws.design.candidates import ladder
 from flops_fit.validate import is_number, is_positive, raise_problems
@@ -18,7 +20,7 @@ MOST_FACTOR = 1e6
 LEAST_SPAN = 3.0  # of the budgets that may be trained
 # Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
 REACH, FAR = 1000.0, 10.0
-SIZES_OF_GRID = 7  # of each budget, where there is no goal
+SIZES_OF_GRID, BUDGETS_OF_GRID = 7, 5  # where there is no goal
 # However narrow the interval is, a row is trained at the target over the first, or at this share of
 # the largest budget that may be trained, whichever is less: a law that fits below may bend above.
 TRAINED_OVER, TRAINED_SHARE = 100.0, 0.3
@@ -33,7 +35,8 @@ class Goal:
         until: Factor that the 95 % interval of N_opt at the target shall span at most; None if it
             may be any.
         until_loss: The same for the loss there.
-        max_flops: What the sweep may spend, in FLOPs; None for what the grid without a goal would.
+        max_flops: What the sweep may spend, in FLOPs; None for what a grid of seven sizes at five
+            budgets of the same range would, or at those given if they are more.
         budgets: Budgets that may be trained, ascending; empty before they are known.
     """
 
@@ -84,7 +87,10 @@ class Goal:
 
     def between(self, budgets: Sequence[float]) -> Goal:
         """The goal, with the budgets that may be trained: these and others between them."""
-        most = self.max_flops or SIZES_OF_GRID * sum(budgets)
+        grid = budgets
+        if len(budgets) < BUDGETS_OF_GRID:
+            grid = np.geomspace(min(budgets), max(budgets), BUDGETS_OF_GRID).tolist()
+        most = self.max_flops or SIZES_OF_GRID * sum(grid)
         return replace(self, budgets=tuple(ladder(budgets)), max_flops=most)
 
     def faults(self) -> list[str]:

@@ -12,7 +12,10 @@ def test_budgets_lie_a_quarter_of_a_decade_apart_and_include_those_given():
 
 
 def test_a_sweep_may_spend_what_the_grid_would_by_default():
-    assert Goal(1e21, 1.25).between([1e18, 1e20]).max_flops == pytest.approx(7 * 1.01e20)
+    five = 1e18 + 10**18.5 + 1e19 + 10**19.5 + 1e20
+    assert Goal(1e21, 1.25).between([1e18, 1e20]).max_flops == pytest.approx(7 * five)
+    six = [1e18, 2e18, 4e18, 8e18, 2e19, 5e19]
+    assert Goal(1e21, 1.25).between(six).max_flops == pytest.approx(7 * sum(six))
     assert Goal(1e21, 1.25, max_flops=5.0).between([1e18, 1e20]).max_flops == 5
 
 
