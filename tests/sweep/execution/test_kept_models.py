@@ -195,7 +195,7 @@ def test_weights_of_other_code_are_not_those_of_the_run(trained):
 def test_a_worker_elsewhere_logs_what_lies_on_its_own_disk(trained, monkeypatch, home, num_logged):
     """But leaves it to the driver where the store is a file, which both of them see."""
     payload = sending.dumps(trained.open())
-    monkeypatch.setattr(executors, "work", lambda job, listener: None)
+    monkeypatch.setattr(executors, "work", lambda job, listener, **_: None)
     monkeypatch.setattr(Ledger, "home", home)
     executors.work_remotely(payload, 0)
     monkeypatch.undo()
