@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.display.number_text import flops, percent, ratio, times
+from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs, reachable
 from flops_fit.laws.design.search import SIZES_PER_ROW
@@ -33,11 +34,12 @@ ENOUGH_RUNS, ENOUGH_ROWS = 20, 4
 SAME = 0.1  # budgets whose logarithms are nearer than this are one
 PRECISE = "as precise as asked for"
 TRAINED_OUT = "all that may be trained has been trained"
+UNTOLD = "the interval is narrow, but nothing is predicted so far beyond the rows trained"
 NO_ROW = (
     "no further row can be begun: it takes four sizes on both sides of the expected optimum, "
     "within max_flops"
 )
-TOO_FAR = (
+NOT_ENOUGH = (
     "all that may be trained would not make it so narrow; pass larger compute_budgets, or a nearer "
     "target"
 )
@@ -119,12 +121,14 @@ def decide(
         end = TRAINED_OUT
         if len(candidates):
             end = NO_ROW if len(table) else _spent_out(goal.max_flops)
-        end = f"{PRECISE}, by few runs; {end}" if wanted <= 0 else end
+        if wanted <= 0:
+            near = goal.target <= TOO_FAR * top
+            end = f"{PRECISE}, by few runs; {end}" if near else f"{UNTOLD}; {end}"
         return Decision(reached, end=end + _distance(goal, top))
     if 0 < wanted < 1 and reached.num_runs >= ENOUGH_RUNS:
         most = reachable(findings, goal.target, table, aim)
         if 1 - most > OUT_OF_REACH * (1 - wanted):
-            return Decision(reached, end=TOO_FAR)
+            return Decision(reached, end=NOT_ENOUGH)
     own = tuple(
         Choice(tuple(int(affordable[run]) for run in choice.runs), choice.why, choice.narrower)
         for choice in choices

@@ -41,10 +41,6 @@ def test_a_sweep_goes_on_until_its_interval_is_narrow_enough(course):
     assert all(reached.span > GOAL.until for reached in before)
 
 
-def test_it_spends_less_than_the_grid_would(course):
-    assert course.flops < GOAL.max_flops
-
-
 def test_every_row_has_four_sizes_on_both_sides_of_its_least_loss(course):
     for _, row in course.findings.fitted_runs.groupby("compute_budget"):
         row = row.sort_values("num_params")
@@ -124,6 +120,14 @@ def test_a_narrow_interval_from_few_runs_ends_a_sweep_where_nothing_is_left(low)
     end = decide(findings, replace(GOAL, until=50.0), candidates.iloc[:0], spent).end
     assert end.startswith(PRECISE)
     assert TRAINED_OUT in end
+
+
+def test_a_sweep_whose_target_predict_would_refuse_does_not_end_as_precise(low):
+    findings, candidates, spent = low
+    goal = replace(GOAL, target=1.2e3 * findings.largest_budget, until=1e6)
+    end = decide(findings, goal, candidates.iloc[:0], spent).end
+    assert not end.startswith(PRECISE)
+    assert "nothing is predicted so far beyond" in end
 
 
 def test_the_loss_can_be_the_goal(low):
