@@ -7,19 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flops_fit.errors import FitError
 from flops_fit.laws.design.candidates import lattice
 from flops_fit.laws.design.goal import Goal
-from flops_fit.laws.design.rounds import PRECISE, Reached, decide
+from flops_fit.laws.design.rounds import PRECISE, Reached, decide, fit_round
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.laws.options import Options
-from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.runs.table import read_runs
-
-DRAWS = 120  # bootstrap draws of each fit
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def simulate_course(
     reached: list[Reached] = []
     while True:
         spent = float(runs["flops"].sum())
-        findings = _fitted(runs, seed)
+        findings = fit_round(runs, seed)
         if findings is None:
             return Course((*reached, Reached(spent, len(runs))), None, "the runs determine no law")
         candidates = lattice(findings, goal.budgets)
@@ -87,12 +81,3 @@ def _trained(
     columns = (C, x.round(6), N, D, C, loss)
     names = ("compute_budget", "size", "num_params", "num_tokens", "flops", "loss")
     return pd.DataFrame(dict(zip(names, columns, strict=True)))
-
-
-def _fitted(runs: pd.DataFrame, seed: int) -> Findings | None:
-    try:
-        with np.errstate(all="ignore"):
-            findings = analyse(read_runs(runs)[0], Options(num_draws=DRAWS, seed=seed))
-    except FitError:
-        return None
-    return None if findings.law is None or findings.misfit is None else findings

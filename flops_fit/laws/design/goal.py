@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flops_fit.display.number_text import flops, ratio, times
+from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.candidates import ladder
 from flops_fit.validate import is_number, is_positive, raise_problems
 
@@ -18,8 +19,7 @@ FIRST_ROWS, APART = 3, 2
 UNTIL = 1.25  # factor that the interval of N_opt may span, by default
 MOST_FACTOR = 1e6
 LEAST_SPAN = 3.0  # of the budgets that may be trained
-# Beyond so many times the largest budget nothing is predicted, and the distance is told from this.
-REACH, FAR = 1000.0, 10.0
+FAR = 10.0  # times the largest budget, from which the distance of the target is told
 SIZES_OF_GRID, BUDGETS_OF_GRID = 7, 5  # where there is no goal
 # However narrow the interval is, a row is trained at the target over the first, or at this share of
 # the largest budget that may be trained, whichever is less: a law that fits below may bend above.
@@ -82,7 +82,7 @@ class Goal:
     def least_top(self) -> float:
         """The budget at which, or above, a row is trained in any case."""
         wanted = min(self.target / TRAINED_OVER, TRAINED_SHARE * self.budgets[-1])
-        wanted = max(wanted, self.target / REACH)  # nothing is predicted further out
+        wanted = max(wanted, self.target / TOO_FAR)  # nothing is predicted further out
         return min(budget for budget in self.budgets if budget >= 0.99 * wanted)
 
     def between(self, budgets: Sequence[float]) -> Goal:
@@ -127,11 +127,11 @@ class Goal:
                 f"{LEAST_SPAN:g} or more, got {flops(budgets[0])} to {flops(budgets[-1])}; runs of "
                 "so narrow a range determine no law"
             ]
-        if self.target > REACH * budgets[-1]:
+        if self.target > TOO_FAR * budgets[-1]:
             return [
                 f"target: {flops(self.target)} FLOPs are {times(self.target / budgets[-1])} times "
-                f"the largest budget, and nothing is predicted beyond {REACH:g} times; pass larger "
-                "compute_budgets, or a nearer target"
+                f"the largest budget, and nothing is predicted beyond {TOO_FAR:g} times; pass "
+                "larger compute_budgets, or a nearer target"
             ]
         return []
 

@@ -16,14 +16,19 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.display.number_text import flops, percent, ratio, times
+from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.next_runs import Choice, Limits, choose_runs, reachable
 from flops_fit.laws.design.search import SIZES_PER_ROW
 from flops_fit.laws.findings import Findings
+from flops_fit.laws.options import Options
+from flops_fit.laws.pipeline.analyse import analyse
 from flops_fit.laws.predict.intervals import predict_intervals
-from flops_fit.laws.runs.budgets import group_budgets
+from flops_fit.laws.runs.budgets import TOLERANCE, group_budgets
+from flops_fit.laws.runs.table import read_runs
 
+DRAWS = 120  # bootstrap draws of a round's fit
 GROWTH = 0.25  # FLOPs of a round, over those spent before it
 # The goal is out of reach if the interval would be this many times as wide as asked for, on a
 # logarithmic scale, after all that may be trained. Fewer runs cannot tell.
@@ -31,7 +36,6 @@ OUT_OF_REACH = 2.0
 # Fewest runs and rows of a sweep that ends because its interval is narrow: of fewer the checks
 # warn, and some intervals are narrow by chance.
 ENOUGH_RUNS, ENOUGH_ROWS = 20, 4
-SAME = 0.1  # budgets whose logarithms are nearer than this are one
 PRECISE = "as precise as asked for"
 TRAINED_OUT = "all that may be trained has been trained"
 UNTOLD = "the interval is narrow, but nothing is predicted so far beyond the rows trained"
@@ -137,6 +141,16 @@ def decide(
     return Decision(reached, own, _to_come(own, used, wanted, left))
 
 
+def fit_round(runs: pd.DataFrame, seed: int = 0) -> Findings | None:
+    """The laws of a table of runs, with a misfit; None if they determine none, or are too few."""
+    try:
+        with np.errstate(all="ignore"):
+            findings = analyse(read_runs(runs)[0], Options(num_draws=DRAWS, seed=seed))
+    except FitError:
+        return None
+    return None if findings.law is None or findings.misfit is None else findings
+
+
 def _still_needed(
     findings: Findings, goal: Goal, candidates: pd.DataFrame
 ) -> tuple[np.ndarray, int] | None:
@@ -149,7 +163,7 @@ def _still_needed(
     done = findings.fitted_runs["compute_budget"].to_numpy(float)
     if findings.largest_budget < 0.9 * goal.least_top:
         return np.isclose(C, goal.least_top), SIZES_PER_ROW
-    new = np.array([np.abs(np.log(done / budget)).min() > SAME for budget in C], bool)
+    new = np.array([np.abs(np.log(done / budget)).min() > TOLERANCE for budget in C], bool)
     if len(np.unique(group_budgets(done))) < ENOUGH_ROWS and new.any():
         return new, SIZES_PER_ROW
     if len(done) < ENOUGH_RUNS:

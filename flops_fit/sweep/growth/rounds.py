@@ -14,21 +14,15 @@ from typing import Any
 import numpy as np
 
 from flops_fit.display.number_text import flops
-from flops_fit.errors import FitError
 from flops_fit.laws.design.candidates import expected_optima
 from flops_fit.laws.design.goal import Goal
-from flops_fit.laws.design.rounds import Reached, decide, in_words
+from flops_fit.laws.design.rounds import Reached, decide, fit_round, in_words
 from flops_fit.laws.design.search import SIZES_PER_ROW
-from flops_fit.laws.findings import Findings
-from flops_fit.laws.options import Options
-from flops_fit.laws.pipeline.analyse import analyse
-from flops_fit.laws.runs.table import read_runs
 from flops_fit.records import RUN_COLUMNS, TRIAL_COLUMNS, Run, Trial, to_frame
 from flops_fit.sweep.growth.points import possible_trials
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.planner import first_row
 
-DRAWS = 200  # bootstrap draws of a round's fit
 NO_LAW = "the runs determine no law"
 
 
@@ -82,7 +76,7 @@ class Rounds:
             runs: One run for each trial, those of pilot and check included.
         """
         spent = sum(map(_spent, runs))
-        findings = _fitted(runs)
+        findings = fit_round(to_frame(runs, RUN_COLUMNS))
         if findings is None:
             return self._without_law(rows, begun, spent)
         budgets = self.goal.budgets
@@ -121,17 +115,6 @@ class Rounds:
 
     def _ending(self, reached: Reached, why: str) -> Round:
         return Round(self.goal, reached, f"{in_words(self.goal, reached)}. The sweep ends: {why}")
-
-
-def _fitted(runs: Sequence[Run]) -> Findings | None:
-    """The laws of the runs; None if they determine none, or are too few to see what it misses."""
-    try:
-        with np.errstate(all="ignore"):
-            table, _ = read_runs(to_frame(runs, RUN_COLUMNS))
-            findings = analyse(table, Options(num_draws=DRAWS))
-    except FitError:
-        return None
-    return None if findings.law is None or findings.misfit is None else findings
 
 
 def _spent(run: Run) -> float:
