@@ -110,7 +110,7 @@ class SweepPlan(Grid):
             The Matplotlib figure.
         """
         from flops_fit.report.plots.figure import for_the_reader
-        from flops_fit.report.plots.plan import plot_plan
+        from flops_fit.report.plots.sweeps.plan import plot_plan
 
         return for_the_reader(plot_plan(self, ax=ax).figure)
 

@@ -24,10 +24,10 @@ from flops_fit.report.plots.contours import plot_contours
 from flops_fit.report.plots.curves import plot_curves
 from flops_fit.report.plots.isoflops import plot_isoflops
 from flops_fit.report.plots.metrics import plot_against_loss, plot_metric
-from flops_fit.report.plots.plan import plot_rounds
 from flops_fit.report.plots.recipe import plot_bowl, plot_recipe_scaling
 from flops_fit.report.plots.residuals import excess_over_law, plot_residuals
 from flops_fit.report.plots.scaling import plot_scaling
+from flops_fit.report.plots.sweeps.rounds import plot_rounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from flops_fit import tracking
 from flops_fit.errors import ArgumentError
 from flops_fit.report import plan_text
 from flops_fit.report.plots import style
-from flops_fit.report.plots.plan import plot_plan
+from flops_fit.report.plots.sweeps.plan import plot_plan
 from flops_fit.tracking import recording
 
 

@@ -1,0 +1,1 @@
+"""Plots of how a sweep is trained: its plan, and its rounds towards a goal."""
