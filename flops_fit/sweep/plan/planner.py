@@ -165,7 +165,8 @@ def _plan_budgets(opened: Opened, budgets: Sequence[float], goal: Goal | None = 
     source, finder, recipe = rows.source, rows.finder, rows.recipe
     num_sizes = None
     if goal is not None:
-        raise_problems(_too_few_sizes(rows))
+        # Budgets that were chosen for a time are not known when the arguments are checked.
+        raise_problems([*goal.faults_with(budgets), *_too_few_sizes(rows)])
         goal = goal.between(budgets)
         budgets, num_sizes = goal.first_budgets, SIZES_PER_ROW
     with announce_if_slow(lambda: f"Planning: FLOPs of {len(finder.costs)} sizes counted so far"):

@@ -11,11 +11,13 @@ from sweeps import Net, data
 
 import flops_fit
 from flops_fit import prepare, tracking
+from flops_fit.errors import ArgumentError
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.rounds import Reached
 from flops_fit.sweep.growth.points import begun_trials, possible_trials
 from flops_fit.sweep.growth.rounds import NO_LAW, Round, Rounds
 from flops_fit.sweep.growth.rounds_file import ROUNDS, add_round, last_points, read_rounds
+from flops_fit.sweep.plan.grid import ChosenBudgets
 from flops_fit.sweep.plan.planner import make_plan
 from flops_fit.sweep.plan.request import PlanRequest
 from flops_fit.sweep.task.task import Task
@@ -195,3 +197,18 @@ def test_trials_at_several_rates_cost_all_of_them(grown):
     begun = begun_trials(rows, runs, [run.compute_budget for run in runs])
     found = Rounds(goal.between([1e10, 1e12])).next(rows, begun, runs)
     assert sum(trial.flops for trial in found.trials) <= 2e10 / 3
+
+
+def test_budgets_chosen_for_a_time_must_reach_the_target():
+    task = Task(Net, "width", dataset=data(), loss_fn=torch.nn.functional.cross_entropy)
+    request = PlanRequest("2h", None, NO_PILOT, goal=Goal(1e17, 1.25))
+    chosen = ChosenBudgets("2 h", "", (1e10, 1e12), ())
+    with pytest.raises(ArgumentError, match="nothing is predicted beyond 1000 times"):
+        make_plan(task, request, choose=lambda *_: chosen)
+
+
+def test_a_target_needs_four_sizes():
+    task = Task(Net, "width", dataset=data(), loss_fn=torch.nn.functional.cross_entropy)
+    request = PlanRequest([1e10, 1e12], [50, 100, 200], NO_PILOT, goal=Goal(1e13, 1.25))
+    with pytest.raises(ArgumentError, match="sizes: with a target, expected at least 4, got 3"):
+        make_plan(task, request)
