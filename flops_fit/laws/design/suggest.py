@@ -74,11 +74,11 @@ def suggest(
             these, a budget without runs needs four sizes.
         candidates: A table of the runs that can be made: N, and C or D, trained on new data. Those
             already trained or under way are left out, and so are those over 1000 times beyond the
-            budgets of the runs. By default sizes an eighth of a decade
-            apart, up to a decade on both sides of the expected optimum, at the budgets of `runs`,
-            between them, and up to `max_budget`. This assumes that a model of any size can be
-            built, that C = 6 N D or the FLOPs per token of the runs hold for it, and that there
-            are tokens enough; else pass `candidates`.
+            budgets of the runs. By default sizes an eighth of a decade apart, up to a decade on
+            both sides of the expected optimum, at the budgets of `runs`, between them, and up to
+            `max_budget`. This assumes that a model of any size can be built, that the FLOPs per
+            token of the runs (else C = 6 N D) hold for it, and that there are tokens enough; if
+            not, pass `candidates`.
         aim: Whose interval is to become narrower: "num_params" (N_opt) or "loss" (L_opt).
         max_budget: Largest budget to train, in FLOPs, where no candidates are given; by default
             half a decade above that of `runs`, but not above the target.
