@@ -2,10 +2,11 @@
 
 For each model a sweep by default is run. Then a grid of four rates and three batches, a factor of
 two apart and centred on what the sweep used, is trained at several sizes of one row. For each size
-it prints how far the sweep's loss lies above the best of the grid, and N_opt of the row by the
-sweep's losses and by the grid's best; and what pilot and check cost. The best of twelve cells is a
-lucky one: with seeds that differ by s, it lies about 1.6 s below the mean of equal cells. So the
-spread of seeds is measured too, on the cell that the sweep used.
+it prints how far the sweep's loss lies above the best of the grid, and what pilot and check cost.
+The best of twelve cells is a lucky one: with seeds that differ by s, it lies about 1.6 s below the
+mean of equal cells. So both cells, the sweep's and the best, are trained with other seeds, and how
+far they are apart by these alone is printed with its standard error; N_opt of the row is by the
+means over these seeds too.
 
     python benchmarks/recipe.py gpt mlp --row 0 --sizes 3 --folder results
 """
@@ -40,7 +41,7 @@ from flops_fit.tracking.queries import fetch_runs
 
 RATES = (0.5, 1.0, 2.0, 4.0)
 BATCHES = (0.5, 1.0, 2.0)
-SEEDS = 3  # of the cell that the sweep used
+SEEDS = (1, 2, 3)  # those by which the best cell was not chosen
 
 
 class Bench:
@@ -76,6 +77,10 @@ class Bench:
             with self.file.open("a") as file:
                 file.write(json.dumps({"trial_id": trial.trial_id, "loss": loss}) + "\n")
         return self.known[trial.trial_id]
+
+    def over_seeds(self, run: flops_fit.records.Run, rate: float, batch: float) -> np.ndarray:
+        """Logarithms of the losses of a cell with each of `SEEDS`."""
+        return np.log([self.loss(self.cell(run, rate, batch, seed)) for seed in SEEDS])
 
     def cell(self, run: flops_fit.records.Run, rate: float, batch: float, seed: int = 0) -> Trial:
         """A trial like a run, with multiples of its rate and batch."""
@@ -121,28 +126,36 @@ def judge(name: str, row: int, sizes: int, folder: Path) -> None:
     of_row = [run for run in runs if run.role == "sweep" and run.compute_budget == budget]
     of_row.sort(key=lambda run: run.num_params)
     chosen = spread_over(of_row, sizes)
-    best = []
+    ours, grid = [], []
     for run in chosen:
         cells = {
-            (cell.learning_rate, cell.batch_size): bench.loss(cell)
+            (rate, batch): cell
             for rate in RATES
             for batch in BATCHES
-            for cell in [bench.cell(run, rate, batch)]
-            if cell.steps >= 10
+            if (cell := bench.cell(run, rate, batch)).steps >= 10
         }
-        (rate, batch), least = min(cells.items(), key=lambda item: item[1])
-        seeds = [bench.loss(bench.cell(run, 1, 1, seed)) for seed in range(1, SEEDS + 1)]
-        noise = float(np.std(np.log([run.loss, *seeds]), ddof=1))
-        best.append(least)
+        losses = {key: bench.loss(cell) for key, cell in cells.items()}
+        best = min(losses, key=lambda key: np.nan_to_num(losses[key], nan=math.inf))
+        own = bench.over_seeds(run, 1, 1)
+        others = bench.over_seeds(run, *best)
+        ours.append(float(np.exp(own.mean())))
+        grid.append(float(np.exp(others.mean())))
+        apart = own.mean() - others.mean()
+        error = math.sqrt((own.var(ddof=1) + others.var(ddof=1)) / len(SEEDS))
         print(
             f"  C={budget:.3g} size {run.size} (N {run.num_params:,.0f}): loss {run.loss:.4f} with "
             f"rate {run.learning_rate:.3g}, batch {run.batch_size:g}; best of {len(cells)} cells "
-            f"{least:.4f} ({rate:.3g}, {batch}): {math.log(run.loss / least):+.2%}; "
-            f"seeds differ by {noise:.2%}"
+            f"{losses[best]:.4f} at {best[0]:g} x rate, {best[1]:g} x batch: "
+            f"{math.log(run.loss / losses[best]):+.2%}; with other seeds {apart:+.2%} "
+            f"+- {error:.2%}; seeds differ by {own.std(ddof=1):.2%}",
+            flush=True,
         )
     if len(chosen) >= 4:
-        ours, grid = n_opt(chosen, [run.loss for run in chosen]), n_opt(chosen, best)
-        print(f"  N_opt {ours:.4g} by the sweep, {grid:.4g} by the grid: x {ours / grid:.2f}")
+        by_sweep, by_grid = n_opt(chosen, ours), n_opt(chosen, grid)
+        print(
+            f"  N_opt {by_sweep:.4g} by the sweep's cells, {by_grid:.4g} by the best: x "
+            f"{by_sweep / by_grid:.2f}"
+        )
 
 
 def main() -> None:
