@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flops_fit.laws.check import Check, not_beyond
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.fitting.parametric import ParametricFit
 from flops_fit.laws.inference.intervals import STEP, Method, Quantity, Spread, hull
 from flops_fit.laws.inference.misfit import Misfit
@@ -157,5 +157,5 @@ class Findings:
         spread, fit = self.spreads[0], self.fits["headline"]
         # The residual standard deviation is relative: to the loss, or in linear space to its mean.
         level = np.exp(fit.centre[2]) if fit.space == "linear" else np.abs(losses)
-        quantile = float(stats.t.ppf(0.975, max(spread.dof, 1)))
+        quantile = t_quantile(0.975, max(spread.dof, 1))
         return np.asarray(quantile * spread.residual_std * level * np.ones_like(losses))

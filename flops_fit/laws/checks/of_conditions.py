@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flops_fit.display.number_text import percent
 from flops_fit.laws.check import Check
+from flops_fit.laws.distributions import correlation, f_tail, normal_quantile, ranks
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.columns import holds_numbers
@@ -130,11 +130,11 @@ def _smooth(finished: pd.DataFrame, name: str) -> bool:
     if pd.api.types.is_bool_dtype(finished[name].dtype) or not np.isfinite(values).all():
         return False
     logs = np.log(finished[["num_params", "num_tokens", "compute_budget"]].to_numpy(float))
-    ranks = [abs(stats.spearmanr(values, column).statistic) for column in logs.T]
+    orders = [abs(correlation(ranks(values), ranks(column))[0]) for column in logs.T]
     design = np.column_stack([np.ones(len(values)), logs[:, :2]])
     target = np.log(values) if (values > 0).all() else values
     rest = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
-    return max(ranks) > ORDERED or 1 - rest.var() / target.var() > FUNCTION_OF_N_AND_D
+    return max(orders) > ORDERED or 1 - rest.var() / target.var() > FUNCTION_OF_N_AND_D
 
 
 def _effect(finished: pd.DataFrame, name: str, residuals: Array) -> _Effect:
@@ -142,7 +142,7 @@ def _effect(finished: pd.DataFrame, name: str, residuals: Array) -> _Effect:
     levels = as_levels(finished[name])
     trend = _trend(finished)
     rest = residuals - trend @ (trend.T @ residuals)
-    scores = stats.norm.ppf((stats.rankdata(rest) - 0.5) / len(rest))
+    scores = normal_quantile((ranks(rest) - 0.5) / len(rest))
     logs = np.log(finished[["num_params", "num_tokens"]].to_numpy(float))
     logs = (logs - logs.mean(axis=0)) / logs.std(axis=0)
     means = pd.get_dummies(levels).to_numpy(float)
@@ -180,7 +180,7 @@ def _f_test(scores: Array, trend: Array, extra: Array) -> tuple[float, float]:
         return 1.0, 0.0
     explained = float(((basis.T @ rest) ** 2).sum() / (rest @ rest))
     F = explained / q / ((1 - explained) / dof + 1e-300)
-    return float(stats.f.sf(F, q, dof)), explained
+    return f_tail(F, q, dof), explained
 
 
 def _pooled(found: list[_Effect]) -> Check:

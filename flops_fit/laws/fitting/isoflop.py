@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from flops_fit.laws.check import counted
+from flops_fit.laws.distributions import chi2_quantile, t_quantile
 from flops_fit.laws.fitting.isoflop_curve import (
     LEAST_RUNS,
     IsoflopCurve,
@@ -155,7 +155,7 @@ def _pooled_noise(rows: list[IsoflopCurve], levels: list[float]) -> tuple[float,
     if not fitted:
         return NAN, 0
     variances = [
-        ((row.residuals / level) ** 2).sum() / stats.chi2.median(row.dof) for row, level in fitted
+        ((row.residuals / level) ** 2).sum() / chi2_quantile(0.5, row.dof) for row, level in fitted
     ]
     return float(np.sqrt(np.median(variances))), sum(row.dof for row, _ in fitted)
 
@@ -215,7 +215,7 @@ def _at_minimum(
     loss_se = noise * np.sqrt(value @ row.inverse @ value)
     x, loss = row.centre + row.scale * z, float(value @ c[: row.degree + 1])
     y = np.log(row.budget) - float(log_flops_per_token(np.array(x), cost))
-    quantile = float(stats.t.ppf(0.975, dof)) if dof else NAN
+    quantile = t_quantile(0.975, dof) if dof else NAN
     x_se = row.scale * z_se
     x_half = quantile * x_se
     # At a fixed budget ln D falls by d ln f / d ln N as ln N grows by one.

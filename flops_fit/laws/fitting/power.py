@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize
 
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.model.arrays import NAN, Array
 from flops_fit.laws.model.power_law import PowerLaw, refused
 
@@ -45,7 +46,7 @@ def fit_power(C: ArrayLike, y: ArrayLike) -> PowerLaw:
     found = optimize.least_squares(misfit, line[::-1], xtol=1e-14, ftol=1e-14, gtol=1e-14)
     level, exponent = found.x
     covariance = _covariance(np.asarray(found.jac), found.fun)
-    slack = stats.t.ppf(0.975, max(len(C) - 2, 1)) * np.sqrt(covariance[1, 1])
+    slack = t_quantile(0.975, max(len(C) - 2, 1)) * np.sqrt(covariance[1, 1])
     fitted = level + exponent * (t - middle) + np.log(scale)
     return PowerLaw(
         k=float(np.exp(level + np.log(scale) - exponent * middle)),
@@ -77,7 +78,7 @@ def fit_power_with_floor(C: ArrayLike, y: ArrayLike) -> PowerLaw:
     power = level * np.exp(-g * t)
     fitted = floor + power
     covariance = _covariance(np.stack([power, power * t, np.ones_like(t)], axis=1), y - fitted)
-    slack = stats.t.ppf(0.975, max(len(C) - 3, 1)) * np.sqrt(covariance[1, 1])
+    slack = t_quantile(0.975, max(len(C) - 3, 1)) * np.sqrt(covariance[1, 1])
     return PowerLaw(
         k=float(np.exp(np.log(max(level, 1e-300)) + g * np.log(C).mean())),
         exponent=-g,

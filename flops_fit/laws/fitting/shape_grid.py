@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import normal_log_mass
 from flops_fit.laws.model.arrays import Array
 
 # From shape parameters (g, s) to the columns that are linear, (g, n, q).
@@ -37,7 +37,7 @@ class Bound:
         weights = np.array(self.weights)
         sd = noise * np.linalg.norm(np.einsum("i,gij->gj", weights, root), axis=1)
         beyond = linear @ weights - self.least
-        return np.asarray(stats.norm.logcdf(beyond / np.maximum(sd, _TINY)))
+        return np.asarray(normal_log_mass(beyond / np.maximum(sd, _TINY)))
 
     def holds(self, linear: Array) -> np.ndarray:
         """Which coefficients keep to it, but for rounding, shape (S,)."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from flops_fit.laws.distributions import f_quantile
 from flops_fit.laws.fitting.isoflop import fit_isoflop
 from flops_fit.laws.fitting.parametric import TIES, Form, ParametricFit, refit
 from flops_fit.laws.fitting.residuals import Problem, jacobian, tie_basis
@@ -137,7 +137,7 @@ def _limit(fit: ParametricFit, points: Points, train: np.ndarray) -> float:
     leverage = J[~train] @ np.linalg.pinv(J[train])
     spread = np.linalg.eigvalsh(np.eye(len(leverage)) + leverage @ leverage.T)
     freedom = spread.sum() ** 2 / (spread**2).sum()
-    quantile = stats.f.ppf(0.95, freedom, max(int(train.sum()) - fit.num_free, 1))
+    quantile = f_quantile(0.95, freedom, max(int(train.sum()) - fit.num_free, 1))
     return float(np.sqrt(quantile * spread.mean()))
 
 

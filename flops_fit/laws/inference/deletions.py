@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import f_tail
 from flops_fit.laws.fitting.newton import solve
 from flops_fit.laws.fitting.parametric import (
     FEW_STARTS,
@@ -103,7 +103,7 @@ def most_deviant(points: Points, fit: ParametricFit) -> Deletion:
 def _p_value(with_runs: float, without: float, number: int, dof: int) -> float:
     """The p value of the F test of leaving `number` runs out."""
     gain = max(with_runs - without, 0.0) / number
-    return float(stats.f.sf(gain / (without / dof), number, dof))
+    return f_tail(gain / (without / dof), number, dof)
 
 
 def _sums_of_squares(points: Points, fit: ParametricFit, weight: Array) -> Array:

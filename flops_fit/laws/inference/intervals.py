@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import normal_quantile, t_quantile
 from flops_fit.laws.fitting.parametric import Form
 from flops_fit.laws.model.arrays import GAMMA, NUM_PARAMETERS, Array
 
 # Coverage of all reported intervals.
 LEVEL = 0.95
-NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))  # half-width in standard errors that are known
+NORMAL = float(normal_quantile(0.5 + LEVEL / 2))  # half-width in standard errors that are known
 # Default step of finite differences, in standard errors.
 STEP = 1e-2
 # The wild bootstrap replaces the delta interval only if it is at least 25 % wider. HC3 and the
@@ -143,7 +143,7 @@ def log_parameters(laws: Array) -> Array:
 
 def _t_quantile(dof: int) -> float:
     """Half-width of an interval in standard errors, by Student's t."""
-    return float(stats.t.ppf(0.5 + LEVEL / 2, max(dof, 1)))
+    return t_quantile(0.5 + LEVEL / 2, max(dof, 1))
 
 
 def _differences(quantity: Quantity, centre: Array, covariance: Array, step: float) -> Array:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import f_tail
 from flops_fit.laws.fitting.isoflop_curve import CUBIC_FROM
 from flops_fit.laws.fitting.parametric import TIES, ParametricFit, centred
 from flops_fit.laws.fitting.residuals import Problem, jacobian, residuals, tie_basis
@@ -152,7 +152,7 @@ def _f_test(r: Array, of_law: Array, curves: Array) -> tuple[float, float, float
         return 0.0, 1.0, 0.0
     variance = max(float(r @ r) - explained, 1e-28) / dof
     F = explained / extra / variance
-    return F, float(stats.f.sf(F, extra, dof)), variance
+    return F, f_tail(F, extra, dof), variance
 
 
 def _num_sizes(x: Array) -> int:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from flops_fit.errors import FitError
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.fitting.parametric import Form, ParametricFit
 from flops_fit.laws.inference.form_choice import is_sound
 from flops_fit.laws.inference.intervals import LEVEL
@@ -76,7 +76,7 @@ class Misfit:
     @property
     def quantile(self) -> float:
         """Half-width of a 95 % interval in standard errors."""
-        return float(stats.t.ppf(0.5 + LEVEL / 2, max(min(law.dof for law in self.laws), 1)))
+        return t_quantile(0.5 + LEVEL / 2, max(min(law.dof for law in self.laws), 1))
 
     @property
     def exact(self) -> float:

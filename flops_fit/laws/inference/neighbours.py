@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.points import Points
@@ -149,7 +149,7 @@ def _deleted_residuals(
     spread = np.where(inside, 1 / shown, 1 + leverage)
     rss = np.where(inside, np.maximum(fit.rss - e * e / shown, 1e-6 * fit.rss), fit.rss)
     t = deleted / np.sqrt(rss / (dof + ~inside) * spread)
-    return t, float(stats.t.isf(LEVEL / 2 / len(excess), dof))
+    return t, t_quantile(1 - LEVEL / 2 / len(excess), dof)
 
 
 def _trends(excess: Array, basis: _Basis, inside: np.ndarray) -> list[_Trend]:

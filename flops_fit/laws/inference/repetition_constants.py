@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
+from flops_fit.laws.distributions import t_tail
 from flops_fit.laws.fitting.parametric import Form, ParametricFit, refit, theta_of
 from flops_fit.laws.fitting.repetition import LEAST_EPOCHS, Search, fit_repetition
 from flops_fit.laws.fitting.residuals import LOWER, UPPER
@@ -225,7 +225,7 @@ def _params_fade(law: RepetitionLaw, n: int) -> bool:
         return False
     t = 1 / law.r_params / max(law.params_error or 0.0, 1e-300)
     dof = n - NUM_PARAMETERS - 1 if law.law.gamma == 1 else n - NUM_PARAMETERS - 2
-    return bool(stats.t.sf(t, max(dof, 1)) < LEVEL)
+    return bool(t_tail(t, max(dof, 1)) < LEVEL)
 
 
 def _params_count_in_full(law: RepetitionLaw) -> bool:

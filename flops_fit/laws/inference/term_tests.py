@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from flops_fit.laws.check import Check
+from flops_fit.laws.distributions import f_tail
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit, fit_parametric
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.runs.points import Points
@@ -77,4 +77,4 @@ def p_value(fit: ParametricFit, without_term: Points) -> float:
     if gain <= NEGLIGIBLE * num_runs:
         return 1.0
     dof = max(num_runs - 5, 1)
-    return float(stats.f.sf(gain / 2 / max(fit.objective / dof, 1e-300), 2, dof))
+    return f_tail(gain / 2 / max(fit.objective / dof, 1e-300), 2, dof)

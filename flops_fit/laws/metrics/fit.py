@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from flops_fit.errors import FitError
+from flops_fit.laws.distributions import correlation
 from flops_fit.laws.fitting.parametric import ParametricFit, refit
 from flops_fit.laws.inference.backtest import largest_cuts
 from flops_fit.laws.metrics import trend
@@ -143,7 +143,7 @@ def limits_of(values: Array, loss: Array, metric: MetricColumn) -> Limits:
         metric: The metric, with its bounds if they were given.
     """
     bounds = metric.bounds
-    rising = bool(stats.pearsonr(values, loss).statistic < 0)
+    rising = bool(correlation(values, loss)[0] < 0)
     if bounds is None:
         most = 1.0 if values.max() <= 1 else 100.0
         share = most == 1 or PERCENTAGE.search(metric.name)

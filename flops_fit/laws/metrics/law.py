@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flops_fit.errors import FitError
+from flops_fit.laws.distributions import normal_quantile
 from flops_fit.laws.metrics.forms import Form, Places
 from flops_fit.laws.metrics.posterior import Limits
 from flops_fit.laws.model.arrays import Array
@@ -189,7 +189,7 @@ def _spread(losses: Losses, end: str, count: int, rng: np.random.Generator) -> A
     """Losses drawn from two half normals that have the interval's ends, shape (count, k)."""
     low, high = getattr(losses, f"{end}low"), getattr(losses, f"{end}high")
     # The same quantiles at every place, in a shuffled order.
-    z = rng.permutation(stats.norm.ppf((np.arange(count) + 0.5) / count))[:, None]
-    quantile = stats.norm.ppf(1 - TAIL)
+    z = rng.permutation(normal_quantile((np.arange(count) + 0.5) / count))[:, None]
+    quantile = normal_quantile(1 - TAIL)
     half = np.where(z < 0, losses.value - low, high - losses.value) / quantile
     return np.asarray(losses.value + z * np.where(np.isfinite(half), half, 0.0))

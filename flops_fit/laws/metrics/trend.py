@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from flops_fit.laws.check import counted
+from flops_fit.laws.distributions import correlation, ranks
 from flops_fit.laws.model.arrays import Array
 
 # Fewest runs and budgets with the metric.
@@ -50,8 +50,8 @@ def trend_p(values: Array, loss: Array) -> float:
     Spearman's sees a steady trend. A few runs that rise from the floor hardly change ranks, but
     the correlation itself.
     """
-    rank = stats.spearmanr(values, loss).pvalue
-    line = stats.pearsonr(values, loss).pvalue
+    rank = correlation(ranks(values), ranks(loss))[1]
+    line = correlation(values, loss)[1]
     found = [float(p) for p in (rank, line) if np.isfinite(p)]
     return min(2 * min(found), 1.0) if found else 1.0
 

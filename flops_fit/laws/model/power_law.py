@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.model.arrays import NAN, Array
 from flops_fit.laws.model.parametric_law import scalar_or_array
 
@@ -63,7 +63,7 @@ class PowerLaw:
         # Gradients of ln y by (level, exponent), or of y by (level, exponent, offset).
         G = np.stack([np.ones_like(t), t] if size == 2 else [power, power * t, np.ones_like(t)])
         V = np.reshape(self.covariance, (size, size))
-        quantile = stats.t.ppf(0.975, self.num_budgets - size)
+        quantile = t_quantile(0.975, self.num_budgets - size)
         half = quantile * np.sqrt(np.einsum("i...,ij,j...->...", G, V, G))
         if size == 2:
             return power * np.exp(-half), power * np.exp(half)

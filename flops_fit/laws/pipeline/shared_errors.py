@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from flops_fit.laws.distributions import f_quantile
 from flops_fit.laws.fitting.parametric import ParametricFit, excess
 from flops_fit.laws.pipeline.fit_data import FitData
 
@@ -23,4 +23,4 @@ def sizes_share_error(fit: ParametricFit, data: FitData) -> bool:
     means = np.bincount(index, r) / counts
     between = float((counts * means**2).sum()) / (k - 1)
     within = float(((r - means[index]) ** 2).sum()) / dof
-    return between / max(within, 1e-300) > float(stats.f.ppf(1 - LEVEL, k - 1, dof))
+    return between / max(within, 1e-300) > f_quantile(1 - LEVEL, k - 1, dof)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from flops_fit.laws.distributions import chi2_quantile
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
@@ -27,7 +27,7 @@ RECIPE_COLUMNS = tuple(
 )
 # The cost of a recipe is the square of how far it is off, whose 95 % point is so many times its
 # mean (chi-squared with one degree of freedom; with two it is a little less).
-_OF_MEAN = float(stats.chi2.ppf(LEVEL, 1))
+_OF_MEAN = chi2_quantile(LEVEL, 1)
 
 
 def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:

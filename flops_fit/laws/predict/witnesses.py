@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from flops_fit.laws.distributions import t_quantile
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.inference.intervals import LEVEL, NORMAL
 from flops_fit.laws.model.arrays import Array
@@ -136,7 +136,7 @@ def _power_witness(name: str, law: PowerLaw, points: pd.DataFrame, C: Array) -> 
     x = np.log(points["num_params"].to_numpy(float))
     at = np.log(C)
     beyond = _beyond(at, t)
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(t) - 2 + SCATTER_COUNTS))
+    quantile = t_quantile(0.5 + LEVEL / 2, len(t) - 2 + SCATTER_COUNTS)
     half = quantile * np.sqrt(_variance(t, x, at))
     half = np.hypot(half, NORMAL * drift(t, x) * beyond)
     return Witness(name, np.log(law(C)), half)
