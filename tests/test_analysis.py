@@ -16,6 +16,7 @@ def result():
     return fit(runs(), num_draws=100)
 
 
+@pytest.mark.slow
 def test_report_table_plots_and_laws_are_written(result, tmp_path):
     write_files(result, tmp_path)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

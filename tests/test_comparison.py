@@ -52,6 +52,7 @@ def test_budgets_beyond_all_reach_are_refused_unless_wanted(compared):
     assert len(compared.at(1e22, anyway=True)) == 1
 
 
+@pytest.mark.slow
 def test_several_are_compared_with_the_first(results):
     found = flops_fit.compare(*results)
     table = found.at([1e13])

@@ -124,6 +124,7 @@ def test_the_five_lines(elsewhere, quick):
     assert predicted.loss == pytest.approx(LAW.loss(predicted.num_params, predicted.num_tokens))
 
 
+@pytest.mark.slow
 def test_before_you_spend(quick, capsys):
     block = changed(
         BLOCKS[2],

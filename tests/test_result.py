@@ -347,6 +347,7 @@ def test_the_table_prints_whole_and_its_parts_are_plain(result, monkeypatch):
 POSITIVE = st.floats(1e-3, 1e20)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     st.lists(
@@ -362,6 +363,7 @@ def test_any_clean_table_gives_a_result_or_our_own_error(rows):
     _try(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e300, 1e-300, 1e-20])
 def test_losses_of_any_size_give_a_result_or_our_own_error(scale):
     _try(runs().assign(loss=runs()["loss"] * scale))

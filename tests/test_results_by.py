@@ -60,6 +60,7 @@ def test_columns_may_be_several_and_of_other_spellings():
         by(BOTH, 3)
 
 
+@pytest.mark.slow
 def test_tuned_settings_are_compared_within_a_value_only():
     tables = [BOTH.assign(lr=1), BOTH.assign(lr=2, loss=BOTH["loss"] * 1.02)]
     both = pd.concat(tables, ignore_index=True)

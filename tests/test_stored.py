@@ -33,6 +33,7 @@ def store(tmp_path) -> Path:
     return tmp_path / "store"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_is_resumed(store, capsys):
     uri = f"sqlite:///{store}/mlflow.db"
     before = tracking.fetch_all_runs(tracking.find_ledger("stored", uri))

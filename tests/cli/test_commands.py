@@ -174,6 +174,7 @@ def test_analyze_prints_json_alone(finished):
     assert printed["table"][0]["compute_budget"] == 1e10
 
 
+@pytest.mark.slow
 def test_fit_reads_a_file_and_fits_each_value_apart(tmp_path):
     path = tmp_path / "runs.csv"
     both = [isoflop_table(i).assign(data=name) for i, name in enumerate("ab")]
@@ -321,6 +322,7 @@ def test_report_writes_a_page(finished, tmp_path, monkeypatch):
     assert nowhere.stderr.startswith("Error: --output: the folder no ")
 
 
+@pytest.mark.slow
 def test_compare_prints_the_verdict_and_logs_the_page(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = where(finished)[2:]
@@ -451,6 +453,7 @@ def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
     assert not (tmp_path / "other.db").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_first_example(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
     import gpt_stdlib

@@ -89,6 +89,7 @@ def test_tinystories_from_local_files(tmp_path):
     assert len(list((tmp_path / "data").glob("tinystories-*.bin"))) == 2
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_on_drawn_shapes_and_its_accuracy(capsys):
     budgets = ["--budgets", "1e7", "2e7"]
     result = main_of("vit_cifar.py")([*IMAGES, *budgets, "--data", "synthetic"])
@@ -110,6 +111,7 @@ def test_a_vision_transformer_on_files_of_cifar10(tmp_path):
     assert all("eval_accuracy" in metrics for metrics in metrics_of("vit-cifar10"))
 
 
+@pytest.mark.slow
 def test_a_convolutional_net_shows_what_it_costs(capsys):
     result = main_of("resnet_images.py")([*IMAGES, "--budgets", "1e8", "2e8"])
     assert list(result.runs["state"]) == DONE
@@ -170,6 +172,7 @@ def test_a_cluster_of_this_machines_own():
     assert list(result.runs["state"]) == DONE
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::flops_fit.FlopsFitWarning")  # too few steps for a pilot
 def test_a_command_line_of_ones_own(capsys):
     main = main_of("cli_wrapper.py")

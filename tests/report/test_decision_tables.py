@@ -41,6 +41,7 @@ def test_without_times_or_metrics_there_is_no_table(findings):
     assert decision_tables.metrics_as_cells(bare).empty
 
 
+@pytest.mark.slow
 def test_the_page_shows_both_and_escapes_names(findings):
     named = replace(findings.metrics["accuracy"], name="<b>acc</b>")
     hostile = replace(findings, metrics={named.name: named})
@@ -75,6 +76,7 @@ def test_rounds_have_the_trials_chosen_by_reason_and_why_the_sweep_ends(findings
     assert last["N_opt spans"] == "1.2"
 
 
+@pytest.mark.slow
 def test_the_report_of_a_sweep_with_a_goal_shows_its_rounds(findings):
     assert "<h2>Rounds" not in html_page.page(findings, html_page.Plots({}, {}))
     page = html_page.page(replace(findings, rounds=ROUNDS), html_page.Plots({}, {}))

@@ -136,6 +136,7 @@ def test_the_page_has_the_checks_plots_and_table_of_the_result(hostile, text):
     assert f"<td>{row['tokens_per_param']:.3g}</td>" in text
 
 
+@pytest.mark.slow
 def test_refusals_are_honoured():
     rough = fit(simulate_isoflop(LAW, BUDGETS, noise=0.05, half_width=0.4, seed=2))
     text = html_page.page(rough.findings, NONE)

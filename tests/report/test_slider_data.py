@@ -83,6 +83,7 @@ def test_sizes_beyond_those_trained_are_built(result):
     assert "sizes" not in slider_data.slider_grids(fit(table.assign(size=None)).findings)
 
 
+@pytest.mark.slow
 def test_the_recipe_is_in_the_grids_where_there_is_one(grids):
     result = fit(with_pilot(), meta={"tokens_per_example": "16"}, num_draws=100)
     grid = slider_data.slider_grids(result.findings)

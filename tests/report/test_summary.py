@@ -30,6 +30,7 @@ def test_the_lines_hold_law_headline_and_back_test(result):
     assert f" {100 * row['limit'] * row['in_sample_std']:.2g} %" in line
 
 
+@pytest.mark.slow
 def test_a_law_that_bends_is_written_with_its_gamma():
     found = fit(simulate_isoflop(bent(LAW), BUDGETS, noise=0.002, seed=3), num_draws=100)
     law, text = found.law, "\n".join(summary.summary(found.findings))

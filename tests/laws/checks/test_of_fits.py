@@ -21,6 +21,7 @@ def test_minimum_at_edge(sweep):
     assert not {"minimum-at-edge", "isoflop-refused"} & set(severities(runs))
 
 
+@pytest.mark.slow
 def test_not_convex_and_shallow(sweep, sound):
     assert "not-convex" in severities(sweep(noise=0.02, half_width=0.5))
     many = sweep(noise=0.06, half_width=0.5, sizes=121)
@@ -37,6 +38,7 @@ def test_few_sizes_in_a_row(sound):
     assert "few-sizes-in-row" not in severities(sound)
 
 
+@pytest.mark.slow
 def test_a_fit_that_does_not_converge(sweep, sound):
     runs = sweep(noise=0.05, half_width=0.5, seed=16)
     assert severities(runs, delta=1e-9)["not-converged"] == "warn"

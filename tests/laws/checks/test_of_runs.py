@@ -58,6 +58,7 @@ def test_many_outliers(sound):
     assert "many-outliers" not in severities(sound)
 
 
+@pytest.mark.slow
 def test_many_epochs(sound):
     assert severities(sound.assign(epochs=2.0)) == {}
     assert severities(sound.assign(epochs=5.0))["many-epochs"] == "warn"

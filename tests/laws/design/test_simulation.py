@@ -62,6 +62,7 @@ def test_repeating_all_runs_narrows_by_the_square_root_of_two(expected):
     assert expected.additions["gain"].is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_simulation():
     runs = design(num_sizes=4)
     one, again, other = (

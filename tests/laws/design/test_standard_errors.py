@@ -32,6 +32,7 @@ def test_standard_error_of_the_exponent_by_design(design, figure):
     assert found.a / 0.01 == pytest.approx(figure, abs=0.06)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_those_of_simulation(sweep, small):
     runs = sweep()
     found = standard_errors(

@@ -82,6 +82,7 @@ def test_refusals_do_not_depend_on_the_level_of_the_loss(sweep):
     assert optima(runs.assign(loss=0.0))["refused"].eq("the curve is not convex").all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_minimum(sweep):
     hits = []
     for seed in range(150):

@@ -29,6 +29,7 @@ def moved(runs, index, change):
     return runs.assign(loss=runs["loss"] * np.exp(np.where(row, change(z), 0.0)))
 
 
+@pytest.mark.slow
 def test_a_law_that_holds_is_rejected_no_more_often_than_the_level():
     found = [rejected(simulated(seed=seed)) is not None for seed in range(60)]
     assert sum(found) <= 2

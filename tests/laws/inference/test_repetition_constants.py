@@ -72,6 +72,7 @@ def test_fit_recovers_both_planted_constants(repeated, small):
     assert under.loss == pytest.approx(RepetitionLaw(small, R_D, R_N).loss(N, D, D), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_excess_parameters_that_fade_are_fitted_with_the_law(repeated, small):
     runs = repeated(r_params=R_N)
     runs.loc[9, "loss"] *= 1.1
@@ -88,6 +89,7 @@ def test_excess_parameters_that_fade_are_fitted_with_the_law(repeated, small):
     assert "R_N*" not in fit(repeated(unique=1e12)).intervals.index
 
 
+@pytest.mark.slow
 def test_a_fit_that_counts_fading_parameters_in_full_warns(repeated):
     for options in ({"form": "tied"}, {"delta": 1e-3}):
         check = codes(fit(repeated(r_params=R_N), num_draws=100, **options))["excess-parameters"]

@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
+import pytest
 from checked import severities
 
 from flops_fit.result import fit
 
 
+@pytest.mark.slow
 def test_training_curves(sound, small):
     runs = sound.assign(trial_id=[f"t{i}" for i in range(35)])
     points = []

@@ -13,6 +13,7 @@ from flops_fit.laws.runs.table import read_runs
 from flops_fit.result import fit
 
 
+@pytest.mark.slow
 def test_a_screen_that_would_drop_too_many_runs_is_refused(sound):
     bad = sound.copy()
     bad.loc[[1, 4, 9, 12, 17, 20, 25, 28, 33], "loss"] *= 1.1

@@ -92,6 +92,7 @@ def mistyped(seed):
     return table.assign(flops=flops, compute_budget=flops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [nominal, scattered, mistyped])
 def test_costs_at_fault_leave_the_optimum_where_it_is(table):
     truth = LAW.n_opt(BUDGETS)

@@ -60,6 +60,7 @@ def assert_inside(result, budgets):
             assert (low, high) == (0, math.inf) or high <= MOST_FACTOR * value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokens", "params", "budget", "swapped", "repeated", "constant"])
 @settings(max_examples=2, deadline=None, derandomize=True)
 @given(

@@ -45,6 +45,7 @@ def test_intervals_contain_the_value_and_that_of_one_run_is_wider(findings):
     assert (at["run_high"] - at["run_low"])[0] / at["loss"][0] > 4 * 0.002
 
 
+@pytest.mark.slow
 def test_the_intervals_cover_the_true_law_and_new_runs():
     new = runs(seed=1_000)
     inside, runs_inside, total = 0, 0, 0

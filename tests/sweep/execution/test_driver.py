@@ -52,6 +52,7 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     assert len(one_budget.run()) == 8  # all runs of the setting are used
 
 
+@pytest.mark.slow
 def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, capsys):
     planted.law = replace(LAW, A=LAW.A / 50)  # the best models are far smaller than expected
     chosen = SmallSweep(store, sizes=None)
@@ -71,6 +72,7 @@ def test_rows_with_the_least_loss_at_an_edge_get_two_sizes_more(store, planted, 
             assert run.flops == pytest.approx(run.compute_budget, rel=0.01)
 
 
+@pytest.mark.slow
 def test_learning_rates_added_later_reuse_the_rest_and_the_best_of_each_size_counts(
     finished, planted
 ):
@@ -97,6 +99,7 @@ def test_another_recipe_is_another_setting_and_is_not_mixed_in(finished):
     assert not ids[0] & ids[1]
 
 
+@pytest.mark.slow
 def test_failed_trials_are_tried_three_times_and_diverged_ones_once(small, planted, train_with):
     tries = []
 
@@ -124,6 +127,7 @@ def test_failed_trials_are_tried_three_times_and_diverged_ones_once(small, plant
     assert len(planted.trained) == len(set(planted.trained))
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_once_is_tried_again_in_the_same_call(small, train_with):
     failed = set()
 
@@ -138,6 +142,7 @@ def test_a_trial_that_fails_once_is_tried_again_in_the_same_call(small, train_wi
     assert {run.state for run in runs} == {"complete"}
 
 
+@pytest.mark.slow
 def test_many_trials_that_always_fail_alike_do_not_end_the_sweep(small, train_with):
     failures = []
 
@@ -176,6 +181,7 @@ def test_a_sweep_where_all_diverge_is_not_told_to_call_again(store, monkeypatch)
     assert caught[0].filename == sweeps.__file__
 
 
+@pytest.mark.slow
 def test_a_change_of_code_is_said_refused_or_run_again(finished, planted, monkeypatch):
     before = {run.trial_id: run.run_id for run in finished.runs()}
     monkeypatch.setattr(sweeps, "GAIN", 2.0)

@@ -26,6 +26,7 @@ class Inline:
         return future
 
 
+@pytest.mark.slow
 def test_what_ends_elsewhere_is_heard_from_the_ledger(
     small: SmallSweep, planted, train_with, monkeypatch
 ):

@@ -49,6 +49,7 @@ def growing(store, planted):
     return Growing(store)
 
 
+@pytest.mark.slow
 def test_the_recipe_is_found_followed_and_nothing_is_trained_twice(growing, planted, capsys):
     runs = growing.run()
     assert {run.role for run in runs} == {"pilot", "sweep"}  # too small a sweep to be checked
@@ -82,6 +83,7 @@ def test_a_sweep_that_is_stopped_goes_on(growing, planted, monkeypatch, stop_aft
     assert len(planted.trained) == len(set(planted.trained)) == len(runs)
 
 
+@pytest.mark.slow
 def test_what_an_abandoned_plan_left_in_the_queue_is_not_trained(growing, planted, monkeypatch):
     def stop_there(*args, **options):
         if len(planted.trained) == 3:
@@ -98,6 +100,7 @@ def test_what_an_abandoned_plan_left_in_the_queue_is_not_trained(growing, plante
     assert len(sizes - {60, 120, 240, 480}) <= 1  # of the first pilot's, as far as it was trained
 
 
+@pytest.mark.slow
 def test_a_sweep_by_the_former_default_is_recognised(store, planted):
     by_rule = flops_fit.Recipe(max_epochs=1e9, pilot=False)
     SmallSweep(store, budgets=BUDGETS, sizes=SIZES, recipe=by_rule).run()
@@ -111,6 +114,7 @@ def test_a_sweep_by_the_former_default_is_recognised(store, planted):
     assert len(runs) == 8
 
 
+@pytest.mark.slow
 def test_a_pilot_whose_trials_all_diverge_falls_back_on_the_rule(
     growing, planted, monkeypatch, capsys
 ):

@@ -21,6 +21,7 @@ def test_an_interrupt_keeps_what_is_done_says_how_to_go_on_and_loses_nothing(
     assert {run.state for run in runs} == {"complete"}
 
 
+@pytest.mark.slow
 def test_a_termination_prints_how_to_go_on(small: SmallSweep, planted, train_with, capsys):
     def terminate(trial, keeper):
         if len(planted.trained) == 2:

@@ -66,6 +66,7 @@ def test_each_trial_holds_its_share_while_it_trains(four, limits, train_with):
     assert holders(claims_file(job.claims_folder, "fake")) == set()
 
 
+@pytest.mark.slow
 def test_out_of_memory_beside_others_is_no_failure_of_the_trial(four, limits, train_with):
     left = [torch.OutOfMemoryError("CUDA out of memory")]
 
@@ -115,6 +116,7 @@ def test_a_worker_that_has_lost_its_gpu_trains_no_more_there(four, limits, train
     assert len(tried) == (1 if shares else 3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_shares_nothing_claims_the_device_for_each_trial(four, limits, train_with):
     job = four.open()
     file = claims_file(job.claims_folder, "fake")
@@ -126,6 +128,7 @@ def test_a_worker_that_shares_nothing_claims_the_device_for_each_trial(four, lim
     assert holders(file) == set()
 
 
+@pytest.mark.slow
 def test_a_worker_of_an_executor_claims_nothing(four, limits, train_with):
     job = four.open()
     seen = []

@@ -54,6 +54,7 @@ def test_an_interrupted_trial_goes_on_in_its_own_run(store, monkeypatch):
     assert max(np.diff(sorted(steps))) <= finished[trial_id].num_tokens / 50
 
 
+@pytest.mark.slow
 def test_a_trial_begun_by_other_code_starts_over(
     small: SmallSweep, planted, train_with, monkeypatch, caplog
 ):

@@ -26,6 +26,7 @@ def test_a_plan_tells_its_goal_and_how_it_begins(plan):
     assert "9 budgets from 1e+10 to 1e+12 FLOPs" in text
 
 
+@pytest.mark.slow
 def test_the_course_is_foretold_by_whole_simulated_sweeps(plan, monkeypatch):
     monkeypatch.setattr(course, "SWEEPS", 2)
     found = plan.course(noise=0.003)

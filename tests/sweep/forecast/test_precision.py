@@ -39,6 +39,7 @@ def test_no_size_is_added_to_given_sizes(planned):
     assert {each.kind for each in additions(planned(sizes=[4, 8, 16, 32]))} == {"budget"}
 
 
+@pytest.mark.slow
 def test_the_precision_as_text_and_table(planned, monkeypatch):
     monkeypatch.setattr(simulation, "DRAWS", 100)
     monkeypatch.setattr("flops_fit.sweep.forecast.precision.SWEEPS", 2)

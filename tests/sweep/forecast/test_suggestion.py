@@ -114,6 +114,7 @@ def test_workers_that_share_a_gpu_have_the_time_of_one(monkeypatch, workers, gpu
     assert found.compute_budgets == expected.compute_budgets
 
 
+@pytest.mark.slow
 def test_the_data_may_end_before_the_time():
     found = suggested(count=1_000_000, hours=1000, recipe=Recipe(batch_size=8, pilot=False))
     assert found.hours < 500

@@ -80,6 +80,7 @@ def test_a_trial_that_has_begun_is_finished_before_a_round_is_chosen(stages, gro
     assert runs[-1].trial_id in {trial.trial_id for trial in stage.trials}
 
 
+@pytest.mark.slow
 def test_a_stricter_goal_goes_on_with_the_same_trials(grown):
     _, runs, _ = grown
     stage = stages_to(until=1.02).next(runs, {run.trial_id: run.loss for run in runs})
@@ -120,6 +121,7 @@ def test_a_sweep_without_a_law_ends_where_its_flops_are_spent(stages):
     assert NO_LAW in found.message
 
 
+@pytest.mark.slow
 def test_a_round_whose_trials_all_diverged_does_not_stop_the_sweep(stages, grown):
     _, runs, _ = grown
     first = [run for run in runs if run.trial_id in {t.trial_id for t in stages.planned}]
@@ -188,6 +190,7 @@ def test_runs_that_diverged_cost_their_budget(stages):
     assert found.reached.flops == pytest.approx(4e10, rel=0.01)
 
 
+@pytest.mark.slow
 def test_trials_at_several_rates_cost_all_of_them(grown):
     _, runs, _ = grown
     goal = Goal(1e13, 1.02, max_flops=sum(run.flops for run in runs) + 2e10)

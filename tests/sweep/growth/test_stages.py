@@ -92,6 +92,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(whole, num_runs):
     assert {run.trial_id for run in after} == {run.trial_id for run in runs}
 
 
+@pytest.mark.slow
 def test_an_added_budget_reuses_pilot_and_rows(whole):
     recipe, _, runs, _ = whole
     more = stages_of((*DECADE, 1.3e9))
@@ -102,6 +103,7 @@ def test_an_added_budget_reuses_pilot_and_rows(whole):
     assert len(new["sweep"]) <= 9  # of the others at most a few that turned out to be off
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_goes_on_with_the_same_pilot(whole):
     recipe, _, runs, _ = whole
     more = stages_of((3e7, *DECADE))
@@ -110,6 +112,7 @@ def test_a_smaller_budget_goes_on_with_the_same_pilot(whole):
     assert pilots == {run.compute_budget for run in roles(runs)["pilot"]}
 
 
+@pytest.mark.slow
 def test_few_trials_that_are_off_are_trained_again():
     """The check finds that the largest sizes want another rate; they are few, and trained again."""
     stages, recipe = stages_of(), planted_recipe(rate=0.05)
@@ -131,6 +134,7 @@ def test_few_trials_that_are_off_are_trained_again():
     assert any("trained again" in message for message in stage.messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "tuned"),
     [

@@ -22,6 +22,7 @@ def test_short_budget_is_left_out_with_a_warning_naming_what_works(planned):
     assert_window_works(planned, str(seen[0].message))
 
 
+@pytest.mark.slow
 def test_every_infeasible_budget_is_named_in_one_error(planned):
     with pytest.raises(InfeasiblePlanError, match=r"(?s)budget 1e.03.*budget 2e.03") as seen:
         planned(compute_budgets=[1e3, 2e3])
@@ -94,6 +95,7 @@ def test_advice_makes_the_budgets_asked_for_work(planned, count, recipe, sizes, 
     assert_change_works(planned, str(seen.value), given, budgets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"sizes": [4, 8, 16, 32]}])
 def test_data_enough_for_some_budgets_only(planned, changes):
     changes = {**changes, "dataset": examples(20_000), "recipe": Recipe(pilot=False)}
@@ -102,6 +104,7 @@ def test_data_enough_for_some_budgets_only(planned, changes):
     assert_window_works(planned, str(seen.value), **changes)
 
 
+@pytest.mark.slow
 def test_data_too_few_for_any_budget(planned):
     changes = {"dataset": examples(2000), "recipe": Recipe(pilot=False)}
     with pytest.raises(
@@ -114,6 +117,7 @@ def test_data_too_few_for_any_budget(planned):
     assert_window_works(planned, of_more, **{**changes, "dataset": enough})
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_surround_the_expected_optimum(planned):
     given = {"dataset": examples(20_000), "recipe": Recipe(pilot=False)}
     budgets = [1e7, 1e8, 1e9]
@@ -126,11 +130,13 @@ def test_rows_that_do_not_surround_the_expected_optimum(planned):
     assert_change_works(planned, message, given, budgets)
 
 
+@pytest.mark.slow
 def test_smallest_model_too_large_for_a_budget(planned, mlp):
     with pytest.raises(InfeasiblePlanError, match="smallest model, with 80,011 parameters"):
         planned(model_cls=lambda width: mlp(10_000 + width), compute_budgets=[1e6])
 
 
+@pytest.mark.slow
 def test_model_in_too_few_sizes(planned, mlp):
     with pytest.raises(InfeasiblePlanError, match=r"too few sizes between 803 and 19\.3k"):
         planned(model_cls=lambda level: mlp(100**level), model_size_param="level")

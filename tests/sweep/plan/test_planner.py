@@ -41,6 +41,7 @@ class HeadsDoNotSay(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -79,6 +80,7 @@ def test_optimum_is_expected_at_the_measured_cost(conv_net, cross_entropy):
     assert plan.trials[-1].num_params < math.sqrt(1e10 / 120)
 
 
+@pytest.mark.slow
 def test_units_are_tokens_or_examples(planned):
     text = torch.zeros(400, 16).long()
     options = {
@@ -145,6 +147,7 @@ def test_sizes_that_are_no_names_are_refused(planned, size):
         planned(sizes=[size, size, size])
 
 
+@pytest.mark.slow
 def test_model_sized_by_depth():
     def deep(depth):
         model = nn.Sequential(nn.Linear(4, 8), *(nn.Linear(8, 8) for _ in range(depth)))
@@ -447,6 +450,7 @@ def test_learning_rates_are_a_third_axis_that_keeps_what_was_trained(planned):
         )
 
 
+@pytest.mark.slow
 def test_a_batch_in_tokens_is_rounded_to_examples(planned):
     text = torch.zeros(4000, 16).long()
     plan = planned(

@@ -240,6 +240,7 @@ def resumed_and_whole(model, classes, cross_entropy, folder, recipe=RECIPE):
     return train(task, task.open(), a_trial(), recipe, lambda point: None, keeper), whole
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
 @pytest.mark.parametrize("model", Net.__subclasses__(), ids=lambda model: model.__name__)
 def test_a_resumed_trial_ends_with_the_same_bits(model, classes, cross_entropy, tmp_path):
@@ -275,6 +276,7 @@ class OddOptimizer(torch.optim.Optimizer):
                 p.sub_(1e-3 * state["sums"][1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_state_of_the_optimiser_keeps_its_forms(classes, cross_entropy, tmp_path, dtype):
     class Typed(nn.Linear):

@@ -291,6 +291,7 @@ class NoisyStream(torch.utils.data.IterableDataset):
         return (NoisyData()[index] for index in range(60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 7, 19, 20])
 @pytest.mark.parametrize("data", [NoisyData(), NoisyStream()], ids=["map", "stream"])
 def test_a_resumed_trial_ends_with_the_same_bits(task, tmp_path, data, stop):
@@ -323,6 +324,7 @@ class Remembering(nn.Module):
         return self.layer(x - self.mean)
 
 
+@pytest.mark.slow
 def test_buffers_that_the_models_state_leaves_out_are_kept_too(classes, cross_entropy, tmp_path):
     task = Task(Remembering, "width", {}, classes, cross_entropy)
     trial, keeper = a_trial(), Keeper(tmp_path / "kept", every_s=0.0)
@@ -360,6 +362,7 @@ def test_metrics_are_means_over_the_held_out_examples_and_change_nothing(task, c
     assert 40 < right < 100
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_path):
     class Slow(mlp):
         def forward(self, x):
@@ -378,6 +381,7 @@ def test_the_held_out_loss_takes_none_of_the_training_time(mlp, classes, tmp_pat
     assert resumed.wall_time_s == outcome.wall_time_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_a_trial_whose_state_was_damaged_ends_with_the_same_bits(task, tmp_path, caplog, name):
     whole, _ = run(task)
@@ -393,6 +397,7 @@ def test_a_trial_whose_state_was_damaged_ends_with_the_same_bits(task, tmp_path,
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_trial_killed_after_its_last_step_only_evaluates(task, tmp_path):
     keeper = Keeper(tmp_path / "kept", every_s=0.0)
     whole, _ = run(task)
@@ -434,6 +439,7 @@ def test_parts_give_the_loss_of_the_whole_batch(mlp, classes, stream, cross_entr
     assert [p.train_loss for p in cut] == pytest.approx([p.train_loss for p in points], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

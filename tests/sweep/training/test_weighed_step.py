@@ -95,6 +95,7 @@ def test_d_is_counted_and_c_grows_with_the_padding():
     assert parts.num_tokens == parts.padded_tokens == outcome.num_tokens
 
 
+@pytest.mark.slow
 def test_counts_go_on_after_a_stop(tmp_path):
     class Stopped(Exception):
         pass
