@@ -5,8 +5,8 @@ two apart and centred on what the sweep used, is trained at several sizes of one
 it prints how far the sweep's loss lies above the best of the grid, and what pilot and check cost.
 The best of twelve cells is a lucky one: with seeds that differ by s, it lies about 1.6 s below the
 mean of equal cells. So both cells, the sweep's and the best, are trained with other seeds, and how
-far they are apart by these alone is printed with its standard error; N_opt of the row is by the
-means over these seeds too.
+far they are apart by these alone is printed with its standard error. N_opt of the row is by these
+seeds too.
 
     python benchmarks/recipe.py gpt mlp --row 0 --sizes 3 --folder results
 """
@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,11 +104,11 @@ def spread_over(items: list[flops_fit.records.Run], count: int) -> list[flops_fi
     return [items[index] for index in chosen]
 
 
-def n_opt(runs: list[flops_fit.records.Run], losses: list[float]) -> float:
+def n_opt(runs: list[flops_fit.records.Run], log_losses: Iterable[float]) -> float:
     """N_opt of a row by its parabola."""
     N = np.array([run.num_params for run in runs], float)
     C = np.full(len(runs), runs[0].compute_budget)
-    return float(fit_isoflop(C, N, np.array(losses))["num_params"].iloc[0])
+    return float(fit_isoflop(C, N, np.exp(list(log_losses)))["num_params"].iloc[0])
 
 
 def judge(name: str, row: int, sizes: int, folder: Path) -> None:
@@ -138,8 +139,8 @@ def judge(name: str, row: int, sizes: int, folder: Path) -> None:
         best = min(losses, key=lambda key: np.nan_to_num(losses[key], nan=math.inf))
         own = bench.over_seeds(run, 1, 1)
         others = bench.over_seeds(run, *best)
-        ours.append(float(np.exp(own.mean())))
-        grid.append(float(np.exp(others.mean())))
+        ours.append(own)
+        grid.append(others)
         apart = own.mean() - others.mean()
         error = math.sqrt((own.var(ddof=1) + others.var(ddof=1)) / len(SEEDS))
         print(
@@ -151,10 +152,17 @@ def judge(name: str, row: int, sizes: int, folder: Path) -> None:
             flush=True,
         )
     if len(chosen) >= 4:
-        by_sweep, by_grid = n_opt(chosen, ours), n_opt(chosen, grid)
+        logs = np.log(
+            [
+                [n_opt(chosen, of_seed) for of_seed in zip(*cells, strict=True)]
+                for cells in (ours, grid)
+            ]
+        )
+        by_sweep, by_grid = np.exp(logs.mean(axis=1))
+        error = math.sqrt((logs.var(axis=1, ddof=1) / len(SEEDS)).sum())
         print(
             f"  N_opt {by_sweep:.4g} by the sweep's cells, {by_grid:.4g} by the best: x "
-            f"{by_sweep / by_grid:.2f}"
+            f"{by_sweep / by_grid:.2f} (ln to within {error:.2f}, one standard error)"
         )
 
 
