@@ -69,7 +69,15 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'flops_fit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"flops_fit.{_HOME_OF[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"flops_fit.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        # The light way to install leaves out what only training needs.
+        raise ModuleNotFoundError(
+            f"flops_fit.{name} needs {error.name}, which is not installed; `pip install .` in the "
+            "checkout installs all that flops-fit needs",
+            name=error.name,
+        ) from error
 
 
 def __dir__() -> list[str]:

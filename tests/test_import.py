@@ -62,6 +62,13 @@ def test_a_table_is_fitted_without_torch_mlflow_and_optuna(use, tmp_path):
     assert "28 runs" in done.stdout
 
 
+def test_without_what_training_needs_a_call_says_how_to_install_it():
+    code = LIGHT.replace("{absent}", str(ABSENT)) + "import flops_fit; flops_fit.find_optimal"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "flops_fit.find_optimal needs " in done.stderr
+    assert "`pip install .` in the checkout" in done.stderr
+
+
 def test_public_names_are_frozen():
     assert flops_fit.__all__ == [
         "BudgetSuggestion",

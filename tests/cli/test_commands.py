@@ -192,6 +192,14 @@ def test_fit_reads_a_file_and_fits_each_value_apart(tmp_path):
     assert call("fit", tmp_path / "none.csv").exit_code == 2
 
 
+def test_fit_of_too_few_runs_prints_why_and_exits_with_1(tmp_path):
+    path = tmp_path / "runs.csv"
+    isoflop_table(0)[:3].to_csv(path, index=False)
+    done = call("fit", path)
+    assert done.exit_code == 1
+    assert "refuse" in done.stdout
+
+
 def test_predict_answers_without_the_model_and_writes_nothing(finished, monkeypatch):
     monkeypatch.setattr(tracking, "log_analysis", None)
     shown = call("predict", "1e12", *where(finished))

@@ -27,11 +27,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @options.json
 def fit(
     table: Path, by: tuple[str, ...], form: FormOption, metric: tuple[str, ...], as_json: bool
-) -> None:
+) -> int:
     """Fit a table of runs that were trained elsewhere.
 
     The table is a CSV, TSV, JSON, JSONL, Parquet or Excel file with columns for N, D and loss, and
-    for C in FLOPs if you have it. Without D, it is C / (6 N).
+    for C in FLOPs if you have it. Without D, it is C / (6 N). The exit code is 1 if no law stands.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def fit(
     """
     from flops_fit.cli.tables.fit_file import fit_file
 
-    fit_file(table, by, form, metric, as_json)
+    return fit_file(table, by, form, metric, as_json)
 
 
 @click.argument("table", type=_FILE)

@@ -14,21 +14,28 @@ from flops_fit.result import Result
 
 def fit_file(
     path: Path, by: Sequence[str], form: FormOption, metrics: Sequence[str], as_json: bool
-) -> None:
-    """Fit the runs in a file, or those of each value of its columns `by`, and print the results."""
+) -> int:
+    """Fit the runs in a file, or those of each value of its columns `by`, and print the results.
+
+    Returns:
+        The exit code: 1 where no law stands, of one value at least.
+    """
     if not by:
-        print_result(fit(path, form=form, metrics=metrics), as_json)
-        return
+        result = fit(path, form=form, metrics=metrics)
+        print_result(result, as_json)
+        return int(result.law is None)
     results = fit(path, by=by, form=form, metrics=metrics)
+    lawless = int(bool(results.failed) or any(result.law is None for result in results.values()))
     if as_json:
         shown = {str(value): shown_as_json.of_result(result) for value, result in results.items()}
         failed = {str(value): reason for value, reason in results.failed.items()}
         print(shown_as_json.dumps({"by": results.by, "results": shown, "failed": failed}))
-        return
+        return lawless
     print(results)
     for value, result in results.items():
         print(f"\n{value}")
         show(result)
+    return lawless
 
 
 def print_result(result: Result, as_json: bool) -> None:

@@ -43,7 +43,7 @@ def check_prediction(
         advice = "Add a budget nearer to it."
         checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
-        message = "FLOPs per token at this size are extrapolated from the sizes trained."
+        message = "What a model of this size costs is extrapolated from the sizes trained."
         checks.append(
             Check("cost-extrapolated", "note", message, "Build the model and count them.")
         )

@@ -143,7 +143,7 @@
         `${labels.unit} per parameter: the law was not tested at this ratio.`]);
     const [least, most] = grid.priced ?? [0, Infinity];
     if (!(least / 1.01 <= prediction.n && prediction.n <= most * 1.01))
-      found.push(["note", "FLOPs per token at this size are extrapolated from the sizes trained."]);
+      found.push(["note", "What a model of this size costs is extrapolated from the sizes trained."]);
     if (query.unique !== null && prediction.d > query.unique) {
       const passes = prediction.d / query.unique;
       const worth = Math.exp(-(passes - 1) * grid.caps.fading);

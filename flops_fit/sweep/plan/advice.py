@@ -105,8 +105,11 @@ def is_planned(rows: IsoflopRows, budget: float) -> bool:
 
 
 def _window_text(low: float, high: float) -> str:
-    upper = "" if math.isinf(high) else f" to about {high:.1g}"
-    return f"budgets from about {low:.1g}{upper} FLOPs"
+    least, most = f"{low:.1g}", f"{high:.1g}"
+    if least == most:
+        return f"budgets of about {least} FLOPs"
+    upper = "" if math.isinf(high) else f" to about {most}"
+    return f"budgets from about {least}{upper} FLOPs"
 
 
 def _reasons(rows: IsoflopRows, budget: float) -> list[str]:

@@ -30,7 +30,7 @@ def test_every_infeasible_budget_is_named_in_one_error(planned):
     assert_window_works(planned, str(seen.value))
 
 
-WINDOW = r"budgets from about ([\d.e+]+)(?: to about ([\d.e+]+))? FLOPs"
+WINDOW = r"budgets (?:from|of) about ([\d.e+]+)(?: to about ([\d.e+]+))? FLOPs"
 
 
 def assert_window_works(planned, message, **changes):
