@@ -10,6 +10,9 @@ largest budget, for each pair of laws
 * how often its 95 % interval contains the truth, and the median of ln (high / low),
 * the same for the difference of the loss at equal compute, whose errors are beside it: their root
   mean square over the interval's, which is 1 where it holds 95 % of them,
+* how often the textbook's interval holds it, with the same errors: the laws linear in their
+  parameters about the truth, and Student's t, which holds 95 % of pairs. Where it holds fewer, the
+  seeds are bad luck; what is to be judged is the difference,
 * how often a difference is claimed, and how often wrongly (the laws are equal, or the worse one is
   called better),
 * how often comparing one run of each at one size (the middle one of the smallest budget) names the
@@ -30,11 +33,13 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import flops_fit
 from flops_fit.laws.comparison.contrast import Contrast
 from flops_fit.laws.findings import Findings
-from flops_fit.laws.inference.intervals import NORMAL
+from flops_fit.laws.inference.intervals import LEVEL, NORMAL
+from flops_fit.laws.model.frontier import loss_at
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.runs.simulate import simulate_isoflop
 
@@ -87,6 +92,7 @@ def compared(
     rng = np.random.default_rng(seed)
     common, *own = rng.standard_normal((3, int(np.prod(DESIGNS[design]))))
     errors = [noise * (np.sqrt(shared) * common + np.sqrt(1 - shared) * each) for each in own]
+    paired = shared > 0
     table = simulated(law, design, errors[0])
     first = fitted(table)
     for kind in kinds:
@@ -94,9 +100,12 @@ def compared(
         other_table = simulated(other, design, errors[1])
         middle = DESIGNS[design][1] // 2
         at_one_size = np.sign(other_table["loss"].iloc[middle] - table["loss"].iloc[middle])
+        sweeps = [(law, table, errors[0]), (other, other_table, errors[1])]
         found = Contrast.of(first, fitted(other_table)).at(AT)
         for C, row in zip(AT, found.to_dict("records"), strict=True):
-            yield {"kind": kind, **judged(C, row, (law, other), at_one_size)}
+            textbook = textbook_holds(sweeps, C, paired=paired)
+            found_right = judged(C, row, (law, other), at_one_size)
+            yield {"kind": kind, **found_right, "textbook": textbook}
 
 
 def fitted(table: pd.DataFrame) -> Findings:
@@ -133,6 +142,44 @@ def judged(
         "one_size": at_one_size == np.sign(truth),
         "sign": right,
     }
+
+
+def textbook_holds(
+    sweeps: Sequence[tuple[ParametricLaw, pd.DataFrame, np.ndarray]], C: float, *, paired: bool
+) -> bool:
+    """Whether the interval of linear laws holds the difference of the loss at a budget.
+
+    Args:
+        sweeps: Of both, the law, the runs and their errors of ln L.
+        C: The budget.
+        paired: Whether the differences of the errors are looked at, or each sweep's own.
+    """
+    (one, first, e), (other, second, f) = sweeps
+    if paired:
+        error, half = textbook_error(one, first, C, f - e)
+        return abs(error) <= half
+    parts = [textbook_error(one, first, C, e), textbook_error(other, second, C, f)]
+    levels = [one.l_opt(C), other.l_opt(C)]
+    errors, halves = np.array(parts).T * levels
+    return bool(abs(errors[1] - errors[0]) <= np.hypot(*halves))
+
+
+def textbook_error(
+    law: ParametricLaw, runs: pd.DataFrame, C: float, errors: np.ndarray
+) -> tuple[float, float]:
+    """The error of ln L at the optimum of a budget, and the half-width of its interval."""
+    x, y = (np.log(runs[name].to_numpy()) for name in ("num_params", "num_tokens"))
+    x, y = np.append(x, np.log(law.n_opt(C))), np.append(y, np.log(law.d_opt(C)))
+    free = np.eye(len(law.vector))[: 5 if law.gamma == 1 else 6] * 1e-6
+    high, low = (np.log(loss_at(law.vector + step, x, y)) for step in (free, -free))
+    slopes = (high - low).T / 2e-6
+    Q, R = np.linalg.qr(slopes[:-1])
+    weights = Q @ np.linalg.solve(R.T, slopes[-1])
+    dof = len(errors) - len(free)
+    rest = errors - Q @ (Q.T @ errors)
+    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, dof))
+    half = quantile * np.sqrt(rest @ rest / dof * (weights @ weights))
+    return float(weights @ errors), float(half)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
