@@ -17,6 +17,7 @@ from flops_fit.laws.check import Check
 from flops_fit.laws.runs.names import (
     ALIASES,
     GENERIC,
+    MEASURED,
     NAMED,
     PERPLEXITY,
     QUANTITIES,
@@ -74,7 +75,7 @@ def recognise(frame: pd.DataFrame, apart: Collection[str] = ()) -> Recognised:
         usable = _usable(frame, name, found)
         if usable:
             taken[name] = usable[0]
-            checks += _note_left(frame, name, *usable) if name in QUANTITIES else []
+            checks += _note_left(frame, name, *usable) if name in MEASURED else []
         else:
             checks += _note_text(frame, name, found)
     names = {candidate.column: name for name, candidate in reversed(taken.items())}
@@ -177,7 +178,7 @@ def _note_left(frame: pd.DataFrame, name: str, taken: Candidate, *left: Candidat
     # A column n beside N counts something else.
     rivals = [c for c in left if c.group <= last and c.column not in ("n", "d", "c", "l")]
     doubtful = [c for c in rivals if _differ(frame, taken, c) > within]
-    advice = f"To fit another one, rename it to {name} and drop the rest."
+    advice = f"To use another one, rename it to {name} and drop the rest."
     return [Check("columns", "warn" if doubtful else "note", message, advice if doubtful else "")]
 
 

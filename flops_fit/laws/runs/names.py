@@ -14,6 +14,9 @@ import pandas as pd
 
 from flops_fit.laws.runs.numbers import scale_of
 
+# Hours on a clock, and those of all devices together.
+WALL_HOURS = "hours wallhours trainhours traininghours walltimeh walltimehours runtimehours"
+DEVICE_HOURS = "gpuhours devicehours acceleratorhours"
 # Accepted names of each column, lower case without punctuation, in groups: a name of an earlier
 # group is the better candidate by convention, those of one group stand for the same thing.
 ALIASES: dict[str, list[list[str]]] = {
@@ -68,9 +71,9 @@ ALIASES: dict[str, list[list[str]]] = {
             "walltimes walltime walltimesec walltimeseconds wallclock wallclocktime wallclocks "
             "wallclockseconds trainseconds trainingseconds traintime traintimes trainingtime "
             "trainingtimes trainruntime seconds runtime runtimes runtimesec runtimeseconds elapsed "
-            "elapseds elapsedseconds elapsedtime duration durations durationseconds",
-            "gpuhours hours wallhours trainhours traininghours walltimeh walltimehours devicehours "
-            "runtimehours acceleratorhours",
+            "elapseds elapsedseconds elapsedtime duration durations durationseconds "
+            f"{WALL_HOURS}",
+            DEVICE_HOURS,
         ],
         **{
             name: [name.replace("_", "")]
@@ -81,10 +84,12 @@ ALIASES: dict[str, list[list[str]]] = {
         },
     }.items()
 }
-HOURS = frozenset(ALIASES["wall_time_s"][1])
+HOURS = frozenset([*WALL_HOURS.split(), *DEVICE_HOURS.split()])
 HELD_OUT, GENERIC, TRAINING, PERPLEXITY = range(4)  # groups of `loss`
 NAMED = 3  # the group of `num_params` that counts only where it holds text such as 70M
 QUANTITIES = ("num_params", "num_tokens", "loss", "flops", "compute_budget", "unique_tokens")
+# Those that may have a unit in the name of their column, and more than one column to choose from.
+MEASURED = (*QUANTITIES, "wall_time_s")
 # Names that also stand for other things: a column of text so named is not the quantity.
 WEAK = frozenset("data examples budget compute datasetsize d c l n u".split())
 _PREFIX = re.compile(
@@ -171,7 +176,7 @@ def _readings(column: str) -> list[tuple[str, float, str]]:
 
 def _measures(unit: str, scale: float, name: str) -> bool:
     """Whether a unit in a column's name can be that of a quantity."""
-    if scale != 1 and (name not in (*QUANTITIES, "wall_time_s") or name == "loss"):
+    if scale != 1 and (name not in MEASURED or name == "loss"):
         return False
     measured = [q for q, stems in _MEASURES.items() if any(stem in unit for stem in stems)]
     return not measured or name in measured or name not in _MEASURES

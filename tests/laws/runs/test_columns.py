@@ -113,6 +113,24 @@ def test_several_candidates_for_n(change, severity, message):
     assert message in check.message
 
 
+@pytest.mark.parametrize(
+    ("columns", "severity", "taken", "left", "seconds"),
+    [
+        ({"seconds": 60, "train_runtime": 45}, "warn", "train_runtime", "seconds", 45),
+        ({"_runtime": 7200, "hours": 1}, "warn", "_runtime", "hours", 7200),
+        ({"_runtime": 7200, "hours": 2}, "note", "_runtime", "hours", 7200),
+        ({"hours": 2, "gpu_hours": 16}, "note", "hours", "gpu_hours", 7200),
+        ({"duration": 45, "wall_time_s": 60}, "note", "wall_time_s", "duration", 60),
+    ],
+)
+def test_several_columns_of_time(columns, severity, taken, left, seconds):
+    table, checks = read_runs(TABLE.assign(**columns))
+    (check,) = (each for each in checks if "left out" in each.message)
+    assert (table["wall_time_s"] == seconds).all()
+    assert (check.code, check.severity) == ("columns", severity)
+    assert check.message == f"wall_time_s was read from '{taken}'; left out: '{left}'."
+
+
 def test_only_a_training_loss_and_only_a_perplexity():
     _, checks = read_runs(TABLE.rename(columns={"loss": "train_loss"}))
     assert [(check.code, check.severity) for check in checks] == [("training-loss", "warn")]
