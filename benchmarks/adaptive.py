@@ -12,8 +12,9 @@ of the interval over the grid's once as many FLOPs are spent as the grid takes.
 
 `replay`: every public IsoFLOP table (see `calibration.find_data`) is trained again, from its own
 runs below its largest budget. At shares of its FLOPs, prints the median error of ln N_opt and
-ln L_opt at the largest budget, whose row was held out, for runs chosen by `choose_runs`, in random
-order, and the smallest budgets first; and the ratios to the errors of the whole table.
+ln L_opt at the largest budget, whose row was held out, for runs chosen by `choose_runs` for N_opt
+or for the loss, in random order, the smallest budgets first, and, in hindsight, those nearest to
+the least loss of their row, with that share of every row; and the errors of the whole table.
 
     python benchmarks/adaptive.py simulate [sweeps] [chinchilla | small | bent ...]
     python benchmarks/adaptive.py replay [results.csv]
@@ -195,7 +196,17 @@ def first_runs(runs: pd.DataFrame) -> list[int]:
     return found
 
 
-def chosen_order(runs: pd.DataFrame, target: float) -> list[int]:
+def nearest(runs: pd.DataFrame, share: float) -> list[int]:
+    """This share of every row, three runs at least: those nearest to its least loss."""
+    x, loss = np.log(runs["num_params"].to_numpy()), runs["loss"].to_numpy()
+    found: list[int] = []
+    for row in map(np.flatnonzero, rows_by_budget(runs["compute_budget"].to_numpy())):
+        order = np.abs(x[row] - x[row][loss[row].argmin()]).argsort(kind="stable")
+        found += [int(i) for i in row[order][: max(3, round(share * len(row)))]]
+    return found
+
+
+def chosen_order(runs: pd.DataFrame, target: float, aim: str) -> list[int]:
     """The runs of a table in the order in which they are chosen."""
     order = first_runs(runs)
     flops = runs["flops"].to_numpy()
@@ -210,7 +221,7 @@ def chosen_order(runs: pd.DataFrame, target: float) -> list[int]:
             order.append(int(left[flops[left].argmin()]))
             continue
         limits = Limits(least_flops=GROWTH * spent)
-        choices = choose_runs(findings, target, runs.iloc[left], limits)
+        choices = choose_runs(findings, target, runs.iloc[left], limits, aim=aim)
         if not choices:
             break
         order += [int(left[run]) for choice in choices for run in choice.runs]
@@ -236,20 +247,23 @@ def judge(job: tuple[str, pd.DataFrame, Held]) -> list[dict[str, object]]:
     name, runs, held = job
     flops = runs["flops"].to_numpy()
     orders = {
-        "chosen": [chosen_order(runs, math.exp(held[0]))],
+        "chosen": [chosen_order(runs, math.exp(held[0]), "num_params")],
+        "for the loss": [chosen_order(runs, math.exp(held[0]), "loss")],
         "random": [list(np.random.default_rng(seed).permutation(len(runs))) for seed in range(3)],
         "smallest first": [list(np.argsort(runs["compute_budget"].to_numpy(), kind="stable"))],
     }
-    whole, found = errors(runs, held), []
+    subsets = [("nearest", share, nearest(runs, share)) for share in SHARES]
     for how, several in orders.items():
         for order in several:
             spent = np.cumsum(flops[order]) / flops.sum()
-            for share in SHARES:
-                count = int(np.searchsorted(spent, 1.0001 * share))
-                error = errors(runs.iloc[order[:count]], held) if count else (math.inf,) * 3
-                values = dict(zip(("N", "L", "half"), error, strict=True))
-                of_whole = dict(zip(("N of all", "L of all"), whole, strict=False))
-                found.append({"table": name, "how": how, "share": share, **values, **of_whole})
+            counts = [int(np.searchsorted(spent, 1.0001 * share)) for share in SHARES]
+            subsets += [(how, s, order[:n]) for s, n in zip(SHARES, counts, strict=True)]
+    whole, found = errors(runs, held), []
+    of_whole = dict(zip(("N of all", "L of all"), whole, strict=False))
+    for how, share, subset in subsets:
+        error = errors(runs.iloc[subset], held) if subset else (math.inf,) * 3
+        values = dict(zip(("N", "L", "half"), error, strict=True))
+        found.append({"table": name, "how": how, "share": share, **values, **of_whole})
     return found
 
 

@@ -37,7 +37,9 @@ class SweepPlan(Grid):
 
         Trains about ten steps (of small models as many as fill a few tenths of a second) at the
         smallest, the middle and the largest size on this machine, in as many processes at once as
-        will share it. Nothing is recorded.
+        will share it. Nothing is recorded. A plan with a goal lists its first trials alone; how
+        long those take that follow is told as a range (`rounds_seconds`), from the sweeps that
+        `course` simulates.
 
         Args:
             calibrate: Whether to measure; otherwise `flops_per_second` must be given.
@@ -67,7 +69,8 @@ class SweepPlan(Grid):
 
         The forecast is for the largest budget and for 10 and 100 times it, by simulation: losses
         are drawn from an assumed law at the planned N and D (without repeated data) and analysed
-        as real runs are.
+        as real runs are. Of a plan with a goal these are its first trials; for the whole sweep
+        see `course`.
 
         Args:
             noise: Standard deviation of ln L from run to run; 0.003 to 0.01 is common for models of

@@ -67,6 +67,11 @@ def of_estimate(estimate: EstimateView) -> list[str]:
             f"{duration(longest['seconds'])} ({estimate.size_param}={longest['size']} at "
             f"{flops(longest['compute_budget'])} FLOPs)"
         )
+    if estimate.rounds_seconds is not None:
+        lines.append(
+            "  these are the first trials; those that follow towards the goal take another "
+            f"{between(*estimate.rounds_seconds, duration)} in simulated sweeps whose law holds"
+        )
     if math.isfinite(estimate.memory_bytes):
         how = "measured" if estimate.memory_kind == "measured" else "estimated from tensor sizes"
         lines.append(f"  peak memory of a trial: {memory(estimate.memory_bytes)}, {how}")
@@ -87,6 +92,8 @@ def of_precision(precision: PrecisionView) -> list[str]:
         f"with noise {precision.noise:g} in ln L",
         f"  assumed law: {ratio(law.E)} + {bent(terms, law.gamma)}",
     ]
+    if precision.is_of_first:
+        lines.append("  by the first trials alone; .course() foretells those that follow")
     for row in precision.table.to_dict("records"):
         line = (
             f"  at {flops(row['compute_budget'])} FLOPs ({times(row['extrapolation'])}x): "

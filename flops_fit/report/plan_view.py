@@ -159,6 +159,10 @@ class EstimateView(Protocol):
         """Interval of `seconds`."""
 
     @property
+    def rounds_seconds(self) -> tuple[float, float] | None:
+        """Least and most time of the trials that follow, of a plan with a goal."""
+
+    @property
     def device_seconds(self) -> float:
         """Time of all trials together."""
 
@@ -201,6 +205,10 @@ class EstimateView(Protocol):
 
 class PrecisionView(Protocol):
     """The fields of `Precision` that are shown."""
+
+    @property
+    def is_of_first(self) -> bool:
+        """Whether more trials follow those simulated."""
 
     @property
     def table(self) -> pd.DataFrame:

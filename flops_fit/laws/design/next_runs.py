@@ -1,9 +1,10 @@
 """Which runs to make next: those that narrow the answer at a target budget most for their FLOPs.
 
 Each step adds one size to a row that has been begun, or begins a row with four sizes around its
-expected optimum. A share of the FLOPs goes to runs that test the law: those that tell most of its
-misfit along the optima, whatever they cost within that share. Rows with their least loss at an edge
-get a size beyond it first, and rows of two or three sizes a further one.
+expected optimum. What it would gain beyond the goal does not count. A share of the FLOPs goes to
+runs that test the law: those that tell most of its misfit along the optima, whatever they cost
+within that share. Rows with their least loss at an edge get a size beyond it first, and rows of two
+or three sizes a further one; then comes a row at given budgets, if one is needed in any case.
 
 The choice is greedy, by gain over cost. Greedy choice under the law alone buys cheap runs far out,
 where the law is wrong (docs/method.md); the misfit in `uncertainty` prevents that.
@@ -12,6 +13,7 @@ where the law is wrong (docs/method.md); the misfit in `uncertainty` prevents th
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,6 +54,7 @@ class Limits:
         least_flops: Stop once they spend as much.
         most_flops: FLOPs that they may spend.
         narrower: Stop once they narrow the interval by this share.
+        row_at: Budgets at one of which a row is begun first, FLOPs; none if rows are enough.
     """
 
     least_runs: int = 1
@@ -59,6 +62,7 @@ class Limits:
     least_flops: float = 0.0
     most_flops: float = math.inf
     narrower: float = 1.0
+    row_at: Collection[float] = ()
 
 
 @dataclass
@@ -85,6 +89,12 @@ class _Chosen:
     def room(self) -> tuple[float, float]:
         """How many more runs and FLOPs."""
         return self.limits.most_runs - self.count, self.limits.most_flops - self.flops
+
+    @property
+    def needed(self) -> float:
+        """By how much the logarithm of the variance aimed at is still to fall."""
+        wanted = 1 - self.limits.narrower
+        return 2 * math.log(self.left / wanted) if 0 < wanted < self.left else math.inf
 
     def add(self, runs: list[int], why: str, *, tests: bool = False) -> None:
         flops = float(self.search.flops[runs].sum())
@@ -123,6 +133,9 @@ def choose_runs(
     q = search.uncertainty.num_answers
     of_answer = np.r_[AIMS[aim], np.zeros(q - 2)]
     of_tests = np.r_[0.0, 0.0, np.full(q - 2, 1 / (q - 2))]
+    row = search.best_row(of_answer, limits.row_at, chosen.room[1])
+    if row:
+        chosen.add(row, "begins a row that is needed in any case")
     while not chosen.enough:
         if chosen.of_tests < TEST_SHARE * chosen.flops:
             most = min(chosen.room[1], TEST_SHARE * (search.spent + chosen.flops))
@@ -130,7 +143,7 @@ def choose_runs(
             if test is not None:
                 chosen.add([test], "tests the law", tests=True)
                 continue
-        runs = search.best(of_answer, *chosen.room)
+        runs = search.best(of_answer, *chosen.room, chosen.needed)
         if not runs:
             break
         why = f"narrows {IN_WORDS[aim]} most for its FLOPs"

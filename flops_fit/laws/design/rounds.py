@@ -110,13 +110,13 @@ def decide(
     top = findings.largest_budget
     left = goal.max_flops - spent
     fits = candidates["flops"].to_numpy(float) <= left
-    limits = Limits(at_once, math.inf, GROWTH * spent, left)
+    rows = _rows_needed(findings, goal, candidates)
+    limits = Limits(at_once, math.inf, GROWTH * spent, left, wanted, rows)
     if wanted <= 0:
-        more = _still_needed(findings, goal, candidates)
-        if more is None:
+        num_runs = SIZES_PER_ROW if rows else ENOUGH_RUNS - reached.num_runs
+        if num_runs <= 0:
             return Decision(reached, end=PRECISE + _distance(goal, top))
-        useful, num_runs = more
-        fits &= useful
+        fits &= np.isin(candidates["compute_budget"], rows) if rows else True
         limits = Limits(num_runs, max(num_runs, SIZES_PER_ROW), most_flops=left)
     affordable = np.flatnonzero(fits)
     table = candidates.iloc[affordable]
@@ -129,7 +129,7 @@ def decide(
             near = goal.target <= TOO_FAR * top
             end = f"{PRECISE}, by few runs; {end}" if near else f"{UNTOLD}; {end}"
         return Decision(reached, end=end + _distance(goal, top))
-    if 0 < wanted < 1 and reached.num_runs >= ENOUGH_RUNS:
+    if 0 < wanted < 1 and not rows and reached.num_runs >= ENOUGH_RUNS:
         most = reachable(findings, goal.target, table, aim)
         if 1 - most > OUT_OF_REACH * (1 - wanted):
             return Decision(reached, end=NOT_ENOUGH)
@@ -151,24 +151,18 @@ def fit_round(runs: pd.DataFrame, seed: int = 0) -> Findings | None:
     return None if findings.law is None or findings.misfit is None else findings
 
 
-def _still_needed(
-    findings: Findings, goal: Goal, candidates: pd.DataFrame
-) -> tuple[np.ndarray, int] | None:
-    """What a sweep needs before it may end, however narrow its interval is.
+def _rows_needed(findings: Findings, goal: Goal, candidates: pd.DataFrame) -> list[float]:
+    """Budgets at one of which a sweep needs a row before it may end; none if it has its rows.
 
-    Returns:
-        Which candidates serve, shape (n,), and how many runs; None if it may end.
+    It is begun before other runs are chosen, as these are worth more or less once it is there.
     """
-    C = candidates["compute_budget"].to_numpy(float)
+    C = np.unique(candidates["compute_budget"].to_numpy(float))
     done = findings.fitted_runs["compute_budget"].to_numpy(float)
     if findings.largest_budget < 0.9 * goal.least_top:
-        return np.isclose(C, goal.least_top), SIZES_PER_ROW
-    new = np.array([np.abs(np.log(done / budget)).min() > TOLERANCE for budget in C], bool)
-    if len(np.unique(group_budgets(done))) < ENOUGH_ROWS and new.any():
-        return new, SIZES_PER_ROW
-    if len(done) < ENOUGH_RUNS:
-        return np.ones(len(C), bool), ENOUGH_RUNS - len(done)
-    return None
+        return [budget for budget in C.tolist() if np.isclose(budget, goal.least_top)]
+    if len(np.unique(group_budgets(done))) >= ENOUGH_ROWS:
+        return []
+    return [budget for budget in C.tolist() if np.abs(np.log(done / budget)).min() > TOLERANCE]
 
 
 def _lacking(goal: Goal, reached: Reached) -> tuple[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +17,9 @@ from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets
 
 SIZES_PER_ROW = 4  # fewest sizes of a row
-# Half-widths of a new row about its expected optimum, in ln N.
-HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.5, 0.75, 1.0))
+# Half-widths of a new row about its expected optimum, in ln N. Wide rows tell most of N_opt where a
+# law holds; where it does not, runs far from the optimum say little of the loss there.
+HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.2, 0.35, 0.5, 0.75, 1.0))
 # Every run counts as at least this share of what has been spent: a run has costs of its own, and
 # very many very cheap ones tell less than a law says.
 LEAST_COST = 0.02
@@ -140,7 +141,9 @@ class Search:
             self.sizes.setdefault(int(self.row[run]), []).append(float(self.x[run]))
         return float(1 - np.exp((self.uncertainty.log_variances()[self.aim] - before) / 2))
 
-    def best(self, weights: Array, most_runs: float, most_flops: float) -> list[int]:
+    def best(
+        self, weights: Array, most_runs: float, most_flops: float, needed: float = math.inf
+    ) -> list[int]:
         """The runs with the largest gain for their cost; empty if none fits.
 
         Either one size of a row that has been begun, or four of one that has not.
@@ -149,19 +152,39 @@ class Search:
             weights: What the logarithm of each variance counts, shape (q,).
             most_runs: Most runs.
             most_flops: FLOPs that they may spend.
+            needed: By how much the logarithm of the variance aimed at is to fall. What runs would
+                gain beyond does not count, so that a dear row is not begun for a last small step.
         """
         begun = self._begun()
-        scores = weights @ self.uncertainty.gains() / self.cost
+        gains = self.uncertainty.gains()
+        scores = weights @ gains * _share(gains[self.aim], needed) / self.cost
         fits = self.free & begun & (self.flops <= most_flops)
         scores = np.where(fits, scores, 0.0)
         found, best = [int(scores.argmax())], float(scores.max())
         for runs in self._new_rows(begun) if most_runs >= SIZES_PER_ROW else ():
             if self.flops[runs].sum() <= most_flops:
                 gain = self.uncertainty.gain(runs, self.drift(self._top_with(runs)))
-                score = float(weights @ gain) / self.cost[runs].sum()
+                score = float(weights @ gain * _share(gain[self.aim], needed))
+                score /= self.cost[runs].sum()
                 if score > best:
                     found, best = runs, score
         return found if best > 0 else []
+
+    def best_row(self, weights: Array, budgets: Collection[float], most_flops: float) -> list[int]:
+        """The sizes that begin a row at one of these budgets; empty if none fits.
+
+        Of all that fit, those with the largest gain for their cost.
+        """
+        found: list[int] = []
+        best = -math.inf
+        C = self.table["compute_budget"].to_numpy()
+        for runs in self._new_rows(self._begun()):
+            if C[runs[0]] in budgets and self.flops[runs].sum() <= most_flops:
+                gain = self.uncertainty.gain(runs, self.drift(self._top_with(runs)))
+                score = float(weights @ gain) / self.cost[runs].sum()
+                if score > best:
+                    found, best = runs, score
+        return found
 
     def most_telling(self, weights: Array, most_flops: float) -> int | None:
         """The run of a row that has been begun with the largest gain, whatever it costs."""
@@ -218,6 +241,11 @@ class Search:
                 around = x.min() < self.optimum[runs[0]] < x.max()
                 if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
                     yield runs
+
+
+def _share(gain: Array, needed: float) -> Array:
+    """Share of a gain that is needed."""
+    return np.minimum(1.0, needed / np.maximum(gain, 1e-300))
 
 
 def _in_rows(of: np.ndarray, labels: np.ndarray, x: Array, least: int) -> bool:

@@ -97,11 +97,24 @@ def forecast_course(
     return _forecast(goal, courses, plan, noise, law)
 
 
+def flops_of_rounds(plan: Grid) -> tuple[float, float]:
+    """FLOPs of the trials that follow the first: the least and the most of simulated sweeps."""
+    found = forecast_course(plan, noise=None, law=None, seed=0)
+    first = sum(trial.flops for trial in plan.trials if trial.lr_multiplier == 1)
+    first += _pilot_flops(plan)
+    rates = len(plan.recipe.lr_multipliers)
+    low, high = (rates * max(0.0, end - first) for end in found.flops_interval)
+    return low, high
+
+
+def _pilot_flops(plan: Grid) -> float:
+    return 0.0 if plan.pilot is None else sum(trial.flops for trial in plan.pilot.expected)
+
+
 def _forecast(
     goal: Goal, courses: list[Course], plan: Grid, noise: float, law: ParametricLaw
 ) -> CourseForecast:
-    pilot = 0.0 if plan.pilot is None else sum(trial.flops for trial in plan.pilot.expected)
-    spent = [course.flops + pilot for course in courses]
+    spent = [course.flops + _pilot_flops(plan) for course in courses]
     return CourseForecast(
         goal=goal,
         flops=statistics.median(spent),

@@ -22,6 +22,7 @@ from flops_fit.records import Trial
 from flops_fit.report import plan_text
 from flops_fit.sweep.execution.executors import count_workers
 from flops_fit.sweep.forecast.calibration import Calibration, calibrate
+from flops_fit.sweep.forecast.course import flops_of_rounds
 from flops_fit.sweep.plan.grid import Grid
 from flops_fit.validate import is_count_or_auto, is_positive, raise_problems
 
@@ -55,6 +56,9 @@ class Estimate:
         device: What was timed, for display.
         size_param: Name of the size parameter.
         data_unit: What D counts.
+        rounds_seconds: Of a plan with a goal: how long the trials that follow these take, the
+            least and the most of simulated sweeps (see `CourseForecast`), at the speed of the
+            largest budget of these; else None.
     """
 
     table: pd.DataFrame
@@ -70,6 +74,7 @@ class Estimate:
     device: str
     size_param: str = "size"
     data_unit: str = "tokens"
+    rounds_seconds: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return "\n".join(plan_text.of_estimate(self))
@@ -126,7 +131,17 @@ def estimate_plan(
         device=measured.device,
         size_param=plan.size_param,
         data_unit=plan.data_unit,
+        rounds_seconds=_rounds_seconds(plan, table[to_do], num_devices),
     )
+
+
+def _rounds_seconds(plan: Grid, timed: pd.DataFrame, devices: int) -> tuple[float, float] | None:
+    if plan.goal is None or timed.empty:
+        return None
+    largest = timed[timed["compute_budget"] == timed["compute_budget"].max()]
+    per_flop = float(largest["seconds"].sum() / largest["flops"].sum()) / devices
+    low, high = flops_of_rounds(plan)
+    return low * per_flop, high * per_flop
 
 
 def _nothing_measured(device: str) -> Calibration:

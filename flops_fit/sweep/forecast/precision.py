@@ -34,6 +34,7 @@ class Precision:
         num_sweeps: Number of simulated sweeps.
         seed: Seed of the simulation.
         size_param: Name of the size parameter.
+        is_of_first: Whether more trials follow those simulated, towards a goal.
     """
 
     table: pd.DataFrame
@@ -43,6 +44,7 @@ class Precision:
     num_sweeps: int
     seed: int
     size_param: str
+    is_of_first: bool = False
 
     def __repr__(self) -> str:
         return "\n".join(plan_text.of_precision(self))
@@ -81,4 +83,5 @@ def expected_intervals_of_plan(
         num_sweeps=SWEEPS,
         seed=seed,
         size_param=plan.size_param,
+        is_of_first=plan.goal is not None,
     )

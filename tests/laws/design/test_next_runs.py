@@ -111,3 +111,12 @@ def test_runs_under_way_lower_what_is_gained_nearby(findings):
 
 def test_without_candidates_there_is_no_choice(findings):
     assert chosen(findings, Limits(), CANDIDATES.iloc[:0])[0] == []
+
+
+def test_a_row_that_is_needed_is_begun_first(findings):
+    candidates = possible(dict.fromkeys((*BUDGETS, 1e20, 3e20, 1e21), DECADES))
+    limits = Limits(least_runs=8, row_at=[1e20, 1e21])
+    (first, *_), runs = chosen(with_misfit(findings, 10.0), limits, candidates)
+    assert first.why == "begins a row that is needed in any case"
+    assert set(runs["compute_budget"].iloc[: len(first.runs)]) < {1e20, 1e21}
+    assert len(first.runs) == 4

@@ -107,6 +107,27 @@ def test_a_narrow_interval_from_three_rows_does_not_end_a_sweep(low):
     assert len(choice.runs) == 4
 
 
+def test_a_row_that_is_needed_in_any_case_comes_first_and_the_goal_is_not_given_up_before(low):
+    findings, candidates, spent = low
+    few = candidates[candidates["compute_budget"].isin([*GOAL.first_budgets, GOAL.budgets[1]])]
+    goal = replace(GOAL, until=1.0001)
+    decision = decide(findings, goal, few, spent, at_once=8)
+    assert not decision.end
+    assert set(few["compute_budget"].iloc[list(decision.choices[0].runs)]) == {GOAL.budgets[1]}
+
+
+def test_a_round_ends_where_it_is_expected_to_reach_the_goal(low):
+    findings, candidates, spent = low
+    goal = replace(GOAL, max_flops=1e20)  # and FLOPs spent that would allow for a large round
+    span = decide(findings, goal, candidates, spent).reached.span
+    near, far = (
+        decide(findings, replace(goal, until=span**share), candidates, 1e3 * spent)
+        for share in (0.9, 0.1)
+    )
+    counts = [sum(len(choice.runs) for choice in one.choices) for one in (near, far)]
+    assert 0 < counts[0] < counts[1]
+
+
 def test_a_narrow_interval_from_few_runs_does_not_end_a_sweep(low):
     findings, candidates, spent = low
     goal = replace(GOAL, until=50.0)
@@ -133,7 +154,7 @@ def test_a_sweep_whose_target_predict_would_refuse_does_not_end_as_precise(low):
 def test_the_loss_can_be_the_goal(low):
     findings, candidates, spent = low
     goal = Goal(1e15, None, 1.001).between([1e12, 1e14])
-    decision = decide(findings, goal, candidates, spent)
+    decision = decide(findings, goal, candidates, spent, at_once=12)
     assert any("narrows the loss" in choice.why for choice in decision.choices)
 
 

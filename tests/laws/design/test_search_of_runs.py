@@ -37,8 +37,10 @@ def test_a_new_row_is_begun_with_four_sizes_on_both_sides_of_its_optimum(finding
     assert len(runs) == SIZES_PER_ROW
     decades = DECADES[runs]
     assert len(set(decades)) == SIZES_PER_ROW
-    assert decades.min() <= -0.4
-    assert decades.max() >= 0.4
+    # To test the law, a row may be narrow; to find its optimum, it is wide.
+    half_width = 0.2 if tests else 0.4
+    assert decades.min() <= -half_width
+    assert decades.max() >= half_width
 
 
 @pytest.mark.parametrize(
@@ -170,3 +172,13 @@ def test_where_the_expected_optimum_cannot_be_built_a_row_lies_within_what_can(f
     runs = best(search(findings, possible({3e20: decades})))
     assert len(runs) == SIZES_PER_ROW
     assert np.ptp(decades[runs]) > 0.5
+
+
+def test_no_dear_row_is_begun_for_a_last_small_step(findings):
+    table = search(with_misfit(findings, 30.0), possible({1e20: DECADES, 3e20: DECADES}))
+    weights = np.r_[1.0, 0.5, np.zeros(table.uncertainty.num_answers - 2)]
+    dear = table.best(weights, 10, np.inf)
+    cheap = table.best(weights, 10, np.inf, needed=0.001)
+    assert table.flops[cheap].sum() < table.flops[dear].sum()
+    assert table.uncertainty.gains()[table.aim, cheap].sum() > 0
+    assert table.best(weights, 10, np.inf, needed=1e6) == dear

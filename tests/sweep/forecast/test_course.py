@@ -67,3 +67,20 @@ def test_a_goal_changes_no_id_of_a_trial(plan):
     first = {trial.trial_id for trial in plan.trials if trial.compute_budget < 5e10}
     assert first <= {trial.trial_id for trial in grid.trials}
     assert replace(plan, goal=None).setting == grid.setting
+
+
+def test_estimate_and_precision_tell_that_more_trials_follow(plan, monkeypatch):
+    monkeypatch.setattr(course, "SWEEPS", 2)
+    found = plan.estimate(calibrate=False, flops_per_second=1e9, devices=2)
+    low, high = (end - plan.total_flops for end in plan.course().flops_interval)
+    assert found.rounds_seconds == pytest.approx((low / 2e9, high / 2e9))
+    assert "these are the first trials; those that follow" in repr(found)
+    assert "by the first trials alone" in repr(plan.precision(noise=0.003))
+
+
+def test_estimate_and_precision_of_a_grid_speak_of_all_its_trials():
+    _, planned = plan_of()
+    grid = SweepPlan.of(planned.plan)
+    found = grid.estimate(calibrate=False, flops_per_second=1e9)
+    assert found.rounds_seconds is None
+    assert "first trials" not in repr(found)
