@@ -74,16 +74,19 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
 def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
     """Messages: the change that makes these budgets work, and the budgets that work without one."""
     change = _least_change(rows, budgets)
-    window = _feasible_window(rows)
     messages = []
     if change:
         messages.append(f"all requested budgets work with {change}")
-    if window is not None:
+    if "training example" in change and "max_epochs" not in change:
+        messages += filter(
+            None, [_with_other_settings(rows, budgets)]
+        )  # by the data that are there
+    if window := _feasible_window(rows):
         messages.append(f"{_window_text(*window)} work with the present settings")
     if not messages:
         messages.append(
             "no budget gets a full row of sizes with this model and dataset; "
-            + "; ".join(filter(None, (_with_other_settings(rows), _with_more_data(rows))))
+            + "; ".join(filter(None, (_with_other_settings(rows, budgets), _with_more_data(rows))))
         )
     return messages
 
@@ -162,7 +165,7 @@ def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:
 
 def _smaller_batch_or_more_data(rows: IsoflopRows, budgets: Sequence[float]) -> str:
     changes = []
-    if not _all_planned(_with_unlimited_data(rows), budgets):
+    if not _all_planned(_with_examples(rows, None), budgets):
         batch_size = _largest_batch(rows, budgets)
         if batch_size == 0:
             return ""
@@ -218,7 +221,7 @@ def _as_recipe(rows: IsoflopRows, settings: tuple[int, float]) -> str:
 
 def _largest_batch(rows: IsoflopRows, budgets: Sequence[float]) -> int:
     """The largest batch that leaves enough steps, by halving; 0 if even one example does not."""
-    unlimited = _with_unlimited_data(rows)
+    unlimited = _with_examples(rows, None)
     cost = _smallest_cost(rows)
     batch_size = max(rows.least_batch(budget, cost) for budget in budgets) // 2
     while batch_size and not _all_planned(_with_batch(unlimited, batch_size), budgets):
@@ -244,23 +247,23 @@ def _limited_epochs(rows: IsoflopRows) -> float:
 def _with_more_data(rows: IsoflopRows) -> str:
     """The amount of data with which some budgets can be planned, and these budgets."""
     for examples in _more_examples(rows):
-        window = _feasible_window(_with_examples(rows, examples))
-        if window is not None:
+        if window := _feasible_window(_with_examples(rows, examples)):
             data = plural(examples, "training example")
             return f"with about {data}, {_window_text(*window)} would work"
     return "pass sizes=[...] of your own"
 
 
-def _with_other_settings(rows: IsoflopRows) -> str:
-    """The first settings that make room for a decade of budgets, else those with most room."""
-    best, text = 0.0, ""
+def _with_other_settings(rows: IsoflopRows, budgets: Sequence[float]) -> str:
+    """The settings with most of these budgets, and with room for a decade of any, if there are."""
+    best, text = (0, 0.0), ""
     for settings in list(_settings(rows))[1:]:
-        window = _feasible_window(_with(rows, settings))
-        if window is not None and window[1] / window[0] > best:
-            best = window[1] / window[0]
-            text = f"with {_as_recipe(rows, settings)}, {_window_text(*window)} would work"
-        if best >= 10:
-            break
+        changed = _with(rows, settings)
+        if window := _feasible_window(changed):
+            planned = sum(_all_planned(changed, [budget]) for budget in budgets)
+            room = planned, min(window[1] / window[0], 10.0)
+            if room > best:
+                best = room
+                text = f"with {_as_recipe(rows, settings)}, {_window_text(*window)} would work"
     return text
 
 
@@ -272,11 +275,8 @@ def _more_examples(rows: IsoflopRows) -> Iterator[int]:
 
 
 def _with_examples(rows: IsoflopRows, examples: int | None) -> IsoflopRows:
+    """The rows of a plan with so many training examples; None for as many as it takes."""
     return replace(rows, source=replace(rows.source, num_examples=examples))
-
-
-def _with_unlimited_data(rows: IsoflopRows) -> IsoflopRows:
-    return _with_examples(rows, None)
 
 
 def _with_batch(rows: IsoflopRows, batch_size: int) -> IsoflopRows:

@@ -117,6 +117,16 @@ def test_data_too_few_for_any_budget(planned):
     assert_window_works(planned, of_more, **{**changes, "dataset": enough})
 
 
+def test_settings_are_named_for_the_data_that_are_there(planned):
+    data, budgets = examples(1700), [3e6, 1e7, 3e7, 1e8]
+    with pytest.raises(InfeasiblePlanError, match=r"about .* training examples\n") as seen:
+        planned(compute_budgets=budgets, dataset=data, recipe=Recipe(batch_size=256, pilot=False))
+    line = seen.value.problems[-1]
+    epochs, batch = (int(re.search(rf"{name}=(\d+)", line)[1]) for name in ("epochs", "batch_size"))
+    recipe = Recipe(batch_size=batch, max_epochs=epochs, pilot=False)
+    assert_window_works(planned, line, dataset=data, recipe=recipe)
+
+
 @pytest.mark.slow
 def test_rows_that_do_not_surround_the_expected_optimum(planned):
     given = {"dataset": examples(20_000), "recipe": Recipe(pilot=False)}
