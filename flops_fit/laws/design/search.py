@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -161,13 +161,10 @@ class Search:
         fits = self.free & begun & (self.flops <= most_flops)
         scores = np.where(fits, scores, 0.0)
         found, best = [int(scores.argmax())], float(scores.max())
-        for runs in self._new_rows(begun) if most_runs >= SIZES_PER_ROW else ():
-            if self.flops[runs].sum() <= most_flops:
-                gain = self.uncertainty.gain(runs, self.drift(self._top_with(runs)))
-                score = float(weights @ gain * _share(gain[self.aim], needed))
-                score /= self.cost[runs].sum()
-                if score > best:
-                    found, best = runs, score
+        rows = self._new_rows(begun) if most_runs >= SIZES_PER_ROW else ()
+        for score, runs in self._scored(rows, weights, most_flops, needed):
+            if score > best:
+                found, best = runs, score
         return found if best > 0 else []
 
     def best_row(self, weights: Array, budgets: Collection[float], most_flops: float) -> list[int]:
@@ -175,16 +172,20 @@ class Search:
 
         Of all that fit, those with the largest gain for their cost.
         """
-        found: list[int] = []
-        best = -math.inf
         C = self.table["compute_budget"].to_numpy()
-        for runs in self._new_rows(self._begun()):
-            if C[runs[0]] in budgets and self.flops[runs].sum() <= most_flops:
+        rows = (runs for runs in self._new_rows(self._begun()) if C[runs[0]] in budgets)
+        scored = self._scored(rows, weights, most_flops)
+        return max(scored, key=lambda of_row: of_row[0], default=(0.0, []))[1]
+
+    def _scored(
+        self, rows: Iterable[list[int]], weights: Array, most_flops: float, needed: float = math.inf
+    ) -> Iterator[tuple[float, list[int]]]:
+        """New rows that fit, each with its gain for its cost, which comes first."""
+        for runs in rows:
+            if self.flops[runs].sum() <= most_flops:
                 gain = self.uncertainty.gain(runs, self.drift(self._top_with(runs)))
-                score = float(weights @ gain) / self.cost[runs].sum()
-                if score > best:
-                    found, best = runs, score
-        return found
+                score = float(weights @ gain * _share(gain[self.aim], needed))
+                yield score / self.cost[runs].sum(), runs
 
     def most_telling(self, weights: Array, most_flops: float) -> int | None:
         """The run of a row that has been begun with the largest gain, whatever it costs."""
