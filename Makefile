@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo notebook test test-integration chaos coverage check docker-check docs format bench clean
 
 demo: .installed-demo
-	$(BIN)/python examples/gpt_stdlib.py
+	$(BIN)/python examples/feedforward_stdlib.py
 
 # Executes examples/quickstart.ipynb and writes its outputs into it.
 notebook: .installed-integration

@@ -1,4 +1,4 @@
-"""Models that recipes are judged on: a GPT of std .02, a ViT, a residual network, an MLP."""
+"""Models that recipes are judged on: a GPT of std .02, a ViT, a residual network, MLPs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from flops_fit.examples.feedforward import FeedForwardLM
 from flops_fit.examples.gpt import GPT, next_token_loss
 from flops_fit.examples.images import Shapes
 from flops_fit.examples.resnet import ResNet
@@ -104,4 +105,7 @@ CASES = {
     ),
     "resnet": Case(ResNet, "width", _images(16), F.cross_entropy, (2e9, 4.3e9, 9e9, 2e10), {}),
     "mlp": Case(MLP, "width", _regression, F.mse_loss, (3e7, 1e8, 3e8, 9e8), {}),
+    "feedforward": Case(
+        FeedForwardLM, "d_model", _text, next_token_loss, (2e10, 6e10, 2e11, 6e11), {}
+    ),
 }  # fmt: skip

@@ -1,20 +1,20 @@
 """The recipe that the pilot found: which learning rate and batch size suit which model.
 
-New in this example: `result.recipe_law`. Name and setting are those of `gpt_stdlib.py`, so if that
-sweep has run, nothing is trained. By default every sweep begins with a pilot; this script shows
-what it tried, the laws that it found, and what they say of models that nobody has trained.
+New in this example: `result.recipe_law`. Name and setting are those of `feedforward_stdlib.py`, so
+if that sweep has run, nothing is trained. By default every sweep begins with a pilot; this script
+shows what it tried, the laws that it found, and what they say of models that nobody has trained.
 """
 
 from collections.abc import Sequence
 
-import gpt_stdlib
+import feedforward_stdlib
 
 import flops_fit
 
 
 def main(argv: Sequence[str] | None = None) -> flops_fit.Result:
     """Run the sweep, and print and plot its recipe."""
-    result = gpt_stdlib.main(argv)
+    result = feedforward_stdlib.main(argv)
     runs = result.runs
     tried = runs[runs["role"] != "sweep"].sort_values("loss")
     best = tried.groupby(["role", "compute_budget", "size"], as_index=False).first()

@@ -1,10 +1,10 @@
-"""The five lines, on text that every machine has: the source code of Python's standard library.
+"""GPTs on the source code of Python's standard library.
 
-Trains 28 byte-level GPTs over a decade of compute, fits the laws and prints the table. Running it
-again trains nothing twice. A pilot finds the learning rate. The batch follows a rule here, so that
-all is done in three minutes: the best batches of so small models hold a single example, and steps
-of one example are slow. `--batch auto` finds them too, in six minutes: the best models are then
-nearly twice as large.
+New in this example: the model, 28 byte-level GPTs over a decade of compute. Chance decides at which
+step so small a GPT learns to use attention. Its losses are noisy, and the checks of the result say
+so. The batch follows a rule here, so that all is done in three minutes: the best batches of so
+small models hold a single example, and steps of one example are slow. `--batch auto` finds them
+too, in six minutes: the best models are then nearly twice as large.
 """
 
 from collections.abc import Sequence

@@ -464,7 +464,7 @@ def test_a_worker_makes_no_study_of_its_own(finished, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_demo_is_the_first_example(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
-    import gpt_stdlib
+    import feedforward_stdlib
 
     asked = []
 
@@ -474,7 +474,7 @@ def test_the_demo_is_the_first_example(monkeypatch):
 
     monkeypatch.setattr(flops_fit, "find_optimal", stop)
     with pytest.raises(flops_fit.FlopsFitError):
-        gpt_stdlib.main([])
+        feedforward_stdlib.main([])
     assert call("demo").exit_code == 1
     example, demo = asked
     assert demo.pop("tracking_uri") is None

@@ -68,7 +68,7 @@ def pictures(folder: Path) -> None:
 def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     options = "--budgets 2e9 4e9 8e9 --sizes 4 6 9 14 --workers 2".split()
-    result = main_of("gpt_stdlib.py")(options)
+    result = main_of("feedforward_stdlib.py")(options)
     runs = result.runs.groupby("role")["state"].agg(list)
     assert runs["sweep"] == ["complete"] * 12
     assert len(runs["pilot"]) >= 12  # learning rates at three sizes
@@ -77,6 +77,11 @@ def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatc
     assert set(result.runs["run_id"]) == set(again.runs["run_id"])
     assert "Laws of the recipe" in capsys.readouterr().out
     assert Path("recipe.png").stat().st_size > 10_000
+
+
+@pytest.mark.integration
+def test_a_gpt_on_the_text_of_the_five_lines():
+    assert list(main_of("gpt_stdlib.py")(ALONE).runs["state"]) == DONE
 
 
 @pytest.mark.integration
