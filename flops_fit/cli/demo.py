@@ -1,4 +1,4 @@
-"""The sweep of `flops-fit demo`: that of examples/feedforward_stdlib.py: both share their runs."""
+"""The sweep of `flops-fit demo`: the one of examples/feedforward_stdlib.py; runs are shared."""
 
 from __future__ import annotations
 

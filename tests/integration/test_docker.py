@@ -174,7 +174,7 @@ def test_scripts_may_be_run(script: str) -> None:
 def test_the_sweep_that_comes_with_it_is_that_of_the_demo() -> None:
     settings = read(DOCKER / "sweep/sweep.yaml", {})
     assert settings.compute_budgets == BUDGETS
-    assert settings.task().model_cls.__name__ == "GPT"
+    assert settings.task().model_cls.__name__ == "FeedForwardLM"
 
 
 def test_the_readme_names_what_compose_has() -> None:
