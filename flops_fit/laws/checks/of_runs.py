@@ -11,14 +11,12 @@ from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.exclusions import (
-    BEATEN,
-    CHECKING,
     DIVERGED,
     MOST_EPOCHS,
     REPEATED,
-    TUNED,
     epochs,
     of_sweep,
+    unfit,
 )
 
 # Least sound design (docs/method.md, "When it refuses").
@@ -133,7 +131,7 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
 
     Runs that only served to try another learning rate do not count.
     """
-    reasons = _reasons(runs)
+    reasons = unfit(runs)
     if reasons.empty:
         return []
     diverged = reasons.isin(["diverged", DIVERGED, "loss is not finite"]).sum()
@@ -148,7 +146,7 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
 
 def check_outliers(runs: pd.DataFrame) -> list[Check]:
     """Warn if more than 10 % of the runs were screened out as outliers."""
-    outliers = int(_reasons(runs).str.startswith("outlier").sum())
+    outliers = int(unfit(runs).str.startswith("outlier").sum())
     share = outliers / len(runs)
     if not share > DROPPED:
         return []
@@ -292,8 +290,3 @@ def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
     )
     advice = "Look at plot('residuals'), and at learning rate, batch and repeated data."
     return [Check("residual-over-seed", "warn", message, advice)]
-
-
-def _reasons(runs: pd.DataFrame) -> pd.Series:
-    """Reasons of excluded runs, without those that only tried another learning rate."""
-    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING, BEATEN]), "excluded"]

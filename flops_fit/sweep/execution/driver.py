@@ -268,6 +268,7 @@ def _progress(job: Job, runs: list[Run]) -> Progress:
         to_come=job.to_come,
         size_param=job.size_param,
         data_unit=job.data_unit,
+        num_examples=job.num_examples,
     )
 
 
