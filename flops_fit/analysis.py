@@ -22,6 +22,7 @@ from flops_fit.laws.pipeline import seal
 from flops_fit.records import Run, Size
 from flops_fit.report import html_page
 from flops_fit.report.outcomes import UNREADABLE
+from flops_fit.report.tables import as_cells, to_markdown
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
@@ -273,7 +274,7 @@ def write_files(result: Result, folder: Path) -> None:
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
-        text = table.to_markdown(index=False, floatfmt=".4g")
+        text = to_markdown(as_cells(table, result.meta, result.findings.metrics.values()))
         (folder / "chinchilla_table.md").write_text(text + "\n", encoding="utf-8")
         (folder / "chinchilla_table.tex").write_text(result.to_latex(), encoding="utf-8")
     except FitError as error:

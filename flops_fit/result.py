@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from flops_fit.laws.spending.time_optimal import predict_spending
 from flops_fit.records import Size
 from flops_fit.report import summary
 from flops_fit.report.coefficients import Summary, summarise
-from flops_fit.report.tables import WholeTable
+from flops_fit.report.tables import WholeTable, as_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,13 +145,18 @@ class Result:
 
         Returns:
             One row per budget: C in FLOPs, N, D, loss, metrics and a found recipe with 95 %
-            intervals, D / N, the size value to build, and C over the largest budget.
+            intervals, D / N, the size value to build, and C over the largest budget. It is shown
+            as text, under headings for people; code finds numbers in `compute_budget num_params
+            num_tokens tokens_per_param loss`, in `_low` and `_high` of these, and in `size
+            extrapolation`.
 
         Raises:
             ArgumentError: A budget is not a positive number.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return WholeTable(tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway))
+        table = tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway)
+        metrics = tuple(self.findings.metrics.values())
+        return WholeTable.shown(table, partial(as_cells, meta=self.meta, metrics=metrics))
 
     def predict(
         self,
