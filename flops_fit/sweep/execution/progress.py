@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 
-from flops_fit.display.bars import new_bar
+from flops_fit.display.bars import BarOfPhases
 from flops_fit.display.notebook import tell
 from flops_fit.display.number_text import loss, percent
 from flops_fit.records import Event, Trial
@@ -33,6 +33,7 @@ class Progress:
         size_param: str = "size",
         data_unit: str = "tokens",
         num_examples: int | None = None,
+        bar: BarOfPhases | None = None,
     ) -> None:
         """Draw the bar as it stands.
 
@@ -43,6 +44,7 @@ class Progress:
             size_param: Name of the size parameter.
             data_unit: What D counts.
             num_examples: Examples in the training data; None if unknown.
+            bar: The bar of the whole sweep, of which this is a phase; by default one of its own.
         """
         self._to_come = to_come
         self._trials = {trial.trial_id: trial for trial in trials}
@@ -55,7 +57,8 @@ class Progress:
         self._handler: logging.Handler | None = None
         self._level_before = logging.NOTSET
         total = sum(trial.flops for trial in trials) + to_come
-        self._bar = new_bar("sweep", total, sum(self._spent.values()))
+        self._own_bar = BarOfPhases()
+        self._bar = (bar or self._own_bar).next_phase("sweep", total, sum(self._spent.values()))
 
     def __enter__(self) -> Progress:
         # A library must not configure logging; without any handler the lines would be lost.
@@ -66,9 +69,8 @@ class Progress:
             _LOG.setLevel(logging.INFO)
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close(interrupted=error is not None)
+    def __exit__(self, *error: object) -> None:
+        self._own_bar.__exit__(*error)
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
             _LOG.setLevel(self._level_before)
