@@ -8,9 +8,10 @@ from flops_fit.display import number_text
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0123, "0.0123"), (1, "1.00"), (12.34, "12.3"), (999.6, "1.00k"), (31234, "31.2k"),
+        (0.0123, "0.0123"), (1, "1"), (1.234, "1.23"), (13.0, "13"), (12.34, "12"),
+        (999.6, "1.00k"), (31234, "31.2k"),
         (999_499, "999k"), (1.24e9, "1.24B"), (123.4e12, "123T"), (3.14e16, "3.14e+16"),
-        (math.nan, "?"), (math.inf, "?"), (0.0, "0.00"),
+        (math.nan, "?"), (math.inf, "?"), (0.0, "0"),
     ],
 )  # fmt: skip
 def test_count(value, text):
@@ -21,7 +22,7 @@ def test_count(value, text):
     ("value", "error", "text"),
     [
         (1.80812, 0.0301, "1.808 ± 0.030"),
-        (512.4, 140, "512 ± 1.4e+02"),
+        (512.4, 140, "512 ± 140"),
         (1.0, 0.0, "1"),
         (1.0, math.nan, "1"),
         (3412.0, 9.9, "3412.0 ± 9.9"),
@@ -46,7 +47,8 @@ def test_an_interval_and_its_absence():
 
 
 @pytest.mark.parametrize(
-    ("factor", "text"), [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (1000, "1,000"), (3.2e9, "3.2e+09")]
+    ("factor", "text"),
+    [(0.1, "0.1"), (1, "1"), (4.2, "4.2"), (99.7, "100"), (1000, "1,000"), (3.2e9, "3.2e+09")],
 )
 def test_times(factor, text):
     assert number_text.times(factor) == text

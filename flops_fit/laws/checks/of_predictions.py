@@ -83,7 +83,7 @@ def check_recipe(recipe: RecipeLaw, row: Mapping[str, float], largest: float) ->
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if not high <= WIDE_RECIPE * low:
             factor = high / low if low > 0 else math.inf
-            doubts.append(f"are hardly known: {name} within a factor of {factor:.2g}")
+            doubts.append(f"are hardly known: {name} within a factor of {times(factor)}")
     if not doubts:
         return []
     message = f"learning rate and batch size {'; they '.join(doubts)}."

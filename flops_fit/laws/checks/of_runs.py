@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import percent
+from flops_fit.display.number_text import percent, times
 from flops_fit.laws.check import Check, Severity, counted, graded
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
@@ -122,7 +122,9 @@ def check_span(fitted: pd.DataFrame) -> list[Check]:
     # Budgets of a table may differ from the planned ones by rounding to whole steps.
     if span >= 0.95 * SHORT_SPAN:
         return []
-    message = f"the budgets span a factor of {span:.2g} ({SHORT_SPAN:.0f} or more is recommended)."
+    message = (
+        f"the budgets span a factor of {times(span)} ({SHORT_SPAN:.0f} or more is recommended)."
+    )
     return [Check("short-span", "warn", message, DESIGN_ADVICE)]
 
 
