@@ -165,7 +165,8 @@ def check_epochs(runs: pd.DataFrame) -> list[Check]:
     """
     most = float(np.nanmax(np.append(epochs(runs), 0.0)))
     refuse = MOST_EPOCHS if (runs["excluded"] == REPEATED).any() else np.inf
-    message = f"a run saw its data {most:.3g} times."
+    message = f"a run saw its data {times(most)} times"
+    message += f"; runs of over {refuse:g} are left out of the fits." if most > refuse else "."
     advice = "Train on more data, or for fewer passes: Recipe(max_epochs=...)."
     return graded("many-epochs", most, MANY_EPOCHS, refuse, message, advice)
 
@@ -179,7 +180,9 @@ def check_warmup(runs: pd.DataFrame) -> list[Check]:
         return []
     shares = pd.to_numeric(runs["warmup_fraction"], errors="coerce")
     longest = float(np.nanmax(np.append(shares, 0.0)))
-    message = f"a run spent {percent(longest)} of its steps on warm-up."
+    message = f"a run spent {percent(longest)} of its steps on warm-up"
+    left_out = f"; runs of over {percent(LONG_WARMUP[1])} are left out of the fits."
+    message += left_out if longest > LONG_WARMUP[1] else "."
     advice = "Give warm-up as a fraction of each run."
     return graded("long-warmup", longest, *LONG_WARMUP, message, advice)
 
