@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import pandas as pd
@@ -100,6 +101,11 @@ def as_cells(
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
     columns["C / largest"] = [number_text.times(factor) for factor in table["extrapolation"]]
     return pd.DataFrame(columns)
+
+
+def as_cells_of(findings: Findings) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """From a table of predictions to its text cells, for one result."""
+    return partial(as_cells, meta=findings.meta, metrics=tuple(findings.metrics.values()))
 
 
 def to_markdown(cells: pd.DataFrame) -> str:

@@ -62,6 +62,7 @@ def test_a_figure_is_a_picture_and_is_shown_once(notebook, plot):
     ("source", "words"),
     [
         ("plan", ">d_model</th>"),
+        ("result.chinchilla_table()", ">d_model</th>"),
         ("result.predict(5e11)", "tokens per parameter"),
         ('result.predict(5e11, metric="accuracy")', "accuracy"),
         ("result.predict(hours=0.005)", "parameters"),

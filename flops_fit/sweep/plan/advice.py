@@ -74,21 +74,13 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
 def what_would_work(
     rows: IsoflopRows, budgets: Sequence[float], wanted: str = "all requested budgets work"
 ) -> list[str]:
-    """Messages: the change that makes these budgets work, and the budgets that work without one.
-
-    Args:
-        rows: The planner's rows.
-        budgets: The budgets, in FLOPs.
-        wanted: What the change makes possible.
-    """
+    """Messages: the change by which what is wanted works, and the budgets that work without one."""
     change = _least_change(rows, budgets)
     messages = []
     if change:
         messages.append(f"{wanted} with {change}")
     if "training example" in change and "max_epochs" not in change:
-        messages += filter(
-            None, [_with_other_settings(rows, budgets)]
-        )  # by the data that are there
+        messages += filter(None, [_with_other_settings(rows, budgets)])  # with the data at hand
     if window := _feasible_window(rows):
         messages.append(f"{_window_text(*window)} work with the present settings")
     if not messages:
