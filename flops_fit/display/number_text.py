@@ -90,8 +90,10 @@ def plus_minus(value: float, error: float) -> str:
         return f"{value:.4g}"
     places = 1 - math.floor(math.log10(error))  # decimals that show two digits of the error
     # Very large or very small numbers are shorter in scientific notation.
-    if places < 0 or places > 6 or abs(value) >= 1e6:
-        return f"{value:.3g} ± {times(error)}"
+    if places > 6 or max(abs(value), error) >= 1e6:
+        return f"{value:.3g} ± {error:.2g}"
+    if places < 0:
+        return f"{round(value, places):,.0f} ± {round(error, places):,.0f}"
     return f"{value:.{places}f} ± {error:.{places}f}"
 
 
