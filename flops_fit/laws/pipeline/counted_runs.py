@@ -83,10 +83,11 @@ def _chosen(runs: pd.DataFrame) -> tuple[FitData | None, Array]:
     try:
         data = read_fit_data(runs, Options())
         if refuse_parametric(data) is None:
-            chosen = choose_runs(data, Options())
+            with np.errstate(all="ignore"):
+                chosen = choose_runs(data, Options())
             return chosen.data, chosen.screened.side
-    except (np.linalg.LinAlgError, FitError):
-        pass
+    except (ValueError, ArithmeticError, FitError):
+        pass  # a sweep must not end because of what is said of its rows
     return None, keep_all(included).side
 
 
