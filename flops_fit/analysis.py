@@ -22,6 +22,7 @@ from flops_fit.laws.pipeline import seal
 from flops_fit.records import Run, Size
 from flops_fit.report import html_page
 from flops_fit.report.outcomes import UNREADABLE
+from flops_fit.report.tables import as_cells, to_markdown
 from flops_fit.result import Result
 from flops_fit.runtime import distributed
 from flops_fit.runtime.announce import announce_if_slow
@@ -52,14 +53,16 @@ class _Fitted:
     Attributes:
         result: The result.
         key: Hash of what it was fitted to.
-        shown: A function from the report's bytes to a hash of all that the report shows.
+        shown: A function from the report's bytes to a hash of what it shows, forecasts apart.
         is_logged: Whether the store holds the report, tables and laws of this result already.
+        report: The report, where only forecasts are new in it; None if it is to be drawn.
     """
 
     result: Result
     key: str
     shown: Callable[[bytes], str]
     is_logged: bool
+    report: bytes | None = None
 
 
 def analyze_ledger(
@@ -112,7 +115,11 @@ def _logged(ledger: Ledger, fitted: _Fitted, timeout_s: float) -> Result:
     result = fitted.result
     slow = announce_if_slow("Drawing the report, and logging it to the store")
     with slow, tempfile.TemporaryDirectory() as folder:
-        write_files(result, Path(folder))
+        if fitted.report is None:
+            write_files(result, Path(folder))
+        else:
+            _write_laws(result, Path(folder))
+            (Path(folder) / REPORT).write_bytes(fitted.report)
         report = Path(folder) / REPORT
         shown = fitted.shown(report.read_bytes()) if report.exists() else ""
         seal.seal(Path(folder) / LAWS, fitted.key, shown)
@@ -191,11 +198,14 @@ def _fit(
 
     def shown(report: bytes) -> str:
         of_rounds = [] if rounds.empty else [rounds.to_json()]
-        return seal.hash_of(meta, texts, *of_rounds, report.hex())
+        return seal.hash_of(meta, *of_rounds, report.hex())
 
     report = _read(ledger, REPORT, Path.read_bytes) if kept else None
-    is_logged = kept is not None and report is not None and kept.shown == shown(report)
-    return _Fitted(Result(findings, partial(_log_text, ledger)), key, shown, is_logged)
+    current = None
+    if kept is not None and report is not None and kept.shown == shown(report):
+        current = html_page.with_forecasts(report.decode(), findings).encode()
+    result = Result(findings, partial(_log_text, ledger))
+    return _Fitted(result, key, shown, current is not None and current == report, current)
 
 
 def _finished(ledger: Ledger, setting: str | None) -> list[Run]:
@@ -273,18 +283,22 @@ def write_files(result: Result, folder: Path) -> None:
     try:
         table = result.chinchilla_table()
         table.to_csv(folder / "chinchilla_table.csv", index=False)
-        text = table.to_markdown(index=False, floatfmt=".4g")
+        text = to_markdown(as_cells(table, result.meta, result.findings.metrics.values()))
         (folder / "chinchilla_table.md").write_text(text + "\n", encoding="utf-8")
         (folder / "chinchilla_table.tex").write_text(result.to_latex(), encoding="utf-8")
     except FitError as error:
         (folder / "chinchilla_table.md").write_text(f"No table: {error}\n", encoding="utf-8")
-    (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
-    result.save(folder / LAWS)
+    _write_laws(result, folder)
     try:
         _write_report(result, folder)
     except Exception as error:  # a fault of a plot must not lose days of training
         reason = f"{type(error).__name__}: {error}"
         warn_user(f"the report could not be drawn ({reason}); tables and laws are logged")
+
+
+def _write_laws(result: Result, folder: Path) -> None:
+    (folder / "summary.txt").write_text(f"{result!r}\n", encoding="utf-8")
+    result.save(folder / LAWS)
 
 
 def _write_report(result: Result, folder: Path) -> None:

@@ -104,7 +104,7 @@ class Comparison:
             if len(self.contrasts) > 1:
                 table.insert(0, "sweep", name)
             tables.append(table)
-        return WholeTable(pd.concat(tables, ignore_index=True))
+        return WholeTable.shown(pd.concat(tables, ignore_index=True), text.cells)
 
     def plot(self) -> Figure:
         """Both laws with their 95 % bands, and the multiplier against compute."""

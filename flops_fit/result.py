@@ -31,7 +31,7 @@ from flops_fit.laws.spending.time_optimal import predict_spending
 from flops_fit.records import Size
 from flops_fit.report import summary
 from flops_fit.report.coefficients import Summary, summarise
-from flops_fit.report.tables import WholeTable
+from flops_fit.report.tables import WholeTable, as_cells_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ class Result:
 
     Attributes:
         findings: The runs, fits, intervals and checks.
-        log_text: Writes a text as an artifact of the sweep's parent run, under a name, and returns
-            where; None for a table of runs, and for a result that was saved.
+        log_text: Writes a text as an artifact of the parent run, under a name, and returns where;
+            None for a table of runs, and for a result that was saved.
     """
 
     findings: Findings
@@ -143,14 +143,15 @@ class Result:
             anyway: Show budgets however far beyond the runs.
 
         Returns:
-            One row per budget: C in FLOPs, N, D, loss, metrics and a found recipe with 95 %
-            intervals, D / N, the size value to build, and C over the largest budget.
+            A row per budget: C in FLOPs, N, D, loss, metrics and a found recipe with 95 %
+            intervals, D / N, the size, C over the largest budget. It is shown as text cells.
 
         Raises:
             ArgumentError: A budget is not a positive number.
             FitError: No law was fitted, or predictions so far beyond the runs are refused.
         """
-        return WholeTable(tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway))
+        table = tables.chinchilla_table(self.findings, compute_budgets, anyway=anyway)
+        return WholeTable.shown(table, as_cells_of(self.findings))
 
     def predict(
         self,
@@ -344,7 +345,6 @@ class Result:
 
 
 def __getattr__(name: str) -> Any:
-    # The former name of `fit`, which is above this module in the layers.
-    if name != "fit":
+    if name != "fit":  # its former place; it is above this module in the layers
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module("flops_fit.fit_table").fit

@@ -113,6 +113,7 @@ def _job(task: Task, planned: Planned, ledger: Ledger, address: StoreAddress) ->
         note=_description(plan),
         size_param=plan.size_param,
         data_unit=plan.data_unit,
+        num_examples=planned.source.num_examples,
         plan=grid_digest(plan),
     )
 

@@ -8,6 +8,7 @@ from flops_fit.analysis import _headline, write_files
 from flops_fit.errors import FlopsFitWarning
 from flops_fit.laws.runs.simulate import simulate_isoflop
 from flops_fit.report import html_page
+from flops_fit.report.tables import as_cells
 from flops_fit.result import Result, fit
 
 
@@ -23,6 +24,12 @@ def test_report_table_plots_and_laws_are_written(result, tmp_path):
     kinds = {f"chinchilla_table.{kind}" for kind in ("csv", "md", "tex")}
     assert {"report.html", "summary.txt", "plots/isoflops.svg", "laws/result.json"} <= written
     assert kinds <= written
+    first, _, *rows = (tmp_path / "chinchilla_table.md").read_text().splitlines()
+    cells = as_cells(result.chinchilla_table(), result.meta)
+    assert [name.strip() for name in first.strip("|").split("|")] == list(cells.columns)
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == (
+        cells.to_numpy().tolist()
+    )
     assert "plots/curves.svg" not in written  # there are none
     assert Result.load(tmp_path / "laws").law == result.law
 

@@ -1,3 +1,6 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,10 +8,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from planted import BUDGETS, LAW, runs
 
+from flops_fit.display import html
 from flops_fit.errors import ArgumentError, FitError, FlopsFitError, TableError
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.laws.predict.tables import TABLE_COLUMNS
 from flops_fit.laws.runs.simulate import simulate_isoflop
+from flops_fit.report.tables import as_cells
 from flops_fit.result import Result, fit
 
 
@@ -340,8 +345,24 @@ def test_the_table_prints_whole_and_its_parts_are_plain(result, monkeypatch):
     table = result.chinchilla_table()
     lines = repr(table).splitlines()
     assert len(lines) == 1 + len(table)
-    assert lines[0].split() == list(table.columns)
     assert type(table.head(2)) is pd.DataFrame
+
+
+def test_the_table_is_shown_as_every_other_table_and_holds_numbers(result):
+    meta = {**result.meta, "size_param": "d_model", "data_unit": "examples"}
+    sized = Result(replace(result.findings, meta=meta, build_size=lambda N: round(N**0.5)))
+    table = sized.chinchilla_table()
+    cells = as_cells(table, meta)
+    assert {"d_model", "D, examples"} <= set(cells.columns)
+    page = table._repr_html_()
+    assert page == html.frame(cells)
+    assert repr(table) == cells.to_string(index=False)
+    again = pickle.loads(pickle.dumps(table))
+    assert again._repr_html_() == page
+    assert table["num_params"].dtype == float
+    table["mine"] = 1.0  # a changed table is shown with its own columns
+    assert "mine" in repr(table)
+    assert "<th>mine</th>" in table._repr_html_()
 
 
 POSITIVE = st.floats(1e-3, 1e20)

@@ -24,7 +24,15 @@ class Bar(Protocol):
     """What the progress of a sweep is shown on."""
 
     def start_clock(self) -> None:
-        """What was done until now took no time."""
+        """What was done until now took no time; later calls have no effect."""
+
+    def go_on(self, total: float, done: float) -> None:
+        """Go on with other totals, and nothing at work.
+
+        Args:
+            total: All FLOPs.
+            done: Those that are done.
+        """
 
     def advance(self, done: float) -> None:
         """So many FLOPs more are done."""
@@ -38,12 +46,8 @@ class Bar(Protocol):
     def say(self, text: str) -> None:
         """Print a line that stays."""
 
-    def close(self, *, interrupted: bool = False) -> None:
-        """End the bar, and its lines.
-
-        Args:
-            interrupted: The work was broken off, and not left to a next bar.
-        """
+    def close(self) -> None:
+        """End the bar, and its lines; it stays as it stands."""
 
 
 def new_bar(name: str, total: float, done: float) -> Bar | None:
@@ -59,11 +63,40 @@ def new_bar(name: str, total: float, done: float) -> Bar | None:
     return TerminalBar(name, total, done) if sys.stderr.isatty() else None
 
 
+class BarOfPhases:
+    """The one bar of work that is done in phases, whose totals differ; enter it meanwhile."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> BarOfPhases:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def next_phase(self, name: str, total: float, done: float) -> Bar | None:
+        """The bar at the start of a phase; arguments as for `new_bar`, which makes the first."""
+        if self._bar is None:
+            self._bar = new_bar(name, total, done)
+        else:
+            self._bar.go_on(total, done)
+        return self._bar
+
+    def finish(self, total: float) -> None:
+        """All phases have ended: so many FLOPs are done."""
+        if self._bar is not None:
+            self._bar.go_on(total, total)
+
+
 class TerminalBar:
     """A bar of tqdm on standard error."""
 
     def __init__(self, name: str, total: float, done: float) -> None:
         self._lines: dict[str, Any] = {}
+        self._clock_runs = False
         self._bar: Any = tqdm(
             total=total,
             initial=done,
@@ -76,8 +109,17 @@ class TerminalBar:
         )
 
     def start_clock(self) -> None:
-        """What was done until now took no time."""
-        self._bar.unpause()
+        """What was done until now took no time; later calls have no effect."""
+        if not self._clock_runs:
+            self._bar.unpause()
+        self._clock_runs = True
+
+    def go_on(self, total: float, done: float) -> None:
+        """Go on with other totals, and nothing at work."""
+        self._end_lines()
+        self._bar.initial += done - self._bar.n  # the speed is that of what was done here
+        self._bar.total, self._bar.n = total, done
+        self._bar.refresh()
 
     def advance(self, done: float) -> None:
         """So many FLOPs more are done."""
@@ -102,11 +144,14 @@ class TerminalBar:
         """Print a line above the bar."""
         self._bar.write(text, file=sys.stderr)
 
-    def close(self, *, interrupted: bool = False) -> None:
-        """End the bar, and its lines."""
+    def close(self) -> None:
+        """End the bar, and its lines; it stays as it stands."""
+        self._end_lines()
+        self._bar.close()
+
+    def _end_lines(self) -> None:
         for key in list(self._lines):
             self.end_line(key)
-        self._bar.close()
 
 
 class NotebookBar:
@@ -117,14 +162,23 @@ class NotebookBar:
     ) -> None:
         self._name, self._total, self._done, self._clock = name, total, done, clock
         self._lines: dict[str, str] = {}
-        self._closed = False
+        self._closed = self._clock_runs = False
         self._done_before, self._started = done, clock()
         self._shown = clock()
         self._handle = notebook.show_html(self._as_html(), self._as_text())
 
     def start_clock(self) -> None:
-        """What was done until now took no time."""
-        self._done_before, self._started = self._done, self._clock()
+        """What was done until now took no time; later calls have no effect."""
+        if not self._clock_runs:
+            self._done_before, self._started = self._done, self._clock()
+        self._clock_runs = True
+
+    def go_on(self, total: float, done: float) -> None:
+        """Go on with other totals, and nothing at work."""
+        self._lines.clear()
+        self._done_before += done - self._done  # the speed is that of what was done here
+        self._total, self._done = total, done
+        self._show()
 
     def advance(self, done: float) -> None:
         """So many FLOPs more are done."""
@@ -144,14 +198,11 @@ class NotebookBar:
         """Print a line below the bar."""
         notebook.tell(text)
 
-    def close(self, *, interrupted: bool = False) -> None:
-        """End the bar, and its lines; it is removed where a next bar goes on."""
+    def close(self) -> None:
+        """End the bar, and its lines; it stays as it stands."""
         self._lines.clear()
         self._closed = True
-        if self._share == 1 or interrupted:
-            self._show(now=True)
-        else:
-            notebook.update_html(self._handle, "", "")
+        self._show(now=True)
 
     def _show(self, *, now: bool = False) -> None:
         """Show how it stands, unless that was done a moment ago."""

@@ -18,14 +18,14 @@ ROUNDS_UP = 0.9995  # from here on, three digits of a value show the next power 
 
 
 def count(value: float) -> str:
-    """Parameters or tokens to three digits: 31.2k, 1.24B; above a quadrillion 3.1e+16."""
+    """Parameters or tokens, to three digits from a thousand: 13, 31.2k, 1.24B, 3.1e+16."""
     if not math.isfinite(value):
         return "?"
     for unit, suffix in COUNT_SUFFIXES:
         if value >= ROUNDS_UP * unit:
             # 999.5T and more would need a fourth digit, and there is no larger suffix.
             return f"{_three_digits(value / unit)}{suffix}" if value < 999.5e12 else f"{value:.3g}"
-    return _three_digits(value)
+    return _three_digits(value) if value < 10 and value != round(value) else f"{value:.0f}"
 
 
 def _three_digits(value: float) -> str:
@@ -90,8 +90,10 @@ def plus_minus(value: float, error: float) -> str:
         return f"{value:.4g}"
     places = 1 - math.floor(math.log10(error))  # decimals that show two digits of the error
     # Very large or very small numbers are shorter in scientific notation.
-    if places < 0 or places > 6 or abs(value) >= 1e6:
+    if places > 6 or max(abs(value), error) >= 1e6:
         return f"{value:.3g} ± {error:.2g}"
+    if places < 0:
+        return f"{round(value, places):,.0f} ± {round(error, places):,.0f}"
     return f"{value:.{places}f} ± {error:.{places}f}"
 
 

@@ -107,13 +107,17 @@ class Forecast:
 
     def __repr__(self) -> str:
         lines = [
-            f"  {name:<12}{value}{f' (95 %: {interval})' if interval and value else interval}"
-            for name, value, interval in self._rows()
+            f"  {name:<12}{value}{f' (95 %: {ends})' if ends and value else ends}{remark}"
+            for name, value, ends, remark in self._rows()
         ]
         return "\n".join([*self._headlines(), *lines])
 
     def _repr_html_(self) -> str:
-        numbers = [row for row in self._rows() if row[0] not in _TEXTS]
+        numbers = [
+            (name, value + remark, interval)
+            for name, value, interval, remark in self._rows()
+            if name not in _TEXTS
+        ]
         texts = [row[:2] for row in self._rows() if row[0] in _TEXTS]
         table = html.rows(numbers, ("", "forecast", "95 %"))
         return html.block(self._headlines(), table, html.facts(texts))
@@ -128,19 +132,22 @@ class Forecast:
         ]
         return [*lines, "  the data already held such a run"] if self.known_runs else lines
 
-    def _rows(self) -> list[tuple[str, str, str]]:
-        """Name, value and interval, as text, of all that is known."""
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, value, interval and remark, as text, of all that is known; as a prediction's."""
         count, loss = number_text.count, number_text.loss
         size = "" if self.size is None else f", {self.size_param} {self.size}"
+        of_N, of_D = _ends(self.num_params_interval, count), _ends(self.num_tokens_interval, count)
+        per_param = number_text.ratio(self.num_tokens / self.num_params)
         rows = [
-            ("parameters", count(self.num_params) + size, _ends(self.num_params_interval, count)),
-            (self.data_unit, count(self.num_tokens), _ends(self.num_tokens_interval, count)),
-            ("loss", loss(self.loss), _ends(self.loss_interval, loss)),
-            ("one run", "", _ends(self.run_interval, loss)),
-            ("of", self.group, ""),
-            ("note", number_text.folded(self.note, 300), ""),
-            ("in", "" if self.path is None else str(self.path), ""),
-            ("and", self.artifact or self.not_logged, ""),
+            ("parameters", count(self.num_params), of_N, size),
+            (self.data_unit, count(self.num_tokens), of_D, ""),
+            ("D / N", per_param, "", f" {self.data_unit} per parameter"),
+            ("loss", loss(self.loss), _ends(self.loss_interval, loss), ""),
+            ("one run", "", _ends(self.run_interval, loss), ""),
+            ("of", self.group, "", ""),
+            ("note", number_text.folded(self.note, 300), "", ""),
+            ("in", "" if self.path is None else str(self.path), "", ""),
+            ("and", self.artifact or self.not_logged, "", ""),
         ]
         return [row for row in rows if any(row[1:])]
 

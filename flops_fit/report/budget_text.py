@@ -124,7 +124,7 @@ def remarks(factor: float, least_steps: int) -> list[str]:
     lines = []
     if factor < 0.95 * SHORT_SPAN:
         lines.append(
-            f"the budgets span a factor of {factor:.2g}; {SHORT_SPAN:g} or more is recommended, "
+            f"the budgets span a factor of {times(factor)}; {SHORT_SPAN:g} or more is recommended, "
             "for which there is no room"
         )
     if least_steps < ENOUGH_STEPS:

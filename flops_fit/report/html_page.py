@@ -34,6 +34,8 @@ from flops_fit.report.train_this import train_this
 from flops_fit.runtime.atomic_write import atomic_write
 from flops_fit.version import __version__
 
+# What stands before and after the section on forecasts; in text of users "<" is escaped.
+FORECASTS = ("<!-- forecasts -->\n", "<!-- end of forecasts -->")
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 SEVERITIES = ("refuse", "warn", "note")  # the order in which checks are listed
 OBJECTIVES = {
@@ -115,9 +117,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             metrics=decision_tables.metrics_as_cells(findings),
             times=decision_tables.time_table(findings),
             rounds=decision_tables.rounds_as_cells(findings),
-            forecasts=outcomes.outcomes_as_cells(findings.forecasts),
-            text_columns=outcomes.TEXT_COLUMNS,
-            forecasts_summary=outcomes.summary_line(findings.forecasts).removeprefix("Forecasts: "),
+            **_forecasts(findings),
             checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
             excluded=_excluded(findings),
             fits=_fits(findings),
@@ -127,6 +127,30 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             no_envelope=_no_envelope(findings),
         )
     )
+
+
+def with_forecasts(shown: str, findings: Findings) -> str:
+    """A page with its forecasts as they are now; all else stays, and nothing is drawn.
+
+    Args:
+        shown: The page, as `page` returned it for the same laws.
+        findings: The laws, with their forecasts.
+    """
+    whole = template(page_file("report.html"))
+    section = "".join(whole.blocks["forecasts"](whole.new_context(_forecasts(findings))))
+    head, rest = shown.split(FORECASTS[0], 1)
+    _, tail = rest.rsplit(FORECASTS[1], 1)
+    return f"{head}{FORECASTS[0]}{section}{FORECASTS[1]}{tail}"
+
+
+def _forecasts(findings: Findings) -> dict[str, Any]:
+    """What the template needs for the section on forecasts."""
+    line = outcomes.summary_line(findings.forecasts)
+    return {
+        "forecasts": outcomes.outcomes_as_cells(findings.forecasts),
+        "text_columns": outcomes.TEXT_COLUMNS,
+        "forecasts_summary": line.removeprefix("Forecasts: "),
+    }
 
 
 def draw(findings: Findings) -> Plots:

@@ -197,7 +197,7 @@ def _row(plan: PlanView, trial: Trial) -> list[str]:
         whole(trial.steps),
         whole(trial.batch_size),
         ratio(trial.learning_rate),
-        f"{trial.num_tokens / plan.available:.2g}" if plan.available else "?",
+        times(trial.num_tokens / plan.available) if plan.available else "?",
         flops(trial.flops),
     ]
     if plan.done is not None:

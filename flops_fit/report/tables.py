@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import ClassVar
 
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from flops_fit.display import number_text
+from flops_fit.display import html, number_text
 from flops_fit.display.number_text import NumberFormat
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.metrics.law import MetricLaw
@@ -25,14 +27,45 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 class WholeTable(pd.DataFrame):
-    """A DataFrame that prints whole, however narrow the terminal; parts of it are plain ones."""
+    """A DataFrame that prints whole, however narrow the terminal; parts of it are plain ones.
+
+    Attributes:
+        in_cells: From such a table to the text cells in which people read it; None if numbers are
+            shown as they are. The table itself is for code.
+    """
+
+    _metadata: ClassVar[list[str]] = ["in_cells", "_columns_shown"]
+    in_cells: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    _columns_shown: tuple[str, ...] = ()
+
+    @classmethod
+    def shown(
+        cls, table: pd.DataFrame, in_cells: Callable[[pd.DataFrame], pd.DataFrame]
+    ) -> WholeTable:
+        """A table that is shown by its text cells, until its columns are changed."""
+        whole = cls(table)
+        whole.in_cells, whole._columns_shown = in_cells, tuple(table.columns)
+        return whole
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
+    def _cells(self) -> pd.DataFrame | None:
+        known = self.in_cells is not None and tuple(self.columns) == self._columns_shown
+        return self.in_cells(self) if known and self.in_cells is not None else None
+
     def __repr__(self) -> str:
+        cells = self._cells()
+        if cells is not None:
+            return cells.to_string(index=False)
         return self.to_string(index=False, float_format="{:.4g}".format)
+
+    def _repr_html_(self) -> str | None:
+        cells = self._cells()
+        if cells is None:
+            return super()._repr_html_()  # type: ignore[misc]
+        return html.frame(cells)
 
 
 def as_cells(
@@ -68,6 +101,18 @@ def as_cells(
         columns[meta.get("size_param", "size")] = [_size(size) for size in table["size"]]
     columns["C / largest"] = [number_text.times(factor) for factor in table["extrapolation"]]
     return pd.DataFrame(columns)
+
+
+def as_cells_of(findings: Findings) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """From a table of predictions to its text cells, for one result."""
+    return partial(as_cells, meta=findings.meta, metrics=tuple(findings.metrics.values()))
+
+
+def to_markdown(cells: pd.DataFrame) -> str:
+    """Text cells as a table of Markdown."""
+    right = ["right"] * len(cells.columns)
+    text: str = cells.to_markdown(index=False, disable_numparse=True, colalign=right)
+    return text
 
 
 def losses_as_cells(losses: pd.DataFrame, meta: Mapping[str, str]) -> pd.DataFrame:

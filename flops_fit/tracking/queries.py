@@ -22,12 +22,14 @@ from flops_fit.records import METRIC_PREFIX, RUN_COLUMNS, Run, Size, to_frame
 from flops_fit.store.client import client_of
 from flops_fit.tracking.ledger import (
     ATTEMPT,
+    COUNTED_TOKENS,
     ENDED,
     REASON,
     ROLE,
     SETTING,
     STATE,
     TRIAL_ID,
+    WALL_TIME,
     WORKER,
     Ledger,
     raises_store_errors,
@@ -184,6 +186,12 @@ def _is_complete(run: Any) -> bool:
 def _to_run(run: Any) -> Run:
     """An MLflow run as a record; params that an older version did not write are NaN or default."""
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+
+    def constant(name: str) -> float:
+        """A final value; older versions wrote it as a metric."""
+        return float(params.get(name, metrics.get(name, math.nan)))
+
+    planned = float(params.get("num_tokens", math.nan))
     state = tags.get(STATE, "planned")
     if state == "complete" and not _is_complete(run):
         state = "planned"  # killed between its last writes
@@ -194,18 +202,17 @@ def _to_run(run: Any) -> Run:
         size=_size(params.get("size", "null")),
         num_params=float(params.get("num_params", math.nan)),
         # Counted while training where examples differ in length; else as planned.
-        num_tokens=metrics.get("num_tokens", float(params.get("num_tokens", math.nan))),
-        flops=metrics.get("flops", math.nan),
+        num_tokens=float(params.get(COUNTED_TOKENS, metrics.get("num_tokens", planned))),
+        flops=constant("flops"),
         loss=metrics.get("loss", math.nan) if state == "complete" else math.nan,
-        wall_time_s=metrics.get("wall_time_s", math.nan),
+        wall_time_s=float(tags.get(WALL_TIME, metrics.get(WALL_TIME, math.nan))),
         seed=int(params.get("seed", 0)),
         state=state,
         excluded="" if state == "complete" else _reason(state, tags),
         steps=float(params.get("steps", math.nan)),
         learning_rate=float(params.get("learning_rate", math.nan)),
         lr_multiplier=float(params.get("lr_multiplier", 1.0)),
-        # Older versions wrote it as a metric.
-        epochs=float(params.get("epochs", metrics.get("epochs", math.nan))),
+        epochs=constant("epochs"),
         code=params.get("code", ""),
         role=tags.get(ROLE, "sweep"),
         batch_size=float(params.get("batch_size", math.nan)),

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from flops_fit.records import Trial
@@ -20,6 +20,7 @@ from flops_fit.store.client import client_of
 from flops_fit.tracking.ledger import (
     ATTEMPT,
     COLOUR,
+    COUNTED_TOKENS,
     PARENT,
     REASON,
     ROLE,
@@ -27,6 +28,7 @@ from flops_fit.tracking.ledger import (
     STATE,
     SWEEP,
     TRIAL_ID,
+    WALL_TIME,
     WORKER,
     Ledger,
     now_ms,
@@ -39,8 +41,13 @@ _PARAM_LIMIT = 500  # characters
 _REASON_LIMIT = 1000
 _TRACE_LIMIT = 5000
 _STATUS_OF_STATE = {"failed": "FAILED", "diverged": "FAILED", "planned": "KILLED"}
-# Final values that are params, because MLflow draws a chart of every metric.
-_CONSTANTS = ("epochs",)
+# Final values that are params, by the names they have there: MLflow draws a chart of every metric.
+_CONSTANTS = {
+    "flops": "flops",
+    "epochs": "epochs",
+    "num_tokens": COUNTED_TOKENS,
+    "padded_tokens": "padded_tokens",
+}
 _DECADES_PER_TURN = 3  # of the hue by which runs of one budget are coloured
 _TRIAL_PARAMS = (
     "compute_budget",
@@ -198,13 +205,17 @@ def complete_run(
     client = client_of(ledger.tracking_uri)
     ended_at = end_time or now_ms()
     known = {name: value for name, value in metrics.items() if value == value}  # NaN is not
+    # A tag, as a param can never change: a trial that is trained again takes another time.
+    times = [RunTag(name, str(known.pop(name))) for name in (WALL_TIME,) if name in known]
     values = [
         Metric(name, value, ended_at, step)
         for name, value in known.items()
         if name not in _CONSTANTS
     ]
-    constants = [Param(name, str(known[name])) for name in _CONSTANTS if name in known]
-    client.log_batch(run_id, metrics=values, params=constants)
+    constants = [
+        Param(name, str(known[given])) for given, name in _CONSTANTS.items() if given in known
+    ]
+    client.log_batch(run_id, metrics=values, params=constants, tags=times)
     client.set_terminated(run_id, status="FINISHED", end_time=ended_at)
     client.set_tag(run_id, STATE, "complete")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -127,7 +128,9 @@ def test_the_text_has_units_intervals_and_places(forecast):
     assert "(" not in next(line for line in given.splitlines() if "parameters" in line)
     assert "already held such a run" in str(replace(forecast, known_runs=1))
     sized = replace(forecast, size=32, size_param="d_model")
-    assert ", d_model 32 (95 %: " in str(sized)
+    (line,) = [line for line in str(sized).splitlines() if line.startswith("  parameters")]
+    assert re.search(r" \(95 %: .* to .*\), d_model 32$", line)  # as a prediction has it
+    assert re.search("D / N .* tokens per parameter", str(sized))
     assert ", d_model 32</td>" in sized._repr_html_()
 
 

@@ -32,12 +32,10 @@ def execute(folder: Path) -> Any:
 
 
 def cleaned(notebook: Any, folder: Path) -> Any:
-    """The notebook without removed bars, times, versions and the machine's paths."""
+    """The notebook without times, versions and the machine's paths."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         cell.metadata = {}
-        if "outputs" in cell:  # bars that were removed
-            cell.outputs = [o for o in cell.outputs if o.get("data", {}).get("text/html") != ""]
         for output in cell.get("outputs", ()):
             output.pop("transient", None)
             if "text" in output:

@@ -95,7 +95,11 @@ def test_forecasts_are_listed_and_their_words_stay_text(hostile, text):
     row = {"num_params": 1e5, "num_tokens": 1e9, "loss": 2.3, "excluded": HOSTILE}
     came = pd.concat([hostile.runs, pd.DataFrame([row])], ignore_index=True)
     table = outcomes_in(forecasts, replace(hostile.findings, runs=came))
-    page = html_page.page(replace(hostile.findings, forecasts=table), NONE)
+    found = replace(hostile.findings, forecasts=table)
+    page = html_page.page(found, NONE)
+    # The section can be replaced without the rest, both ways.
+    assert html_page.with_forecasts(html_page.page(hostile.findings, NONE), found) == page
+    assert html_page.with_forecasts(page, found) == page
     section = page.partition('id="forecasts-head"')[2].partition("</section>")[0]
     assert section.count("<tr>") == 3
     assert "not yet run" in section

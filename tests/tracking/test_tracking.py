@@ -133,11 +133,34 @@ def test_runs_of_one_budget_have_one_colour_in_mlflow(ledger):
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
 
 
+def test_constants_that_older_versions_wrote_as_metrics_are_read(ledger):
+    run_id = start(ledger)
+    client = client_of(ledger.tracking_uri)
+    constants = {"flops": 3e7, "wall_time_s": 1.5, "epochs": 2.0, "num_tokens": 4990.0}
+    for name, value in constants.items():
+        client.log_metric(run_id, name, value)
+    recording.complete_run(ledger, run_id, {"loss": 2.5}, step=3)
+    (run,) = tracking.fetch_runs(ledger)
+    assert {name: getattr(run, name) for name in constants} == constants
+
+
+def test_a_trial_that_is_trained_again_may_take_another_time(ledger):
+    run_id = start(ledger)
+    for seconds in (1.5, 2.5):  # the process was killed before the last tag was written
+        metrics = {"loss": 2.5, "flops": 3e7, "wall_time_s": seconds}
+        recording.complete_run(ledger, run_id, metrics, step=3)
+    (run,) = tracking.fetch_runs(ledger)
+    assert run.wall_time_s == 2.5
+
+
 def test_what_is_constant_is_no_metric_of_which_mlflow_would_draw_a_chart(ledger):
     run_id = start(ledger)
-    recording.complete_run(ledger, run_id, {"loss": 2.5, "epochs": 2.0}, step=3)
+    constants = {"flops": 3e7, "wall_time_s": 1.5, "epochs": 2.0, "num_tokens": 4990.0}
+    recording.complete_run(ledger, run_id, {"loss": 2.5, **constants}, step=3)
     data = client_of(ledger.tracking_uri).get_run(run_id).data
     assert set(data.metrics) == {"loss"}
+    (run,) = tracking.fetch_runs(ledger)
+    assert {name: getattr(run, name) for name in constants} == constants
     assert float(data.params["epochs"]) == 2.0
     assert float(data.params["log10_num_params"]) == pytest.approx(
         math.log10(float(data.params["num_params"])), abs=1e-4

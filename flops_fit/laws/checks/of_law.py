@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import between, count, loss, percent
+from flops_fit.display.number_text import between, count, loss, percent, times
 from flops_fit.laws.check import Check
 from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.lack_of_fit import LackOfFit, RowMisfit
@@ -31,12 +31,12 @@ def check_uneven_recipe(findings: Findings) -> list[Check]:
     if law is None or tuned is None:
         return []
     C = findings.largest_budget
-    times = float(tuned.law.n_opt(C) / law.n_opt(C))
-    if max(times, 1 / times) < UNEVEN:
+    ratio = float(tuned.law.n_opt(C) / law.n_opt(C))
+    if max(ratio, 1 / ratio) < UNEVEN:
         return []
     message = (
         "learning rate and batch suited some sizes better than others: with the best ones, by the "
-        f"recipe law, N_opt at {C:.3g} FLOPs would be {times:.2g} times as large. The intervals "
+        f"recipe law, N_opt at {C:.3g} FLOPs would be {times(ratio)} times as large. The intervals "
         "hold that."
     )
     advice = "See plot('recipe'); train again with the recipe of result.recipe_law."

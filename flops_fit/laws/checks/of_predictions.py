@@ -23,6 +23,9 @@ RATIO_MARGIN = 1.5
 WIDE_RECIPE = 10.0
 
 
+NOT_RELIABLE = "neither the values nor their intervals are to be relied on"
+
+
 def check_prediction(
     factor: float, *, has_interval: bool, cost_extrapolated: bool = False
 ) -> list[Check]:
@@ -39,7 +42,10 @@ def check_prediction(
     checks = []
     if factor > FAR:
         refused = factor > TOO_FAR and not has_interval
-        message = f"the budget is {times(factor)} times the largest one of the sweep."
+        message = f"the budget is {times(factor)} times the largest one of the sweep"
+        # Shown because it was asked for.
+        beyond = f", beyond the reach of its runs (at most {times(TOO_FAR)} times): {NOT_RELIABLE}"
+        message += f"{beyond if factor > TOO_FAR else ''}."
         advice = "Add a budget nearer to it."
         checks.append(Check("far-extrapolation", "refuse" if refused else "warn", message, advice))
     if cost_extrapolated:
@@ -83,7 +89,7 @@ def check_recipe(recipe: RecipeLaw, row: Mapping[str, float], largest: float) ->
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if not high <= WIDE_RECIPE * low:
             factor = high / low if low > 0 else math.inf
-            doubts.append(f"are hardly known: {name} within a factor of {factor:.2g}")
+            doubts.append(f"are hardly known: {name} within a factor of {times(factor)}")
     if not doubts:
         return []
     message = f"learning rate and batch size {'; they '.join(doubts)}."

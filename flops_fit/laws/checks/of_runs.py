@@ -5,20 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import percent
+from flops_fit.display.number_text import percent, times
 from flops_fit.laws.check import Check, Severity, counted, graded
 from flops_fit.laws.model.cost import FlopsPerToken
 from flops_fit.laws.model.recipe_law import FEW_STEPS, TOO_FEW_STEPS
 from flops_fit.laws.runs.budgets import group_budgets
 from flops_fit.laws.runs.exclusions import (
-    BEATEN,
-    CHECKING,
     DIVERGED,
     MOST_EPOCHS,
     REPEATED,
-    TUNED,
     epochs,
     of_sweep,
+    unfit,
 )
 
 # Least sound design (docs/method.md, "When it refuses").
@@ -124,7 +122,9 @@ def check_span(fitted: pd.DataFrame) -> list[Check]:
     # Budgets of a table may differ from the planned ones by rounding to whole steps.
     if span >= 0.95 * SHORT_SPAN:
         return []
-    message = f"the budgets span a factor of {span:.2g} ({SHORT_SPAN:.0f} or more is recommended)."
+    message = (
+        f"the budgets span a factor of {times(span)} ({SHORT_SPAN:.0f} or more is recommended)."
+    )
     return [Check("short-span", "warn", message, DESIGN_ADVICE)]
 
 
@@ -133,7 +133,7 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
 
     Runs that only served to try another learning rate do not count.
     """
-    reasons = _reasons(runs)
+    reasons = unfit(runs)
     if reasons.empty:
         return []
     diverged = reasons.isin(["diverged", DIVERGED, "loss is not finite"]).sum()
@@ -148,7 +148,7 @@ def check_excluded(runs: pd.DataFrame) -> list[Check]:
 
 def check_outliers(runs: pd.DataFrame) -> list[Check]:
     """Warn if more than 10 % of the runs were screened out as outliers."""
-    outliers = int(_reasons(runs).str.startswith("outlier").sum())
+    outliers = int(unfit(runs).str.startswith("outlier").sum())
     share = outliers / len(runs)
     if not share > DROPPED:
         return []
@@ -165,7 +165,8 @@ def check_epochs(runs: pd.DataFrame) -> list[Check]:
     """
     most = float(np.nanmax(np.append(epochs(runs), 0.0)))
     refuse = MOST_EPOCHS if (runs["excluded"] == REPEATED).any() else np.inf
-    message = f"a run saw its data {most:.3g} times."
+    message = f"a run saw its data {times(most)} times"
+    message += f"; runs of over {refuse:g} are left out of the fits." if most > refuse else "."
     advice = "Train on more data, or for fewer passes: Recipe(max_epochs=...)."
     return graded("many-epochs", most, MANY_EPOCHS, refuse, message, advice)
 
@@ -179,7 +180,9 @@ def check_warmup(runs: pd.DataFrame) -> list[Check]:
         return []
     shares = pd.to_numeric(runs["warmup_fraction"], errors="coerce")
     longest = float(np.nanmax(np.append(shares, 0.0)))
-    message = f"a run spent {percent(longest)} of its steps on warm-up."
+    message = f"a run spent {percent(longest)} of its steps on warm-up"
+    left_out = f"; runs of over {percent(LONG_WARMUP[1])} are left out of the fits."
+    message += left_out if longest > LONG_WARMUP[1] else "."
     advice = "Give warm-up as a fraction of each run."
     return graded("long-warmup", longest, *LONG_WARMUP, message, advice)
 
@@ -292,8 +295,3 @@ def check_seed_noise(fitted: pd.DataFrame, residual_std: float) -> list[Check]:
     )
     advice = "Look at plot('residuals'), and at learning rate, batch and repeated data."
     return [Check("residual-over-seed", "warn", message, advice)]
-
-
-def _reasons(runs: pd.DataFrame) -> pd.Series:
-    """Reasons of excluded runs, without those that only tried another learning rate."""
-    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING, BEATEN]), "excluded"]

@@ -182,9 +182,10 @@ def _with_errors(search: Search, point: Array, *, robust: bool) -> RepetitionLaw
     dof = max(len(r) - len(point), 1)
     std = float(np.median(np.abs(r)) * MAD_TO_STD if robust else np.sqrt(r @ r / dof))
     lengths = np.linalg.norm(J, axis=0) + 1e-300
-    inverse = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
     errors = np.full(8, np.nan)
-    errors[search.free] = std * np.linalg.norm(inverse, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # of a constant that the runs do not show
+        inverse = np.linalg.pinv(J / lengths, rcond=1e-12) / lengths[:, None]
+        errors[search.free] = std * np.linalg.norm(inverse, axis=1)
     # d(1 / R) = d(ln R) / R; a constant that was not fitted has no error.
     rates = zip(errors[FADING:] / [law.r_data, law.r_params], search.free[FADING:], strict=True)
     fading, params = (float(error) if fitted else None for error, fitted in rates)

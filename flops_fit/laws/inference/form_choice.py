@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import times
 from flops_fit.laws.fitting.parametric import Form, ParametricFit
 from flops_fit.laws.inference.backtest import NO_NOISE
 from flops_fit.laws.inference.term_tests import check_bounds
@@ -135,4 +136,4 @@ def _share(table: pd.DataFrame, form: Form, other: Form) -> float:
 
 
 def _short(value: float) -> str:
-    return "over 100" if value > 100 else f"{value:.2g}"
+    return "over 100" if value > 100 else times(value)

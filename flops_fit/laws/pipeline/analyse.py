@@ -25,15 +25,16 @@ from flops_fit.laws.fitting.isoflop import fit_isoflop, fit_power_laws
 from flops_fit.laws.fitting.parametric import FEW_STARTS, ParametricFit
 from flops_fit.laws.inference.lack_of_fit import lack_of_fit
 from flops_fit.laws.metrics.columns import MetricColumn
-from flops_fit.laws.model.arrays import Array, Space
+from flops_fit.laws.model.arrays import Space
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.answer_checks import answer_checks
+from flops_fit.laws.pipeline.counted_runs import exclude_outliers, sees_data_too_often
 from flops_fit.laws.pipeline.fit_data import FitData
 from flops_fit.laws.pipeline.found_recipe import find_recipe, fit_without_excess
 from flops_fit.laws.pipeline.headline import Headline, headline
 from flops_fit.laws.pipeline.metric_laws import fit_metrics
 from flops_fit.laws.pipeline.parameter_table import parameter_table
-from flops_fit.laws.runs.exclusions import MOST_EPOCHS, epochs, exclude_bad, exclude_repeated
+from flops_fit.laws.runs.exclusions import exclude_bad, exclude_repeated
 
 
 def analyse(
@@ -71,7 +72,7 @@ def analyse(
         tolerance=options.tolerance,
     )
     findings = Findings(
-        runs=_exclude_outliers(runs, found.screened.side),
+        runs=exclude_outliers(runs, found.screened.side),
         optima=optima,
         law=fits["headline"].law if found.form else None,
         power_laws=fit_power_laws(optima),
@@ -102,7 +103,7 @@ def _headline(runs: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, Headl
     Runs with very many passes over their data are excluded if it has no law of repeated data.
     """
     found = headline(runs, options)
-    if found.data.repetition is not None or not (epochs(runs) > MOST_EPOCHS).any():
+    if not sees_data_too_often(runs, found.data):
         return runs, found
     runs = exclude_repeated(runs)
     return runs, headline(runs, options)
@@ -118,15 +119,6 @@ def _other_objectives(data: FitData, chosen: ParametricFit) -> dict[str, Paramet
         starts = np.array([chosen.theta])
         return {space: data.fit("bent", None, space, starts=starts) for space in spaces}
     return {space: data.fit("five", None, space, FEW_STARTS) for space in spaces}
-
-
-def _exclude_outliers(runs: pd.DataFrame, side: Array) -> pd.DataFrame:
-    """A copy of the table with a reason on the runs that were screened out."""
-    runs = runs.copy()
-    included = runs.index[runs["excluded"] == ""]
-    runs.loc[included[side > 0], "excluded"] = "outlier: loss far above the law"
-    runs.loc[included[side < 0], "excluded"] = "outlier: loss far below the law"
-    return runs
 
 
 def _with_envelope(findings: Findings, curves: pd.DataFrame | None, options: Options) -> Findings:

@@ -22,11 +22,12 @@ from flops_fit.laws.inference.bootstrap import measure_spread
 from flops_fit.laws.inference.form_choice import choose_form, contradicts_straight, may_bend
 from flops_fit.laws.inference.intervals import Quantity, Spread, hull
 from flops_fit.laws.inference.misfit import Misfit, measure_misfit
-from flops_fit.laws.inference.outliers import Screened, keep_all, screen, screen_iqr
+from flops_fit.laws.inference.outliers import Screened, keep_all
 from flops_fit.laws.inference.repetition_constants import joint_fit, joint_spread, widen
 from flops_fit.laws.inference.term_tests import check_bounds, check_terms
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.options import Options
+from flops_fit.laws.pipeline.counted_runs import choose_runs
 from flops_fit.laws.pipeline.fit_data import FitData, read_fit_data, refuse_parametric
 from flops_fit.laws.pipeline.notes import headline_notes, warn_of_suspects, warn_of_unsettled
 from flops_fit.laws.pipeline.shared_errors import sizes_share_error
@@ -36,8 +37,6 @@ AS_REQUESTED = {
     "tied": "alpha = beta",
     "bent": "a law that bends",
 }
-# A screen that would drop more than this share of the runs is refused.
-MOST_DROPPED = 0.2
 # R_D* by two objectives differs if it does by this many standard errors.
 APART = 2.0
 ROUNDING = 1e-3
@@ -107,17 +106,10 @@ def headline(runs: pd.DataFrame, options: Options) -> Headline:
 
 def _fit(data: FitData, options: Options) -> Headline:
     """Everything after the data have been read."""
-    # R_N* is fitted by least squares jointly with five free parameters, or not at all.
     asked = options
-    both = options.method != "huber" and options.form != "tied"
-    finished = data.with_repetition(options.delta, both=both)
-    huber = finished.fit("five", options.delta)
-    screened, checks = _screen(huber, finished, options)
-    if checks:
-        # With so many apparent outliers, least squares would follow them.
-        options, both = replace(options, method="huber"), False
-    delta = options.delta if options.method == "huber" else None
-    data = finished.without(screened.out).with_repetition(delta, both=both)
+    chosen = choose_runs(data, options)
+    data, finished, huber, screened = chosen.data, chosen.finished, chosen.huber, chosen.screened
+    options, delta, both, checks = chosen.options, chosen.delta, chosen.both, [*chosen.checks]
     fits = {"huber": huber, **_candidates(data, delta, bent=_may_bend(data, asked, both=both))}
     unseen = check_terms(fits["five"], data.points)
     if unseen:
@@ -149,28 +141,6 @@ def _fit(data: FitData, options: Options) -> Headline:
     average = options.form == "auto" and data.repetition is None
     misfit = None if plain else measure_misfit(fits, form, data.points, average=average)
     return Headline(data, screened, fits, form, choice, tuple(spreads), tested, checks, misfit)
-
-
-def _screen(huber: ParametricFit, data: FitData, options: Options) -> tuple[Screened, list[Check]]:
-    """The runs to leave out, and a refusal if they would be too many."""
-    everything = keep_all(len(data.points))
-    if options.outliers == "iqr":
-        screened = screen_iqr(huber, data.points)
-    elif options.outliers == "residuals" and options.method == "screened":
-        screened = screen(huber, data.points)
-    else:
-        return everything, []
-    out = screened.out
-    if out.mean() <= MOST_DROPPED:
-        return screened, []
-    refusal = Check(
-        "screen-refused",
-        "refuse",
-        f"the screen would leave out {int(out.sum())} of {len(out)} runs: none was left out, and "
-        "the law is the plain Huber fit.",
-        "So many outliers are a sign that the law does not hold for all runs.",
-    )
-    return everything, [refusal]
 
 
 def _candidates(data: FitData, delta: float | None, *, bent: bool) -> dict[str, ParametricFit]:

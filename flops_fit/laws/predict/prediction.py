@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from flops_fit.display import html, number_text
 from flops_fit.display.number_text import count, flops, percent
 from flops_fit.errors import ArgumentError
 from flops_fit.laws.check import Check, Checks
 from flops_fit.laws.checks.of_predictions import (
+    NOT_RELIABLE,
     check_prediction,
     check_published_constants,
     check_ratio,
@@ -25,7 +27,7 @@ from flops_fit.laws.metrics.values import MetricValue, metric_value
 from flops_fit.laws.predict.intervals import PART, WEIGHT, predict_intervals
 from flops_fit.laws.predict.known import check_known
 from flops_fit.laws.predict.paths import Terms, repetition_law
-from flops_fit.laws.predict.reach import require_narrow, require_reach
+from flops_fit.laws.predict.reach import is_vague, require_narrow, require_reach, vague_text
 from flops_fit.laws.predict.size_lookup import size_to_build
 from flops_fit.records import Size
 from flops_fit.validate import is_positive, raise_problems
@@ -192,7 +194,7 @@ class Prediction:
             )
             lines.append(f"parameters by {counts}")
         parts = self.interval_parts.get("loss", {})
-        if np.isfinite([self.loss, *parts.values()]).all():
+        if np.isfinite([self.loss, *self.loss_interval, *parts.values()]).all():
             listed = ", ".join(f"{part:.2g} {name}" for name, part in parts.items())
             lines += [f"loss ± {listed} of a new run"] if parts else []
         lines += [self.metric.source] if self.metric is not None else []
@@ -278,6 +280,9 @@ def _checks(findings: Findings, row: Mapping[str, float], terms: Terms) -> list[
         cost_extrapolated=curve is not None and bool(curve.extrapolates(row["num_params"])),
     )
     checks += check_known(row)
+    if is_vague(findings, pd.DataFrame([row])).any():
+        message = f"{vague_text()}, beyond the reach of the runs: {NOT_RELIABLE}."
+        checks.append(Check("beyond-reach", "warn", message, "Add a budget nearer to it."))
     if findings.recipe_law is not None:
         checks += check_recipe(findings.recipe_law, row, findings.largest_budget)
     if findings.law is None:

@@ -75,7 +75,7 @@ def require_narrow(findings: Findings, frame: pd.DataFrame, *, anyway: bool = Fa
     wide = is_vague(findings, frame)
     if wide.any() and not anyway:
         C = float(frame.loc[wide, "compute_budget"].min())
-        raise _refused(findings, C, f"the 95 % interval of N spans more than a factor {WIDEST:.0f}")
+        raise _refused(findings, C, vague_text())
 
 
 def reach(findings: Findings) -> float:
@@ -107,6 +107,11 @@ def is_vague(findings: Findings, frame: pd.DataFrame) -> np.ndarray:
     # No interval at all (NaN) is not a wide one; one that is not known is (0, inf).
     far = C > ALWAYS * findings.largest_budget * _ROUNDING
     return np.asarray(far & (high > WIDEST * low))
+
+
+def vague_text() -> str:
+    """What is wrong with a prediction that `is_vague`."""
+    return f"the 95 % interval of N spans more than a factor {WIDEST:.0f}"
 
 
 def _refused(findings: Findings, C: float, reason: str) -> FitError:

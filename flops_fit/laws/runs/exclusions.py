@@ -84,6 +84,11 @@ def exclude_repeated(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
+def unfit(runs: pd.DataFrame) -> pd.Series:
+    """Reasons of excluded runs, without those that only tried another learning rate."""
+    return runs.loc[~runs["excluded"].isin(["", TUNED, CHECKING, BEATEN]), "excluded"]
+
+
 def epochs(runs: pd.DataFrame) -> np.ndarray:
     """Passes of each run over its data, shape (n,).
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from flops_fit.display.number_text import times
 from flops_fit.laws.check import Check, Severity, counted
 from flops_fit.laws.model.arrays import MAD_TO_STD, Array
 
@@ -137,7 +138,7 @@ def _check_product(fitted: pd.DataFrame) -> list[Check]:
     small = [q for q in ("num_params", "num_tokens") if fitted[q].median() < SMALL_COUNT]
     if len(small) == 1:
         likely = likely.replace("N or D", "N" if small == ["num_params"] else "D")
-    message = f"units: C / (6 N D) is {middle:.2g}, not about 1{likely}. Nothing was converted."
+    message = f"units: C / (6 N D) is {times(middle)}, not about 1{likely}. Nothing was converted."
     advice = "Give N as a count, D in tokens and C in FLOPs; predictions are in the units given."
     # Predictions ask for budgets in FLOPs: where C is not, they would be far off.
     # A parameter may be used a million times an example, but then it is not one of few.
@@ -150,7 +151,7 @@ def _note_convention(middle: float) -> list[Check]:
     """Note a C that is not about 6 N D, as of experts, images or forward passes alone."""
     if USUAL_RATIO[0] < middle < USUAL_RATIO[1]:
         return []
-    message = f"C is {middle:.2g} times 6 N D in the middle run; it is used as it is."
+    message = f"C is {times(middle)} times 6 N D in the middle run; it is used as it is."
     advice = "Experts or images explain that; so do FLOPs of forward passes alone (a third)."
     return [Check("flops-convention", "note", message, advice)]
 
@@ -173,7 +174,7 @@ def _check_swapped(fitted: pd.DataFrame) -> list[Check]:
     tokens = 0.3 < float(np.median(_ratios(fitted))) < 3 and float(np.median(N * D)) > 1e12
     if not tokens or not float(np.median(N / D)) > SWAPPED:
         return []
-    message = f"N is {np.median(N / D):.2g} times D in the middle run: are N and D swapped?"
+    message = f"N is {times(np.median(N / D))} times D in the middle run: are N and D swapped?"
     return [Check("units", "warn", message, "Check which column is which.")]
 
 

@@ -22,7 +22,7 @@
     if (x >= 999.5e12) return flops(x);
     for (const [size, suffix] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
       if (x >= 0.9995 * size) return three(x / size) + suffix;
-    return three(x);
+    return x < 10 && x !== Math.round(x) ? three(x) : x.toFixed(0);
   };
   const loss = (x) => x.toPrecision(4);
   const ratio = (x) => (x >= 1e-4 ? String(Number(x.toPrecision(3))) : flops(x));

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from flops_fit.laws.model.power_law import PowerLaw
 
+ON_TOP = 4  # drawn above the lines of other approaches
 NAMES = {"num_params": "N_opt", "num_tokens": "D_opt", "loss": "L_opt"}
 
 
@@ -95,20 +96,26 @@ def _predicted(ax: Axes, band: pd.DataFrame, quantity: str) -> list[np.ndarray]:
         band[name].to_numpy(float)
         for name in ("compute_budget", quantity, f"{quantity}_low", f"{quantity}_high")
     )
-    ax.plot(C, middle, color=COLOURS[0], label="prediction, 95 %")
-    ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.2, lw=0)
+    # The answer: above all else but the points.
+    ax.plot(C, middle, color=COLOURS[0], lw=2, zorder=ON_TOP, label="prediction, 95 %")
+    ax.fill_between(C, low, high, color=COLOURS[0], alpha=0.25, lw=0)
     return [middle, low, high]
 
 
 def _power_law(
     ax: Axes, C: np.ndarray, law: PowerLaw, colour: str, dashes: str, label: str, *, positive: bool
 ) -> np.ndarray:
-    """Draw a power law and its 95 % band; returns the values of the law."""
+    """Draw a power law and thin lines at the ends of its 95 % band; returns the law's values.
+
+    A power law is a check on the prediction. Filled, its band would hide that where it is wide, as
+    that of the loss often is.
+    """
     low, high = law.interval(C)
     if positive:  # a logarithmic axis cannot show zero
         low = np.maximum(low, np.finfo(float).tiny)
-    ax.fill_between(C, low, high, color=colour, alpha=0.12, lw=0)
     ax.plot(C, law(C), dashes, color=colour, label=label)
+    for end in (low, high):
+        ax.plot(C, end, dashes, color=colour, lw=0.7, alpha=0.6)
     return np.asarray(law(C))
 
 
@@ -122,6 +129,7 @@ def _optima_points(ax: Axes, optima: pd.DataFrame, quantity: str) -> list[np.nda
     errors = [middle - valid[f"{quantity}_low"], valid[f"{quantity}_high"] - middle]
     ax.errorbar(
         valid["compute_budget"], middle, np.maximum(0, np.nan_to_num(errors)), fmt="o",
-        color="black", markersize=4, capsize=3, linewidth=1, label="IsoFLOP optima",
+        color="black", markersize=4, capsize=3, linewidth=1, zorder=ON_TOP + 1,
+        label="IsoFLOP optima",
     )  # fmt: skip
     return [middle.to_numpy(float)]

@@ -121,7 +121,7 @@ def collate_advice(examples: list[Any]) -> str:
         if value is None:
             return f"; {name} is None: return a tensor or a number"
         if isinstance(value, str | bytes):
-            return f"; {name} is text: tokenize it, and {_AS_TENSORS}"
+            return f"; {name} is text: {tokenise()}"
         if hasattr(value, "convert") and hasattr(value, "getbands"):
             return (
                 f"; {name} is a PIL image: make a tensor of it in the dataset, as with "
@@ -142,17 +142,44 @@ def form_advice(batch: Any) -> str:
         return (
             "; return (inputs, targets) for each example, for language models (row[:-1], row[1:])"
         )
-    leaves = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if texts := text_fields(batch):
+        return f"; it is text: {tokenise(*texts)}"
+    leaves = batch
     while isinstance(leaves, tuple | list) and leaves:  # text is collated as a list of it
         leaves = leaves[0]
     if isinstance(leaves, str):
-        return f"; it is text: tokenize it, and {_AS_TENSORS}"
+        return f"; it is text: {tokenise()}"
     if isinstance(batch, tuple | list) and len(batch) > 2:
         return (
             "; group the inputs, as ((a, b), targets), or return a dict, whose keys are passed to "
             "the model by name"
         )
     return ""
+
+
+def text_fields(batch: Any) -> list[str]:
+    """The names under which a batch holds text."""
+    if not isinstance(batch, Mapping):
+        return []
+    return [
+        str(name)
+        for name, values in batch.items()
+        if isinstance(values, tuple | list) and values and isinstance(values[0], str)
+    ]
+
+
+def tokenise(column: str = "text", *_: str) -> str:
+    """What to do about text.
+
+    Args:
+        column: The column that holds it; the first of several.
+    """
+    return (
+        "tokenise it first. For a Hugging Face dataset: dataset.map(lambda "
+        f"row: tokenizer(row[{column!r}], truncation=True, padding='max_length', max_length=256), "
+        f"remove_columns=[{column!r}]), with a tokenizer of transformers; for data of your own, "
+        "return torch.tensor(ids) from __getitem__"
+    )
 
 
 def _fields(example: Any) -> list[tuple[str, Any]]:

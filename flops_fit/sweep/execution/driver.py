@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flops_fit.display.bars import BarOfPhases
 from flops_fit.display.notebook import tell
 from flops_fit.errors import SweepError
 from flops_fit.records import Run, Trial
@@ -56,6 +57,7 @@ class _Launch:
     Attributes:
         forgiven: Ids of failed runs that do not count.
         pool: The worker processes of this machine.
+        bar: The bar of the sweep, if somebody watches.
     """
 
     workers: int | str = 1
@@ -63,6 +65,7 @@ class _Launch:
     source: Source | None = None
     forgiven: frozenset[str] = frozenset()
     pool: LocalPool = field(default_factory=LocalPool)
+    bar: BarOfPhases = field(default_factory=BarOfPhases)
 
 
 Pack = Callable[[Job], tuple[Job, int]]  # says what trials take of a device, and counts workers
@@ -111,7 +114,12 @@ def run_sweep(
         if pack is not None and missing(job, runs, launch.forgiven):
             job, count = pack(job)
             launch = replace(launch, workers=count)
-        with how_to_resume(lambda: job), devices_shared(job.packing) as words, launch.pool:
+        with (
+            how_to_resume(lambda: job),
+            devices_shared(job.packing) as words,
+            launch.pool,
+            launch.bar,
+        ):
             lines = [announcement, *words, *messages]
             while True:
                 runs = _run_missing(job, runs, launch, lines, failed)
@@ -120,6 +128,7 @@ def run_sweep(
                 lines = [message for message in messages if message not in said]
                 if not missing(job, runs, launch.forgiven):
                     break
+            launch.bar.finish(sum(trial.flops for trial in job.trials))
             for line in lines:
                 tell(line)
             _keep_models(job, runs)
@@ -186,6 +195,7 @@ def join_sweep(
             orderly_termination(),
             ExitStack() as sharing,
             LocalPool() as pool,
+            BarOfPhases() as bar,
         ):
             study = trial_queue.open_study(job.study_name, job.storage)
             grows = stages is not None and stages.grows
@@ -201,7 +211,7 @@ def join_sweep(
                     pack = None
                     for line in sharing.enter_context(devices_shared(job.packing)):
                         tell(line)
-                with _progress(job, all_runs(job)) as progress:
+                with _progress(job, all_runs(job), bar) as progress:
                     start_workers(job, num_waiting, workers, None, source, progress, pool)
                 if not grows:
                     break
@@ -231,7 +241,11 @@ def _run_missing(
         clear_ended(job, runs)
         write_summary(job, runs)
         return runs
-    with orderly_termination(), state_shown(job.ledger), _progress(job, runs) as progress:
+    with (
+        orderly_termination(),
+        state_shown(job.ledger),
+        _progress(job, runs, launch.bar) as progress,
+    ):
         for line in announcements:
             progress.say(line)
         for _ in range(MAX_ATTEMPTS):
@@ -260,7 +274,7 @@ def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) 
     wait_for_others(job, study)
 
 
-def _progress(job: Job, runs: list[Run]) -> Progress:
+def _progress(job: Job, runs: list[Run], bar: BarOfPhases) -> Progress:
     losses = ended_losses(job, runs)
     return Progress(
         job.trials,
@@ -268,6 +282,8 @@ def _progress(job: Job, runs: list[Run]) -> Progress:
         to_come=job.to_come,
         size_param=job.size_param,
         data_unit=job.data_unit,
+        num_examples=job.num_examples,
+        bar=bar,
     )
 
 

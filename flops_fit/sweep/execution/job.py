@@ -32,6 +32,7 @@ class Job:
         note: The plan as the parent run's description shows it.
         size_param: Name of the size parameter.
         data_unit: What D counts: "tokens" or "examples".
+        num_examples: Examples in the training data; None if unknown.
         plan: Hash of the plan, before it has grown.
         to_come: FLOPs expected beyond the trials known now, of a sweep that grows.
         longest_first: Whether the longest trial is trained first, as several workers do.
@@ -51,6 +52,7 @@ class Job:
     note: str = ""
     size_param: str = "size"
     data_unit: str = "tokens"
+    num_examples: int | None = None
     plan: str = ""
     to_come: float = 0.0
     longest_first: bool = False

@@ -51,7 +51,15 @@ def write_summary(job: Job, runs: list[Run]) -> None:
     """Write on the parent run how far the sweep is, by these runs."""
     losses = ended_losses(job, runs)
     spent = sum(trial.flops for trial in job.trials if trial.trial_id in losses)
-    _write(job, summary(job.trials, losses, job.size_param, spent, job.to_come))
+    text = summary(
+        job.trials,
+        losses,
+        job.size_param,
+        spent,
+        to_come=job.to_come,
+        num_examples=job.num_examples,
+    )
+    _write(job, text)
 
 
 def _write(job: Job, progress_text: str) -> None:

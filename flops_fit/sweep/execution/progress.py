@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 
-from flops_fit.display.bars import new_bar
+from flops_fit.display.bars import BarOfPhases
 from flops_fit.display.notebook import tell
 from flops_fit.display.number_text import loss, percent
 from flops_fit.records import Event, Trial
@@ -32,6 +32,8 @@ class Progress:
         to_come: float = 0.0,
         size_param: str = "size",
         data_unit: str = "tokens",
+        num_examples: int | None = None,
+        bar: BarOfPhases | None = None,
     ) -> None:
         """Draw the bar as it stands.
 
@@ -41,18 +43,22 @@ class Progress:
             to_come: FLOPs expected beyond these trials.
             size_param: Name of the size parameter.
             data_unit: What D counts.
+            num_examples: Examples in the training data; None if unknown.
+            bar: The bar of the whole sweep, of which this is a phase; by default one of its own.
         """
         self._to_come = to_come
         self._trials = {trial.trial_id: trial for trial in trials}
         self._losses = dict(losses)
         self._size_param = size_param
         self._unit = data_unit
+        self._num_examples = num_examples
         self._spent = {trial_id: self._trials[trial_id].flops for trial_id in losses}
         self._timed = False
         self._handler: logging.Handler | None = None
         self._level_before = logging.NOTSET
         total = sum(trial.flops for trial in trials) + to_come
-        self._bar = new_bar("sweep", total, sum(self._spent.values()))
+        self._own_bar = BarOfPhases()
+        self._bar = (bar or self._own_bar).next_phase("sweep", total, sum(self._spent.values()))
 
     def __enter__(self) -> Progress:
         # A library must not configure logging; without any handler the lines would be lost.
@@ -63,9 +69,8 @@ class Progress:
             _LOG.setLevel(logging.INFO)
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close(interrupted=error is not None)
+    def __exit__(self, *error: object) -> None:
+        self._own_bar.__exit__(*error)
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
             _LOG.setLevel(self._level_before)
@@ -98,7 +103,9 @@ class Progress:
             return
         sweep = [t for t in self._trials.values() if t.role == trial.role == "sweep"]
         budget = trial.compute_budget
-        for text in optima_in_words(sweep, self._losses, self._size_param, budget=budget):
+        for text in optima_in_words(
+            sweep, self._losses, self._size_param, num_examples=self._num_examples, budget=budget
+        ):
             self.say(text)
 
     @property
@@ -109,7 +116,14 @@ class Progress:
     def summary(self) -> str:
         """How far the sweep is, as Markdown."""
         trials, spent = list(self._trials.values()), sum(self._spent.values())
-        return summary(trials, self._losses, self._size_param, spent, self._to_come)
+        return summary(
+            trials,
+            self._losses,
+            self._size_param,
+            spent,
+            to_come=self._to_come,
+            num_examples=self._num_examples,
+        )
 
     def say(self, text: str) -> None:
         """Print a line, above or below the bar if there is one."""
@@ -149,7 +163,9 @@ def summary(
     losses: Mapping[str, float],
     size_param: str,
     spent: float,
+    *,
     to_come: float = 0.0,
+    num_examples: int | None = None,
 ) -> str:
     """How far a sweep is, as Markdown.
 
@@ -159,6 +175,7 @@ def summary(
         size_param: Name of the size parameter.
         spent: FLOPs spent on them.
         to_come: FLOPs expected beyond these trials.
+        num_examples: Examples in the training data; None if unknown.
     """
     num_ended = sum(trial.trial_id in losses for trial in trials)
     share = spent / (sum(trial.flops for trial in trials) + to_come)
@@ -166,4 +183,5 @@ def summary(
         f"{num_ended} of {len(trials)} trials have ended, {percent(share)} of the FLOPs are spent."
     )
     sweep = [trial for trial in trials if trial.role == "sweep"]
-    return "\n- ".join([head, *optima_in_words(sweep, losses, size_param)])
+    optima = optima_in_words(sweep, losses, size_param, num_examples=num_examples)
+    return "\n- ".join([head, *optima])

@@ -33,6 +33,7 @@ NEAR = 1.3  # a sweep whose time is so near to the one wanted is measured thorou
 CLOSE = 1.1  # near enough then
 _FAR, _LEAST_POWER = 10.0, 0.6
 _STRIDE, _STRIDES = 1.3, 24  # between the smallest sweeps tried, and how many
+_NO_TIME = "no time would be long enough with this model and dataset"
 # All simulated sweeps have errors of one size, so that few of them show the width of an interval.
 SWEEPS = 8
 
@@ -246,18 +247,20 @@ def _smallest(rows: IsoflopRows) -> Ladder:
     with announce_if_slow("Choosing budgets: which of them the data allow"):
         low = smallest_budget(rows)
         if low is None:
-            raise InfeasiblePlanError(what_would_work(rows, []), "no budget can be planned:")
+            raise InfeasiblePlanError(
+                what_would_work(rows, []), f"{_NO_TIME}: no budget can be planned:"
+            )
         for power in range(_STRIDES):
             ladder = ladder_below(rows, low * 10**LEAST_DECADES * _STRIDE**power)
             if ladder is not None:
                 return ladder
         raise InfeasiblePlanError(
             [
-                *what_would_work(rows, [low, low * 10**LEAST_DECADES]),
+                *what_would_work(rows, [low, low * 10**LEAST_DECADES], "a decade can be planned"),
                 "smaller batches (Recipe(batch_size=...)), more data or more passes over them "
                 "(Recipe(max_epochs=...)) make room",
             ],
-            "no sweep over a decade can be planned, with 200 steps in every trial:",
+            f"{_NO_TIME}: no sweep over a decade can be planned, with 200 steps in every trial:",
         )
 
 

@@ -43,7 +43,7 @@ def why_not(rows: IsoflopRows, budget: float, skipped: list[Skipped]) -> str:
         skipped: The sizes that `rows.row(budget)` skipped.
     """
     if rows.finder.given is not None:
-        reasons, too_few = _first_of_each_kind(skipped), True
+        reasons, too_few = _first_of_each_kind(skipped, rows.size_param), True
     else:
         reasons, too_few = _reasons(rows, budget), len(rows.row(budget)[0]) < rows.min_sizes
     if too_few:
@@ -71,16 +71,16 @@ def on_one_side(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
     return messages
 
 
-def what_would_work(rows: IsoflopRows, budgets: Sequence[float]) -> list[str]:
-    """Messages: the change that makes these budgets work, and the budgets that work without one."""
+def what_would_work(
+    rows: IsoflopRows, budgets: Sequence[float], wanted: str = "all requested budgets work"
+) -> list[str]:
+    """Messages: the change by which what is wanted works, and the budgets that work without one."""
     change = _least_change(rows, budgets)
     messages = []
     if change:
-        messages.append(f"all requested budgets work with {change}")
+        messages.append(f"{wanted} with {change}")
     if "training example" in change and "max_epochs" not in change:
-        messages += filter(
-            None, [_with_other_settings(rows, budgets)]
-        )  # by the data that are there
+        messages += filter(None, [_with_other_settings(rows, budgets)])  # with the data at hand
     if window := _feasible_window(rows):
         messages.append(f"{_window_text(*window)} work with the present settings")
     if not messages:
@@ -139,10 +139,10 @@ def _reasons(rows: IsoflopRows, budget: float) -> list[str]:
     return reasons or [f"the model comes in too few sizes {between}"]
 
 
-def _first_of_each_kind(skipped: list[Skipped]) -> list[str]:
-    """One reason for lack of data and one for lack of steps, of the smallest sizes."""
-    kinds = {"epochs" if "epochs" in skip.reason else "": skip.reason for skip in reversed(skipped)}
-    return list(kinds.values())
+def _first_of_each_kind(skipped: list[Skipped], size_param: str) -> list[str]:
+    """One reason for lack of data and one for lack of steps, each with the smallest such size."""
+    kinds = {"epochs" if "epochs" in skip.reason else "": skip for skip in reversed(skipped)}
+    return [f"with {size_param}={skip.size}, {skip.reason}" for skip in kinds.values()]
 
 
 def _least_change(rows: IsoflopRows, budgets: Sequence[float]) -> str:

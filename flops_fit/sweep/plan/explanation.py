@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from flops_fit.errors import in_short
+from flops_fit.sweep.data.forms import text_fields, tokenise
 from flops_fit.sweep.data.source import targets_of
 from flops_fit.sweep.task.task import Task, outputs_of
 
@@ -33,6 +34,13 @@ def _of_names(error: Exception, text: str, model: nn.Module, batch: Any) -> Iter
     if not isinstance(batch, Mapping):
         return
     names = ", ".join(map(str, batch))
+    texts = text_fields(batch)
+    if texts and isinstance(error, KeyError | TypeError):
+        yield (
+            f"a batch holds text ({', '.join(texts)}): drop it from the data or, if it is what the "
+            f"model is to learn, {tokenise(*texts)}"
+        )
+        return
     if isinstance(error, KeyError):
         yield f"a batch holds {names}"
     if isinstance(error, TypeError) and ("keyword argument" in text or "required pos" in text):

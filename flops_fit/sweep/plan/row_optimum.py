@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -9,8 +10,11 @@ import numpy as np
 import pandas as pd
 
 from flops_fit.display.number_text import count, flops, loss
+from flops_fit.laws.check import counted
 from flops_fit.laws.fitting.isoflop import LEAST_RUNS, fit_isoflop
-from flops_fit.records import Trial
+from flops_fit.laws.pipeline.counted_runs import which_count
+from flops_fit.laws.runs.exclusions import NOT_FINITE, unfit
+from flops_fit.records import TRIAL_COLUMNS, Trial, to_frame
 
 Edge = Literal["low", "high", ""]
 
@@ -54,16 +58,19 @@ def optima_in_words(
     losses: Mapping[str, float],
     size_param: str,
     *,
+    num_examples: int | None = None,
     budget: float | None = None,
 ) -> list[str]:
     """A sentence on each budget whose trials have all ended, the smallest budget first.
 
-    Curves are judged by the noise of all rows that have ended, as the result judges them.
+    Curves are judged by the noise of all rows that have ended, and only by the runs that count, as
+    the result judges them.
 
     Args:
         trials: The planned trials.
         losses: Held-out losses by trial id, of the trials that have ended; NaN without a loss.
         size_param: Name of the size parameter.
+        num_examples: Examples in the training data, by which epochs are counted; None if unknown.
         budget: The only budget to speak of; all if None.
     """
     by_budget: dict[float, list[Trial]] = {}
@@ -74,33 +81,56 @@ def optima_in_words(
         for C, row in sorted(by_budget.items())
         if all(trial.trial_id in losses for trial in row)
     }
-    rows = {C: row_of(row, losses) for C, row in ended.items()}
-    if not rows:
+    if not ended or not (budget is None or budget in ended):
         return []
-    optima = _fit(pd.concat(list(rows.values())))
+    runs = which_count(_as_runs([t for row in ended.values() for t in row], losses, num_examples))
+    optima = _fit(runs[runs["excluded"] == ""])
     return [
-        _optimum_in_words(rows[C], optima, ended[C], size_param)
-        for C in rows
+        _optimum_in_words(runs[runs["compute_budget"] == C], optima, ended[C], size_param)
+        for C in ended
         if budget is None or C == budget
     ]
+
+
+def _as_runs(
+    trials: Sequence[Trial], losses: Mapping[str, float], num_examples: int | None
+) -> pd.DataFrame:
+    """Trials that have ended as the table of runs that the result is fitted to."""
+    runs = to_frame(trials, TRIAL_COLUMNS)
+    runs["loss"] = [losses[trial.trial_id] for trial in trials]
+    runs["excluded"] = np.where(np.isfinite(runs["loss"]), "", NOT_FINITE)
+    runs["epochs"] = runs["steps"] * runs["batch_size"] / (num_examples or math.nan)
+    return runs
 
 
 def _optimum_in_words(
     row: pd.DataFrame, optima: pd.DataFrame, trials: Sequence[Trial], size_param: str
 ) -> str:
     C = trials[0].compute_budget
-    if len(row) < LEAST_RUNS:
-        return f"C={flops(C)}: only {len(row)} sizes have a loss, too few for an optimum"
+    left_out = _left_out(row)
+    num_sizes = row.loc[row["excluded"] == "", "num_params"].nunique()
+    if num_sizes < LEAST_RUNS:
+        sizes = f"only {counted(num_sizes, 'size')} with a loss{' that counts' if left_out else ''}"
+        return f"C={flops(C)}: {sizes}, too few for an optimum{left_out}"
     # Budgets of almost the same FLOPs share a row.
     optimum = optima.iloc[int(np.abs(np.log(optima["compute_budget"] / C)).argmin())]
     if optimum["refused"]:
-        return f"C={flops(C)}: no optimum so far: {optimum['refused']}"
+        return f"C={flops(C)}: no optimum so far: {optimum['refused']}{left_out}"
     N = float(optimum["num_params"])
     nearest = min(trials, key=lambda trial: abs(np.log(trial.num_params / N)))
     return (
         f"C={flops(C)}: the loss is least near N = {count(N)} ({size_param}={nearest.size} is "
-        f"nearest), {loss(optimum['loss'])}"
+        f"nearest), {loss(optimum['loss'])}{left_out}"
     )
+
+
+def _left_out(row: pd.DataFrame) -> str:
+    """How many runs of a row do not count and why; empty if all with a loss do."""
+    reasons = unfit(row[row["excluded"] != NOT_FINITE])
+    if reasons.empty:
+        return ""
+    why = "; ".join(reasons.unique())
+    return f"; {len(reasons)} of {counted(len(row), 'run')} left out ({why})"
 
 
 def _fit(rows: pd.DataFrame) -> pd.DataFrame:

@@ -64,6 +64,7 @@ def test_many_epochs(sound):
     assert severities(sound.assign(epochs=5.0))["many-epochs"] == "warn"
     some = sound.assign(epochs=np.where(sound.index == 4, 20.0, 1.0))
     assert severities(some)["many-epochs"] == "refuse"
+    assert "20 times; runs of over 16 are left out of the fits." in repr(fit(some).checks)
     assert fit(some).runs.loc[4, "excluded"] == "saw its data over 16 times"
 
 
@@ -72,6 +73,7 @@ def test_long_warmup(sound):
     assert severities(sound.assign(warmup_fraction=0.2))["long-warmup"] == "warn"
     some = sound.assign(warmup_fraction=np.where(sound.index == 4, 0.4, 0.02))
     assert severities(some)["long-warmup"] == "refuse"
+    assert "40 % of its steps on warm-up; runs of over 25 % are left" in repr(fit(some).checks)
     assert "warm-up" in fit(some).runs.loc[4, "excluded"]
 
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from planted import runs
 from flops_fit import fit
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
+from flops_fit.laws.checks.of_predictions import NOT_RELIABLE
 from flops_fit.laws.predict.reach import is_vague, reach, require_reach
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +44,10 @@ def test_a_thousand_times_is_predicted_and_more_is_refused(result):
 
 def test_who_wants_it_anyway_gets_it(result, tmp_path):
     C = 1e5 * result.largest_budget
-    assert result.predict(C, anyway=True).extrapolation == pytest.approx(1e5)
+    prediction = result.predict(C, anyway=True)
+    assert prediction.extrapolation == pytest.approx(1e5)
+    assert f"(at most 1,000 times): {NOT_RELIABLE}" in str(prediction)
+    assert NOT_RELIABLE not in str(result.predict(200 * result.largest_budget))
     assert len(result.chinchilla_table([C], anyway=True)) == 1
     assert len(result.predict_loss(1e9, 1e15, anyway=True)) == 1
     with pytest.warns(UserWarning, match="times the largest"):
@@ -57,7 +62,18 @@ def test_where_n_is_hardly_known_less_is_predicted(narrow):
     with pytest.raises(FitError, match="N spans more than a factor 100"):
         narrow.predict(1.3 * farthest * largest)
     assert narrow.chinchilla_table()["extrapolation"].max() == pytest.approx(100, rel=0.01)
-    assert narrow.predict(1000 * largest, anyway=True).num_params > 0
+    vague = narrow.predict(1000 * largest, anyway=True)
+    assert vague.num_params > 0
+    (check,) = [check for check in vague.checks if check.code == "beyond-reach"]
+    assert NOT_RELIABLE in check.message
+    assert "beyond-reach" not in {c.code for c in narrow.predict(farthest * largest).checks}
+
+
+def test_parts_of_an_interval_that_is_not_known_are_not_listed(result):
+    prediction = result.predict(1e4 * result.largest_budget, anyway=True)
+    assert "loss ± " in str(prediction)
+    unknown = replace(prediction, loss_interval=(0.0, math.inf))
+    assert "loss ± " not in str(unknown)
 
 
 @pytest.mark.parametrize(

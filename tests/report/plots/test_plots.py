@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
 from planted import BUDGETS, LAW, runs
 
 import flops_fit
@@ -91,7 +93,13 @@ def test_the_power_law_has_its_band_and_does_not_set_the_frame(result, quantity)
     limits = []
     for drawn in (law, vague):
         ax = panels.plot_scaling(result.band(C), result.optima, quantity, power_law=drawn)
-        assert len(ax.collections) >= 2
+        # Nothing but the prediction's own band is filled, and no approach hides its line.
+        (filled,) = [area for area in ax.collections if isinstance(area, PolyCollection)]
+        assert to_hex(filled.get_facecolor()[0]) == style.COLOURS[0].lower()
+        prediction, *of_law = ax.lines[:4]
+        assert prediction.get_zorder() > max(line.get_zorder() for line in of_law)
+        for end, line in zip(drawn.interval(C), of_law[1:], strict=True):
+            np.testing.assert_allclose(line.get_ydata(), np.maximum(end, line.get_ydata().min()))
         limits.append(ax.get_ylim())
     assert limits[0] == limits[1]
     np.testing.assert_allclose(ax.lines[1].get_ydata(), law(C))

@@ -116,7 +116,10 @@ def test_numbers_alone_need_nothing(made):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "a"}] * 40, 'it is text: tokenize it, .*with_format."torch"'),
+        (
+            [{"body": "a"}] * 40,
+            r"it is text: tokenise it first. .*tokenizer\(row\['body'\]",
+        ),
         ([{"ids": [1] * (1 + i), "labels": 1} for i in range(40)], "differ in size: pad or cut"),
     ],
 )

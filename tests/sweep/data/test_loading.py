@@ -240,7 +240,7 @@ def test_factories_are_called(numbered, stream):
         (Pairs(lambda i: {"ids": [0] * (i + 1), "y": 0}), "differ in size: pad or cut"),
         (Pairs(lambda i: (torch.zeros(1 + (i > 9)), 0), count=99), "differ in size: pad or cut"),
         (Pairs(lambda i: (torch.zeros(4), None)), "the target is None"),
-        (Pairs(lambda i: "some text"), "it is text: tokenize it"),
+        (Pairs(lambda i: "some text"), "it is text: tokenise it"),
         (Pairs(lambda i: (np.array(["a"]), 0)), "TypeError"),
     ],
 )

@@ -201,12 +201,18 @@ def test_a_change_of_code_is_said_refused_or_run_again(finished, planted, monkey
 
 
 def test_the_parent_run_shows_how_far_the_sweep_is_and_its_data(small, planted):
+    planted.counts_epochs = True
     small.run()
     parent = client_of(small.uri).get_run(small.ledger.parent_run_id)
     note = parent.data.tags["mlflow.note.content"]
     link, _, rest = note.partition("\n\n")
     assert "artifacts/report.html" in link
-    assert rest.startswith("8 of 8 trials have ended, 100 % of the FLOPs are spent.\n- C=6e+07: th")
+    assert rest.startswith("8 of 8 trials have ended, 100 % of the FLOPs are spent.\n- C=6e+07: ")
+    # Which runs of a row count is as in the result.
+    excluded = fit_ledger(small.ledger).runs.groupby("compute_budget")["excluded"]
+    for (_, reasons), line in zip(excluded, rest.splitlines()[1:], strict=False):
+        num_out = int((reasons != "").sum())
+        assert line.endswith(f"; {num_out} of 4 runs left out (saw its data over 16 times)")
     assert "SweepPlan: 8 trials" in note
     assert parent.data.tags[tracking.STATE] == "complete"
     small.run()  # with nothing left to run, the note is the same

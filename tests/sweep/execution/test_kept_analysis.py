@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from flops_fit import analysis, tracking
+from flops_fit.report import html_page
 from flops_fit.store.client import client_of
 
 # The finished store is a copy.
@@ -28,7 +29,9 @@ def work(monkeypatch, tmp_path):
 
     def report(result, folder):
         done.append("report")
-        (folder / "report.html").write_text(repr(result))
+        (folder / "report.html").write_text(
+            f"{result!r}{html_page.FORECASTS[0]}{html_page.FORECASTS[1]}"
+        )
 
     monkeypatch.setattr(analysis, "fit", counted_fit)
     monkeypatch.setattr(analysis, "_write_report", report)
@@ -106,15 +109,19 @@ def test_a_report_that_is_gone_or_edited_is_drawn_again_without_a_fit(analyzed, 
     assert work == ["report"]
 
 
-def test_a_new_forecast_is_scored_and_shown_without_a_fit(analyzed, work):
+def test_a_new_forecast_is_scored_and_shown_without_a_fit_or_a_drawing(analyzed, work):
     ledger, result = analyzed
     made = result.forecast(result.largest_budget)
     again = analysis.analyze_ledger(ledger)
-    assert work == ["report"]
     assert again.forecasts["id"].tolist() == [made.id]
     assert made.id in repr(again.forecasts)
     pd.testing.assert_frame_equal(analysis.analyze_ledger(ledger).forecasts, again.forecasts)
-    assert work == ["report"]
+    assert work == []
+    report = address(ledger, "report.html").read_text()
+    assert report.count('id="forecasts-head"') == 1
+    assert report.startswith(repr(result))
+    assert "Forecasts: " in address(ledger, "summary.txt").read_text()
+    assert len(analysis.fit_ledger(ledger).forecasts) == 1
 
 
 def test_predictions_read_the_laws_that_were_logged(analyzed, work):

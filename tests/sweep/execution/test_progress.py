@@ -94,5 +94,5 @@ def test_a_notebook_shows_a_bar_and_nothing_in_red(monkeypatch, capsys):
             "width=8 C=1e+09  50 %  loss 2.500, 12,346 tokens/s" in notebook.shown[-1]["text/html"]
         )
         show(ended(ROW[0], 2.4))
-    assert notebook.shown[-1]["text/html"] == ""  # four trials are left to a next round
+    assert "sweep 20 %" in notebook.shown[-1]["text/html"]  # four trials are left
     assert capsys.readouterr() == ("[1/5] width=8 C=1e+09: complete, loss 2.400\n", "")

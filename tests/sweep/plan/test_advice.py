@@ -95,6 +95,15 @@ def test_advice_makes_the_budgets_asked_for_work(planned, count, recipe, sizes, 
     assert_change_works(planned, str(seen.value), given, budgets)
 
 
+def test_reasons_name_the_sizes_that_they_are_about(planned):
+    changes = {"dataset": examples(400), "recipe": Recipe(batch_size=32, pilot=False)}
+    with pytest.raises(InfeasiblePlanError, match=r"budget 3e\+06") as seen:
+        planned(compute_budgets=[3e6], sizes=[4, 8, 1024, 4096], **changes)
+    (line,) = [line for line in str(seen.value).splitlines() if "fewer than 3 sizes fit" in line]
+    assert re.search(r"; with width=1024, 3e\+06 FLOPs are \d+ steps? of 32 examples", line)
+    assert re.search(r"and with width=4, 3e\+06 FLOPs need \S+ examples, more than 4 epochs", line)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"sizes": [4, 8, 16, 32]}])
 def test_data_enough_for_some_budgets_only(planned, changes):

@@ -140,6 +140,10 @@ MEAN_LOSS = F.cross_entropy
     ("changes", "advice"),
     [
         ({"data": Rows(lambda i: {"ids": X[i], "y": 0})}, "takes x, mask, a batch holds ids, y"),
+        (
+            {"data": Rows(lambda i: {"x": X[i], "mask": X[i], "body": "a"})},
+            r"holds text \(body\): drop it .* tokenise it first.*tokenizer\(row\['body'\]",
+        ),
         ({"model": model_of(lambda s, x: Output(logits=x))}, "returns a Output.*out.logits"),
         ({"model": model_of(lambda s, x: (x, None))}, r"returns a tuple.*out\[0\]"),
         ({"model": model_of(lambda s, x: None)}, "returns None: is a `return` missing"),
