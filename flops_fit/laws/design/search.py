@@ -194,6 +194,15 @@ class Search:
             return None
         return int(np.where(fits, weights @ self.uncertainty.gains(), -np.inf).argmax())
 
+    def cheapest(self, weights: Array, most_flops: float) -> int | None:
+        """The run with the largest gain of the lowest row begun that has free sizes."""
+        fits = self.free & self._begun() & (self.flops <= most_flops)
+        if not fits.any():
+            return None
+        lowest = self.row[np.where(fits, self.flops, np.inf).argmin()]
+        gains = weights @ self.uncertainty.gains()
+        return int(np.where(fits & (self.row == lowest), gains, -np.inf).argmax())
+
     def beyond_edges(self) -> Iterator[int]:
         """For each row with its least loss at an edge, a size beyond it."""
         for label, side in self.edges.items():
