@@ -117,6 +117,7 @@ def choose_runs(
     *,
     pending: pd.DataFrame | None = None,
     aim: str = "num_params",
+    per_hour: bool = False,
 ) -> list[Choice]:
     """Choose the runs to make next.
 
@@ -127,10 +128,12 @@ def choose_runs(
         limits: How many.
         pending: Runs that are being made, in the same columns.
         aim: "num_params" or "loss": whose interval at the target is to become narrower.
+        per_hour: Whether a run costs the seconds that it is expected to take, by the times of the
+            runs so far; else, and where no time is known, its FLOPs.
     """
     if candidates.empty:
         return []
-    search = Search.of(findings, target, candidates, pending, aim)
+    search = Search.of(findings, target, candidates, pending, aim, per_hour)
     chosen = _Chosen(search, limits)
     _complete_rows(chosen)
     q = search.uncertainty.num_answers
@@ -154,7 +157,7 @@ def choose_runs(
         runs = search.best(of_answer, *chosen.room, chosen.needed)
         if not runs:
             break
-        why = f"narrows {IN_WORDS[aim]} most for its FLOPs"
+        why = f"narrows {IN_WORDS[aim]} most for its {'time' if search.timed else 'FLOPs'}"
         chosen.add(runs, f"begins a row: {why}" if len(runs) > 1 else why)
     return chosen.choices
 

@@ -125,7 +125,9 @@ def decide(
         limits = Limits(SIZES_PER_ROW, SIZES_PER_ROW, most_flops=left)
     affordable = np.flatnonzero(fits)
     table = candidates.iloc[affordable]
-    choices = choose_runs(findings, goal.target, table, limits, aim=aim)
+    choices = choose_runs(
+        findings, goal.target, table, limits, aim=aim, per_hour=goal.gain_per == "hour"
+    )
     if not choices:
         end = TRAINED_OUT
         if len(candidates):
