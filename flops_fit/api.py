@@ -59,6 +59,7 @@ def find_optimal(
     until: float | None = 1.25,
     until_loss: float | None = None,
     max_flops: float | None = None,
+    gain_per: Literal["flop", "hour"] = "flop",
 ) -> Result:
     """Find by experiment the best model size and amount of data for a compute budget.
 
@@ -121,6 +122,8 @@ def find_optimal(
         until_loss: The same for the loss there, as 1.02; pass `until=None` to ask for it alone.
         max_flops: What a sweep with a target may spend at most, in FLOPs; by default what a grid of
             five budgets and seven sizes over the same range would.
+        gain_per: With a target, choose the trials that gain most per "flop", or per "hour" that
+            they are expected to take, by the times of the trials so far.
 
     Returns:
         The runs, the laws, and their predictions.
@@ -151,7 +154,7 @@ def find_optimal(
         seed,
         price_per_hour,
         paired_with,
-        Goal.asked(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops, gain_per),
     )
     address = StoreAddress(name, tracking_uri, storage)
     planned = prepare(
@@ -202,6 +205,7 @@ def plan_sweep(
     until: float | None = 1.25,
     until_loss: float | None = None,
     max_flops: float | None = None,
+    gain_per: Literal["flop", "hour"] = "flop",
 ) -> SweepPlan:
     """Plan the grid that `find_optimal` would train; nothing is trained.
 
@@ -223,7 +227,7 @@ def plan_sweep(
         seed,
         price_per_hour,
         paired_with,
-        Goal.asked(target, until, until_loss, max_flops),
+        Goal.asked(target, until, until_loss, max_flops, gain_per),
     )
     return plan_only(task, request, StoreAddress(name, tracking_uri), workers)
 

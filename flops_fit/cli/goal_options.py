@@ -32,4 +32,10 @@ GOAL_OPTIONS = [
         help="What a sweep with --target may spend. Default: what a grid of five budgets and seven "
         "sizes over the same range would.",
     ),
+    click.option(
+        "--gain-per",
+        type=click.Choice(["flop", "hour"]),
+        help="With --target, choose the trials that gain most per FLOP (the default) or per hour "
+        "that they are expected to take, by the times of the trials so far.",
+    ),
 ]

@@ -65,6 +65,7 @@ class Settings:
             `until_loss` is given.
         until_loss: The same for the loss there.
         max_flops: What a sweep with a target may spend.
+        gain_per: "flop" or "hour": by which a sweep with a target weighs what a trial gains.
         sizes: Values of the size argument; None to plan them.
         recipe: Fields of `flops_fit.Recipe`; functions by import path.
         flops: "measured", "6ND", or the import path of a function.
@@ -96,6 +97,7 @@ class Settings:
     until: float | None = None
     until_loss: float | None = None
     max_flops: float | None = None
+    gain_per: str = "flop"
     sizes: Sequence[Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     flops: str = "measured"
@@ -195,7 +197,7 @@ class Settings:
             raise ArgumentError("until: needs target, the compute budget that the answer is for")
         if until is None and self.until_loss is None:
             until = UNTIL
-        return Goal.asked(self.target, until, self.until_loss, self.max_flops)
+        return Goal.asked(self.target, until, self.until_loss, self.max_flops, self.gain_per)
 
     def _budgets(self, problems: list[str]) -> Sequence[float] | str | Spending | None:
         """Budgets, or what the sweep may take; errors are added to `problems`."""

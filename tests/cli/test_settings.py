@@ -206,6 +206,11 @@ def test_a_target_makes_a_goal(file, given, until, until_loss):
     assert (goal.target, goal.until, goal.until_loss) == (1e11, until, until_loss)
 
 
+def test_a_goal_may_weigh_gains_by_the_hour(file):
+    assert read(file, {"target": 1e11}).request().goal.gain_per == "flop"
+    assert read(file, {"target": 1e11, "gain_per": "hour"}).request().goal.gain_per == "hour"
+
+
 @pytest.mark.parametrize("key", ["until", "until_loss", "max_flops"])
 def test_what_belongs_to_a_target_is_refused_without_one(file, key):
     with pytest.raises(ArgumentError, match=f"{key}: needs target"):

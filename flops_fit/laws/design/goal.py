@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Goal:
         max_flops: What the sweep may spend, in FLOPs; None for what a grid of seven sizes at five
             budgets of the same range would, or at those given if they are more.
         budgets: Budgets that may be trained, ascending; empty before they are known.
+        gain_per: "flop" or "hour": what a run costs when it is chosen by what it gains.
     """
 
     target: float
@@ -45,6 +46,7 @@ class Goal:
     until_loss: float | None = None
     max_flops: float | None = None
     budgets: tuple[float, ...] = ()
+    gain_per: str = field(default="flop", repr=False)  # rounds are stored with the repr
 
     @classmethod
     def asked(
@@ -53,6 +55,7 @@ class Goal:
         until: float | None,
         until_loss: float | None,
         max_flops: float | None,
+        gain_per: str = "flop",
     ) -> Goal | None:
         """The goal of these arguments; None without a target.
 
@@ -60,9 +63,14 @@ class Goal:
             ArgumentError: There is no target, but something that belongs to one.
         """
         if target is not None:
-            return cls(target, until, until_loss, max_flops)
+            return cls(target, until, until_loss, max_flops, gain_per=gain_per)
         other = None if until == UNTIL else until
-        given = {"until": other, "until_loss": until_loss, "max_flops": max_flops}
+        given: dict[str, object] = {
+            "until": other,
+            "until_loss": until_loss,
+            "max_flops": max_flops,
+            "gain_per": None if gain_per == "flop" else gain_per,
+        }
         raise_problems(
             [
                 f"{name}: needs target=, the compute budget that the answer is for"
@@ -110,6 +118,8 @@ class Goal:
             found.append("until: missing; pass a factor, such as 1.25, or until_loss=1.02")
         if self.max_flops is not None and not is_positive(self.max_flops):
             found.append(f"max_flops: expected positive FLOPs, got {self.max_flops!r}")
+        if self.gain_per not in ("flop", "hour"):
+            found.append(f'gain_per: expected "flop" or "hour", got {self.gain_per!r}')
         return found
 
     def faults_with(self, budgets: Sequence[float]) -> list[str]:
@@ -151,10 +161,11 @@ class Goal:
         beyond = self.target / high
         far = f", {times(beyond)} times the largest budget" if beyond > FAR else ""
         most = flops(self.max_flops or math.inf)
+        cost = "time" if self.gain_per == "hour" else "FLOPs"
         return [
             f"goal: {self}{far}",
             f"these trials come first; each later round chooses those that narrow the interval "
-            f"most for their FLOPs, at {len(self.budgets)} budgets from {flops(low)} to "
+            f"most for their {cost}, at {len(self.budgets)} budgets from {flops(low)} to "
             f"{flops(high)} FLOPs, until it is narrow enough or {most} FLOPs are spent",
         ]
 

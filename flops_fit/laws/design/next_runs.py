@@ -4,7 +4,8 @@ Each step adds one size to a row that has been begun, or begins a row with four 
 expected optimum. What it would gain beyond the goal does not count. A share of the FLOPs goes to
 runs that test the law: those that tell most of its misfit along the optima, whatever they cost
 within that share. Rows with their least loss at an edge get a size beyond it first, and rows of two
-or three sizes a further one; then comes a row at given budgets, if one is needed in any case.
+or three sizes a further one; then come a row at given budgets and cheap runs, as far as they are
+needed in any case.
 
 The choice is greedy, by gain over cost. Greedy choice under the law alone buys cheap runs far out,
 where the law is wrong (docs/method.md); the misfit in `uncertainty` prevents that.
@@ -55,6 +56,7 @@ class Limits:
         most_flops: FLOPs that they may spend.
         narrower: Stop once they narrow the interval by this share.
         row_at: Budgets at one of which a row is begun first, FLOPs; none if rows are enough.
+        cheap_runs: Fewest runs that are taken where they are cheapest, before any others.
     """
 
     least_runs: int = 1
@@ -63,6 +65,7 @@ class Limits:
     most_flops: float = math.inf
     narrower: float = 1.0
     row_at: Collection[float] = ()
+    cheap_runs: int = 0
 
 
 @dataclass
@@ -114,6 +117,7 @@ def choose_runs(
     *,
     pending: pd.DataFrame | None = None,
     aim: str = "num_params",
+    per_hour: bool = False,
 ) -> list[Choice]:
     """Choose the runs to make next.
 
@@ -124,10 +128,12 @@ def choose_runs(
         limits: How many.
         pending: Runs that are being made, in the same columns.
         aim: "num_params" or "loss": whose interval at the target is to become narrower.
+        per_hour: Whether a run costs the seconds that it is expected to take, by the times of the
+            runs so far; else, and where no time is known, its FLOPs.
     """
     if candidates.empty:
         return []
-    search = Search.of(findings, target, candidates, pending, aim)
+    search = Search.of(findings, target, candidates, pending, aim, per_hour)
     chosen = _Chosen(search, limits)
     _complete_rows(chosen)
     q = search.uncertainty.num_answers
@@ -136,6 +142,11 @@ def choose_runs(
     row = search.best_row(of_answer, limits.row_at, chosen.room[1])
     if row:
         chosen.add(row, "begins a row that is needed in any case")
+    while chosen.count < limits.cheap_runs:
+        cheap = search.cheapest(of_answer, chosen.room[1])
+        if cheap is None:
+            break
+        chosen.add([cheap], "one of the runs that are needed in any case, where they are cheapest")
     while not chosen.enough:
         if chosen.of_tests < TEST_SHARE * chosen.flops:
             most = min(chosen.room[1], TEST_SHARE * (search.spent + chosen.flops))
@@ -146,7 +157,7 @@ def choose_runs(
         runs = search.best(of_answer, *chosen.room, chosen.needed)
         if not runs:
             break
-        why = f"narrows {IN_WORDS[aim]} most for its FLOPs"
+        why = f"narrows {IN_WORDS[aim]} most for its {'time' if search.timed else 'FLOPs'}"
         chosen.add(runs, f"begins a row: {why}" if len(runs) > 1 else why)
     return chosen.choices
 

@@ -31,8 +31,10 @@ from flops_fit.laws.runs.table import read_runs
 DRAWS = 120  # bootstrap draws of a round's fit
 GROWTH = 0.25  # FLOPs of a round, over those spent before it
 # The goal is out of reach if the interval would be this many times as wide as asked for, on a
-# logarithmic scale, after all that may be trained. Fewer runs cannot tell.
-OUT_OF_REACH = 2.0
+# logarithmic scale, after all that may be trained. Before a row is trained near the largest budget
+# little is known of what the law misses there, and the expected width may be seven times too large.
+OUT_OF_REACH, OUT_OF_REACH_BELOW = 3.0, 10.0
+NEAR_LARGEST = 0.9
 # Fewest runs and rows of a sweep that ends because its interval is narrow: of fewer the checks
 # warn, and some intervals are narrow by chance.
 ENOUGH_RUNS, ENOUGH_ROWS = 20, 4
@@ -111,16 +113,21 @@ def decide(
     left = goal.max_flops - spent
     fits = candidates["flops"].to_numpy(float) <= left
     rows = _rows_needed(findings, goal, candidates)
+    few = ENOUGH_RUNS - reached.num_runs
     limits = Limits(at_once, math.inf, GROWTH * spent, left, wanted, rows)
-    if wanted <= 0:
-        num_runs = SIZES_PER_ROW if rows else ENOUGH_RUNS - reached.num_runs
-        if num_runs <= 0:
+    if not rows and few > 0:
+        num_runs = few if wanted <= 0 else max(few, at_once)
+        limits = Limits(num_runs, most_flops=left, cheap_runs=few)
+    elif wanted <= 0:
+        if not rows:
             return Decision(reached, end=PRECISE + _distance(goal, top))
-        fits &= np.isin(candidates["compute_budget"], rows) if rows else True
-        limits = Limits(num_runs, max(num_runs, SIZES_PER_ROW), most_flops=left)
+        fits &= np.isin(candidates["compute_budget"], rows)
+        limits = Limits(SIZES_PER_ROW, SIZES_PER_ROW, most_flops=left)
     affordable = np.flatnonzero(fits)
     table = candidates.iloc[affordable]
-    choices = choose_runs(findings, goal.target, table, limits, aim=aim)
+    choices = choose_runs(
+        findings, goal.target, table, limits, aim=aim, per_hour=goal.gain_per == "hour"
+    )
     if not choices:
         end = TRAINED_OUT
         if len(candidates):
@@ -131,7 +138,8 @@ def decide(
         return Decision(reached, end=end + _distance(goal, top))
     if 0 < wanted < 1 and not rows and reached.num_runs >= ENOUGH_RUNS:
         most = reachable(findings, goal.target, table, aim)
-        if 1 - most > OUT_OF_REACH * (1 - wanted):
+        seen = top >= NEAR_LARGEST * goal.budgets[-1]
+        if 1 - most > (OUT_OF_REACH if seen else OUT_OF_REACH_BELOW) * (1 - wanted):
             return Decision(reached, end=NOT_ENOUGH)
     own = tuple(
         Choice(tuple(int(affordable[run]) for run in choice.runs), choice.why, choice.narrower)

@@ -15,6 +15,7 @@ from flops_fit.laws.design.uncertainty import LOSS, SIZE, Uncertainty, drift_of
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.runs.budgets import group_budgets
+from flops_fit.laws.timing.speed import Speed, speed_of
 
 SIZES_PER_ROW = 4  # fewest sizes of a row
 # Half-widths of a new row about its expected optimum, in ln N. Wide rows tell most of N_opt where a
@@ -53,6 +54,8 @@ class Search:
         drift: From the largest budget with a row to the variance of ln N_opt by drift.
         top: That budget now.
         aim: Place of the quantity whose interval is to become narrower.
+        seconds: That each is expected to take; none where runs are chosen by their FLOPs.
+        spent_seconds: The same of all runs made.
     """
 
     table: pd.DataFrame
@@ -69,6 +72,8 @@ class Search:
     top: float
     aim: int = SIZE
     in_rows: bool = True
+    seconds: Array | None = None
+    spent_seconds: float = 0.0
 
     @classmethod
     def of(
@@ -78,6 +83,7 @@ class Search:
         candidates: pd.DataFrame,
         pending: pd.DataFrame | None,
         aim: str,
+        per_hour: bool = False,
     ) -> Search:
         """The search before anything is chosen; arguments as for `next_runs.choose_runs`."""
         assert findings.law is not None
@@ -105,6 +111,7 @@ class Search:
         uncertainty = Uncertainty.of(findings, target, tests, table)
         uncertainty = uncertainty.after(range(n, m), drift(top))
         flops = table["flops"].to_numpy()
+        speed = speed_of(done) if per_hour else None
         return cls(
             table=table,
             x=x,
@@ -120,11 +127,20 @@ class Search:
             top=top,
             aim=SIZE if aim == "num_params" else LOSS,
             in_rows=in_rows,
+            seconds=None if speed is None else _seconds(speed, table, findings),
+            spent_seconds=0.0 if speed is None else float(_seconds(speed, done, findings).sum()),
         )
 
     @property
+    def timed(self) -> bool:
+        """Whether runs are chosen by the time that they take."""
+        return self.seconds is not None
+
+    @property
     def cost(self) -> Array:
-        """FLOPs that each run counts as."""
+        """FLOPs, or seconds, that each run counts as."""
+        if self.seconds is not None:
+            return self.seconds + LEAST_COST * self.spent_seconds
         return self.flops + LEAST_COST * self.spent
 
     def take(self, runs: Sequence[int]) -> float:
@@ -194,6 +210,15 @@ class Search:
             return None
         return int(np.where(fits, weights @ self.uncertainty.gains(), -np.inf).argmax())
 
+    def cheapest(self, weights: Array, most_flops: float) -> int | None:
+        """The run with the largest gain of the lowest row begun that has free sizes."""
+        fits = self.free & self._begun() & (self.flops <= most_flops)
+        if not fits.any():
+            return None
+        lowest = self.row[np.where(fits, self.flops, np.inf).argmin()]
+        gains = weights @ self.uncertainty.gains()
+        return int(np.where(fits & (self.row == lowest), gains, -np.inf).argmax())
+
     def beyond_edges(self) -> Iterator[int]:
         """For each row with its least loss at an edge, a size beyond it."""
         for label, side in self.edges.items():
@@ -242,6 +267,12 @@ class Search:
                 around = x.min() < self.optimum[runs[0]] < x.max()
                 if around and len(np.unique(x.round(6))) >= SIZES_PER_ROW:
                     yield runs
+
+
+def _seconds(speed: Speed, runs: pd.DataFrame, findings: Findings) -> Array:
+    """Seconds that each of some runs is expected to take, shape (n,)."""
+    x = np.log(runs["num_params"].to_numpy(float))
+    return runs["num_tokens"].to_numpy(float) * np.exp(speed.log_seconds(x, findings.cost))
 
 
 def _share(gain: Array, needed: float) -> Array:

@@ -26,12 +26,13 @@ def test_a_row_is_trained_near_enough_to_the_target_in_any_case(target, least):
 
 
 def test_all_faults_are_found_at_once():
-    faults = Goal("x", 0.9, 1.0, -1).faults()  # type: ignore[arg-type]
+    faults = Goal("x", 0.9, 1.0, -1, gain_per="day").faults()  # type: ignore[arg-type]
     assert [fault.partition(":")[0] for fault in faults] == [
         "target",
         "until",
         "until_loss",
         "max_flops",
+        "gain_per",
     ]
 
 
@@ -50,8 +51,10 @@ def test_budgets_that_cannot_serve_the_goal_are_told(goal, budgets, said):
 
 def test_what_belongs_to_a_target_needs_one():
     assert Goal.asked(None, 1.25, None, None) is None
-    with pytest.raises(ArgumentError, match=r"until: .*target=.*\n.*until_loss.*\n.*max_flops"):
-        Goal.asked(None, 1.5, 1.02, 1e20)
+    with pytest.raises(
+        ArgumentError, match=r"until: .*target=.*\n.*until_loss.*\n.*max_flops.*\n.*gain_per"
+    ):
+        Goal.asked(None, 1.5, 1.02, 1e20, "hour")
 
 
 def test_a_larger_last_budget_moves_none_but_the_last():

@@ -1,5 +1,8 @@
 """The choice of runs under limits: for the answer, and to test the law."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from designs import BUDGETS, LAW, TARGET, found, possible, sweep, with_misfit
@@ -120,3 +123,30 @@ def test_a_row_that_is_needed_is_begun_first(findings):
     assert first.why == "begins a row that is needed in any case"
     assert set(runs["compute_budget"].iloc[: len(first.runs)]) < {1e20, 1e21}
     assert len(first.runs) == 4
+
+
+def timed(findings, seconds):
+    """The same runs, which took so many seconds."""
+    runs = findings.runs
+    return replace(findings, runs=runs.assign(wall_time_s=seconds(runs), state="complete"))
+
+
+def test_per_hour_runs_that_are_quick_for_their_flops_are_preferred(findings):
+    limits = Limits(least_runs=12, most_runs=12)
+    # Each token takes as long, whatever the size, so that large models are cheap for their FLOPs.
+    by_tokens = timed(with_misfit(findings, 3.0), lambda runs: runs["num_tokens"] / 1e6)
+    (_, per_flop), (choices, per_hour) = (
+        chosen(by_tokens, limits, per_hour=per_hour) for per_hour in (False, True)
+    )
+    ratios = [runs["num_tokens"].sum() / runs["flops"].sum() for runs in (per_flop, per_hour)]
+    assert ratios[1] < 0.95 * ratios[0]
+    assert any("most for its time" in choice.why for choice in choices)
+
+
+def test_per_hour_is_per_flop_where_time_is_in_proportion_to_flops_or_not_known(findings):
+    limits = Limits(least_runs=12, most_runs=12)
+    wrong = with_misfit(findings, 3.0)
+    _, expected = chosen(wrong, limits)
+    for seconds in (lambda runs: runs["flops"] / 1e12, lambda runs: math.nan):
+        _, runs = chosen(timed(wrong, seconds), limits, per_hour=True)
+        assert runs.equals(expected)

@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted import LAW
 
 from flops_fit.laws.design.candidates import lattice
 from flops_fit.laws.design.course import simulate_course
 from flops_fit.laws.design.goal import Goal
+from flops_fit.laws.design.next_runs import reachable
 from flops_fit.laws.design.rounds import PRECISE, TRAINED_OUT, Reached, decide, in_words
 from flops_fit.laws.options import Options
 from flops_fit.laws.pipeline.analyse import analyse
@@ -134,6 +136,48 @@ def test_a_narrow_interval_from_few_runs_does_not_end_a_sweep(low):
     begun = candidates[candidates["compute_budget"].isin(goal.first_budgets)]
     decision = decide(findings, goal, begun, spent)
     assert sum(len(choice.runs) for choice in decision.choices) == 8
+
+
+@pytest.mark.parametrize("until", [1.05, 50.0])
+def test_the_runs_that_a_sweep_needs_in_any_case_come_early_and_where_they_are_cheapest(
+    course, until
+):
+    C = course.findings.fitted_runs["compute_budget"].to_numpy()
+    rows = [*np.unique(C)[:3].tolist(), C.max()]
+    first = pd.concat(
+        [course.findings.fitted_runs[C == budget].head(4) for budget in rows], ignore_index=True
+    )
+    findings = analyse(read_runs(first)[0], Options(num_draws=60))
+    candidates = lattice(findings, GOAL.budgets)
+    decision = decide(findings, replace(GOAL, until=until), candidates, first["flops"].sum())
+    runs = [run for choice in decision.choices for run in choice.runs]
+    assert len(runs) == 20 - len(first)
+    assert set(candidates["compute_budget"].iloc[runs]) == {rows[0]}
+
+
+def test_runs_that_are_needed_come_from_the_next_row_where_the_lowest_has_no_more_sizes(low):
+    findings, candidates, spent = low
+    lowest, second = GOAL.first_budgets[:2]
+    at_lowest = candidates[candidates["compute_budget"] == lowest].head(3)
+    others = candidates[candidates["compute_budget"].isin([second, GOAL.first_budgets[2]])]
+    few = pd.concat([at_lowest, others], ignore_index=True)
+    choices = decide(findings, replace(GOAL, until=50.0), few, spent).choices
+    runs = [run for choice in choices for run in choice.runs]
+    assert few["compute_budget"].iloc[runs].value_counts().to_dict() == {lowest: 3, second: 5}
+
+
+def test_a_goal_is_given_up_sooner_once_a_row_near_the_largest_budget_is_trained(course):
+    candidates = lattice(course.findings, GOAL.budgets)
+    top = course.findings.largest_budget
+    span = course.reached[-1].span
+    most = reachable(course.findings, GOAL.target, candidates)
+    goal = replace(GOAL, until=span ** ((1 - most) / 5), max_flops=1e20)  # five times too narrow
+    seen, unseen = (
+        decide(course.findings, replace(goal, budgets=(*GOAL.budgets[:-1], last)), candidates, 1.0)
+        for last in (top, 10 * top)
+    )
+    assert "would not make it so narrow" in seen.end
+    assert not unseen.end
 
 
 def test_a_narrow_interval_from_few_runs_ends_a_sweep_where_nothing_is_left(low):
