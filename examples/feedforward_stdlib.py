@@ -1,6 +1,6 @@
 """The five lines, on text that every machine has: the source code of Python's standard library.
 
-Trains 28 byte-level feed-forward language models (Bengio et al. 2003) over a factor of thirty in
+Trains 27 byte-level feed-forward language models (Bengio et al. 2003) over a factor of thirty in
 compute, fits the laws and prints the table. Running it again trains nothing twice. A pilot finds
 the learning rate. The batch follows a rule here, so that all is done in three minutes: the best
 batches of so small models hold few examples, and short steps are slow. `--batch auto` finds them
