@@ -70,10 +70,13 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def between(low: float, high: float, form: NumberFormat) -> str:
-    """An interval, "1.00k to 2.00k"; "not known" up to infinity; empty if it has no finite end."""
+    """An interval, "1.00k to 2.00k"; "not known" up to infinity.
+
+    Empty if it has no finite end, or equal ends: the value was given, and not found.
+    """
     if math.isinf(high) and low == 0:
         return NOT_KNOWN
-    if not (math.isfinite(low) or math.isfinite(high)):
+    if low == high or not (math.isfinite(low) or math.isfinite(high)):
         return ""
     return f"{form(low)} to {form(high)}"
 

@@ -129,10 +129,8 @@ def _rate(prediction: Prediction, name: str = "learning rate ") -> str:
 def _batch(prediction: Prediction) -> str:
     if prediction.batch_size is None or prediction.batch_size_interval is None:
         return ""
-    low, high = prediction.batch_size_interval
-    # A batch that was given, and not found, has no interval.
-    ends = "" if low == high else f" ({number_text.between(low, high, number_text.whole)})"
-    return f"{prediction.batch_size:,}{ends}"
+    interval = prediction.batch_size_interval
+    return number_text.with_interval(prediction.batch_size, interval, number_text.whole)
 
 
 def _schedule(meta: Mapping[str, str]) -> str:

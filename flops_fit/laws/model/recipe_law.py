@@ -83,6 +83,7 @@ class RecipeLaw:
         tokens_per_example: Units of D in an example.
         largest: (N, D) of the largest trained model and the most tokens that the law was found on.
         largest_budget: Largest budget C that it was found on, in FLOPs.
+        batch_rule: The published rule (`recipe_rules`) that all batches follow; empty if none.
     """
 
     vector: tuple[float, ...]
@@ -93,6 +94,7 @@ class RecipeLaw:
     tokens_per_example: float
     largest: tuple[float, float]
     largest_budget: float
+    batch_rule: str = ""
 
     def __repr__(self) -> str:
         return f"RecipeLaw: {self}"
@@ -130,7 +132,12 @@ class RecipeLaw:
         return rate * np.exp(y * self.ridge)
 
     def is_known(self, name: str) -> bool:
-        """Whether "learning_rate" or "batch_size" was found, or was the same for all runs."""
+        """Whether "learning_rate" or "batch_size" was found, or was the same for all runs.
+
+        A batch by a rule is known too.
+        """
+        if name == "batch_size" and self.batch_rule:
+            return True
         laws = {"learning_rate": self.vector[1:3], "batch_size": self.vector[4:5]}
         return name in self.tuned or not any(laws[name])
 

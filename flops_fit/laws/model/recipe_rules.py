@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 EXAMPLES_BY_RULE = 64  # a step, where D counts examples: published rules are for tokens
 
 # (C in FLOPs, N, D in tokens) -> (peak learning rate, batch in tokens)
@@ -45,3 +48,26 @@ def batch_by_rule(
     if unit == "examples":
         return EXAMPLES_BY_RULE
     return max(1, round(RULES[rule](C, N, D)[1] / tokens_per_example))
+
+
+def rule_of_batches(
+    C: ArrayLike, N: ArrayLike, D: ArrayLike, batch_size: ArrayLike, tokens_per_example: float
+) -> str:
+    """The rule that all these batches follow; empty if none does, or if they are all equal.
+
+    Args:
+        C: Budgets in FLOPs, shape (n,).
+        N: Parameters, shape (n,).
+        D: Tokens, shape (n,), to within 1 %: a run ends with a whole step.
+        batch_size: Examples a step, shape (n,).
+        tokens_per_example: Tokens in an example.
+    """
+    batches = np.asarray(batch_size, float)
+    if np.unique(batches).size < 2:
+        return ""
+    places = list(zip(*(np.asarray(part, float) for part in (C, N, D)), strict=True))
+    for name, rule in RULES.items():
+        by_rule = np.array([rule(*place)[1] for place in places]) / tokens_per_example
+        if (np.abs(np.maximum(by_rule, 1.0) - batches) <= 0.5 + 0.01 * batches).all():
+            return name
+    return ""

@@ -19,6 +19,7 @@ from flops_fit.laws.fitting.parametric import ParametricFit, refit
 from flops_fit.laws.fitting.recipe_surface import fit_recipe
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.model.recipe_rules import rule_of_batches
 from flops_fit.laws.runs.exclusions import RECIPE
 from flops_fit.laws.runs.points import Points
 
@@ -74,7 +75,13 @@ def find_recipe(runs: pd.DataFrame, tokens_per_example: float) -> RecipeLaw | No
     if not tuned:
         return None
     columns = [*_CELL, *(["seed"] if "seed" in cells else [])]
-    return fit_recipe(cells[columns], tuned=tuned, tokens_per_example=tokens_per_example)
+    law = fit_recipe(cells[columns], tuned=tuned, tokens_per_example=tokens_per_example)
+    if law is None or "batch_size" in tuned:
+        return law
+    trained = runs.loc[runs["state"] == "complete", [*_CELL]].astype(float)
+    C, N, D = (trained[name] for name in ("compute_budget", "num_params", "num_tokens"))
+    rule = rule_of_batches(C, N, D, trained["batch_size"], tokens_per_example)
+    return replace(law, batch_rule=rule)
 
 
 def fit_without_excess(

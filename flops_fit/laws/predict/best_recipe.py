@@ -20,6 +20,7 @@ from flops_fit.laws.findings import TUNED_FIT, Findings
 from flops_fit.laws.inference.intervals import LEVEL
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.recipe_law import RecipeLaw
+from flops_fit.laws.model.recipe_rules import RULES
 from flops_fit.laws.predict.paths import Terms, log_tokens
 
 RECIPE_COLUMNS = tuple(
@@ -30,17 +31,19 @@ RECIPE_COLUMNS = tuple(
 _OF_MEAN = chi2_quantile(LEVEL, 1)
 
 
-def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
+def recipe_at(recipe: RecipeLaw, C: Array, N: Array, D: Array) -> dict[str, Array]:
     """Learning rate and batch size for models, with 95 % intervals.
 
     Args:
         recipe: The recipe law.
+        C: Budgets in FLOPs, shape (k,).
         N: Parameters, shape (k,).
         D: Tokens or examples, shape (k,).
 
     Returns:
         `RECIPE_COLUMNS`, shape (k,) each; batches in examples. Without those of a value that was
-        given to the sweep and differed between its runs: how it goes on is not known here.
+        given to the sweep and differed between its runs by no published rule: how it goes on is
+        not known here.
     """
     most = recipe.most_batch(N, D)
     low, high = (np.clip(end, 1.0, most) for end in recipe.batch_size_interval(N, D))
@@ -48,6 +51,8 @@ def recipe_at(recipe: RecipeLaw, N: Array, D: Array) -> dict[str, Array]:
     rate = recipe.learning_rate(N, D, batch)
     moved = rate / recipe.learning_rate(N, D)
     rate_low, rate_high = (moved * end for end in recipe.learning_rate_interval(N, D))
+    if recipe.batch_rule:
+        batch = low = high = _batch_by_rule(recipe, C, N, D)
     columns = (
         *(rate, rate_low, rate_high),
         *(batch, np.minimum(low, batch), np.maximum(high, batch)),
@@ -62,13 +67,20 @@ def with_recipe(findings: Findings, frame: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         findings: The fitted laws.
-        frame: Predictions, with columns `num_params` and `num_tokens`.
+        frame: Predictions, with columns `compute_budget`, `num_params` and `num_tokens`.
     """
     if findings.recipe_law is None:
         return frame
-    N, D = (frame[name].to_numpy(float) for name in ("num_params", "num_tokens"))
+    names = ("compute_budget", "num_params", "num_tokens")
+    C, N, D = (frame[name].to_numpy(float) for name in names)
     with np.errstate(all="ignore"):
-        return frame.assign(**recipe_at(findings.recipe_law, N, D))
+        return frame.assign(**recipe_at(findings.recipe_law, C, N, D))
+
+
+def _batch_by_rule(recipe: RecipeLaw, C: Array, N: Array, D: Array) -> Array:
+    """Whole examples a step by the rule that the runs followed, shape (k,)."""
+    tokens = np.array([RULES[recipe.batch_rule](*place)[1] for place in zip(C, N, D, strict=True)])
+    return np.maximum(np.rint(tokens / recipe.tokens_per_example), 1.0)
 
 
 def recipe_errors(findings: Findings, C: Array, middle: Array, terms: Terms) -> Array:

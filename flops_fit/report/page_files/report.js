@@ -179,8 +179,9 @@
       else put(id, form(prediction[key]), prediction[key]);
       const known = !refused && Number.isFinite(low) && Number.isFinite(high);
       const unknown = refused || low === undefined ? "" : "(not known)";
-      put(`${id}-between`, known ? `(${formEnds(low)} to ${formEnds(high)})` : unknown,
-        known ? `${low} ${high}` : undefined);
+      // What was given, and not found, has equal ends.
+      const ends = low === high ? "" : `(${formEnds(low)} to ${formEnds(high)})`;
+      put(`${id}-between`, known ? ends : unknown, known ? `${low} ${high}` : undefined);
     }
     put("per", refused ? "–" : three(prediction.d / prediction.n));
     put("size", refused ? "–" : grid.sizes && sizeFor(prediction.n));

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from flops_fit.laws.model.recipe_rules import RULES
+from flops_fit.laws.model.recipe_rules import RULES, batch_by_rule, rule_of_batches
 
 # (rule, N, D, published peak rate, published batch in tokens)
 PUBLISHED = {
@@ -28,3 +29,13 @@ def test_rate_falls_along_the_frontier(rule, falls):
 def test_batch_grows_along_the_frontier(rule):
     small, large = (RULES[rule](6 * n * 20 * n, n, 20 * n)[1] for n in (1e6, 1e8))
     assert small < large
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_recognised_by_its_batches(rule):
+    C, N = np.array([1e17, 3e17, 1e18, 3e18]), np.array([4e7, 6e7, 1e8, 2e8])
+    D = C / (6 * N)
+    batches = [batch_by_rule(rule, *place, "tokens", 512.0) for place in zip(C, N, D, strict=True)]
+    assert rule_of_batches(C, N, D * 1.001, batches, 512.0) == rule
+    assert rule_of_batches(C, N, D, [*batches[:3], 2 * batches[3]], 512.0) == ""
+    assert rule_of_batches(C, N, D, [8, 8, 8, 8], 512.0) == ""  # a number, and no rule

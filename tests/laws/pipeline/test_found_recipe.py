@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from recipes import TOKENS, recipe_law, with_pilot
 
+from flops_fit.laws.model.recipe_rules import batch_by_rule
 from flops_fit.laws.pipeline.found_recipe import (
     find_recipe,
     recipe_cells,
@@ -86,3 +87,13 @@ def test_metadata_that_do_not_tell_the_length_of_an_example(text):
     assert tokens_per_example({"tokens_per_example": text}) == 1
     assert tokens_per_example({}) == 1
     assert tokens_per_example({"tokens_per_example": "64.5"}) == 64.5
+
+
+def test_batches_that_follow_a_rule_are_told_at_other_budgets(table):
+    one = table[table["role"] != "check"].copy()
+    one["batch_size"] = [
+        batch_by_rule("deepseek", *place, "tokens", TOKENS)
+        for place in one[["compute_budget", "num_params", "num_tokens"]].to_numpy(float)
+    ]
+    law = find_recipe(read_runs(one)[0], TOKENS)
+    assert (law.tuned, law.batch_rule) == (("learning_rate",), "deepseek")

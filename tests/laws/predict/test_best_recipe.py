@@ -20,12 +20,15 @@ def without(result):
     return Result(replace(result.findings, recipe_law=None))
 
 
+def place(tokens):
+    """C, N and D of one model."""
+    return np.array([6e5 * tokens]), np.array([1e5]), np.array([tokens])
+
+
 @pytest.mark.parametrize("tokens", [1e5, 3.3e6, 1e9])
 def test_the_rate_suits_the_batch_in_whole_examples(tokens):
     law = recipe_law()
-    found = {
-        name: float(v[0]) for name, v in recipe_at(law, np.array([1e5]), np.array([tokens])).items()
-    }
+    found = {name: float(v[0]) for name, v in recipe_at(law, *place(tokens)).items()}
     best = float(law.batch_size(1e5, tokens))
     assert found["batch_size"] == max(round(best), 1)
     assert found["learning_rate"] == law.learning_rate(1e5, tokens, found["batch_size"])
@@ -38,21 +41,28 @@ def test_a_batch_leaves_a_thousand_steps(tokens, batch):
     values = recipe_law().vector
     flat = np.log(1e-6)  # batches cost nothing
     law = recipe_law(vector=(*values[:3], np.log(400), *values[4:6], flat, values[7]))
-    found = recipe_at(law, np.array([1e5]), np.array([tokens]))
+    found = recipe_at(law, *place(tokens))
     assert found["batch_size"] == batch
     assert batch == 1 or tokens / TOKENS / batch >= 1000
 
 
 def test_what_was_given_is_told_where_it_was_the_same_for_all_runs():
     values = recipe_law().vector
-    place = np.array([1e5]), np.array([5e4])
+    at = place(5e4)
     by_rule = recipe_law(tuned=("learning_rate",))
     names = ("learning_rate", "learning_rate_low", "learning_rate_high")
-    assert tuple(recipe_at(by_rule, *place)) == names
+    assert tuple(recipe_at(by_rule, *at)) == names
     number = replace(by_rule, vector=(*values[:3], np.log(24), 0.0, *values[5:]))
-    assert recipe_at(number, *place)["batch_size"] == 24
+    assert recipe_at(number, *at)["batch_size"] == 24
     rates = recipe_law(tuned=("batch_size",))
-    assert tuple(recipe_at(rates, *place)) == ("batch_size", "batch_size_low", "batch_size_high")
+    assert tuple(recipe_at(rates, *at)) == ("batch_size", "batch_size_low", "batch_size_high")
+
+
+def test_a_batch_by_a_rule_follows_it():
+    law = recipe_law(tuned=("learning_rate",), batch_rule="deepseek", tokens_per_example=128.0)
+    found = recipe_at(law, np.array([2e10, 6e11]), np.array([2e4, 8e4]), np.array([2e5, 1e6]))
+    assert list(found["batch_size"]) == [5.0, 16.0]  # 0.292 C^0.3271 tokens
+    assert list(found["batch_size_low"]) == list(found["batch_size_high"]) == [5.0, 16.0]
 
 
 def test_a_prediction_carries_the_recipe(result):
