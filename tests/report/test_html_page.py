@@ -372,6 +372,6 @@ def test_the_slider_doubts_a_recipe_as_the_prediction_does(piloted, tmp_path):
     with browser(tmp_path / "profile") as page:
         page.open(path)
         doubts = page.run("document.getElementById('doubts').textContent")
-    assert doubts.startswith("learning_rate is known within")
+    assert doubts.startswith("learning rate is known within")
     (check,) = Result(found).predict(found.largest_budget).checks
     assert check.code == "recipe-uncertain"

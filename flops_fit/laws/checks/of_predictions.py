@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from flops_fit.display.number_text import count, percent, times
+from flops_fit.display.number_text import count, flops, percent, times
 from flops_fit.laws.check import Check
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.power_law import PowerLaws
@@ -84,17 +84,21 @@ def check_recipe(recipe: RecipeLaw, row: Mapping[str, float], largest: float) ->
     """
     C, doubts = row["compute_budget"], []
     if C > FAR * recipe.largest_budget and not C > FAR * largest:
-        doubts.append(f"were found at up to {recipe.largest_budget:.3g} FLOPs, far below this")
+        found = " and ".join(recipe.tuned).replace("_", " ")
+        were = "was" if len(recipe.tuned) == 1 else "were"
+        doubts.append(
+            f"{found} {were} found at up to {flops(recipe.largest_budget)} FLOPs, far below this"
+        )
     for name in recipe.tuned:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         if not high <= WIDE_RECIPE * low:
             factor = high / low if low > 0 else math.inf
-            doubts.append(f"are hardly known: {name} within a factor of {times(factor)}")
+            name = name.replace("_", " ")
+            doubts.append(f"{name} is known within a factor of {times(factor)} only")
     if not doubts:
         return []
-    message = f"learning rate and batch size {'; they '.join(doubts)}."
-    advice = "Try a few values of both in short runs first."
-    return [Check("recipe-uncertain", "warn", message, advice)]
+    advice = "Try a few values in short runs first."
+    return [Check("recipe-uncertain", "warn", f"{'; '.join(doubts)}.", advice)]
 
 
 def check_without_law(power_laws: PowerLaws) -> list[Check]:

@@ -156,13 +156,13 @@
     if (grid.recipe) {
       const { largest, tuned, wide } = grid.recipe;
       if (query.C > 100 * largest && !(factor > 100))
-        found.push(["warn", `Learning rate and batch were found at up to ${flops(largest)} FLOPs, ` +
-          "far below this: try a few values of both in short runs first."]);
+        found.push(["warn", `Found at up to ${flops(largest)} FLOPs, far below this: ` +
+          `${tuned.join(" and ").replaceAll("_", " ")}. Try a few values in short runs first.`]);
       for (const [key, name] of [["r", "learning_rate"], ["b", "batch_size"]]) {
         const width = prediction[`${key}_high`] / prediction[`${key}_low`];
         if (tuned.includes(name) && !(width <= wide))
-          found.push(["warn", `${name} is known within a factor of ${times(width)} only: try a few ` +
-            "values in short runs first."]);
+          found.push(["warn", `${name.replace("_", " ")} is known within a factor of ` +
+            `${times(width)} only. Try a few values in short runs first.`]);
       }
     }
     return found;

@@ -33,8 +33,8 @@ def test_cost_of_a_token_that_is_extrapolated(sound):
     ("C", "width", "doubt"),
     [
         (1e15, 2, ""),
-        (1e17, 2, "found at up to 1e+14 FLOPs, far below"),
-        (1e15, 30, "batch_size within a factor of 30"),
+        (1e17, 2, "learning rate and batch size were found at up to 1e+14 FLOPs, far below"),
+        (1e15, 30, "batch size is known within a factor of 30"),
         (1e15, np.inf, "within a factor of inf"),
     ],
 )
