@@ -118,6 +118,7 @@ def choose_runs(
     pending: pd.DataFrame | None = None,
     aim: str = "num_params",
     per_hour: bool = False,
+    in_rows: bool | None = None,
 ) -> list[Choice]:
     """Choose the runs to make next.
 
@@ -130,10 +131,12 @@ def choose_runs(
         aim: "num_params" or "loss": whose interval at the target is to become narrower.
         per_hour: Whether a run costs the seconds that it is expected to take, by the times of the
             runs so far; else, and where no time is known, its FLOPs.
+        in_rows: Whether runs are chosen by rows of four sizes or more; by default if those made
+            and most candidates lie in such rows.
     """
     if candidates.empty:
         return []
-    search = Search.of(findings, target, candidates, pending, aim, per_hour)
+    search = Search.of(findings, target, candidates, pending, aim, per_hour, in_rows)
     chosen = _Chosen(search, limits)
     _complete_rows(chosen)
     q = search.uncertainty.num_answers

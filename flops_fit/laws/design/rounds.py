@@ -125,8 +125,9 @@ def decide(
         limits = Limits(SIZES_PER_ROW, SIZES_PER_ROW, most_flops=left)
     affordable = np.flatnonzero(fits)
     table = candidates.iloc[affordable]
+    per_hour = goal.gain_per == "hour"
     choices = choose_runs(
-        findings, goal.target, table, limits, aim=aim, per_hour=goal.gain_per == "hour"
+        findings, goal.target, table, limits, aim=aim, per_hour=per_hour, in_rows=True
     )
     if not choices:
         end = TRAINED_OUT
@@ -168,9 +169,17 @@ def _rows_needed(findings: Findings, goal: Goal, candidates: pd.DataFrame) -> li
     done = findings.fitted_runs["compute_budget"].to_numpy(float)
     if findings.largest_budget < 0.9 * goal.least_top:
         return [budget for budget in C.tolist() if np.isclose(budget, goal.least_top)]
-    if len(np.unique(group_budgets(done))) >= ENOUGH_ROWS:
+    if num_rows(findings) >= ENOUGH_ROWS:
         return []
     return [budget for budget in C.tolist() if np.abs(np.log(done / budget)).min() > TOLERANCE]
+
+
+def num_rows(findings: Findings) -> int:
+    """How many budgets have runs of four sizes or more."""
+    runs = findings.fitted_runs
+    labels = group_budgets(runs["compute_budget"].to_numpy(float))
+    sizes = runs["num_params"].astype(float).groupby(labels).nunique()
+    return int((sizes >= SIZES_PER_ROW).sum())
 
 
 def _lacking(goal: Goal, reached: Reached) -> tuple[str, float]:

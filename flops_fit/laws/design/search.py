@@ -21,6 +21,8 @@ SIZES_PER_ROW = 4  # fewest sizes of a row
 # Half-widths of a new row about its expected optimum, in ln N. Wide rows tell most of N_opt where a
 # law holds; where it does not, runs far from the optimum say little of the loss there.
 HALF_WIDTHS = tuple(math.log(10) * decades for decades in (0.2, 0.35, 0.5, 0.75, 1.0))
+# A row of fewer sizes than four is completed within this distance of its expected optimum.
+COMPLETED_WITHIN = math.log(10) * 0.75
 # Every run counts as at least this share of what has been spent: a run has costs of its own, and
 # very many very cheap ones tell less than a law says.
 LEAST_COST = 0.02
@@ -84,6 +86,7 @@ class Search:
         pending: pd.DataFrame | None,
         aim: str,
         per_hour: bool = False,
+        in_rows: bool | None = None,
     ) -> Search:
         """The search before anything is chosen; arguments as for `next_runs.choose_runs`."""
         assert findings.law is not None
@@ -99,9 +102,10 @@ class Search:
         for label, size in zip(labels[n:], [*x[n:], *of_done], strict=True):
             sizes.setdefault(int(label), []).append(float(size))
         tests = np.unique(np.geomspace(C.min(), C.max(), NUM_TESTS)).tolist()
-        in_rows = _in_rows(labels[m:], labels[m:], of_done, 3) and _in_rows(
-            labels[:n], labels, np.concatenate([x, of_done]), SIZES_PER_ROW
-        )
+        if in_rows is None:
+            in_rows = _in_rows(labels[m:], labels[m:], of_done, 3) and _in_rows(
+                labels[:n], labels, np.concatenate([x, of_done]), SIZES_PER_ROW
+            )
         losses = done["loss"].to_numpy(float)
         full = [k for k, row in sizes.items() if len(np.unique(row)) >= SIZES_PER_ROW]
         of_all = np.concatenate([C[n:], done["compute_budget"].astype(float)])
@@ -232,11 +236,20 @@ class Search:
                 )
 
     def short_rows(self) -> Iterator[int]:
-        """For each row of two or three sizes, a run at the free size farthest from them."""
+        """For each row of two or three sizes, runs until it has four, if all of them are taken.
+
+        Take each before the next. It is the free size farthest from those that the row has, of
+        those near its expected optimum if there are any.
+        """
         for label, sizes in list(self.sizes.items()) if self.in_rows else ():
-            row = np.flatnonzero((self.row == label) & self.free)
-            if 1 < len(np.unique(sizes)) < SIZES_PER_ROW and len(row):
-                gaps = np.abs(self.x[row][:, None] - np.array(sizes)).min(axis=1)
+            missing = SIZES_PER_ROW - len(np.unique(sizes))
+            for _ in range(missing if len(np.unique(sizes)) > 1 else 0):
+                row = np.flatnonzero((self.row == label) & self.free)
+                near = row[np.abs(self.x[row] - self.optimum[row]) <= COMPLETED_WITHIN]
+                row = near if len(near) else row
+                if not len(row):
+                    break
+                gaps = np.abs(self.x[row][:, None] - np.array(self.sizes[label])).min(axis=1)
                 yield int(row[gaps.argmax()])
 
     def _top_with(self, runs: Sequence[int]) -> float:

@@ -111,7 +111,7 @@ def suggest(
         _require_target_within_reach(target, possible, made, given=candidates is not None)
         possible = possible.iloc[thinned(possible, group_budgets(possible["compute_budget"]))]
         choices = _chosen(findings, float(target), possible, n, pending, aim)
-    found = _as_table(choices, possible).head(n)
+    found = _as_table(choices, possible, n)
     return found if candidates is not None else found.reset_index(drop=True)
 
 
@@ -215,16 +215,18 @@ def _chosen(
     return choices
 
 
-def _as_table(choices: list[Choice], possible: pd.DataFrame) -> pd.DataFrame:
-    """The runs chosen, with an equal share of the gain of those chosen together."""
-    found = possible.iloc[[run for choice in choices for run in choice.runs]].copy()
-    found["gain"] = [
-        1 - (1 - max(choice.narrower, 0.0)) ** (1 / len(choice.runs))
-        for choice in choices
-        for _ in choice.runs
-    ]
-    found["why"] = [choice.why for choice in choices for _ in choice.runs]
-    return found
+def _as_table(choices: list[Choice], possible: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The first n runs chosen, with an equal share of the gain of those chosen together."""
+    listed: list[tuple[int, float, str]] = []
+    for choice in choices:
+        together = len(choice.runs)
+        gain = 1 - (1 - max(choice.narrower, 0.0)) ** (1 / together)
+        kept = min(together, n - len(listed))
+        cut = f" (its gain needs {together} runs, of which {kept} are listed)"
+        why = choice.why + (cut if 0 < kept < together else "")
+        listed += [(run, gain, why) for run in choice.runs[:kept]]
+    runs, gains, reasons = zip(*listed, strict=True)
+    return possible.iloc[list(runs)].assign(gain=gains, why=reasons)
 
 
 def _require_sound(

@@ -85,8 +85,11 @@ def optima_in_words(
         return []
     runs = which_count(_as_runs([t for row in ended.values() for t in row], losses, num_examples))
     optima = _fit(runs[runs["excluded"] == ""])
+    so_far = ""
+    if len(ended) < len(by_budget):
+        so_far = f" so far, by the noise of {len(ended)} of {len(by_budget)} budgets"
     return [
-        _optimum_in_words(runs[runs["compute_budget"] == C], optima, ended[C], size_param)
+        _optimum_in_words(runs[runs["compute_budget"] == C], optima, ended[C], size_param, so_far)
         for C in ended
         if budget is None or C == budget
     ]
@@ -104,7 +107,11 @@ def _as_runs(
 
 
 def _optimum_in_words(
-    row: pd.DataFrame, optima: pd.DataFrame, trials: Sequence[Trial], size_param: str
+    row: pd.DataFrame,
+    optima: pd.DataFrame,
+    trials: Sequence[Trial],
+    size_param: str,
+    so_far: str,
 ) -> str:
     C = trials[0].compute_budget
     left_out = _left_out(row)
@@ -115,7 +122,7 @@ def _optimum_in_words(
     # Budgets of almost the same FLOPs share a row.
     optimum = optima.iloc[int(np.abs(np.log(optima["compute_budget"] / C)).argmin())]
     if optimum["refused"]:
-        return f"C={flops(C)}: no optimum so far: {optimum['refused']}{left_out}"
+        return f"C={flops(C)}: no optimum{so_far}: {optimum['refused']}{left_out}"
     N = float(optimum["num_params"])
     nearest = min(trials, key=lambda trial: abs(np.log(trial.num_params / N)))
     return (

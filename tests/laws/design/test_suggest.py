@@ -75,12 +75,14 @@ def test_a_new_row_is_cut_where_n_ends_and_continued_by_the_next_call(result):
     rows = {C: np.arange(-4, 5) / 5 for C in (3e20,)}
     first = suggest(one, target=TARGET, n=2, candidates=possible(rows))
     assert first["why"].str.startswith("begins a row").all()
+    assert first["why"].str.endswith("(its gain needs 4 runs, of which 2 are listed)").all()
     waiting = first.assign(state="running", excluded="running")
     runs = pd.concat([one.runs, waiting], ignore_index=True).fillna({"role": "sweep"})
     again = replace(one, findings=replace(one.findings, runs=runs))
     then = suggest(again, target=TARGET, n=1, candidates=possible(rows))
     assert then["why"].tolist() == ["its row has fewer than four sizes"]
     assert then.index.difference(first.index).size == 1
+    assert len(suggest(again, target=TARGET, n=2, candidates=possible(rows))) == 2
 
 
 def test_the_largest_budget_is_kept(result):

@@ -51,12 +51,15 @@ def test_words_are_those_of_the_result_once_all_rows_have_ended(noise, curvature
     said = optima_in_words(TRIALS, found, "width")
     for reason, line in zip(optima["refused"], said, strict=True):
         if reason:
-            assert line.endswith(f": no optimum so far: {reason}")
+            assert line.endswith(f": no optimum: {reason}")
         else:
             assert "the loss is least near N = " in line
     assert said == [
         line for C in BUDGETS for line in optima_in_words(TRIALS, found, "width", budget=C)
     ]
+    first = {t.trial_id: found[t.trial_id] for t in TRIALS if t.compute_budget == BUDGETS[0]}
+    (line,) = optima_in_words(TRIALS, first, "width")
+    assert "near N =" in line or " so far, by the noise of 1 of 3 budgets: " in line
 
 
 def test_rows_that_have_not_ended_are_left_out():
@@ -127,7 +130,7 @@ def same_words(said, result):
         assert (f"; {out} of {len(row)} runs left out (" in line) == bool(out)
         if optimum["refused"]:
             few = "too few for an optimum" in line and "a curve needs" in optimum["refused"]
-            assert few or f": no optimum so far: {optimum['refused']}" in line
+            assert few or f": no optimum: {optimum['refused']}" in line
         else:
             assert f"near N = {count(optimum['num_params'])} (" in line
             assert f"nearest), {loss(optimum['loss'])}" in line
