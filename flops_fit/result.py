@@ -124,7 +124,7 @@ class Result:
 
     @property
     def forecasts(self) -> pd.DataFrame:
-        """Forecasts made of this sweep before, with their outcomes; see `flops_fit.score`."""
+        """Forecasts made before this analysis of the sweep, and outcomes; see `flops_fit.score`."""
         return self.findings.forecasts
 
     @property
@@ -236,8 +236,8 @@ class Result:
     ) -> Forecast:
         """Write a prediction down with its date, to be compared with what will come.
 
-        A sweep's is logged on its parent run too, and every later analysis of the sweep says how it
-        came out. In a launch of several processes, call this on one of them.
+        A sweep's is logged on its parent run too, and every later analysis of the sweep lists it,
+        with its outcome. In a launch of several processes, call this on one of them.
 
         Args:
             compute_budget: C in FLOPs: forecasts the best model, and its loss.

@@ -137,7 +137,7 @@ class Settings:
         if "compute_budgets" in missing and (self.hours is not None or self.paired_with):
             missing.remove("compute_budgets")
         if missing:
-            options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
+            options = ", ".join(_option(key) for key in missing)
             problems.append(f"missing: {options} (or the same keys in the file of --config)")
         model = _import("model_cls", self.model_cls, problems)
         loss = _import("loss_fn", self.loss_fn, problems)
@@ -230,6 +230,11 @@ def read(file: Path | None, given: Mapping[str, Any]) -> Settings:
     for key, value in given.items():
         values[key] = {**values.get(key, {}), **value} if key in _MAPPINGS else value
     return Settings(**values)
+
+
+def _option(key: str) -> str:
+    """The option of a required setting, and what may be given in its place."""
+    return f"--{key.replace('_', '-')}" + (" or --hours" if key == "compute_budgets" else "")
 
 
 def _or_problems(part: Callable[[], _T], problems: list[str]) -> _T | None:

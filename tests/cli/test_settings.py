@@ -166,7 +166,7 @@ def test_what_is_missing_and_what_is_not_found_is_reported_together():
     with pytest.raises(ArgumentError) as caught:
         settings.imported()
     text = str(caught.value)
-    assert "missing: --model-size-param, --dataset, --compute-budgets" in text
+    assert "missing: --model-size-param, --dataset, --compute-budgets or --hours (or" in text
     assert "model_cls: tiny_task has no Nett" in text
     assert "loss_fn: there is no module" in text
     assert "- dataset_kwargs: given without dataset" in text

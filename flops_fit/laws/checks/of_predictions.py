@@ -42,7 +42,7 @@ def check_prediction(
     checks = []
     if factor > FAR:
         refused = factor > TOO_FAR and not has_interval
-        message = f"the budget is {times(factor)} times the largest one of the sweep"
+        message = f"the budget is {times_the_largest(factor)} times the largest one of the sweep"
         # Shown because it was asked for.
         beyond = f", beyond the reach of its runs (at most {times(TOO_FAR)} times): {NOT_RELIABLE}"
         message += f"{beyond if factor > TOO_FAR else ''}."
@@ -54,6 +54,13 @@ def check_prediction(
             Check("cost-extrapolated", "note", message, "Build the model and count them.")
         )
     return checks
+
+
+def times_the_largest(factor: float) -> str:
+    """C over the largest budget as text: "over 1,000" where only rounding hides that it is more."""
+    text = times(factor)
+    rounded_away = factor > TOO_FAR and text == times(TOO_FAR)
+    return f"over {text}" if rounded_away else text
 
 
 def check_reach(wanted: Mapping[str, Array], fitted_runs: pd.DataFrame) -> list[Check]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import flops, times
+from flops_fit.display.number_text import flops
 from flops_fit.errors import FitError
 from flops_fit.laws.check import Check
-from flops_fit.laws.checks.of_predictions import TOO_FAR, check_prediction
+from flops_fit.laws.checks.of_predictions import TOO_FAR, check_prediction, times_the_largest
 from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.predict.intervals import predict_intervals
@@ -115,9 +115,9 @@ def vague_text() -> str:
 
 
 def _refused(findings: Findings, C: float, reason: str) -> FitError:
-    factor = C / findings.largest_budget
+    factor = times_the_largest(C / findings.largest_budget)
     message = (
-        f"{flops(C)} FLOPs are {times(factor)} times the largest budget of the runs, "
+        f"{flops(C)} FLOPs are {factor} times the largest budget of the runs, "
         f"{flops(findings.largest_budget)}: {reason}."
     )
     advice = "Train budgets nearer to it; anyway=True (--anyway) shows the numbers nevertheless."

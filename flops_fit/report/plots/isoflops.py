@@ -40,7 +40,15 @@ def plot_isoflops(
     """
     ax = ax or style.new_axes()
     finished = runs[np.isfinite(runs["loss"])]
-    rows, budgets = style.by_budget(finished)  # the runs of each budget
+    losses = finished["loss"].to_numpy(float)
+    seen = finished[style.within(losses)]
+    # The runs of each budget that has some in the frame; the others are arrows alone.
+    shown = [
+        (row, budget)
+        for row, budget in zip(*style.by_budget(finished), strict=True)
+        if row.index.isin(seen.index).any()
+    ]
+    rows, budgets = [row for row, _ in shown], [budget for _, budget in shown]
     colours = style.colours(ax, budgets)
     handles = []  # a legend entry per budget: marker and line style
     for index, (row, budget, colour) in enumerate(zip(rows, budgets, colours, strict=True)):
@@ -49,14 +57,13 @@ def plot_isoflops(
         dashes = _isoflop_curve(ax, _nearest_row(optima, budget), row, colour)
         label = flops(budget, digits=2)
         handles.append(style.handle(label, color=colour, marker=marker, linestyle=dashes))
-    if (finished["excluded"] != "").any():
+    if (seen["excluded"] != "").any():
         handles.append(style.excluded_handle())
     if predicted is not None:
         handles.append(_predictions(ax, predicted))
     ax.set(xscale="log", xlabel="parameters N", ylabel="held-out loss")
-    losses = finished["loss"].to_numpy(float)
-    if losses.size and not style.within(losses).all():
-        style.frame(ax, losses[style.within(losses)], logarithmic=False)
+    if len(seen) < len(finished):
+        style.frame(ax, seen["loss"].to_numpy(float), logarithmic=False)
         handles += style.arrows(ax, finished, "num_params", "loss")
     style.label_counts(ax.xaxis)
     style.legend_of_budgets(ax, handles, len(rows), above=True)

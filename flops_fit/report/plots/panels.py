@@ -81,7 +81,7 @@ def _scaling(quantity: str, law: str) -> Callable[[Findings, Axes], object]:
     def draw(findings: Findings, ax: Axes) -> None:
         through_envelope = findings.envelope_laws
         plot_scaling(
-            frontier(findings),
+            frontier(findings, used=True),
             findings.optima,
             quantity,
             data_unit=_unit(findings),
@@ -275,13 +275,18 @@ def figures(findings: Findings) -> dict[str, tuple[str, Figure | str]]:
     return drawn
 
 
-def frontier(findings: Findings) -> pd.DataFrame:
+def frontier(findings: Findings, *, used: bool = False) -> pd.DataFrame:
     """Predictions from below the smallest budget to a hundred times the largest.
 
     Without a parametric law, only the column of budgets.
+
+    Args:
+        findings: The laws and their runs.
+        used: From the smallest budget of the runs in the fits, for plots that draw no others.
+            Otherwise all runs, also those excluded from the fits, lie within the plot.
     """
-    # All runs, also those excluded from the fits, lie within the plot.
-    low = float(findings.runs["compute_budget"].astype(float).min()) / 1.5
+    runs = findings.runs[findings.runs["excluded"] == ""] if used else findings.runs
+    low = float(runs["compute_budget"].astype(float).min()) / 1.5
     C = np.geomspace(low, BEYOND * findings.largest_budget, BAND_POINTS)
     if findings.law is None:
         return pd.DataFrame({"compute_budget": C})

@@ -151,6 +151,8 @@ def label_counts(axis: Axis) -> None:
 
 def within(losses: np.ndarray) -> np.ndarray:
     """Which losses set the limits of an axis: outlying ones would flatten all the others."""
+    if not losses.size:
+        return np.zeros(0, bool)
     low, high = np.percentile(losses, [25, 75])
     room = OUTLYING * (high - low)
     return np.asarray((losses >= low - room) & (losses <= high + room))
@@ -159,13 +161,15 @@ def within(losses: np.ndarray) -> np.ndarray:
 def arrows(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[Line2D]:
     """Draw runs above or below the frame as arrows; returns their entry of the legend, if any."""
     low, high = ax.get_ylim()
-    beyond = ((rows[y] > high, high, UP), (rows[y] < low, low, DOWN))
+    sides = ((rows[y] > high, high, UP), (rows[y] < low, low, DOWN))
+    # The layout takes an empty line that is not clipped for one at the corner of the figure.
+    beyond = [side for side in sides if side[0].any()]
     for part, edge, marker in beyond:
         ax.plot(
             rows[x][part], np.full(part.sum(), edge), marker=marker, color=SHADE, markersize=8,
             linestyle="none", clip_on=False,
         )  # fmt: skip
-    if not any(part.any() for part, *_ in beyond):
+    if not beyond:
         return []
     return [handle("beyond the frame", color=SHADE, marker=UP)]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from flops_fit import store, tracking
+from flops_fit.laws.check import counted
 from flops_fit.records import Run, Trial
 from flops_fit.runtime import distributed
 from flops_fit.runtime.polling import NotYetError, poll
@@ -138,7 +139,8 @@ def wait_for_others(job: Job, study: Any) -> None:
             return
         release_dead(job, study)
         if trials := job.trial_ids & claimed(job, study):
-            raise NotYetError(f"other processes still train {len(trials)} trials of this plan")
+            left = counted(len(trials), "trial")
+            raise NotYetError(f"other processes still train {left} of this plan")
 
     poll(
         check,

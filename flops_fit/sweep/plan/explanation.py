@@ -52,9 +52,13 @@ def _of_names(error: Exception, text: str, model: nn.Module, batch: Any) -> Iter
         )
 
 
+def _leaves(batch: Any) -> list[Any]:
+    """All that the model is given."""
+    return tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch[0])
+
+
 def _inputs(batch: Any) -> list[torch.Tensor]:
-    inputs = dict(batch) if isinstance(batch, Mapping) else batch[0]
-    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in _leaves(batch) if isinstance(leaf, torch.Tensor)]
 
 
 def _span(tensors: list[torch.Tensor]) -> str:
@@ -101,6 +105,8 @@ def _of_outputs(model: nn.Module, batch: Any) -> str:
         with torch.no_grad():
             outputs = outputs_of(model, batch)
     except Exception:
+        if any(isinstance(leaf, str) for leaf in _leaves(batch)):
+            return f"the inputs are text: {tokenise()}"
         return "the model expects tensors, but the batch holds others"
     if isinstance(outputs, torch.Tensor):
         targets = targets_of(batch)

@@ -34,6 +34,10 @@ def test_a_thousand_times_is_predicted_and_more_is_refused(result):
     assert result.predict(1000 * largest).extrapolation == pytest.approx(1000)
     with pytest.raises(FitError, match=r"are 1,100 times the largest.*anyway=True"):
         result.predict(1100 * largest)
+    with pytest.raises(FitError, match=r"are over 1,000 times the largest.*at most 1,000 times is"):
+        result.predict(1000.1 * largest)
+    shown = str(result.predict(1000.1 * largest, anyway=True).checks)
+    assert "over 1,000 times the largest one" in shown
     with pytest.raises(FitError, match="at most 1,000 times is predicted"):
         result.chinchilla_table([largest, 1e4 * largest])
     with pytest.raises(FitError, match="so far beyond"):

@@ -296,6 +296,24 @@ def test_a_loss_gone_astray_is_an_arrow_and_does_not_set_the_axis(result):
     assert told[1] == [*told[0], "beyond the frame"]
 
 
+@pytest.mark.parametrize("status", ["failed", "finished"])
+def test_an_arrow_leaves_the_panels_their_room_and_adds_no_budget(result, status):
+    names = ["num_params", "num_tokens", "loss", "status"]
+    astray = {"num_params": 1e4, "num_tokens": 1e5, "loss": 99.0, "status": status}
+    table = pd.concat([result.runs.assign(status="finished")[names], pd.DataFrame([astray])])
+    found = flops_fit.fit(table)
+    assert (found.runs["excluded"] != "").sum() == 1
+    plain, figure = result.plot(), found.plot()
+    for drawn in (plain, figure):
+        drawn.canvas.draw()
+    for before, ax in zip(plain.axes, figure.axes, strict=True):
+        np.testing.assert_allclose(ax.get_position().size, before.get_position().size, atol=0.03)
+        if ax is not figure.axes[0]:
+            np.testing.assert_allclose(ax.get_xlim(), before.get_xlim())
+    told = [[t.get_text() for t in f.axes[0].get_legend().get_texts()] for f in (plain, figure)]
+    assert told[1] == [*told[0], "beyond the frame"]
+
+
 @pytest.mark.parametrize(
     ("kind", "panels"),
     [

@@ -74,6 +74,4 @@ def test_the_trials_of_other_drivers_are_waited_for_and_that_is_said(
     monkeypatch.setattr(status, "claimed", lambda *_: next(claimed, set()))
     monkeypatch.setattr(status, "OTHERS_PAUSE_S", 0.0)
     status.wait_for_others(job, study)
-    assert caplog.messages == [
-        "other processes still train 1 trials of this plan: waiting for them"
-    ]
+    assert caplog.messages == ["other processes still train 1 trial of this plan: waiting for them"]

@@ -37,6 +37,7 @@ def test_a_run_that_arrives_later_is_the_outcome(small, planted):
     made = result.forecast(num_params=N, num_tokens=D, note="before it ran")
     assert Path(made.artifact).read_text() == made.path.read_text()
     assert Path(made.artifact).is_relative_to(lies_at(small.ledger))
+    assert result.forecasts.empty  # of an analysis that is over; the next one lists it
     waiting = fit_ledger(small.ledger)
     assert waiting.forecasts["status"].tolist() == ["not yet run"]
     assert "Forecasts: 1 not yet run" in repr(waiting)

@@ -154,6 +154,8 @@ MEAN_LOSS = F.cross_entropy
         ({"data": TensorDataset(X, Y.float())}, "class labels must be int64"),
         ({"data": TensorDataset(X, Y[:, None])}, "drop the last axis"),
         ({"data": TensorDataset(X, Y + 5)}, "must run from 0.*they run from 5 to 6"),
+        ({"data": Rows(lambda i: ("a b c", 1))}, "the inputs are text: tokenise it first"),
+        ({"data": Rows(lambda i: (("a", X[i]), 1))}, "the inputs are text: tokenise it first"),
         ({"data": Rows(lambda i: (X[i], "cat"))}, "targets are a tuple, not a tensor"),
         ({"loss": lambda y, out: F.cross_entropy(out, y)}, "are its two arguments swapped"),
         ({"loss": lambda out, y: None}, "got NoneType; is a `return` missing"),
