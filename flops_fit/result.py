@@ -138,8 +138,8 @@ class Result:
         """The compute-optimal model for each budget.
 
         Args:
-            compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, then every
-                power of ten up to a thousand times the largest, as far as N is known there.
+            compute_budgets: Budgets in FLOPs, shape (k,). Default: those of the sweep, every power
+                of ten up to a thousand times the largest, and a goal's target, where N is known.
             anyway: Show budgets however far beyond the runs.
 
         Returns:

@@ -43,6 +43,16 @@ def test_table(result):
     assert len(result.chinchilla_table([1e13])) == 1
 
 
+def test_the_table_has_the_target_of_a_goal_where_it_is_predicted(result):
+    def budgets(target):
+        findings = replace(result.findings, rounds=pd.DataFrame({"target": [target]}))
+        return replace(result, findings=findings).chinchilla_table()["compute_budget"].tolist()
+
+    default = result.chinchilla_table()["compute_budget"].tolist()
+    assert budgets(3e16) == sorted([*default, 3e16])
+    assert budgets(1.0000001e16) == budgets(1e19) == default
+
+
 def test_options_are_checked_all_at_once():
     with pytest.raises(ArgumentError) as caught:
         fit(runs(), method="magic", form="six", num_draws=3, delta=-1.0)

@@ -92,6 +92,12 @@ class Findings:
     meta: Mapping[str, str] = field(default_factory=dict)
     build_size: Callable[[float], Size | None] | None = field(default=None, compare=False)
 
+    @property
+    def target(self) -> float | None:
+        """Of a sweep with a goal, the budget that its answer is for, in FLOPs; else None."""
+        target = float(self.rounds["target"].iloc[-1]) if len(self.rounds) else math.nan
+        return target if math.isfinite(target) else None
+
     @cached_property
     def fitted_runs(self) -> pd.DataFrame:
         """The runs that take part in the fits."""

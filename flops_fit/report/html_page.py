@@ -117,6 +117,7 @@ def page(findings: Findings, plots: Plots | None = None) -> str:
             metrics=decision_tables.metrics_as_cells(findings),
             times=decision_tables.time_table(findings),
             rounds=decision_tables.rounds_as_cells(findings),
+            goal_reached=summary.goal_reached(findings),
             **_forecasts(findings),
             checks=sorted(findings.checks, key=lambda check: SEVERITIES.index(check.severity)),
             excluded=_excluded(findings),

@@ -28,7 +28,7 @@ from flops_fit.report.train_this import in_words, of_role, recipe_line
 NAMES = ("E", "A", "B", "alpha", "beta", "gamma")
 MOST_CHECKS = 4
 MOST_LINES = 14
-BEYOND = 10.0  # the summary predicts the largest budget and this multiple of it
+BEYOND = 10.0  # the summary predicts the largest budget, this multiple of it, and a goal's target
 # What a prediction raises: no law, or one with N or D below 1 at this budget.
 NO_PREDICTION = (FitError, ArgumentError)
 
@@ -62,12 +62,18 @@ def _head(findings: Findings) -> list[str]:
     return [
         f"Result{name}: {len(runs)} runs, {excluded} excluded{of_role(findings)}",
         *law_and_predictions(findings),
+        *([f"Goal: {text}"] if (text := goal_reached(findings)) else []),
         *([line] if (line := summary_line(findings.forecasts)) else []),
     ]
 
 
+def goal_reached(findings: Findings) -> str:
+    """Whether a sweep's goal is reached, and why it ended; empty if it had none."""
+    return "" if findings.target is None else str(findings.rounds["message"].iloc[-1])
+
+
 def law_and_predictions(findings: Findings) -> list[str]:
-    """The law, the models to train at two budgets, the recipe, and the back-test."""
+    """The law, the models to train at some budgets, the recipe, and the back-test."""
     errors = backtest_errors(findings)
     return [
         *_law(findings),
@@ -139,16 +145,19 @@ def _law(findings: Findings) -> list[str]:
 
 
 def _predictions(findings: Findings) -> list[str]:
-    """The model to train at the largest budget, and at ten times it."""
-    lines, counts, sizes = [], [], []
+    """The model to train at the largest budget, at ten times it, and at the target of a goal."""
+    lines, counts, told = [], [], []
     largest = findings.largest_budget
-    for C in (largest, BEYOND * largest):
+    for C in _budgets_told(findings):
         try:
             prediction = predict_budget(findings, C, UNCONSTRAINED)
         except NO_PREDICTION:
-            if C == largest:  # no law at all, which the line above says
+            if C <= largest:  # no law at all, which the line above says
                 return []
-            lines.append(f"No prediction beyond {flops(largest)} FLOPs: see the checks.")
+            if C <= BEYOND * largest:
+                lines.append(f"No prediction beyond {flops(largest)} FLOPs: see the checks.")
+            else:
+                lines.append(f"No prediction at {flops(C)} FLOPs, so far beyond the runs.")
             break
         lines.append(
             f"At {flops(C)} FLOPs: N {_params(prediction)}, "
@@ -156,15 +165,24 @@ def _predictions(findings: Findings) -> list[str]:
             + (no_loss(findings) or f"loss {_loss(prediction)}")
         )
         counts.append(approaches(prediction))
-        sizes.append(prediction.num_params)
+        told.append((C, prediction.num_params))
     if counts[0]:
         then = ""
         if len(counts) > 1:
-            slope = float(np.log(sizes[1] / sizes[0]) / np.log(BEYOND))
-            then = f"; at {flops(BEYOND * largest)} FLOPs {counts[1]}; "
+            (first, smallest), (last, size) = told[0], told[-1]
+            slope = float(np.log(size / smallest) / np.log(last / first))
+            then = f"; at {flops(last)} FLOPs {counts[-1]}; "
             then += f"between them it grows as C^{exponent(slope)}"
         lines.append(f"N is the mean of {counts[0]}{then}")
     return lines
+
+
+def _budgets_told(findings: Findings) -> list[float]:
+    largest = findings.largest_budget
+    budgets = [largest, BEYOND * largest]
+    if findings.target is None or np.isclose(budgets, findings.target).any():
+        return budgets
+    return sorted([*budgets, findings.target])
 
 
 def approaches(prediction: Prediction) -> str:

@@ -36,9 +36,12 @@ def test_the_rounds_are_with_the_result_and_in_the_report(result, folder):
     assert len(list(folder.rglob("plots/rounds.*"))) == 1
 
 
-def test_the_same_call_trains_nothing_and_adds_no_round(result, folder):
+def test_the_same_call_trains_nothing_adds_no_round_and_says_the_goal(result, folder, capsys):
     before = goal_sweep.trained(folder)
     again = goal_sweep.run(folder)
     assert goal_sweep.trained(folder) == before
     assert len(again.findings.rounds) == len(result.findings.rounds)
     assert len(set(before)) == len(before) == len(result.runs)
+    message = result.findings.rounds["message"].iloc[-1]
+    assert message in capsys.readouterr().err
+    assert f"Goal: {message}" in repr(again)

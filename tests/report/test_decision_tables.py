@@ -82,6 +82,7 @@ def test_the_report_of_a_sweep_with_a_goal_shows_its_rounds(findings):
     page = html_page.page(replace(findings, rounds=ROUNDS), html_page.Plots({}, {}))
     assert 'id="rounds-head">Rounds</h2>' in page
     assert "tests &lt;b&gt;: width=8" in page
+    assert "<p>It is known. The sweep ends: as precise as asked for.</p>" in page
 
 
 def test_the_plot_of_rounds_leaves_out_what_is_not_known(findings):

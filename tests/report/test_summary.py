@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,24 @@ def test_the_lines_hold_law_headline_and_back_test(result):
     (line,) = (line for line in text.splitlines() if line.startswith("Back-test: "))
     assert f" {100 * row['loss_rmse']:.2g} %" in line
     assert f" {100 * row['limit'] * row['in_sample_std']:.2g} %" in line
+
+
+@pytest.mark.parametrize("target", [1e13, 1e15, 3e16])
+def test_a_goal_is_told_and_its_target_is_predicted(result, target):
+    message = "It spans 1.3x, of 1.25x asked for. The sweep ends: no more FLOPs"
+    rounds = pd.DataFrame({"target": [target], "message": [message]})
+    lines = summary.summary(replace(result.findings, rounds=rounds))
+    assert f"Goal: {message}" in lines
+    told = [float(line.split()[1]) for line in lines if "FLOPs: N " in line]
+    assert told == sorted({1e14, 1e15, target})
+    assert len(lines) < 15
+
+
+def test_a_target_that_is_not_predicted_is_told(result):
+    rounds = pd.DataFrame({"target": [1e19], "message": ["Missed"]})
+    lines = summary.summary(replace(result.findings, rounds=rounds))
+    assert "No prediction at 1e+19 FLOPs, so far beyond the runs." in lines
+    assert sum("FLOPs: N " in line for line in lines) == 2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,11 @@ from flops_fit.laws.findings import Findings
 from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.frontier import log_flops_per_token
 from flops_fit.laws.model.parametric_law import ParametricLaw
+
+NO_LAW = "the runs determine no law"
+# C and N of a further row, each of shape (n,), given the budgets begun and the FLOPs left; empty
+# where there is none.
+FurtherRow = Callable[[Collection[float], float], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,14 @@ class Course:
 
 
 def simulate_course(
-    law: ParametricLaw, goal: Goal, C: Array, N: Array, *, noise: float, seed: int
+    law: ParametricLaw,
+    goal: Goal,
+    C: Array,
+    N: Array,
+    *,
+    noise: float,
+    seed: int,
+    further_row: FurtherRow | None = None,
 ) -> Course:
     """Simulate a sweep with a goal.
 
@@ -53,6 +66,7 @@ def simulate_course(
         N: Parameters of each, shape (n,).
         noise: Standard deviation of ln L from run to run.
         seed: Seed of the noise.
+        further_row: The row that is begun where the runs determine no law; None if none is.
     """
     rng = np.random.default_rng(seed)
     runs = _trained(law, C, N, noise, rng)
@@ -61,7 +75,14 @@ def simulate_course(
         spent = float(runs["flops"].sum())
         findings = fit_round(runs, seed)
         if findings is None:
-            return Course((*reached, Reached(spent, len(runs))), None, "the runs determine no law")
+            reached.append(Reached(spent, len(runs)))
+            if further_row is not None:
+                assert goal.max_flops is not None
+                C, N = further_row(set(runs["compute_budget"]), goal.max_flops - spent)
+            if further_row is None or not len(C):
+                return Course(tuple(reached), None, NO_LAW)
+            runs = pd.concat([runs, _trained(law, C, N, noise, rng)], ignore_index=True)
+            continue
         candidates = lattice(findings, goal.budgets)
         decision = decide(findings, goal, candidates, spent)
         reached.append(decision.reached)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from flops_fit.display.number_text import flops, ratio, times
+from flops_fit.display.number_text import flops, times
 from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.candidates import ladder
 from flops_fit.validate import is_number, is_positive, raise_problems
@@ -172,7 +172,7 @@ class Goal:
     def __str__(self) -> str:
         asked = (("N_opt", self.until), ("the loss", self.until_loss))
         words = (
-            f"the interval of {what} is to span at most {ratio(to)}x"
+            f"the interval of {what} is to span at most {to:.10g}x"
             for what, to in asked
             if to is not None
         )

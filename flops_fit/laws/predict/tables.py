@@ -29,8 +29,9 @@ def chinchilla_table(
 
     Args:
         findings: The fitted laws.
-        compute_budgets: Budgets in FLOPs, shape (k,). Default: the budgets of the sweep, and three
-            more in steps of ten beyond the largest, as far as predictions are made (`reach`).
+        compute_budgets: Budgets in FLOPs, shape (k,). Default: the budgets of the sweep, three more
+            in steps of ten beyond the largest, and the target of a goal, as far as predictions are
+            made (`reach`).
         anyway: Whether budgets far beyond the runs are wanted nevertheless.
 
     Returns:
@@ -87,8 +88,13 @@ def read_budgets(findings: Findings, compute_budgets: ArrayLike | None) -> Array
     """
     if compute_budgets is None:
         trained = findings.optima["compute_budget"].to_numpy(float)
-        beyond = 10.0 ** np.arange(1, math.log10(reach(findings)) + 1e-6)
-        return np.concatenate([trained, trained.max() * beyond])
+        furthest = reach(findings)
+        beyond = 10.0 ** np.arange(1, math.log10(furthest) + 1e-6)
+        C = np.concatenate([trained, trained.max() * beyond])
+        target = findings.target
+        if target is None or np.isclose(C, target).any():
+            return C
+        return np.sort(np.append(C, target)) if target <= furthest * findings.largest_budget else C
     try:
         C = np.atleast_1d(np.asarray(compute_budgets, float)).ravel()
     except (TypeError, ValueError) as error:

@@ -42,7 +42,7 @@ from flops_fit.sweep.execution.status import (
     without_record_in_journal,
 )
 from flops_fit.sweep.execution.worker import ALIKE
-from flops_fit.sweep.growth.stages import Stages
+from flops_fit.sweep.growth.stages import Stage, Stages
 from flops_fit.sweep.task.source_code import parts_changed
 from flops_fit.tracking import recording
 from flops_fit.tracking.ledger import ENDED
@@ -109,7 +109,7 @@ def run_sweep(
         runs = all_runs(job)
         failed = frozenset(run.run_id for run in runs if run.state == "failed")
         launch = _Launch(workers, executor, source, failed if retry_failed else frozenset())
-        job, messages = _grown(job, runs, stages, launch.forgiven, drives=True)
+        job, stage = _grown(job, runs, stages, launch.forgiven, drives=True)
         runs = _check_code(job, runs, on_code_change)
         if pack is not None and missing(job, runs, launch.forgiven):
             job, count = pack(job)
@@ -120,14 +120,15 @@ def run_sweep(
             launch.pool,
             launch.bar,
         ):
-            lines = [announcement, *words, *messages]
-            while True:
+            lines = [announcement, *words, *stage.messages]
+            if not missing(job, runs, launch.forgiven):
+                _tell_all_ended(job, runs)
+                lines = [] if stage.round is None else [stage.round.message]
+            while missing(job, runs, launch.forgiven):
                 runs = _run_missing(job, runs, launch, lines, failed)
-                said = messages
-                job, messages = _grown(job, runs, stages, launch.forgiven, drives=True)
-                lines = [message for message in messages if message not in said]
-                if not missing(job, runs, launch.forgiven):
-                    break
+                said = stage.messages
+                job, stage = _grown(job, runs, stages, launch.forgiven, drives=True)
+                lines = [message for message in stage.messages if message not in said]
             launch.bar.finish(sum(trial.flops for trial in job.trials))
             for line in lines:
                 tell(line)
@@ -147,17 +148,17 @@ def _grown(
     forgiven: Collection[str] = (),
     *,
     drives: bool = False,
-) -> tuple[Job, tuple[str, ...]]:
-    """The job with all trials that are wanted by now, and messages about them.
+) -> tuple[Job, Stage]:
+    """The job with all trials that are wanted by now, and the stage that wants them.
 
     Where this process drives the sweep, the round that it has reached is recorded.
     """
     if stages is None:
-        return job, ()
+        return job, Stage(job.trials, job.trials)
     stage = stages.next(latest_runs(runs), settled_losses(runs, forgiven))
     if stage.round is not None and drives:
         record_round(job, stage.round)
-    return replace(job, trials=stage.trials, to_come=stage.to_come), stage.messages
+    return replace(job, trials=stage.trials, to_come=stage.to_come), stage
 
 
 def join_sweep(
@@ -229,18 +230,13 @@ def _run_missing(
     announcements: Sequence[str],
     failed_before: Collection[str],
 ) -> list[Run]:
-    """Run the trials that these runs leave missing.
+    """Run the trials, one or more, that these runs leave missing.
 
     Returns:
         All runs, once none is missing.
     """
     forgiven = launch.forgiven
     left = missing(job, runs, forgiven)
-    if not left:
-        tell(f"all {len(job.trials)} trials have ended; nothing is left to train")
-        clear_ended(job, runs)
-        write_summary(job, runs)
-        return runs
     with (
         orderly_termination(),
         state_shown(job.ledger),
@@ -260,6 +256,13 @@ def _run_missing(
             f"{len(left)} trials did not finish: their workers died {MAX_ATTEMPTS} times (out of "
             "memory?). Finished trials are kept; call again to go on"
         )
+
+
+def _tell_all_ended(job: Job, runs: list[Run]) -> None:
+    """Tell that nothing is missing, and put the queue and the parent run in order."""
+    tell(f"all {len(job.trials)} trials have ended; nothing is left to train")
+    clear_ended(job, runs)
+    write_summary(job, runs)
 
 
 def _run_once(job: Job, left: list[Trial], launch: _Launch, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ from flops_fit.laws.design.assumed_law import assumed_law
 from flops_fit.laws.design.course import Course, simulate_course
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.simulation import require_sound, usual_noise
+from flops_fit.laws.model.arrays import Array
 from flops_fit.laws.model.parametric_law import ParametricLaw
-from flops_fit.records import TRIAL_COLUMNS, to_frame
+from flops_fit.records import TRIAL_COLUMNS, Trial, to_frame
+from flops_fit.sweep.growth.rounds import further_row
 from flops_fit.sweep.plan.grid import Grid
 
 SWEEPS = 8  # simulated; each takes seconds
@@ -89,12 +92,24 @@ def forecast_course(
         noise = usual_noise(statistics.median(trial.num_params for trial in trials))
     require_sound(law, noise, SWEEPS)
     law = assumed_law(to_frame(trials, TRIAL_COLUMNS)) if law is None else law
-    C = np.array([trial.compute_budget for trial in trials])
-    N = np.array([float(trial.num_params) for trial in trials])
+    C, N = _places(trials)
+
+    def further(begun: Collection[float], left: float) -> tuple[Array, Array]:
+        rows = plan.origin.rows if plan.origin else None
+        return _places(further_row(rows, goal.budgets, begun, left) if rows else ())
+
     courses = [
-        simulate_course(law, goal, C, N, noise=noise, seed=1000 * seed + i) for i in range(SWEEPS)
+        simulate_course(law, goal, C, N, noise=noise, seed=1000 * seed + i, further_row=further)
+        for i in range(SWEEPS)
     ]
     return _forecast(goal, courses, plan, noise, law)
+
+
+def _places(trials: Iterable[Trial]) -> tuple[Array, Array]:
+    """C and N of trials, each of shape (n,)."""
+    places = [(trial.compute_budget, float(trial.num_params)) for trial in trials]
+    C, N = np.array(places).reshape(-1, 2).T
+    return C, N
 
 
 def flops_of_rounds(plan: Grid) -> tuple[float, float]:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from flops_fit.laws.design.simulation import SWEEPS, expected_intervals, usual_noise
+from flops_fit.errors import ArgumentError, FitError
+from flops_fit.laws.design.simulation import (
+    SWEEPS,
+    expected_intervals,
+    require_sound,
+    usual_noise,
+)
 from flops_fit.laws.model.parametric_law import ParametricLaw
 from flops_fit.records import TRIAL_COLUMNS, to_frame
 from flops_fit.report import plan_text
@@ -67,14 +73,23 @@ def expected_intervals_of_plan(
     additions = possible_additions(plan.origin.rows, trials) if plan.origin else []
     if noise is None:
         noise = usual_noise(statistics.median(trial.num_params for trial in trials))
-    expected = expected_intervals(
-        to_frame(trials, TRIAL_COLUMNS),
-        additions,
-        law=law,
-        noise=noise,
-        num_sweeps=SWEEPS,
-        seed=seed,
-    )
+    require_sound(law, noise, SWEEPS)
+    try:
+        expected = expected_intervals(
+            to_frame(trials, TRIAL_COLUMNS),
+            additions,
+            law=law,
+            noise=noise,
+            num_sweeps=SWEEPS,
+            seed=seed,
+        )
+    except (ArgumentError, FitError) as error:
+        if plan.goal is None:
+            raise
+        raise type(error)(
+            f"the first {len(trials)} trials alone determine no law; the sweep goes on from them "
+            "towards its goal, and .course() foretells how precise its answer will be"
+        ) from error
     return Precision(
         table=expected.table,
         additions=expected.additions,

@@ -7,7 +7,7 @@ of the runs alone, so that a sweep that was interrupted goes on; trials that wer
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from flops_fit.display.number_text import flops
 from flops_fit.laws.design.candidates import expected_optima
+from flops_fit.laws.design.course import NO_LAW
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.rounds import Reached, decide, fit_round, in_words
 from flops_fit.laws.design.search import SIZES_PER_ROW
@@ -22,8 +23,6 @@ from flops_fit.records import RUN_COLUMNS, TRIAL_COLUMNS, Run, Trial, to_frame
 from flops_fit.sweep.growth.points import possible_trials
 from flops_fit.sweep.plan.isoflop_row import IsoflopRows, plural
 from flops_fit.sweep.plan.planner import first_row
-
-NO_LAW = "the runs determine no law"
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,10 @@ class Rounds:
     def _without_law(self, rows: IsoflopRows, begun: Sequence[Trial], spent: float) -> Round:
         """A further row where the runs so far determine no law."""
         reached = Reached(spent, len(begun))
-        for budget in self.goal.budgets:
-            if budget in {trial.compute_budget for trial in begun}:
-                continue
-            row = first_row(rows.row(budget)[0], SIZES_PER_ROW)
-            trials = [replace(trial, added=True) for trial in row]
-            cost = len(rows.recipe.lr_multipliers) * sum(trial.flops for trial in trials)
-            if rows.can_show_minimum(row) and cost <= self.max_flops - spent:
-                return self._round(reached, trials, [NO_LAW] * len(trials), 0.0)
+        done = {trial.compute_budget for trial in begun}
+        trials = further_row(rows, self.goal.budgets, done, self.max_flops - spent)
+        if trials:
+            return self._round(reached, trials, [NO_LAW] * len(trials), 0.0)
         return self._ending(reached, NO_LAW)
 
     def _round(
@@ -115,6 +110,27 @@ class Rounds:
 
     def _ending(self, reached: Reached, why: str) -> Round:
         return Round(self.goal, reached, f"{in_words(self.goal, reached)}. The sweep ends: {why}")
+
+
+def further_row(
+    rows: IsoflopRows, budgets: Sequence[float], begun: Collection[float], left: float
+) -> list[Trial]:
+    """The first trials of the row to begin where the runs determine no law; none if there is none.
+
+    Args:
+        rows: The rows of the sweep.
+        budgets: Budgets that may be trained, FLOPs, ascending.
+        begun: Those that have a row.
+        left: FLOPs that may be spent.
+    """
+    for budget in budgets:
+        if budget in begun:
+            continue
+        row = first_row(rows.row(budget)[0], SIZES_PER_ROW)
+        cost = len(rows.recipe.lr_multipliers) * sum(trial.flops for trial in row)
+        if rows.can_show_minimum(row) and cost <= left:
+            return [replace(trial, added=True) for trial in row]
+    return []
 
 
 def _spent(run: Run) -> float:

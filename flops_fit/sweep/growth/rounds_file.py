@@ -20,7 +20,7 @@ _POINT = ("trial_id", "compute_budget", "size", "batch_size", "learning_rate")
 
 
 def add_round(ledger: Ledger, found: Round, size_param: str) -> None:
-    """Write a round behind those before it, unless it was written already.
+    """Write a round behind those before it; one that was written already is moved there.
 
     Args:
         ledger: The sweep.
@@ -32,9 +32,9 @@ def add_round(ledger: Ledger, found: Round, size_param: str) -> None:
     """
     entries = tracking.read_artifact(ledger, ROUNDS, _entries) or []
     entry = _entry(found, size_param)
-    if entry in entries:
-        return
-    tracking.log_text(ledger, ROUNDS, json.dumps([*entries, entry], indent=1))
+    wanted = [*(earlier for earlier in entries if earlier != entry), entry]
+    if wanted != entries:
+        tracking.log_text(ledger, ROUNDS, json.dumps(wanted, indent=1))
 
 
 def read_rounds(path: Path) -> pd.DataFrame:

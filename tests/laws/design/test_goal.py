@@ -49,6 +49,11 @@ def test_budgets_that_cannot_serve_the_goal_are_told(goal, budgets, said):
     assert said in fault
 
 
+@pytest.mark.parametrize(("until", "shown"), [(1.25, "1.25x"), (1.0001, "1.0001x"), (3, "3x")])
+def test_the_factor_asked_for_is_shown_to_the_last_digit(until, shown):
+    assert f"at most {shown}" in str(Goal(1e21, until))
+
+
 def test_what_belongs_to_a_target_needs_one():
     assert Goal.asked(None, 1.25, None, None) is None
     with pytest.raises(

@@ -9,7 +9,7 @@ import pytest
 from planted import LAW
 
 from flops_fit.laws.design.candidates import lattice
-from flops_fit.laws.design.course import simulate_course
+from flops_fit.laws.design.course import NO_LAW, simulate_course
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.next_runs import reachable
 from flops_fit.laws.design.rounds import PRECISE, TRAINED_OUT, Reached, decide, in_words
@@ -34,6 +34,28 @@ def low():
     table = simulate_isoflop(LAW, GOAL.first_budgets, num_sizes=4, half_width=0.75, noise=0.003)
     findings = analyse(read_runs(table)[0], Options(num_draws=60))
     return findings, lattice(findings, GOAL.budgets), float(table["flops"].sum())
+
+
+def test_a_simulated_sweep_without_a_law_begins_further_rows_until_there_is_none():
+    rows = iter(GOAL.budgets[1:3])
+    asked = []
+
+    def further(begun, left):
+        asked.append((sorted(begun), left))
+        return row(next(rows, None))
+
+    def row(C):
+        return (
+            (np.array([]),) * 2 if C is None else (np.full(2, C), LAW.n_opt(C) * np.array([1, 2]))
+        )
+
+    found = simulate_course(
+        LAW, GOAL, *row(GOAL.budgets[0]), noise=0.003, seed=0, further_row=further
+    )
+    assert found.end == NO_LAW
+    assert [reached.num_runs for reached in found.reached] == [2, 4, 6]
+    assert [begun for begun, _ in asked] == [list(GOAL.budgets[:n]) for n in (1, 2, 3)]
+    assert asked[1][1] == pytest.approx(GOAL.max_flops - 2 * sum(GOAL.budgets[:2]))
 
 
 def test_a_sweep_goes_on_until_its_interval_is_narrow_enough(course):

@@ -20,8 +20,10 @@ import flops_fit
 from flops_fit import tracking
 from flops_fit.analysis import fit_ledger
 from flops_fit.errors import DivergedError, FlopsFitWarning, NoRunsError, SweepError
+from flops_fit.laws.design.goal import Goal
 from flops_fit.store.client import client_of
 from flops_fit.sweep.execution import worker
+from flops_fit.sweep.growth.rounds import Rounds
 from flops_fit.sweep.growth.stages import Stages
 
 
@@ -50,6 +52,17 @@ def test_nothing_finished_is_run_again_and_a_new_budget_reuses_the_rest(store, p
     both_budgets.run()
     assert len(planted.trained) == len(set(planted.trained)) == 8
     assert len(one_budget.run()) == 8  # all runs of the setting are used
+
+
+def test_whether_the_goal_is_reached_is_said_though_nothing_is_left_to_train(small, capsys):
+    goal = Goal(10 * SMALL_BUDGETS[-1], 1.0001, max_flops=1.0, budgets=tuple(SMALL_BUDGETS))
+    rows, trials = small.planned.rows, small.planned.plan.trials
+    said = "The sweep ends: "
+    for nothing_left in (0, 1):
+        small.run(stages=Stages(rows, trials, None, extend=True, rounds=Rounds(goal)))
+        told = capsys.readouterr().err
+        assert told.count("nothing is left to train") == nothing_left
+        assert told.count(said) == 1
 
 
 @pytest.mark.slow

@@ -38,6 +38,21 @@ def test_the_course_is_foretold_by_whole_simulated_sweeps(plan, monkeypatch):
     assert "Course" in found._repr_html_()
 
 
+@pytest.mark.slow
+def test_a_course_whose_first_trials_determine_no_law_goes_on(plan, monkeypatch):
+    monkeypatch.setattr(course, "SWEEPS", 1)
+    found = replace(plan, trials=plan.trials[:4]).course(noise=0.003)
+    assert found.num_trials >= 12
+    assert "the runs determine no law" not in found.ends
+
+
+def test_the_precision_of_first_trials_without_a_law_says_what_to_call(plan):
+    with pytest.raises(ArgumentError, match=r"first 4 trials alone determine no law.*\.course\(\)"):
+        replace(plan, trials=plan.trials[:4]).precision()
+    with pytest.raises(ArgumentError, match="cannot separate the law's five parameters"):
+        replace(plan, trials=plan.trials[:4], goal=None).precision()
+
+
 def test_a_plan_without_a_goal_has_no_course():
     _, planned = plan_of()
     with pytest.raises(ArgumentError, match="pass target= to plan_sweep"):

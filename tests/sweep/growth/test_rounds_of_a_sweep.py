@@ -12,10 +12,11 @@ from sweeps import Net, data
 import flops_fit
 from flops_fit import prepare, tracking
 from flops_fit.errors import ArgumentError
+from flops_fit.laws.design.course import NO_LAW
 from flops_fit.laws.design.goal import Goal
 from flops_fit.laws.design.rounds import Reached
 from flops_fit.sweep.growth.points import begun_trials, possible_trials
-from flops_fit.sweep.growth.rounds import NO_LAW, Round, Rounds
+from flops_fit.sweep.growth.rounds import Round, Rounds
 from flops_fit.sweep.growth.rounds_file import ROUNDS, add_round, last_points, read_rounds
 from flops_fit.sweep.plan.grid import ChosenBudgets
 from flops_fit.sweep.plan.planner import make_plan
@@ -150,6 +151,16 @@ def test_rounds_are_written_once_each_and_read_again(stages, ledger):
     assert table["span"].tolist() == [math.inf, 1.2]
     assert table["next"].iloc[0][0].endswith("a: b")
     assert table["message"].tolist() == ["It goes on", "It ends"]
+
+
+def test_the_last_round_is_the_one_reached_last_though_it_was_reached_before(stages, ledger):
+    reached = Reached(2e12, 14, 1.2, 1.1)
+    strict = Round(replace(stages.rounds.goal, until=1.1), reached, "Missed")
+    loose = Round(replace(stages.rounds.goal, until=1.3), reached, "Reached")
+    for found in (strict, loose, strict):
+        add_round(ledger, found, "width")
+    table = tracking.read_artifact(ledger, ROUNDS, read_rounds)
+    assert table["message"].tolist() == ["Reached", "Missed"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1, null]", '[{"next": 3}]', '[{"span": "x"}]', "[["])
