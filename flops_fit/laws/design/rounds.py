@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flops_fit.display.number_text import flops, percent, ratio, times
+from flops_fit.display.number_text import flops, percent, times
 from flops_fit.errors import FitError
 from flops_fit.laws.checks.of_predictions import TOO_FAR
 from flops_fit.laws.design.goal import Goal
@@ -229,7 +229,7 @@ def in_words(goal: Goal, reached: Reached) -> str:
     ):
         if until is not None:
             known = f"spans {span:.4g}x" if math.isfinite(span) else "is not known"
-            parts.append(f"the interval of {what} {known}, of {ratio(until)}x asked for")
+            parts.append(f"the interval of {what} {known}, of {until:.10g}x asked for")
     share = percent(reached.flops / goal.max_flops)
     text = f"At {flops(goal.target)} FLOPs {' and '.join(parts)}"
     return f"{text}, after {flops(reached.flops)} FLOPs ({share} of what may be spent)"

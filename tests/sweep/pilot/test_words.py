@@ -21,7 +21,7 @@ def words(trials, law, checks=0, **search):
 def test_what_the_pilot_found(trials):
     said = words(trials, planted_recipe(rate=0.02, batch=4), cut_short=False)
     assert said.startswith("Pilot (2 trials, 1.2e+08 FLOPs): learning rate 0.02 x")
-    assert "batch 4 (4 to 4) examples x D^0.60 about N = 1.00k" in said
+    assert "batch 4 examples x D^0.60 about N = 1.00k" in said
 
 
 def test_what_cut_it_short_and_what_the_check_added(trials):
