@@ -67,7 +67,7 @@ def pictures(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore::flops_fit.FlopsFitWarning")
 def test_the_five_lines_then_their_recipe_trains_nothing_more(capsys, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    options = "--budgets 2e9 4e9 8e9 --sizes 4 6 9 14 --workers 2".split()
+    options = "--budgets 4e9 8e9 1.6e10 --sizes 1 2 4 7 --workers 2".split()
     result = main_of("feedforward_stdlib.py")(options)
     runs = result.runs.groupby("role")["state"].agg(list)
     assert runs["sweep"] == ["complete"] * 12
