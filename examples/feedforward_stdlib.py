@@ -2,7 +2,7 @@
 
 Trains 27 byte-level feed-forward language models (Bengio et al. 2003) over a factor of thirty in
 compute, fits the laws and prints the table. Running it again trains nothing twice. A pilot finds
-the learning rate. The batch follows a rule here, so that all is done in three minutes: the best
+the learning rate. The batch follows a rule here, so that all is done in two minutes: the best
 batches of so small models hold few examples, and short steps are slow. `--batch auto` finds them
 too.
 """

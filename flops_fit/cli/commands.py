@@ -20,7 +20,7 @@ def main() -> None:
     """Find how big a model to train, on how much data, for a compute budget.
 
     flops-fit plans a sweep of small models, trains it, fits scaling laws to the losses, and
-    predicts larger budgets. `flops-fit demo` shows this in about three minutes.
+    predicts larger budgets. `flops-fit demo` shows this in about two minutes.
     """
 
 
@@ -30,7 +30,7 @@ def main() -> None:
 def demo(tracking_uri: str | None, workers: str | None) -> int:
     """Run a small sweep: GPTs on Python's own source code.
 
-    Prints the resulting table after about three minutes on two cores. The sweep can be stopped at
+    Prints the resulting table after about two minutes on two cores. The sweep can be stopped at
     any time; run the command again to continue it.
 
     \b
