@@ -64,7 +64,7 @@ def new_bar(name: str, total: float, done: float) -> Bar | None:
 
 
 class BarOfPhases:
-    """The one bar of work that is done in phases, whose totals differ; enter it meanwhile."""
+    """One bar for phases whose totals differ. A context manager: leaving it ends the bar."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None

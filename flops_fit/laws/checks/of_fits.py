@@ -182,7 +182,7 @@ def check_linear_space(findings: Findings) -> list[Check]:
 def check_objectives(findings: Findings) -> list[Check]:
     """Warn if fits with other objectives differ in a by more than 1.5 of its standard errors.
 
-    Where the law holds, chance alone makes them differ so in 1 of 100 sweeps (480 simulated ones).
+    Where the law holds, chance made them differ so in 1 of 240 simulated sweeps (docs/log.md).
     """
     found = {name: findings.fits[name].law.a for name in OBJECTIVES if name in findings.fits}
     difference = float(np.ptp(list(found.values())))

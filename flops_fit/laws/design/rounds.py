@@ -175,7 +175,10 @@ def _rows_needed(findings: Findings, goal: Goal, candidates: pd.DataFrame) -> li
 
 
 def num_rows(findings: Findings) -> int:
-    """How many budgets have a row: of two sizes or more, as short ones are completed first."""
+    """How many budgets have a row.
+
+    Two sizes are enough here: `choose_runs` completes rows of two or three sizes first.
+    """
     runs = findings.fitted_runs
     labels = group_budgets(runs["compute_budget"].to_numpy(float))
     sizes = runs["num_params"].astype(float).groupby(labels).nunique()
